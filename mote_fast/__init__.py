@@ -1,0 +1,1 @@
+"""MoTE on CLIP: classify videos against any labels, and train the model that does it."""

@@ -1,0 +1,57 @@
+"""Every error that the library raises on purpose.
+
+Each names the file or argument at fault and says what to do. All derive from ``MoteError``, and each also from the
+built-in error that a caller would expect, so that ``except ValueError`` and ``except FileNotFoundError`` work.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class MoteError(Exception):
+    """Base class of the library's own errors."""
+
+
+class ConfigError(MoteError, ValueError):
+    """An argument or configuration value is out of range or contradicts another."""
+
+
+class CheckpointError(MoteError, ValueError):
+    """A weights file is missing, unreadable, unsafe, or does not fit the model."""
+
+
+class ActivationMismatchError(CheckpointError):
+    """Weights trained with one MLP activation were asked to run with another (the QuickGELU trap)."""
+
+
+class LabelError(MoteError, ValueError):
+    """A list of class names is empty, or one of its entries cannot be encoded."""
+
+
+class BackendError(MoteError, RuntimeError):
+    """A backend was forced by argument and cannot serve on this machine."""
+
+
+class VideoError(MoteError):
+    """A video cannot be read; ``path`` is the file and ``reason`` says why."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = str(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class MissingVideoError(VideoError, FileNotFoundError):
+    """The path does not name a file."""
+
+
+class UndecodableVideoError(VideoError, ValueError):
+    """The file holds no video stream, or its frames cannot be decoded."""
+
+
+class FrameIndexError(VideoError, IndexError):
+    """A requested frame lies outside the video."""

@@ -1,0 +1,147 @@
+"""The mixture of temporal experts of one layer: stacked weights, routing, merging, folding (spec sections 2 to 4)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mote_fast.errors import ConfigError
+from mote_fast.kernels.reference import (
+    EXPANSION,
+    expert_ffn,
+    expert_pair_ffn,
+    expert_size,
+    merge_experts,
+    quick_gelu,
+    routed_ffn,
+    unpack_expert,
+)
+
+# Merge temperatures of the regulariser, drawn uniformly (spec section 3).
+TEMPERATURES = (-9.6, -4.8, -2.4, -1.2, -0.6, 0.6, 1.2, 2.4, 4.8, 9.6, math.inf)
+
+INIT_STD = 0.02
+
+
+class FeedForward(nn.Module):
+    """A plain FFN of width d, hidden width 4d, with QuickGELU: the baseline, and what folded experts become."""
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(embed_dim, EXPANSION * embed_dim)
+        self.down = nn.Linear(EXPANSION * embed_dim, embed_dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weights from N(0, 0.02) and zero the biases."""
+        for linear in (self.up, self.down):
+            nn.init.normal_(linear.weight, std=INIT_STD)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x [..., d]`` to the same shape."""
+        return self.down(quick_gelu(self.up(x)))
+
+    def pair(self, x_routed: Tensor, x_merged: Tensor, expert: int, temperature: float) -> tuple[Tensor, Tensor]:
+        """Both training streams; one FFN serves both, so ``expert`` and ``temperature`` play no part."""
+        del expert, temperature
+        return self(x_routed), self(x_merged)
+
+
+class TemporalExperts(nn.Module):
+    """E expert FFNs as one parameter ``weight [E, P]``, one row per expert (layout: ``kernels/reference.py``).
+
+    ``fusion [E]`` is the stored fusion vector: at inference the experts are averaged with weights
+    ``softmax(fusion)``. It is a buffer, zero as released (a uniform average), and it is honoured per layer.
+    """
+
+    fusion: Tensor
+
+    def __init__(self, embed_dim: int, experts: int) -> None:
+        super().__init__()
+        if experts < 1:
+            raise ConfigError(f"experts must be at least 1, got {experts}")
+        self.embed_dim = embed_dim
+        self.weight = nn.Parameter(torch.empty(experts, expert_size(embed_dim)))
+        self.register_buffer("fusion", torch.zeros(experts))
+        self.reset_parameters()
+
+    @property
+    def experts(self) -> int:
+        """E, the number of experts."""
+        return self.weight.shape[0]
+
+    def reset_parameters(self) -> None:
+        """Give every expert its own draw: weights N(0, 0.02), biases 0 (different starts matter: paper Table 2a)."""
+        with torch.no_grad():
+            self.weight.zero_()
+            stacked = unpack_expert(self.weight, self.embed_dim)
+            stacked.w_up.normal_(std=INIT_STD)
+            stacked.w_down.normal_(std=INIT_STD)
+            self.fusion.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inference: run the merged expert on ``x [..., d]`` (spec section 4)."""
+        return expert_ffn(x, self.merged())
+
+    def merged(self) -> Tensor:
+        """Return the inference expert ``[P]``, merged with weights ``softmax(fusion)``."""
+        return merge_experts(self.weight, self.fusion.float().softmax(-1))
+
+    def pair(self, x_routed: Tensor, x_merged: Tensor, expert: int, temperature: float) -> tuple[Tensor, Tensor]:
+        """Both training streams of one step: row ``expert`` on one input, the merge at ``temperature`` on the other.
+
+        Args:
+            x_routed: [B, T, d].
+            x_merged: [B, T, d].
+            expert: index of the routed expert, in [0, E).
+            temperature: tau of the merge; negative and infinite values are part of the method.
+        """
+        index = torch.tensor(expert, device=self.weight.device)
+        weights = merge_weights(self.experts, temperature).to(self.weight.device)
+        return expert_pair_ffn(x_routed, x_merged, self.weight, weights, index)
+
+    def routed(self, x: Tensor, index: Tensor) -> Tensor:
+        """Run each sample of ``x [B, ..., d]`` through the expert that ``index [B]`` names for it."""
+        return routed_ffn(x, self.weight, index)
+
+    def fold(self) -> FeedForward:
+        """Return a plain FFN that computes what inference computes; its weights are a copy."""
+        plain = FeedForward(self.embed_dim).to(self.weight)
+        expert = unpack_expert(self.merged(), self.embed_dim)
+        with torch.no_grad():
+            plain.up.weight.copy_(expert.w_up)
+            plain.up.bias.copy_(expert.b_up)
+            plain.down.weight.copy_(expert.w_down)
+            plain.down.bias.copy_(expert.b_down)
+        return plain
+
+
+def routing_probabilities(experts: int) -> Tensor:
+    """Return p [E], ``softmax([1..E])``: the chance of each expert to be routed to (spec section 3)."""
+    return torch.arange(1, experts + 1, dtype=torch.float32).softmax(-1)
+
+
+def merge_weights(experts: int, temperature: float) -> Tensor:
+    """Return w [E], ``softmax([1..E] / temperature)``; infinity gives the plain average.
+
+    Raises:
+        ConfigError: the temperature is zero or not a number.
+    """
+    if temperature == 0 or math.isnan(temperature):
+        raise ConfigError(f"a merge temperature must be a non-zero number, got {temperature}")
+    return (torch.arange(1, experts + 1, dtype=torch.float32) / temperature).softmax(-1)
+
+
+def draw_experts(layers: int, experts: int, generator: torch.Generator | None = None) -> list[int]:
+    """Draw the routed expert of each layer for one step: one draw serves the whole local batch (spec section 3)."""
+    drawn = torch.multinomial(routing_probabilities(experts), layers, replacement=True, generator=generator)
+    return drawn.tolist()
+
+
+def draw_temperatures(layers: int, generator: torch.Generator | None = None) -> list[float]:
+    """Draw the merge temperature of each layer for one step, uniformly from ``TEMPERATURES`` (spec section 3)."""
+    drawn = torch.randint(len(TEMPERATURES), (layers,), generator=generator)
+    return [TEMPERATURES[i] for i in drawn.tolist()]

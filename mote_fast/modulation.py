@@ -1,0 +1,44 @@
+"""Temporal feature modulation: how far to trust the temporal features on unfamiliar classes (spec section 5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# K and gamma of the paper (Tables 7b and 2f).
+TOP_K = 5
+GAMMA = 0.05
+
+
+def modulation_factor(
+    frames: Tensor, classes: Tensor, train_classes: Tensor, *, top_k: int = TOP_K, gamma: float = GAMMA
+) -> Tensor:
+    """Weigh each video's temporal features by how near its classes are to the classes of fine-tuning.
+
+    ``u`` is the normalised mean over frames. Of the ``top_k`` test classes most similar to ``u``, take each one's best
+    similarity to the ``top_k`` fine-tuning classes most similar to ``u``; with ``m`` their mean, the factor is
+    ``exp(-(1 - m) / gamma)``. Label sets with fewer names than ``top_k`` use all they have.
+
+    Args:
+        frames: [B, T, d], CLIP features of the frames, any floating dtype.
+        classes: [C, d], L2-normalised features of the test labels.
+        train_classes: [S, d], L2-normalised features of the fine-tuning labels.
+        top_k: K of the paper.
+        gamma: temperature of the exponential.
+
+    Returns:
+        float32 [B].
+    """
+    video = F.normalize(frames.float().mean(1), dim=-1)
+    test_classes = _nearest(video, classes.float(), top_k)
+    tuned_classes = _nearest(video, train_classes.float(), top_k)
+    similarity = torch.bmm(test_classes, tuned_classes.transpose(1, 2))
+    closeness = similarity.amax(-1).mean(-1)
+    return torch.exp((closeness - 1.0) / gamma)
+
+
+def _nearest(video: Tensor, classes: Tensor, top_k: int) -> Tensor:
+    """Return [B, k, d], the rows of ``classes [C, d]`` most similar to each of ``video [B, d]``."""
+    scores = video @ classes.t()
+    return classes[scores.topk(min(top_k, classes.shape[0]), dim=-1).indices]
