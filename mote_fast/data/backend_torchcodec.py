@@ -1,0 +1,76 @@
+"""The torchcodec backend: decoding in C++, checked against the packet index.
+
+torchcodec takes the first frame at or after the timestamp that it looks for, so a frame that the decoder leaves out
+would be replaced by its neighbour without a word. The timestamps that it reports are therefore compared with the
+index. It does not report concealed damage: a bit error that the decoder paints over goes unseen here.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import torch
+
+from mote_fast.data.video_info import VideoInfo, as_input, one_line
+from mote_fast.errors import UndecodableVideoError
+
+# torchcodec's errors begin with the function and source file that raised them.
+_LOCATION = re.compile(r"^.*\.cpp:\d+, ")
+
+
+@functools.cache
+def why_unavailable() -> str | None:
+    """Why torchcodec cannot serve on this machine, with what to install, or None if it can.
+
+    The first call imports torchcodec, which loads the FFmpeg libraries; a failure is remembered, as it takes long.
+    """
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except ModuleNotFoundError:
+        return "torchcodec is not installed; pip install torchcodec"
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"torchcodec does not load; install FFmpeg's shared libraries, version 4 to 8 ({one_line(error)})"
+    return None
+
+
+def read(source: str | bytes, info: VideoInfo, indices: Sequence[int], num_threads: int) -> torch.Tensor:
+    """Decode the frames at rising distinct ``indices`` of an indexed video: uint8 ``[len(indices), H, W, 3]``.
+
+    Raises ``UndecodableVideoError`` if torchcodec cannot read the file, or gives other frames than those asked for.
+    """
+    from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportPrivateImportUsage]
+
+    timeline = info.timeline
+    if not timeline.by_pts or not timeline.packet_pts:
+        raise UndecodableVideoError(info.path, "its timestamps do not let torchcodec find a frame; use PyAV")
+    wanted = [pts for index in indices if (pts := timeline.pts[index]) is not None]
+    ranks = [bisect_left(timeline.packet_pts, pts) for pts in wanted]
+    with as_input(source) as file:
+        try:
+            decoder = VideoDecoder(
+                file,  # pyright: ignore[reportArgumentType]
+                stream_index=timeline.stream_index,
+                dimension_order="NHWC",
+                num_ffmpeg_threads=num_threads,
+                device="cpu",
+                seek_mode="exact",
+            )
+            if decoder.metadata.num_frames != len(timeline.packet_pts):
+                raise UndecodableVideoError(
+                    info.path,
+                    f"it counts {decoder.metadata.num_frames} packets where there are "
+                    f"{len(timeline.packet_pts)}; use PyAV",
+                )
+            batch = decoder.get_frames_at(ranks)
+        except (RuntimeError, ValueError, IndexError) as error:
+            if isinstance(error, UndecodableVideoError):
+                raise
+            raise UndecodableVideoError(info.path, _LOCATION.sub("", one_line(error))) from error
+    expected = torch.tensor([float(pts * timeline.time_base) for pts in wanted], dtype=torch.float64)
+    # Half a tick: closer than that, two timestamps are the same one.
+    if (batch.pts_seconds - expected).abs().max() > float(timeline.time_base) / 2:
+        raise UndecodableVideoError(info.path, "it gave other frames than those asked for; use PyAV")
+    return batch.data

@@ -1,0 +1,173 @@
+"""What is known of a video file, and how one is opened: the limits and refusals that hold before any decoding."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import BinaryIO
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from mote_fast.errors import UndecodableVideoError
+
+# 8192 x 8192: twice 8K television. A header can claim any size, and the claim alone must not fill the memory.
+MAX_PIXELS = 2**26
+
+# Text formats that name other files: opening one would read, or fetch, what the caller did not ask for.
+_PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp"})
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Where each frame of a video stands in its file; the backends' index.
+
+    ``pts`` are the frames' timestamps in presentation order, in units of ``time_base`` seconds, and ``by_pts`` says
+    that they are all present and rise, so that a frame can be told by its timestamp. ``packet_pts`` are the sorted
+    timestamps of all packets that are not discarded, which is torchcodec's index; it is empty where torchcodec would
+    go wrong: timestamps missing or repeated, or a container without an index to seek by. ``damaged`` says that the
+    file promises frames beyond the last one listed.
+    """
+
+    stream_index: int
+    time_base: Fraction
+    pts: tuple[int | None, ...]
+    by_pts: bool
+    packet_pts: tuple[int, ...]
+    damaged: bool
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """One video file as ``read_frames`` sees it.
+
+    ``num_frames`` is exact: frames 0 to ``num_frames - 1`` are those that a decoder puts out, in presentation order,
+    whatever the header claims. Damage inside a packet shows only when the frame is read. ``width`` and ``height`` are
+    in pixels, after the turn by ``rotation`` (degrees clockwise: 0, 90, 180 or 270) that the file asks for; mirroring
+    is not applied. ``fps`` is
+    the average rate (0.0 where the file gives none) and ``duration`` is in seconds. ``codec`` is FFmpeg's name.
+    ``key_frames`` are the indices at which decoding can start.
+    """
+
+    path: str
+    num_frames: int
+    width: int
+    height: int
+    fps: float
+    duration: float
+    codec: str
+    rotation: int
+    key_frames: tuple[int, ...]
+    timeline: Timeline = field(repr=False, compare=False)
+
+
+class DamageError(Exception):
+    """A decoder met damage; the message says what it was. Internal: callers see ``UndecodableVideoError``."""
+
+
+def one_line(error: BaseException, limit: int = 240) -> str:
+    """The text of an error on one line of at most ``limit`` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+@contextmanager
+def as_input(source: str | bytes) -> Iterator[str | BinaryIO]:
+    """What to hand to a decoder library for a path (``str``) or a whole file in memory (``bytes``)."""
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    try:
+        source.encode("utf-8")
+    except UnicodeEncodeError:
+        # Both libraries pass names on as UTF-8, which such a name is not.
+        with open(source, "rb") as file:
+            yield file
+    else:
+        # The prefix keeps FFmpeg from taking "a:b.mp4" for a protocol.
+        yield "file:" + os.path.abspath(source)
+
+
+@contextmanager
+def open_video(source: str | bytes, label: str, num_threads: int = 1) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a container and its best video stream, with the decoder set up but not started.
+
+    Raises ``UndecodableVideoError`` if ``source`` is no container, has no video, or declares more than ``MAX_PIXELS``.
+    """
+    limits = {"max_pixels": str(MAX_PIXELS)}
+    with as_input(source) as file:
+        try:
+            container = av.open(
+                file, "r", options=limits, container_options={"protocol_whitelist": "file"}, metadata_errors="replace"
+            )
+        except (FFmpegError, ValueError) as error:
+            raise UndecodableVideoError(label, f"not a video that FFmpeg can open ({one_line(error)})") from error
+        with container:
+            yield container, _video_stream(container, label, limits, num_threads)
+
+
+def _video_stream(container: InputContainer, label: str, limits: dict[str, str], num_threads: int) -> VideoStream:
+    if _PLAYLISTS & set(container.format.name.split(",")):
+        raise UndecodableVideoError(label, f"a {container.format.name} playlist, not a video; give the video file")
+    stream = container.streams.best("video")
+    if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
+        raise UndecodableVideoError(label, "holds no video stream; remove it from the list of clips")
+    context = stream.codec_context
+    if context is None:
+        raise UndecodableVideoError(label, "its codec has no decoder in this FFmpeg; re-encode it")
+    if context.width * context.height > MAX_PIXELS:
+        size = f"{context.width}x{context.height}"
+        raise UndecodableVideoError(label, f"declares frames of {size}, over the limit of {MAX_PIXELS} pixels")
+    context.options = limits
+    context.thread_count = num_threads
+    context.thread_type = "SLICE" if num_threads == 1 else "AUTO"
+    return stream
+
+
+def sound_frames(container: InputContainer, stream: VideoStream, *, after_seek: bool = False) -> Iterator[VideoFrame]:
+    """Decode from where ``container`` stands, in the decoder's output order, which is presentation order.
+
+    Damage before the first sound frame is skipped: a stream cut out of a longer one begins like that. Damage after it
+    raises ``DamageError``: what follows would be concealed, that is, painted over from other frames. ``after_seek``
+    raises it also where the first packet is not a key frame.
+    """
+    context = stream.codec_context
+    packets = container.demux(stream)
+    started = False
+    while True:
+        packet, cut = None, None
+        try:
+            packet = next(packets, None)
+        except FFmpegError as error:
+            cut = error
+        # An empty packet would tell the decoder that the stream ends.
+        if packet is not None and packet.size == 0:
+            continue
+        # Seeking in a transport or program stream can land behind the key frame, and a decoder may guess from there.
+        if after_seek and packet is not None and not packet.is_keyframe:
+            raise DamageError("seeking did not land on a key frame")
+        after_seek = False
+        try:
+            frames = context.decode(packet)
+        except FFmpegError as error:
+            if packet is not None and not started:
+                continue
+            raise DamageError(one_line(error)) from error
+        for frame in frames:
+            if frame.is_corrupt and started:
+                raise DamageError("the decoder marked a frame corrupt")
+            if not frame.is_corrupt:
+                started = True
+                yield frame
+        if cut is not None:
+            raise DamageError(one_line(cut)) from cut
+        if packet is None:
+            return
