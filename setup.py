@@ -32,7 +32,8 @@ setup(
         f"xformers>=0.0.33; {ON_LINUX_X86}",
         # The xformers wheel is linked against CUDA 12's runtime, which a CUDA-13 torch does not bring.
         f"nvidia-cuda-runtime-cu12; {ON_LINUX_X86}",
-        "av>=14",
+        # 19 changes the arguments that the decoding backend uses.
+        "av>=14,<19",
         "torchcodec>=0.8",
         "numpy",
         "platformdirs>=4",

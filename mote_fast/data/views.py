@@ -1,0 +1,54 @@
+"""Views of a video (clips x crops), planned so that a frame which several views share is decoded and encoded once."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mote_fast.data.sampling import sample_frames
+from mote_fast.errors import ConfigError
+
+
+class Views(NamedTuple):
+    """How many clips along time, and how many crops of each frame, a video is judged by."""
+
+    clips: int
+    crops: int
+
+    @classmethod
+    def parse(cls, text: str) -> Views:
+        """Read "1x1", "3x1", "4x3": clips x crops.
+
+        Raises:
+            ConfigError: the text is of another form, or asks for crops other than 1 or 3.
+        """
+        match = re.fullmatch(r"([1-9]\d*)x([13])", text)
+        if match is None:
+            raise ConfigError(
+                f"views must be CLIPSxCROPS with 1 or 3 crops, such as '1x1', '3x1' or '4x3'; got {text!r}"
+            )
+        return cls(int(match[1]), int(match[2]))
+
+
+class ViewPlan(NamedTuple):
+    """Which frames to decode, and where each view finds its own among them."""
+
+    frame_indices: Tensor  # int64 [U], ascending, distinct
+    positions: Tensor  # int64 [clips, T], into frame_indices
+    crops: int
+
+    def gather(self, features: Tensor) -> Tensor:
+        """Lay out ``features [U, crops, d]`` as views ``[clips * crops, T, d]``, crops of a clip side by side."""
+        clips, length = self.positions.shape
+        views = features[self.positions.to(features.device)]
+        return views.transpose(1, 2).reshape(clips * self.crops, length, -1)
+
+
+def plan_views(num_frames: int, frames: int, views: Views) -> ViewPlan:
+    """Plan the views of a video of ``num_frames``, each view ``frames`` long (spec section 7)."""
+    indices = sample_frames(num_frames, frames, mode="test", clips=views.clips)
+    distinct, positions = torch.unique(indices, return_inverse=True)
+    return ViewPlan(distinct, positions, views.crops)
