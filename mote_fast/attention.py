@@ -21,7 +21,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, backe
         q: [B, Tq, H, h], h the width of a head.
         k: [B, Tk, H, h].
         v: [B, Tk, H, h].
-        mask: additive, [Tq, Tk], in the dtype of ``q``; None attends everywhere.
+        mask: additive, broadcastable to [B, H, Tq, Tk], in the dtype of ``q``; None attends everywhere.
         backend: "xformers", "sdpa", or "auto": xformers where its operator runs on this device and dtype.
 
     Returns:
@@ -45,7 +45,10 @@ def resolve_backend(device: str, dtype: torch.dtype, masked: bool = False, backe
     """
     if backend not in (*BACKENDS, "auto"):
         raise BackendError(f"attention backend {backend!r} is unknown; choose auto, xformers or sdpa")
-    if backend == "sdpa" or (backend == "auto" and masked):
+    if backend == "sdpa":
+        return "sdpa"
+    if backend == "auto" and (masked or device == "cpu"):
+        # Its operators are CUDA ones, and importing the package just to hear that costs a second at start.
         return "sdpa"
     problem = "it takes no mask here" if masked else xformers_problem(device, dtype)
     if problem is None:
@@ -58,9 +61,6 @@ def resolve_backend(device: str, dtype: torch.dtype, masked: bool = False, backe
 @functools.cache
 def xformers_problem(device: str, dtype: torch.dtype = torch.float32) -> str | None:
     """Return None where xformers' attention operator runs, else the reason it does not, found by running it once."""
-    if device == "cpu":
-        # Its operators are CUDA ones; importing the package just to hear that costs a second at start.
-        return "its attention operators need a CUDA device"
     try:
         ops = importlib.import_module("xformers.ops")
     except (ImportError, OSError) as error:
@@ -69,5 +69,8 @@ def xformers_problem(device: str, dtype: torch.dtype = torch.float32) -> str | N
     try:
         ops.memory_efficient_attention(probe, probe, probe)
     except (NotImplementedError, RuntimeError, ValueError) as error:
-        return f"its operator does not run on {device} in {dtype}: {str(error).splitlines()[0]}"
+        # The message lists every operator with its reasons, most of them the same one.
+        reasons = dict.fromkeys(line.strip() for line in str(error).splitlines() if "supported:" in line)
+        why = "; ".join(reasons) or str(error).splitlines()[0]
+        return f"its operator does not run on {device} in {dtype} ({why})"
     return None

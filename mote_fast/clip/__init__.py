@@ -1,0 +1,8 @@
+"""CLIP through open_clip: towers, loading, and class features."""
+
+from mote_fast.clip.class_features import TEMPLATES, encode_classes
+from mote_fast.clip.feature_cache import FeatureCache
+from mote_fast.clip.loading import load_towers
+from mote_fast.clip.towers import ClipTowers
+
+__all__ = ["TEMPLATES", "ClipTowers", "FeatureCache", "encode_classes", "load_towers"]

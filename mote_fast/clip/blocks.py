@@ -1,0 +1,87 @@
+"""CLIP's transformer blocks over open_clip's modules, computing only what the pooled token needs.
+
+open_clip runs every block for every token, though only the class token of the image tower's last block and the
+end-of-text token of the text tower's are used. Here the last block computes keys and values for all tokens and
+everything else for the pooled one: exact, and about 7% less work on ViT-B/16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from open_clip.transformer import ResidualAttentionBlock
+from torch import Tensor
+from torch.nn import functional as F
+
+from mote_fast.attention import attend
+
+
+class KeysValues(NamedTuple):
+    """Keys and values of one block, each [N, L, H, h]."""
+
+    keys: Tensor
+    values: Tensor
+
+
+def run_blocks(
+    blocks: Sequence[ResidualAttentionBlock],
+    x: Tensor,
+    pooled: Tensor,
+    *,
+    mask: Tensor | None = None,
+    past: Sequence[KeysValues] | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Run the whole tower and return the pooled token of each sequence.
+
+    Args:
+        blocks: the tower's blocks, at least one.
+        x: [N, L, w], embedded tokens.
+        pooled: int64 [N], the position of the token to return.
+        mask: additive [L, P + L]; None attends everywhere.
+        past: for each block, keys and values [N, P, H, h] of P earlier tokens that every query sees.
+        backend: attention backend, see ``mote_fast.attention``.
+
+    Returns:
+        [N, w].
+    """
+    rows = torch.arange(x.shape[0], device=x.device)
+    for depth, block in enumerate(blocks):
+        q, keys_values = _project(block, block.ln_1(x))
+        if past is not None:
+            keys_values = KeysValues(*(torch.cat(pair, dim=1) for pair in zip(past[depth], keys_values, strict=True)))
+        block_mask = mask
+        if depth == len(blocks) - 1:
+            # One query is left per sequence, so each sequence needs its own row of the mask.
+            x, q = x[rows, pooled, None], q[rows, pooled, None]
+            block_mask = None if mask is None else mask[pooled][:, None, None, :]
+        x = x + block.ls_1(_mix(block, q, keys_values, block_mask, backend))
+        x = x + block.ls_2(block.mlp(block.ln_2(x)))
+    return x.squeeze(1)
+
+
+def keys_values_of(
+    blocks: Sequence[ResidualAttentionBlock], x: Tensor, *, mask: Tensor | None, backend: str = "auto"
+) -> list[KeysValues]:
+    """Return each block's keys and values for ``x [N, L, w]``: what later tokens need of a shared prefix."""
+    cached: list[KeysValues] = []
+    for depth, block in enumerate(blocks):
+        q, keys_values = _project(block, block.ln_1(x))
+        cached.append(keys_values)
+        if depth < len(blocks) - 1:
+            x = x + block.ls_1(_mix(block, q, keys_values, mask, backend))
+            x = x + block.ls_2(block.mlp(block.ln_2(x)))
+    return cached
+
+
+def _project(block: ResidualAttentionBlock, x: Tensor) -> tuple[Tensor, KeysValues]:
+    attn = block.attn
+    qkv = F.linear(x, attn.in_proj_weight, attn.in_proj_bias).unflatten(-1, (3, attn.num_heads, -1))
+    q, k, v = qkv.unbind(2)
+    return q, KeysValues(k, v)
+
+
+def _mix(block: ResidualAttentionBlock, q: Tensor, past: KeysValues, mask: Tensor | None, backend: str) -> Tensor:
+    return block.attn.out_proj(attend(q, past.keys, past.values, mask, backend=backend).flatten(-2))

@@ -1,0 +1,184 @@
+"""Class features: 28 prompts a label, encoded exactly and with as little work as the prompts allow (spec section 6).
+
+Two facts about CLIP's causal text tower make this cheap, and neither changes a feature. Tokens after the end-of-text
+token are never seen, so a prompt of 10 tokens needs 10 of the 77 positions. And tokens never see what follows, so the
+words before the label ("a photo of a person doing") are run once per template, and every label attends to their keys
+and values.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mote_fast.clip.blocks import KeysValues
+from mote_fast.clip.feature_cache import FeatureCache
+from mote_fast.clip.towers import ClipTowers
+from mote_fast.errors import LabelError
+
+log = logging.getLogger(__name__)
+
+_OPENINGS = ("a photo of", "a video of", "a example of", "a demonstration of")
+_MIDDLES = (
+    "{}.",
+    "a person {}.",
+    "a person using {}.",
+    "a person doing {}.",
+    "a person during {}.",
+    "a person performing {}.",
+    "a person practicing {}.",
+)
+# The paper's 28 prompts, grammar included.
+TEMPLATES = tuple(f"{opening} {middle}" for opening in _OPENINGS for middle in _MIDDLES)
+
+# Prompts of so many labels are tokenised at a time; bounds memory, and is enough to fill the batches.
+LABELS_PER_CHUNK = 256
+# Token positions per forward pass: enough to keep the matrix products busy, few enough to stay near the caches.
+TOKENS_PER_BATCH = 4096
+
+Progress = Callable[[int], object]
+
+
+def encode_classes(
+    towers: ClipTowers,
+    labels: Sequence[str],
+    templates: Sequence[str] = TEMPLATES,
+    *,
+    cache: FeatureCache | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Encode a label set as class features: each prompt normalised, averaged over templates, normalised.
+
+    The order of the labels is kept, and duplicates give equal rows. Any number of labels will do, in any language
+    that the tokenizer's bytes can spell (how well CLIP understands them is another matter). A label whose prompts
+    do not fit the tower's context is cut at its end, as open_clip's tokenizer cuts it, with a warning.
+
+    Args:
+        towers: the text tower and its tokenizer.
+        labels: class names, at least one, none of them blank.
+        templates: prompts with one "{}" each.
+        cache: where known features are looked up and new ones stored; None computes all.
+        progress: called with the number of prompts finished since the last call, ``C * len(templates)`` in all.
+
+    Returns:
+        float32 [C, d] on the towers' device, L2-normalised rows.
+
+    Raises:
+        LabelError: the list is empty, or an entry is not a string or is blank.
+    """
+    check_labels(labels)
+    distinct = list(dict.fromkeys(labels))
+    known: dict[str, Tensor] = {}
+    space = ""
+    if cache is not None:
+        space = FeatureCache.space(towers.text_fingerprint(), str(towers.dtype), *templates)
+        known = cache.read(space, distinct, towers.embed_dim)
+    if progress is not None and known:
+        progress(len(known) * len(templates))
+    missing = [label for label in distinct if label not in known]
+    for start in range(0, len(missing), LABELS_PER_CHUNK):
+        chunk = missing[start : start + LABELS_PER_CHUNK]
+        fresh = dict(zip(chunk, _encode_chunk(towers, chunk, templates, progress).cpu(), strict=True))
+        known |= fresh
+        if cache is not None:
+            cache.write(space, fresh)
+    return torch.stack([known[label] for label in labels]).to(towers.device)
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Refuse what cannot be a label set.
+
+    Raises:
+        LabelError: the list is empty, is a bare string, or has an entry that is not a string or is blank.
+    """
+    if isinstance(labels, str):
+        raise LabelError("labels must be a list of class names, not one string; use labels=[...]")
+    if len(labels) == 0:
+        raise LabelError("no labels: give at least one class name")
+    for position, label in enumerate(labels):
+        if not isinstance(label, str):
+            raise LabelError(f"labels[{position}] is a {type(label).__name__}, expected a string")
+        if not label.strip():
+            raise LabelError(f"labels[{position}] is blank: a class name needs at least one visible character")
+
+
+@torch.no_grad()
+def _encode_chunk(
+    towers: ClipTowers, labels: Sequence[str], templates: Sequence[str], progress: Progress | None
+) -> Tensor:
+    """Return float32 [C, d], the class features of distinct labels."""
+    prompts = [template.format(label) for template in templates for label in labels]
+    tokens = towers.tokenizer(prompts)
+    _warn_of_cut_labels(towers, tokens, labels)
+    features = torch.zeros(len(labels), towers.embed_dim, device=towers.device)
+    for rows, encoded in _encode_prompts(towers, tokens, len(labels)):
+        label_of_row = (rows % len(labels)).to(features.device)
+        features.index_add_(0, label_of_row, F.normalize(encoded.float(), dim=-1))
+        if progress is not None:
+            progress(len(rows))
+    return F.normalize(features / len(templates), dim=-1)
+
+
+def _encode_prompts(towers: ClipTowers, tokens: Tensor, labels: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Encode ``tokens [templates * labels, context]``, template by template, yielding rows and their features."""
+    if not towers.walks_text:
+        per_batch = max(1, TOKENS_PER_BATCH // tokens.shape[1])
+        for rows in torch.arange(len(tokens)).split(per_batch):
+            yield rows, towers.encode_tokens(tokens[rows])
+        return
+    ends = towers.end_positions(tokens)
+    prefixes = [_shared_prefix(block, end) for block, end in zip(tokens.split(labels), ends.split(labels), strict=True)]
+    prefix_of_row = torch.tensor(prefixes).repeat_interleave(labels)
+    for length in sorted(set(prefixes)):
+        rows = (prefix_of_row == length).nonzero().squeeze(1)
+        yield from _encode_after_prefix(towers, tokens, ends, rows, length, labels)
+
+
+def _encode_after_prefix(
+    towers: ClipTowers, tokens: Tensor, ends: Tensor, rows: Tensor, length: int, labels: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Encode the prompts ``rows``, whose templates share ``length`` leading tokens each, shortest prompts first."""
+    template_of_row, first_row = torch.unique(rows // labels, return_inverse=True)
+    prefix_rows = template_of_row * labels
+    past = towers.prefix_keys_values(tokens[prefix_rows, :length].to(towers.device))
+    order = ends[rows].argsort(stable=True)
+    rows, template = rows[order], first_row[order]
+    for batch in _split_by_tokens(ends[rows] + 1 - length):
+        picked = template[batch].to(towers.device)
+        batch_past = [KeysValues(block.keys[picked], block.values[picked]) for block in past]
+        batch_rows = rows[batch]
+        batch_ends = ends[batch_rows] - length
+        suffixes = tokens[batch_rows, length : length + int(batch_ends.max()) + 1]
+        yield (
+            batch_rows,
+            towers.encode_suffixes(suffixes.to(towers.device), batch_ends.to(towers.device), batch_past, length),
+        )
+
+
+def _shared_prefix(tokens: Tensor, ends: Tensor) -> int:
+    """How many leading tokens all prompts ``tokens [C, context]`` share, leaving each its end-of-text token."""
+    differs = (tokens != tokens[0]).any(0)
+    shared = int(differs.int().argmax()) if bool(differs.any()) else tokens.shape[1]
+    return min(shared, int(ends.min()))
+
+
+def _split_by_tokens(lengths: Tensor) -> Iterator[slice]:
+    """Cut ascending ``lengths [N]`` into slices of about ``TOKENS_PER_BATCH`` padded tokens."""
+    start = 0
+    for stop in range(1, len(lengths) + 1):
+        full = stop == len(lengths) or (stop + 1 - start) * int(lengths[stop]) > TOKENS_PER_BATCH
+        if full:
+            yield slice(start, stop)
+            start = stop
+
+
+def _warn_of_cut_labels(towers: ClipTowers, tokens: Tensor, labels: Sequence[str]) -> None:
+    """Name the labels whose prompts fill the context to its last position: those may have been cut."""
+    context = tokens.shape[1]
+    full = (towers.end_positions(tokens) == context - 1) if towers.walks_text else torch.zeros(len(tokens)).bool()
+    for index in sorted({int(row) % len(labels) for row in full.nonzero()}):
+        log.warning("label %r is longer than the %d tokens of a prompt and was cut at its end", labels[index], context)

@@ -1,0 +1,135 @@
+"""What a CLIP model is built from: open_clip's own schema, read off a name, a preset, or a state dict's shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import open_clip
+from torch import Tensor
+
+from mote_fast.data.transforms import CLIP_MEAN, CLIP_STD
+from mote_fast.errors import CheckpointError, ConfigError
+
+Activation = Literal["quick_gelu", "gelu"]
+
+# CLIP's width of one attention head, in both towers.
+HEAD_WIDTH = 64
+
+# Small enough to build and run in a second; a real tower in every respect but size.
+TINY: dict[str, Any] = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
+}
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Everything needed to rebuild a CLIP model around its weights.
+
+    Attributes:
+        model: open_clip's model configuration (``embed_dim``, ``vision_cfg``, ``text_cfg``, ``quick_gelu``, ...).
+        name: open_clip's architecture name, where it has one; it selects the tokenizer.
+        mean: normalisation of the frames, per channel.
+        std: normalisation of the frames, per channel.
+    """
+
+    model: dict[str, Any] = field(hash=False)
+    name: str | None = None
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
+
+    @property
+    def embed_dim(self) -> int:
+        """d, the width of frame and class features."""
+        return self.model["embed_dim"]
+
+    @property
+    def activation(self) -> Activation:
+        """The activation of the towers' MLPs."""
+        return "quick_gelu" if self.model.get("quick_gelu", False) else "gelu"
+
+    @property
+    def text_heads(self) -> int:
+        """Attention heads of the text tower at CLIP's 64 per head; MoTE's temporal heads (spec section 2)."""
+        width = self.model["text_cfg"].get("width", 512)
+        return max(1, width // HEAD_WIDTH)
+
+    def with_activation(self, activation: Activation) -> ClipConfig:
+        """Return the same configuration with the given MLP activation."""
+        return ClipConfig({**self.model, "quick_gelu": activation == "quick_gelu"}, self.name, self.mean, self.std)
+
+
+def config_of_name(name: str) -> ClipConfig:
+    """Return the configuration of an open_clip architecture, or of the preset "tiny".
+
+    Raises:
+        ConfigError: open_clip knows no such architecture.
+    """
+    if name == "tiny":
+        return ClipConfig(deepcopy(TINY))
+    model = None if name.startswith(("hf-hub:", "local-dir:")) else open_clip.get_model_config(name)
+    if model is None:
+        raise ConfigError(f"unknown model {name!r}; open_clip.list_models() names the architectures, or use 'tiny'")
+    return ClipConfig(model, name)
+
+
+def config_of_state_dict(state_dict: Mapping[str, Tensor]) -> ClipConfig:
+    """Read a CLIP configuration off the shapes of a state dict in OpenAI's key layout (ViT towers).
+
+    The activation leaves no trace in the shapes: the caller sets it from the weights' origin.
+
+    Raises:
+        CheckpointError: the keys are not those of such a CLIP.
+    """
+    vision = vision_config_of_state_dict(state_dict)
+    try:
+        embed_dim = state_dict["text_projection"].shape[1]
+        width = state_dict["ln_final.weight"].shape[0]
+        text = {
+            "context_length": state_dict["positional_embedding"].shape[0],
+            "vocab_size": state_dict["token_embedding.weight"].shape[0],
+            "width": width,
+            "heads": max(1, width // HEAD_WIDTH),
+            "layers": count_layers(state_dict, "transformer.resblocks."),
+        }
+    except KeyError as error:
+        raise CheckpointError(f"these weights have no text tower in OpenAI's layout: {error} is missing") from error
+    return ClipConfig({"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text}, name_of_shapes(vision, text))
+
+
+def vision_config_of_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read the image tower's configuration off a state dict whose keys start with "visual."."""
+    try:
+        width, _, _, patch = state_dict["visual.conv1.weight"].shape
+        positions = state_dict["visual.positional_embedding"].shape[0] - 1
+    except KeyError as error:
+        raise CheckpointError(f"these weights have no CLIP ViT image tower: {error} is missing") from error
+    grid = round(positions**0.5)
+    if grid * grid != positions:
+        raise CheckpointError(f"visual.positional_embedding has {positions} patches, which is no square grid")
+    layers = count_layers(state_dict, "visual.transformer.resblocks.")
+    return {"image_size": grid * patch, "layers": layers, "width": width, "patch_size": patch}
+
+
+def count_layers(state_dict: Mapping[str, Tensor], prefix: str) -> int:
+    """Count the distinct layer numbers that follow ``prefix`` in the keys."""
+    depth = prefix.count(".")
+    return len({key.split(".")[depth] for key in state_dict if key.startswith(prefix)})
+
+
+def name_of_shapes(vision: Mapping[str, Any], text: Mapping[str, Any] | None = None) -> str | None:
+    """Return the open_clip name of OpenAI's ViT with these tower shapes, else None (a tower of one's own).
+
+    Args:
+        vision: the image tower's configuration.
+        text: the text tower's; None leaves it out of the comparison.
+    """
+    for name in ("ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336"):
+        known = open_clip.get_model_config(name)
+        if known is not None and known["vision_cfg"] == vision and text in (None, known["text_cfg"]):
+            return name
+    return None

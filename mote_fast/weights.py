@@ -1,0 +1,198 @@
+"""Reading and writing weight files: nothing unpickled but tensors, nothing half written."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import pickle
+import re
+import shutil
+import sys
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mote_fast.errors import CheckpointError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+# From Linux's fcntl.h and fs.h.
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def read_weights(path: str | Path) -> dict[str, Any]:
+    """Read a weights file onto the CPU: safetensors, a TorchScript archive, or ``torch.save`` output.
+
+    Args:
+        path: the file.
+
+    Returns:
+        What the file holds: a state dict, or a dictionary with state dicts inside.
+
+    Raises:
+        CheckpointError: the file is missing or unreadable, or holds pickled objects other than tensors and plain
+            containers. Such a file could run any code when it is loaded, so it is never unpickled.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if _is_torchscript(path):
+            with warnings.catch_warnings():
+                # Deprecated in PyTorch, and the only reader of the archives that OpenAI published.
+                warnings.simplefilter("ignore", FutureWarning)
+                return dict(torch.jit.load(path, map_location="cpu").state_dict())
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Weights only load failed" not in str(error):
+            raise CheckpointError(f"{path}: not a weights file, or damaged ({_first_line(error)})") from error
+        raise CheckpointError(
+            f"{path}: refused, because it holds a pickled Python object, which could run any code when loaded "
+            f"({_blamed_global(error)}); save state dicts only"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path}: not a weights file, or damaged ({_first_line(error)})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a dictionary of tensors")
+    return content
+
+
+def state_dict_of(content: Mapping[str, Any], key: str, path: str | Path) -> dict[str, Tensor]:
+    """Return ``content[key]`` as a state dict, "module." prefixes removed.
+
+    Raises:
+        CheckpointError: the key is missing, or holds something other than named tensors.
+    """
+    if key not in content:
+        raise CheckpointError(f"{path}: key {key!r} is missing; found {sorted(map(str, content))[:8]}")
+    return plain_state_dict(content[key], path)
+
+
+def plain_state_dict(state: object, path: str | Path) -> dict[str, Tensor]:
+    """Check that ``state`` maps names to tensors, and remove the "module." prefix of data-parallel training."""
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path}: expected names mapped to tensors")
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
+
+
+def write_model_folder(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write ``config.json`` and ``model.safetensors`` into ``folder``, all or nothing.
+
+    Both files are written to a new folder beside it, flushed to disk, and put in place by renaming; an interrupted
+    write leaves the earlier folder as it was. An existing folder is replaced only if it holds a model and no more.
+
+    Raises:
+        CheckpointError: the folder exists and holds something else, or cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not _is_replaceable(folder):
+        raise CheckpointError(f"{folder}: exists and holds something else than a model; choose another name")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be written ({error})") from error
+    try:
+        # Tensors that share memory are refused by the format, so each is written as its own.
+        save_file(
+            {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()},
+            staged / WEIGHTS_FILE,
+        )
+        (staged / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        # mkdtemp and safetensors make private files; a model is to be shared like any other.
+        mode = ~_umask()
+        staged.chmod(0o777 & mode)
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            (staged / name).chmod(0o666 & mode)
+            _flush(staged / name)
+        _swap_in(staged, folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be written ({error})") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def read_model_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what ``write_model_folder`` wrote.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder}: no {CONFIG_FILE}; expected a folder written by save()") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: unreadable ({error})") from error
+    return config, read_weights(folder / WEIGHTS_FILE)
+
+
+def _swap_in(staged: Path, folder: Path) -> None:
+    """Put ``staged`` in the place of ``folder``; what was there, if anything, ends up where ``staged`` was."""
+    if not folder.exists():
+        staged.rename(folder)
+    elif not _exchange(staged, folder):
+        # Without an atomic exchange there is an instant with no folder; the earlier one is then in `aside`.
+        aside = staged.with_name(staged.name + ".earlier")
+        folder.rename(aside)
+        staged.rename(folder)
+        aside.rename(staged)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two paths in one step (Linux's renameat2); False where the system or file system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    if renameat2 is None:
+        return False
+    return renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0
+
+
+def _is_replaceable(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    return {entry.name for entry in folder.iterdir()} <= {CONFIG_FILE, WEIGHTS_FILE}
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether the file is a TorchScript archive, told by the code folder in its zip directory."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    # The only way to read the umask is to set it.
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _blamed_global(error: BaseException) -> str:
+    """Name the object that PyTorch refused, from its long message."""
+    match = re.search(r"GLOBAL (\S+)", str(error))
+    return match[1] if match else "unnamed"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

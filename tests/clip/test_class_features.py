@@ -1,0 +1,111 @@
+"""Class features: equal to the plain recipe for any label set, and defined for the awkward ones."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from mote_fast import LabelError
+from mote_fast.clip import TEMPLATES, ClipTowers, FeatureCache, class_features, encode_classes, load_towers
+from tests.tolerances import assert_close
+
+VISIBLE = st.text(min_size=1, max_size=25).filter(lambda text: text.strip())
+
+
+@pytest.fixture(scope="module")
+def towers() -> ClipTowers:
+    torch.manual_seed(0)
+    return load_towers("tiny")
+
+
+@torch.no_grad()
+def plain_recipe(towers: ClipTowers, labels: list[str]) -> Tensor:
+    """The spec word for word: every prompt at 77 positions through open_clip's own encoder."""
+    rows = []
+    for label in labels:
+        prompts = towers.model.encode_text(towers.tokenizer([template.format(label) for template in TEMPLATES]))
+        rows.append(F.normalize(F.normalize(prompts, dim=-1).mean(0), dim=0))
+    return torch.stack(rows)
+
+
+@settings(max_examples=15)
+@given(labels=st.lists(VISIBLE, min_size=1, max_size=5))
+def test_any_labels_match_the_plain_recipe(towers: ClipTowers, labels: list[str]) -> None:
+    """Any language, punctuation, length and duplicates: exact, in the order given."""
+    assert_close(encode_classes(towers, labels), plain_recipe(towers, labels))
+
+
+def test_batching_changes_nothing(towers: ClipTowers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small chunks and batches give what one large one gives."""
+    labels = [
+        f"{verb} the {noun}" for verb in ("playing", "throwing away", "fixing") for noun in ("ball", "cello", "old car")
+    ]
+    whole = encode_classes(towers, labels)
+    monkeypatch.setattr(class_features, "LABELS_PER_CHUNK", 2)
+    monkeypatch.setattr(class_features, "TOKENS_PER_BATCH", 1)
+    assert_close(encode_classes(towers, labels), whole, "equivalent")
+
+
+def test_order_and_duplicates(towers: ClipTowers) -> None:
+    """Rows follow the list; equal labels have equal rows, each encoded once."""
+    counted: list[int] = []
+    found = encode_classes(towers, ["b", "a", "b"], progress=counted.append)
+    assert sum(counted) == 2 * len(TEMPLATES)
+    assert torch.equal(found[0], found[2])
+    assert_close(found[:2], encode_classes(towers, ["b", "a"]), "equivalent")
+    assert_close(found.norm(dim=-1), torch.ones(3), "equivalent")
+
+
+def test_ten_thousand_labels(towers: ClipTowers) -> None:
+    """A label set of any size works; sampled rows match the plain recipe."""
+    labels = [f"activity {number}" for number in range(10_000)]
+    found = encode_classes(towers, labels, TEMPLATES[:1])
+    assert found.shape == (10_000, towers.embed_dim)
+    picked = [0, 4321, 9999]
+    expected = encode_classes(towers, [labels[i] for i in picked], TEMPLATES[:1])
+    assert_close(found[picked], expected)
+
+
+def test_long_labels_are_cut_with_a_warning(towers: ClipTowers, caplog: pytest.LogCaptureFixture) -> None:
+    """Over 77 tokens: cut at the end as open_clip cuts, and said so by name; short ones pass without a word."""
+    long = "very " * 90 + "long"
+    with caplog.at_level(logging.WARNING):
+        found = encode_classes(towers, ["short", long])
+    assert_close(found, plain_recipe(towers, ["short", long]))
+    assert [record.args[0] for record in caplog.records if isinstance(record.args, tuple)] == [long]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([], "no labels"), ("archery", "list"), (["a", ""], r"labels\[1\] is blank"), (["  "], "blank"), ([1], "int")],
+)
+def test_what_is_no_label_set(towers: ClipTowers, labels: list[str], message: str) -> None:
+    """Empty lists, bare strings, blank and foreign entries raise by position."""
+    with pytest.raises(LabelError, match=message):
+        encode_classes(towers, labels)
+
+
+def test_cache_is_used_and_keyed(towers: ClipTowers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second call encodes nothing; other templates, other weights and other labels are encoded."""
+    cache = FeatureCache(tmp_path)
+    calls: list[int] = []
+    encode = class_features._encode_chunk
+    monkeypatch.setattr(
+        class_features, "_encode_chunk", lambda *arguments: calls.append(len(arguments[1])) or encode(*arguments)
+    )
+    first = encode_classes(towers, ["a", "b"], cache=cache)
+    assert torch.equal(encode_classes(towers, ["b", "a"], cache=cache), first.flip(0))
+    assert calls == [2]
+    encode_classes(towers, ["a", "c"], cache=cache)
+    assert calls == [2, 1]
+    encode_classes(towers, ["a"], TEMPLATES[:3], cache=cache)
+    torch.manual_seed(1)
+    encode_classes(load_towers("tiny"), ["a"], cache=cache)
+    assert calls == [2, 1, 1, 1]
