@@ -1,1 +1,48 @@
-"""MoTE on CLIP: classify videos against any labels, and train the model that does it."""
+"""MoTE on CLIP: classify videos against any labels, and train the model that does it.
+
+>>> import mote_fast
+>>> clf = mote_fast.create_model("ViT-B-16", clip_pretrained="openai")
+>>> clf.classify("video.mp4", ["archery", "juggling balls", "playing the cello"])
+"""
+
+from mote_fast import data
+from mote_fast.checkpoint import create_model, load
+from mote_fast.classifier import Prediction, VideoClassifier
+from mote_fast.errors import (
+    ActivationMismatchError,
+    BackendError,
+    CheckpointError,
+    ConfigError,
+    FrameIndexError,
+    LabelError,
+    MissingVideoError,
+    MoteError,
+    UndecodableVideoError,
+    VideoError,
+)
+from mote_fast.losses import Loss, mote_loss
+from mote_fast.temporal import Streams, VideoHead
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ActivationMismatchError",
+    "BackendError",
+    "CheckpointError",
+    "ConfigError",
+    "FrameIndexError",
+    "LabelError",
+    "Loss",
+    "MissingVideoError",
+    "MoteError",
+    "Prediction",
+    "Streams",
+    "UndecodableVideoError",
+    "VideoClassifier",
+    "VideoError",
+    "VideoHead",
+    "create_model",
+    "data",
+    "load",
+    "mote_loss",
+]

@@ -1,0 +1,91 @@
+"""Which backend serves what on this machine, and why the others do not: what ``mote-fast doctor`` prints."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import dataclass
+
+import torch
+
+from mote_fast.attention import resolve_backend, xformers_problem
+from mote_fast.data.decode import available_backends
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "triton",
+    "open_clip_torch",
+    "xformers",
+    "torchcodec",
+    "av",
+    "nvidia-dali-cuda130",
+    "nvidia-dali-cuda120",
+    "safetensors",
+    "numpy",
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend chosen for one job, and for each other one why it was not."""
+
+    job: str
+    chosen: str
+    others: dict[str, str]
+
+
+def best_device() -> str:
+    """Return "cuda" where PyTorch sees a GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def survey() -> list[Choice]:
+    """Resolve every backend for this machine's best device."""
+    return [_decode(), _attention(), _kernels()]
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of Python and of the packages that matter; None for one that is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def device_summary() -> str:
+    """Describe the device that models go to by default."""
+    if best_device() == "cuda":
+        return f"cuda: {torch.cuda.get_device_name()}"
+    return f"cpu: {platform.machine()}, {torch.get_num_threads()} threads (PyTorch sees no CUDA device)"
+
+
+def _decode() -> Choice:
+    problems = available_backends()
+    usable = [name for name, problem in problems.items() if problem is None]
+    others = {
+        name: problem or f"{usable[0]} comes first; serves the files that it cannot"
+        for name, problem in problems.items()
+    }
+    others["dali"] = "this release decodes on the CPU; DALI is not in it yet"
+    return Choice("decode", usable[0], {name: why for name, why in others.items() if name != usable[0]})
+
+
+def _attention() -> Choice:
+    device = best_device()
+    dtype = torch.float16 if device == "cuda" else torch.float32
+    chosen = resolve_backend(device, dtype)
+    if chosen == "sdpa":
+        return Choice("attention", "sdpa", {"xformers": xformers_problem(device, dtype) or "not chosen"})
+    return Choice("attention", "xformers", {"sdpa": "xformers comes first; both dispatch to the same flash kernels"})
+
+
+def _kernels() -> Choice:
+    return Choice(
+        "kernels",
+        "pytorch",
+        {"triton": "this release runs the experts as plain PyTorch; no Triton kernels are in it yet"},
+    )

@@ -1,0 +1,214 @@
+"""The model that users hold: towers, head, and the way from a video file to ranked labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias, overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mote_fast.clip.class_features import Progress, check_labels, encode_classes
+from mote_fast.clip.feature_cache import FeatureCache
+from mote_fast.clip.towers import ClipTowers
+from mote_fast.config import HeadConfig, ModelConfig
+from mote_fast.data.decode import probe, read_frames
+from mote_fast.data.transforms import evaluation_pixels
+from mote_fast.data.views import ViewPlan, Views, plan_views
+from mote_fast.errors import ConfigError
+from mote_fast.temporal import VideoHead
+from mote_fast.weights import write_model_folder
+
+# A file, or frames already decoded: uint8 [N, H, W, 3].
+Video: TypeAlias = str | os.PathLike | Tensor
+
+# Frames per forward pass of the image tower; bounds memory.
+FRAMES_PER_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One ranked label: the name, its index in the list that was given, and its probability."""
+
+    label: str
+    index: int
+    score: float
+
+
+class VideoClassifier(nn.Module):
+    """Classifies videos against any labels. Made by ``mote_fast.create_model`` and ``mote_fast.load``.
+
+    Attributes:
+        clip: the CLIP towers.
+        head: the video head.
+        frames: T, frames per view.
+        decode_backend: "auto", "torchcodec" or "pyav", see ``mote_fast.data.read_frames``.
+        feature_cache: where class features are kept between processes; None keeps none.
+    """
+
+    def __init__(self, clip: ClipTowers, head: VideoHead, frames: int) -> None:
+        super().__init__()
+        self.clip = clip
+        self.head = head
+        self.frames = frames
+        self.decode_backend = "auto"
+        self.feature_cache: FeatureCache | None = FeatureCache()
+
+    @property
+    def config(self) -> ModelConfig:
+        """What this model was built from."""
+        head = self.head
+        sizes = HeadConfig(head.embed_dim, head.heads, head.layers, head.experts, head.header)
+        return ModelConfig(self.clip.config, sizes, self.frames)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.clip.device
+
+    @overload
+    def classify(
+        self,
+        video: Video,
+        labels: Sequence[str],
+        *,
+        views: str = ...,
+        topk: int = ...,
+        class_features: Tensor | None = ...,
+    ) -> list[Prediction]: ...
+
+    @overload
+    def classify(
+        self,
+        video: Sequence[Video],
+        labels: Sequence[str],
+        *,
+        views: str = ...,
+        topk: int = ...,
+        class_features: Tensor | None = ...,
+    ) -> list[list[Prediction]]: ...
+
+    def classify(
+        self,
+        video: Video | Sequence[Video],
+        labels: Sequence[str],
+        *,
+        views: str = "3x1",
+        topk: int = 5,
+        class_features: Tensor | None = None,
+    ) -> list[Prediction] | list[list[Prediction]]:
+        """Rank labels for a video, or for each of several.
+
+        Args:
+            video: a path, or decoded frames uint8 [N, H, W, 3]; or a list of either.
+            labels: class names, any number; order and duplicates are kept.
+            views: clips x crops: "1x1", "3x1" (zero-shot protocol), "4x3" (close-set protocol), ...
+            topk: how many labels to return; all of them where there are fewer.
+            class_features: [C, d], what ``class_features(labels)`` returned, if you have it already.
+
+        Returns:
+            The best labels, best first, ties in the order given. A list of such lists for a list of videos.
+
+        Raises:
+            LabelError: the labels are empty, or one of them is blank.
+            ConfigError: ``views`` or ``topk`` is malformed.
+            VideoError: a video cannot be read; the message names it.
+        """
+        if topk < 1:
+            raise ConfigError(f"topk must be at least 1, got {topk}")
+        parsed = Views.parse(views)
+        check_labels(labels)
+        classes = self.class_features(labels) if class_features is None else class_features
+        if len(classes) != len(labels):
+            raise ConfigError(f"class_features has {len(classes)} rows for {len(labels)} labels")
+        if isinstance(video, (str, os.PathLike, Tensor)):
+            return self._rank(self.scores(video, classes, parsed), labels, topk)
+        return [self._rank(self.scores(one, classes, parsed), labels, topk) for one in video]
+
+    @torch.no_grad()
+    def scores(self, video: Video, classes: Tensor, views: Views | str = "3x1") -> Tensor:
+        """Score one video against class features.
+
+        Args:
+            video: as in ``classify``.
+            classes: [C, d], from ``class_features``.
+            views: as in ``classify``.
+
+        Returns:
+            float32 [C], probabilities: ``softmax(logit_scale * cosine)`` of each view, averaged over views. (The
+            released evaluation leaves out the scale and takes a second softmax of the average: its scores are
+            nearly uniform. ``mote_fast.metrics.view_scores`` gives those.)
+        """
+        features = self.view_features(video, views)
+        cosines = self.head(features, classes.to(features))
+        return (self.clip.logit_scale.float() * cosines.float()).softmax(-1).mean(0)
+
+    @torch.no_grad()
+    def embed(self, video: Video, *, views: str = "1x1") -> Tensor:
+        """Return the video's embedding, float32 [d], L2-normalised: temporal features, averaged over frames and views.
+
+        Without a label set there is nothing to modulate for, so the temporal features enter in full.
+        """
+        pooled = self.head.features(self.view_features(video, views)).float().mean(1)
+        return F.normalize(F.normalize(pooled, dim=-1).mean(0), dim=-1)
+
+    @torch.no_grad()
+    def view_features(self, video: Video, views: Views | str = "1x1") -> Tensor:
+        """Decode a video and encode the frames of its views; a frame that views share is encoded once.
+
+        Returns:
+            [clips * crops, T, d] in the model's dtype, what the head takes.
+        """
+        parsed = views if isinstance(views, Views) else Views.parse(views)
+        frames, plan = self._read(video, parsed)
+        clip = self.clip
+        encoded: list[Tensor] = []
+        for part in frames.split(max(1, FRAMES_PER_BATCH // parsed.crops)):
+            pixels = evaluation_pixels(
+                part.to(self.device), clip.image_size, parsed.crops, clip.config.mean, clip.config.std, clip.dtype
+            )
+            encoded.append(clip.encode_frames(pixels.flatten(0, 1)).unflatten(0, (len(part), parsed.crops)))
+        return plan.gather(torch.cat(encoded))
+
+    @torch.no_grad()
+    def class_features(self, labels: Sequence[str], *, progress: Progress | None = None) -> Tensor:
+        """Return the class features of a label set, float32 [C, d]; see ``mote_fast.clip.encode_classes``."""
+        return encode_classes(self.clip, labels, cache=self.feature_cache, progress=progress)
+
+    def fold(self) -> VideoClassifier:
+        """Return an equivalent classifier for inference whose experts are merged once; it shares the towers."""
+        folded = VideoClassifier(self.clip, self.head.fold(), self.frames)
+        folded.decode_backend = self.decode_backend
+        folded.feature_cache = self.feature_cache
+        return folded.train(self.training)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model to ``folder`` (config.json and model.safetensors), atomically; ``mote_fast.load`` reads it.
+
+        Raises:
+            CheckpointError: the folder holds something else, or cannot be written.
+        """
+        tensors = {f"clip.{name}": value for name, value in self.clip.model.state_dict().items()}
+        tensors |= {f"head.{name}": value for name, value in self.head.state_dict().items()}
+        write_model_folder(folder, self.config.to_json(), tensors)
+
+    def _read(self, video: Video, views: Views) -> tuple[Tensor, ViewPlan]:
+        """Decode the frames [U, H, W, 3] that the views need."""
+        if isinstance(video, Tensor):
+            if video.dtype != torch.uint8 or video.ndim != 4 or video.shape[-1] != 3 or not len(video):
+                raise ConfigError(f"decoded frames must be uint8 [N, H, W, 3], got {video.dtype} {list(video.shape)}")
+            plan = plan_views(len(video), self.frames, views)
+            return video[plan.frame_indices.to(video.device)], plan
+        info = probe(video)
+        plan = plan_views(info.num_frames, self.frames, views)
+        return read_frames(video, plan.frame_indices, self.decode_backend, info=info), plan
+
+    @staticmethod
+    def _rank(scores: Tensor, labels: Sequence[str], topk: int) -> list[Prediction]:
+        # A stable sort keeps equal scores (duplicate labels) in the order given.
+        order: list[int] = scores.cpu().argsort(descending=True, stable=True)[:topk].tolist()
+        return [Prediction(labels[index], index, float(scores[index])) for index in order]

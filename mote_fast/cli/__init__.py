@@ -1,0 +1,38 @@
+"""The command line: ``mote-fast classify | embed | doctor | convert | demo``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from mote_fast.cli import classify, convert, demo, doctor, embed
+from mote_fast.errors import MoteError
+
+# Exit status of bad usage and of anything that could not be done, as argparse has it.
+FAILED = 2
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 when all of it succeeded, 2 when any of it did not."""
+    parser = argparse.ArgumentParser(
+        prog="mote-fast", description="Open-vocabulary video recognition with MoTE on CLIP."
+    )
+    parser.add_argument("--verbose", action="store_true", help="log what the library does")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (classify, embed, doctor, convert, demo):
+        module.add_command(commands)
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(
+        format="%(levelname)s: %(message)s", level=logging.INFO if arguments.verbose else logging.WARNING
+    )
+    try:
+        return arguments.run(arguments)
+    except MoteError as error:
+        print(f"mote-fast: error: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("mote-fast: interrupted", file=sys.stderr)
+        return INTERRUPTED

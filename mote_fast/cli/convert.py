@@ -1,0 +1,64 @@
+"""``mote-fast convert``: released .pt files to our folders, and back."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mote_fast.checkpoint import DEFAULT_INTERPOLATION, load, released_checkpoint
+from mote_fast.config import DEFAULT_FRAMES
+from mote_fast.errors import CheckpointError
+
+
+def add_command(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser("convert", help="released checkpoint <-> model folder", description=__doc__)
+    parser.add_argument("source", metavar="SOURCE", help="released .pt file, or a model folder")
+    parser.add_argument("target", metavar="TARGET", help="a folder for a .pt source, a .pt file for a folder source")
+    parser.add_argument("--clip", metavar="PATH|TAG", help="original CLIP of a released file: OpenAI's .pt or a tag")
+    parser.add_argument(
+        "--interpolate",
+        type=float,
+        default=DEFAULT_INTERPOLATION,
+        metavar="SHARE",
+        help="share of the tuned image tower (default %(default)s; 1 makes converting back lossless)",
+    )
+    parser.add_argument("--frames", type=int, default=DEFAULT_FRAMES, help="frames per view (default %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Convert in the direction that the source implies. Returns 0."""
+    source, target = Path(arguments.source), Path(arguments.target)
+    if source.is_dir():
+        if target.suffix not in (".pt", ".pth"):
+            raise CheckpointError(f"{target}: a model folder converts to a .pt file; give a name that ends in .pt")
+        _save_atomically(released_checkpoint(load(source, clip=arguments.clip)), target)
+    else:
+        model = load(source, clip=arguments.clip, interpolate=arguments.interpolate, frames=arguments.frames)
+        model.save(target)
+    print(f"{source} -> {target}")
+    return 0
+
+
+def _save_atomically(content: dict[str, object], target: Path) -> None:
+    """Write beside the target and rename, so that a file of that name is never half written."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            staged = Path(file.name)
+            try:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+                staged.chmod(0o644)
+                staged.replace(target)
+            except BaseException:
+                staged.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise CheckpointError(f"{target}: cannot be written ({error})") from error

@@ -1,0 +1,145 @@
+"""Options that several commands share: which model, which labels, which videos."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import logging
+from pathlib import Path
+
+import torch
+
+from mote_fast.backends import best_device
+from mote_fast.checkpoint import DEFAULT_INTERPOLATION, create_model, load
+from mote_fast.classifier import VideoClassifier
+from mote_fast.config import DEFAULT_FRAMES
+from mote_fast.errors import ConfigError, LabelError
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LABEL_SETS = ("k400",)
+
+UNTRAINED_NOTE = (
+    "note: these weights are untrained, so the ranking means nothing; "
+    "give --checkpoint a released MoTE .pt file or a saved folder for real ones"
+)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that select a model and where it runs."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--checkpoint", metavar="PATH", help="released MoTE .pt file, or a folder written by save()")
+    group.add_argument("--clip", metavar="PATH|TAG", help="original CLIP of a released file: OpenAI's .pt or a tag")
+    group.add_argument(
+        "--interpolate",
+        type=float,
+        default=DEFAULT_INTERPOLATION,
+        metavar="SHARE",
+        help="share of the tuned image tower of a released file (default %(default)s)",
+    )
+    group.add_argument(
+        "--model",
+        default="tiny",
+        metavar="NAME",
+        help="without --checkpoint: architecture with an untrained head (default %(default)s)",
+    )
+    group.add_argument("--clip-pretrained", metavar="PATH|TAG", help="without --checkpoint: weights of the CLIP towers")
+    group.add_argument(
+        "--frames", type=int, default=DEFAULT_FRAMES, metavar="T", help="frames per view (default %(default)s)"
+    )
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
+    group.add_argument("--dtype", choices=sorted(DTYPES), default="float32", help="of the parameters (default float32)")
+    group.add_argument(
+        "--decode",
+        default="auto",
+        metavar="BACKEND",
+        help="video decoder: auto, torchcodec or pyav (default auto)",
+    )
+
+
+def add_video_argument(parser: argparse.ArgumentParser, views: str) -> None:
+    """Add the videos and the views to judge them by."""
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files")
+    parser.add_argument("--views", default=views, help="clips x crops, such as 1x1, 3x1, 4x3 (default %(default)s)")
+
+
+def add_label_options(parser: argparse.ArgumentParser) -> None:
+    """Add the three ways to give class names, one of them required."""
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--labels", metavar="A,B,C", help="class names, separated by commas")
+    group.add_argument("--labels-file", metavar="FILE", help="class names, one a line; or a CSV with a column 'name'")
+    group.add_argument("--label-set", choices=LABEL_SETS, help="a known list of class names")
+
+
+def model_of(arguments: argparse.Namespace) -> VideoClassifier:
+    """Build or load the model that the options ask for, its experts merged for inference."""
+    device = best_device() if arguments.device == "auto" else arguments.device
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    dtype = DTYPES[arguments.dtype]
+    if arguments.checkpoint is not None:
+        model = load(
+            arguments.checkpoint,
+            clip=arguments.clip,
+            interpolate=arguments.interpolate,
+            frames=arguments.frames,
+            device=device,
+            dtype=dtype,
+        )
+    else:
+        if arguments.clip is not None:
+            raise ConfigError("--clip goes with --checkpoint; for fresh towers use --clip-pretrained")
+        # An untrained model is for trying things out: the same one every time.
+        torch.manual_seed(0)
+        model = create_model(
+            arguments.model,
+            frames=arguments.frames,
+            clip_pretrained=arguments.clip_pretrained,
+            device=device,
+            dtype=dtype,
+        )
+    model.decode_backend = arguments.decode
+    return model.fold()
+
+
+def labels_of(arguments: argparse.Namespace) -> list[str]:
+    """Collect the class names that the options give.
+
+    Raises:
+        LabelError: there are none, or the file cannot be read.
+    """
+    if arguments.labels is not None:
+        labels = [label.strip() for label in arguments.labels.split(",")]
+        labels = [label for label in labels if label]
+    elif arguments.labels_file is not None:
+        labels = _read_labels(Path(arguments.labels_file))
+    else:
+        labels = kinetics400_labels()
+    if not labels:
+        raise LabelError("no labels: give at least one class name")
+    return labels
+
+
+def kinetics400_labels() -> list[str]:
+    """Return the 400 class names of Kinetics-400, from torchvision's metadata."""
+    from torchvision.models.video import R3D_18_Weights
+
+    return list(R3D_18_Weights.KINETICS400_V1.meta["categories"])
+
+
+def _read_labels(path: Path) -> list[str]:
+    try:
+        # utf-8-sig reads files with and without the mark that spreadsheets put first.
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelError(f"{path}: labels cannot be read ({error})") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if path.suffix.lower() != ".csv":
+        return lines
+    reader = csv.DictReader(lines)
+    if "name" not in (reader.fieldnames or ()):
+        raise LabelError(f"{path}: a CSV of labels needs a column 'name', found {reader.fieldnames}")
+    return [row["name"].strip() for row in reader if row["name"]]

@@ -1,0 +1,232 @@
+"""The command line: what scripts read, what people read, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import mote_fast
+from mote_fast.cli import main
+from mote_fast.cli.options import kinetics400_labels
+
+Captured = pytest.CaptureFixture[str]
+
+
+def run(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
+    status = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_classify_prints_ranked_labels(capsys: Captured, moving_video: Path) -> None:
+    """Ranked labels for people, and the note that the weights are untrained goes to standard error."""
+    status, out, err = run(capsys, "classify", moving_video, "--labels", "archery, juggling balls,playing cello")
+    lines = out.splitlines()
+    assert status == 0
+    assert lines[0] == str(moving_video)
+    shares = [float(line.split("%")[0]) for line in lines[1:]]
+    assert shares == sorted(shares, reverse=True)
+    assert {line.split("%")[1].strip() for line in lines[1:]} == {"archery", "juggling balls", "playing cello"}
+    assert "untrained" in err
+
+
+def test_classify_json(capsys: Captured, moving_video: Path, tmp_path: Path) -> None:
+    """One valid JSON document; a bad video stands in it with its error, the others are scored, and the status is 2."""
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"not a video")
+    status, out, err = run(
+        capsys,
+        "classify",
+        moving_video,
+        bad,
+        tmp_path / "none.mp4",
+        moving_video,
+        "--labels",
+        "a,b",
+        "--json",
+        "--topk",
+        1,
+    )
+    document = json.loads(out)
+    assert status == 2
+    assert document["untrained"] is True
+    assert [len(video["predictions"] or []) for video in document["videos"]] == [1, 0, 0, 1]
+    assert set(document["videos"][0]["predictions"][0]) == {"label", "index", "score"}
+    assert "bad.mp4" in document["videos"][1]["error"]
+    assert "no such file" in document["videos"][2]["error"]
+    assert sum(line.startswith("mote-fast: error: ") for line in err.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("labels.txt", "archery\n\n  playing cello  \n", ["archery", "playing cello"]),
+        ("labels.csv", '\ufeffid,name\n0,archery\n1,"cutting, slicing"\n', ["archery", "cutting, slicing"]),
+    ],
+)
+def test_labels_from_a_file(
+    capsys: Captured, moving_video: Path, tmp_path: Path, name: str, content: str, expected: list[str]
+) -> None:
+    """One label a line, or a CSV with the released column names."""
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    status, out, _ = run(capsys, "classify", moving_video, "--labels-file", path, "--json")
+    predictions = json.loads(out)["videos"][0]["predictions"]
+    assert status == 0
+    assert [each["label"] for each in sorted(predictions, key=lambda each: each["index"])] == expected
+
+
+def test_kinetics_label_set(capsys: Captured, moving_video: Path) -> None:
+    """The 400 names of torchvision's metadata can be asked for by name."""
+    status, out, _ = run(
+        capsys, "classify", moving_video, "--label-set", "k400", "--views", "1x1", "--topk", 400, "--json"
+    )
+    assert status == 0
+    assert len(json.loads(out)["videos"][0]["predictions"]) == 400
+    assert len(set(kinetics400_labels())) == 400
+
+
+def test_kinetics_labels_match_the_data_sets(labels_dir: Path) -> None:
+    """torchvision's list names the same classes, in the same order, as the data set's own, punctuation apart."""
+
+    def plain(names: list[str]) -> list[str]:
+        return ["".join(c for c in name.lower() if c.isalnum()) for name in names]
+
+    listed = (labels_dir / "k400.txt").read_text().splitlines()
+    assert plain(kinetics400_labels()) == plain([name for name in listed if name.strip()])
+
+
+def test_embed(capsys: Captured, moving_video: Path, tmp_path: Path) -> None:
+    """Vectors go to a safetensors file, or to JSON, and are the library's own."""
+    path = tmp_path / "vectors.safetensors"
+    status, out, _ = run(capsys, "embed", moving_video, "--output", path, "--json")
+    vector = torch.tensor(json.loads(out)["videos"][0]["embedding"])
+    assert status == 0
+    assert torch.equal(load_file(path)[str(moving_video)], vector)
+    torch.manual_seed(0)
+    assert torch.equal(vector, mote_fast.create_model("tiny").fold().embed(moving_video))
+    assert run(capsys, "embed", moving_video)[0] == 2
+
+
+def test_doctor(capsys: Captured) -> None:
+    """The report names what was chosen for decode, attention and kernels, with a reason against each other one."""
+    status, out, _ = run(capsys, "doctor", "--json")
+    report = json.loads(out)
+    assert status == 0
+    assert [choice["job"] for choice in report["backends"]] == ["decode", "attention", "kernels"]
+    for choice in report["backends"]:
+        assert choice["chosen"]
+        assert choice["others"]
+        assert all(choice["others"].values())
+    assert report["versions"]["torch"]
+    status, out, _ = run(capsys, "doctor")
+    assert status == 0
+    assert "decode" in out
+
+
+def test_doctor_without_ffmpeg(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where torchcodec cannot load, PyAV serves and the report says why."""
+    reasons = {"torchcodec": "install FFmpeg's shared libraries", "pyav": None}
+    monkeypatch.setattr("mote_fast.backends.available_backends", lambda: reasons)
+    decode = json.loads(run(capsys, "doctor", "--json")[1])["backends"][0]
+    assert decode["chosen"] == "pyav"
+    assert "FFmpeg" in decode["others"]["torchcodec"]
+
+
+def test_convert_there_and_back(
+    capsys: Captured, tmp_path: Path, clip_file: Path, clip_state: dict[str, Tensor], released_head: dict[str, Tensor]
+) -> None:
+    """released -> folder -> released keeps every tensor at --interpolate 1, and the folder classifies."""
+    visual = {name: value for name, value in clip_state.items() if name.startswith("visual.") or name == "logit_scale"}
+    content = {"epoch": 1, "model_state_dict": visual, "fusion_model_state_dict": released_head}
+    torch.save(content, tmp_path / "released.pt")
+    folder, again = tmp_path / "ours", tmp_path / "again.pt"
+    command = ("convert", tmp_path / "released.pt", folder, "--clip", clip_file, "--interpolate", 1)
+    assert run(capsys, *command)[0] == 0
+    assert run(capsys, "convert", folder, again)[0] == 0
+    back = torch.load(again, weights_only=True)
+    for part in ("model_state_dict", "fusion_model_state_dict"):
+        assert back[part].keys() == content[part].keys()
+        assert all(torch.equal(back[part][name], value) for name, value in content[part].items())
+    assert run(capsys, "convert", folder, tmp_path / "other")[0] == 2
+    assert run(capsys, "convert", folder, tmp_path / "no" / "where.pt")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["classify", "none.mp4", "--labels", "a"], "none.mp4"),
+        (["classify", "VIDEO", "--labels", " , "], "no labels"),
+        (["classify", "VIDEO", "--labels-file", "none.txt"], "none.txt"),
+        (["classify", "VIDEO", "--labels", "a", "--views", "2x2"], "views"),
+        (["classify", "VIDEO", "--labels", "a", "--topk", "0"], "--topk"),
+        (["classify", "VIDEO", "--labels", "a", "--device", "tpu"], "--device"),
+        (["classify", "VIDEO", "--labels", "a", "--checkpoint", "none.pt"], "none.pt"),
+        (["classify", "VIDEO", "--labels", "a", "--clip", "x.pt"], "--clip"),
+        (["classify", "VIDEO", "--labels", "a", "--model", "nosuch"], "nosuch"),
+        (["classify", "VIDEO", "--labels", "a", "--decode", "nosuch"], "nosuch"),
+        (["embed", "none.mp4", "--json"], "none.mp4"),
+        (["convert", "none.pt", "out"], "none.pt"),
+    ],
+)
+def test_failures_are_one_clear_line(
+    capsys: Captured,
+    moving_video: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    """Exit status 2 and exactly one line of error that names what was wrong."""
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run(capsys, *(str(moving_video) if each == "VIDEO" else each for each in arguments))
+    errors = [line for line in err.splitlines() if line.startswith("mote-fast: error: ")]
+    assert status == 2
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [["classify", "v.mp4"], ["nosuch"], [], ["classify", "--labels", "a"]])
+def test_bad_usage_exits_with_2(arguments: list[str], capsys: Captured) -> None:
+    """What argparse refuses has the same status."""
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_as_a_real_process(tmp_path: Path) -> None:
+    """The installed module runs, fails with status 2 and shows no traceback."""
+    command = [sys.executable, "-m", "mote_fast.cli", "classify", "none.mp4", "--labels", "a"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert finished.returncode == 2
+    assert "none.mp4: no such file" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_demo(capsys: Captured, tmp_path: Path) -> None:
+    """The demo writes a video, ranks labels and says that the weights are untrained."""
+    status, out, _ = run(capsys, "demo", "--folder", tmp_path / "demo")
+    assert status == 0
+    assert (tmp_path / "demo" / "rolling_ball.mp4").is_file()
+    assert out.count("%") == 5
+    assert "untrained" in out.splitlines()[-1]
+
+
+def test_real_clip_json(capsys: Captured, clips_dir: Path, tmp_path: Path) -> None:
+    """A real clip gives valid JSON; the damaged one is reported by name beside it."""
+    arguments: list[Any] = ["classify", clips_dir / "k400_arm_wrestling.mp4", clips_dir / "corrupted.mp4"]
+    status, out, _ = run(capsys, *arguments, "--labels", "arm wrestling,flipping pancake", "--json")
+    good, bad = json.loads(out)["videos"]
+    assert status == 2
+    assert len(good["predictions"]) == 2
+    assert "corrupted.mp4" in bad["error"]

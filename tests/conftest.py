@@ -1,0 +1,112 @@
+"""What every test may ask for: other people's clips and labels where present, golden numbers, a tiny CLIP file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+from safetensors.torch import load_file
+from torch import Tensor
+
+import mote_fast
+
+# A busy machine must not fail a test: no example has a deadline.
+settings.register_profile("mote_fast", deadline=None, max_examples=40)
+settings.load_profile("mote_fast")
+
+TESTS = Path(__file__).parent
+GOLDEN = TESTS / "golden"
+SHARED = TESTS.parent.parent / "shared"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--clips", help="folder with the real clips that some tests decode (or MOTE_FAST_CLIPS)")
+
+
+@pytest.fixture(scope="session")
+def clips_dir(request: pytest.FixtureRequest) -> Path:
+    folder = Path(request.config.getoption("--clips") or os.environ.get("MOTE_FAST_CLIPS", SHARED / "clips"))
+    if not (folder / "k400_arm_wrestling.mp4").is_file():
+        pytest.skip(f"no real clips in {folder}; give --clips or MOTE_FAST_CLIPS")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def labels_dir() -> Path:
+    if not (SHARED / "labels").is_dir():
+        pytest.skip("no label lists of real data sets here")
+    return SHARED / "labels"
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the tests out of the user's cache of class features."""
+    monkeypatch.setattr("mote_fast.clip.feature_cache.default_cache_folder", lambda: tmp_path / "cache")
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, Any]:
+    return json.loads((GOLDEN / "golden.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def golden_head() -> dict[str, Tensor]:
+    return load_file(GOLDEN / "head.safetensors")
+
+
+@pytest.fixture(scope="session")
+def golden_clip() -> dict[str, Tensor]:
+    return load_file(GOLDEN / "clip.safetensors")
+
+
+@pytest.fixture(scope="session")
+def released_head(golden_head: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A head state dict in the released layout."""
+    return {name.removeprefix("state."): value for name, value in golden_head.items() if name.startswith("state.")}
+
+
+@pytest.fixture(scope="session")
+def clip_state(golden_clip: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The golden CLIP as a whole state dict in OpenAI's layout; tokens that were not stored have zero embeddings."""
+    prefix = "clip."
+    state = {name.removeprefix(prefix): value for name, value in golden_clip.items() if name.startswith(prefix)}
+    ids, rows = state.pop("token_embedding.ids"), state.pop("token_embedding.rows")
+    state["token_embedding.weight"] = torch.zeros(49408, rows.shape[1]).index_copy(0, ids, rows)
+    return state
+
+
+@pytest.fixture(scope="session")
+def openai_marks() -> dict[str, Tensor]:
+    """The entries by which OpenAI's own state dicts are told from others."""
+    sizes = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
+    return {name: torch.tensor(value) for name, value in sizes.items()}
+
+
+@pytest.fixture(scope="session")
+def clip_file(
+    tmp_path_factory: pytest.TempPathFactory, clip_state: dict[str, Tensor], openai_marks: dict[str, Tensor]
+) -> Path:
+    """The golden CLIP as a file like those that OpenAI published, as a state dict."""
+    path = tmp_path_factory.mktemp("clip") / "clip.pt"
+    torch.save(clip_state | openai_marks, path)
+    return path
+
+
+@pytest.fixture
+def tiny() -> mote_fast.VideoClassifier:
+    """The tiny preset with fixed random weights."""
+    torch.manual_seed(0)
+    return mote_fast.create_model("tiny")
+
+
+@pytest.fixture(scope="session")
+def moving_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short h264 file of a moving ball."""
+    from mote_fast.cli.demo import rolling_ball
+
+    return mote_fast.data.write_video(tmp_path_factory.mktemp("video") / "ball.mp4", rolling_ball(), fps=24)
