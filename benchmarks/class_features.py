@@ -1,5 +1,7 @@
 """Class features of a label set: ours against encoding all 77 positions, and a warm cache in a second process.
 
+A third arm encodes each prompt at the length it needs but shares no prefix, to show what sharing buys.
+
     python benchmarks/class_features.py --json benchmarks/results/class_features.json
 
 ViT-B/16 shapes with random weights; the time does not depend on the weights' values. The arms alternate label chunk by
@@ -25,6 +27,7 @@ from tqdm import tqdm
 import mote_fast
 from mote_fast.cli.options import kinetics400_labels
 from mote_fast.clip import TEMPLATES, ClipTowers, encode_classes, load_towers
+from mote_fast.clip.class_features import TOKENS_PER_BATCH
 
 # What a later process does: the same model, the same labels, the cache of the first.
 WARM_PROCESS = """
@@ -52,6 +55,18 @@ def encode_padded(towers: ClipTowers, labels: list[str]) -> Tensor:
     return torch.stack(rows)
 
 
+@torch.no_grad()
+def encode_short(towers: ClipTowers, labels: list[str]) -> Tensor:
+    """Every prompt at the length it needs, in batches of equal length, from its first token on."""
+    tokens = towers.tokenizer([template.format(label) for label in labels for template in TEMPLATES])
+    ends = towers.end_positions(tokens)
+    prompts = torch.empty(len(tokens), towers.embed_dim)
+    for end in ends.unique():
+        for rows in (ends == end).nonzero().squeeze(1).split(TOKENS_PER_BATCH // (int(end) + 1)):
+            prompts[rows] = F.normalize(towers.encode_tokens(tokens[rows]), dim=-1)
+    return F.normalize(prompts.unflatten(0, (len(labels), -1)).mean(1), dim=-1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="ViT-B-16")
@@ -65,12 +80,13 @@ def main() -> None:
 
     torch.manual_seed(0)
     towers = load_towers(arguments.model)
-    seconds = {"padded to 77": 0.0, "mote_fast": 0.0}
+    arms = {"mote_fast": encode_classes, "padded to 77": encode_padded, "short, no shared prefix": encode_short}
+    seconds = dict.fromkeys(arms, 0.0)
     worst = 0.0
     for start in tqdm(range(0, len(labels), arguments.chunk), unit="chunk"):
         chunk = labels[start : start + arguments.chunk]
         results = {}
-        for name, encode in (("mote_fast", encode_classes), ("padded to 77", encode_padded)):
+        for name, encode in arms.items():
             begin = time.perf_counter()
             results[name] = encode(towers, chunk)
             seconds[name] += time.perf_counter() - begin

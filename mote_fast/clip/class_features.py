@@ -40,6 +40,8 @@ LABELS_PER_CHUNK = 256
 # Token positions per forward pass: enough to keep the matrix products busy, few enough to stay near the caches
 # (1024 to 2048 was best of 512 to 8192 for ViT-B/16 on a CPU).
 TOKENS_PER_BATCH = 2048
+# With fewer labels than this, running the prefixes apart costs more than it saves.
+FEWEST_TO_SHARE = 4
 
 Progress = Callable[[int], object]
 
@@ -126,10 +128,12 @@ def _encode_chunk(
 
 def _encode_prompts(towers: ClipTowers, tokens: Tensor, labels: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Encode ``tokens [templates * labels, context]``, template by template, yielding rows and their features."""
-    if not towers.walks_text:
-        per_batch = max(1, TOKENS_PER_BATCH // tokens.shape[1])
-        for rows in torch.arange(len(tokens)).split(per_batch):
-            yield rows, towers.encode_tokens(tokens[rows])
+    if not towers.walks_text or labels < FEWEST_TO_SHARE:
+        whole = torch.full((len(tokens),), tokens.shape[1])
+        lengths = towers.end_positions(tokens) + 1 if towers.walks_text else whole
+        order = lengths.argsort(stable=True)
+        for batch in _split_by_tokens(lengths[order]):
+            yield order[batch], towers.encode_tokens(tokens[order[batch]])
         return
     ends = towers.end_positions(tokens)
     prefixes = [_shared_prefix(block, end) for block, end in zip(tokens.split(labels), ends.split(labels), strict=True)]

@@ -78,7 +78,7 @@ def config_of_name(name: str) -> ClipConfig:
 
 
 def config_of_state_dict(state_dict: Mapping[str, Tensor]) -> ClipConfig:
-    """Read a CLIP configuration off the shapes of a state dict in OpenAI's key layout (ViT towers).
+    """Read a CLIP configuration off the shapes of a state dict in OpenAI's key layout.
 
     The activation leaves no trace in the shapes: the caller sets it from the weights' origin.
 
@@ -102,17 +102,29 @@ def config_of_state_dict(state_dict: Mapping[str, Tensor]) -> ClipConfig:
 
 
 def vision_config_of_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Read the image tower's configuration off a state dict whose keys start with "visual."."""
+    """Read the image tower's configuration, a ViT's or a ResNet's, off a state dict whose keys start with "visual."."""
     try:
+        if "visual.proj" not in state_dict:
+            stages = [count_layers(state_dict, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)]
+            width = state_dict["visual.layer1.0.conv1.weight"].shape[0]
+            # The ResNet's five strides of 2 make one position of 32 pixels.
+            grid = _grid(state_dict["visual.attnpool.positional_embedding"])
+            return {"image_size": grid * 32, "layers": stages, "width": width, "patch_size": None}
         width, _, _, patch = state_dict["visual.conv1.weight"].shape
-        positions = state_dict["visual.positional_embedding"].shape[0] - 1
+        grid = _grid(state_dict["visual.positional_embedding"])
     except KeyError as error:
-        raise CheckpointError(f"these weights have no CLIP ViT image tower: {error} is missing") from error
-    grid = round(positions**0.5)
-    if grid * grid != positions:
-        raise CheckpointError(f"visual.positional_embedding has {positions} patches, which is no square grid")
+        raise CheckpointError(f"these weights have no image tower in OpenAI's layout: {error} is missing") from error
     layers = count_layers(state_dict, "visual.transformer.resblocks.")
     return {"image_size": grid * patch, "layers": layers, "width": width, "patch_size": patch}
+
+
+def _grid(positions: Tensor) -> int:
+    """Return the side of the square grid behind a position table with one row for the class token."""
+    patches = positions.shape[0] - 1
+    side = round(patches**0.5)
+    if side * side != patches:
+        raise CheckpointError(f"the image tower has {patches} positions, which is no square grid")
+    return side
 
 
 def count_layers(state_dict: Mapping[str, Tensor], prefix: str) -> int:
@@ -122,13 +134,13 @@ def count_layers(state_dict: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def name_of_shapes(vision: Mapping[str, Any], text: Mapping[str, Any] | None = None) -> str | None:
-    """Return the open_clip name of OpenAI's ViT with these tower shapes, else None (a tower of one's own).
+    """Return the open_clip name of OpenAI's CLIP with these tower shapes, else None (a tower of one's own).
 
     Args:
         vision: the image tower's configuration.
         text: the text tower's; None leaves it out of the comparison.
     """
-    for name in ("ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336"):
+    for name in ("ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336", "RN50", "RN101"):
         known = open_clip.get_model_config(name)
         if known is not None and known["vision_cfg"] == vision and text in (None, known["text_cfg"]):
             return name
