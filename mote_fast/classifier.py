@@ -20,6 +20,7 @@ from mote_fast.data.decode import probe, read_frames
 from mote_fast.data.transforms import evaluation_pixels
 from mote_fast.data.views import ViewPlan, Views, plan_views
 from mote_fast.errors import ConfigError
+from mote_fast.metrics import view_probabilities
 from mote_fast.temporal import VideoHead
 from mote_fast.weights import write_model_folder
 
@@ -139,13 +140,12 @@ class VideoClassifier(nn.Module):
             views: as in ``classify``.
 
         Returns:
-            float32 [C], probabilities: ``softmax(logit_scale * cosine)`` of each view, averaged over views. (The
-            released evaluation leaves out the scale and takes a second softmax of the average: its scores are
-            nearly uniform. ``mote_fast.metrics.view_scores`` gives those.)
+            float32 [C], probabilities that rank as the released scores do; see
+            ``mote_fast.metrics.view_probabilities``.
         """
         features = self.view_features(video, views)
         cosines = self.head(features, classes.to(features))
-        return (self.clip.logit_scale.float() * cosines.float()).softmax(-1).mean(0)
+        return view_probabilities(cosines, len(cosines), self.clip.logit_scale.double()).squeeze(0)
 
     @torch.no_grad()
     def embed(self, video: Video, *, views: str = "1x1") -> Tensor:

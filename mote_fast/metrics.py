@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -13,10 +14,33 @@ def view_scores(logits: Tensor, views: int) -> Tensor:
         views: views per video.
 
     Returns:
-        float32 [B, C], rows summing to 1. The ranking is that of the mean.
+        [B, C], float32 (float64 for float64 logits), rows summing to 1. The ranking is that of the mean.
     """
-    per_view = logits.float().softmax(-1).unflatten(0, (-1, views))
-    return per_view.mean(1).softmax(-1)
+    return _mean_over_views(logits, views).softmax(-1)
+
+
+def view_probabilities(cosines: Tensor, views: int, logit_scale: Tensor | float) -> Tensor:
+    """Return label probabilities that rank as the released scores do, as sharp as CLIP's own.
+
+    The released scores are nearly uniform, for they are made of unscaled cosines. Here ``p`` is
+    ``softmax(logit_scale * log m)``, with ``m`` the mean over views of the softmax of cosines. The ranking is that of
+    ``m`` (and so of ``view_scores``), and for one view ``p`` is ``softmax(logit_scale * cosine)``, as CLIP has it.
+
+    Args:
+        cosines: [B * views, C], the views of a video side by side.
+        views: views per video.
+        logit_scale: the factor itself, about 100 for trained models.
+
+    Returns:
+        float32 [B, C], rows summing to 1.
+    """
+    # In float64: the scale magnifies the rounding of m, whose entries differ little.
+    return (logit_scale * _mean_over_views(cosines.double(), views).log()).softmax(-1).float()
+
+
+def _mean_over_views(logits: Tensor, views: int) -> Tensor:
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits.softmax(-1).unflatten(0, (-1, views)).mean(1)
 
 
 def topk_accuracy(scores: Tensor, labels: Tensor, topk: int = 1) -> float:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 import mote_fast
 from mote_fast import ConfigError, LabelError, MissingVideoError, Prediction, VideoClassifier, classifier
 from mote_fast.data import evaluation_pixels, probe, read_frames, sample_frames
+from mote_fast.metrics import view_probabilities, view_scores
 from tests.tolerances import assert_close
 
 LABELS = ["archery", "juggling balls", "playing the cello"]
@@ -29,11 +30,15 @@ def test_scores_equal_the_protocol_view_by_view(
         pixels = evaluation_pixels(read_frames(moving_video, clip), tiny.clip.image_size, crops)
         for crop in range(crops):
             cosines = tiny.head(tiny.clip.encode_frames(pixels[:, crop])[None], classes)
-            per_view.append((tiny.clip.logit_scale * cosines).softmax(-1))
-    expected = torch.cat(per_view).mean(0)
-    assert_close(tiny.scores(moving_video, classes, views), expected)
+            per_view.append(cosines)
+    cosines = torch.cat(per_view)
+    assert_close(
+        tiny.scores(moving_video, classes, views),
+        view_probabilities(cosines, len(cosines), tiny.clip.logit_scale)[0],
+    )
     ranked = tiny.classify(moving_video, LABELS, views=views)
-    assert [prediction.index for prediction in ranked] == expected.argsort(descending=True).tolist()
+    released = view_scores(cosines, len(cosines))[0]
+    assert [prediction.index for prediction in ranked] == released.argsort(descending=True).tolist()
     assert sum(prediction.score for prediction in ranked) == pytest.approx(1.0, abs=1e-5)
 
 
