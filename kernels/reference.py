@@ -118,3 +118,159 @@ def routed_ffn(x: Tensor, experts: Tensor, index: Tensor) -> Tensor:
     if x.shape[0] == 0:
         return torch.zeros_like(x)
     return torch.stack([expert_ffn(sample, experts[i]) for sample, i in zip(x, index.tolist(), strict=True)])
+
+
+def merge_experts_backward(grad_merged: Tensor, weights: Tensor, experts: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of merge_experts.
+
+    Args:
+        grad_merged: [P], gradient of the merged row.
+        weights: [E].
+        experts: [E, P].
+
+    Returns:
+        Gradient of ``experts`` [E, P] in its dtype, ``weights[i] * grad_merged`` in row i, and of ``weights`` [E] in
+        its dtype, ``experts[i] . grad_merged``.
+    """
+    inner = inner_dtype(experts.dtype)
+    grad = grad_merged.to(inner)
+    return torch.outer(weights.to(inner), grad).to(experts.dtype), (experts.to(inner) @ grad).to(weights.dtype)
+
+
+def quick_gelu_gradient(x: Tensor) -> Tensor:
+    """Derivative of quick_gelu, elementwise."""
+    s = torch.sigmoid(1.702 * x)
+    return s * (1 + 1.702 * x * (1 - s))
+
+
+def expert_ffn_backward(dy: Tensor, x: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of expert_ffn.
+
+    Args:
+        dy: [..., d], gradient of the output.
+        x: [..., d], the input.
+        row: [P], the expert's parameters.
+
+    Returns:
+        Gradient of ``x``, shaped and typed like it, and of ``row`` [P] in its dtype.
+    """
+    inner = inner_dtype(x.dtype)
+    width = x.shape[-1]
+    expert = unpack_expert(row.to(inner), width)
+    tokens, dtokens = x.to(inner).reshape(-1, width), dy.to(inner).reshape(-1, width)
+    pre = F.linear(tokens, expert.w_up, expert.b_up)  # [N, 4d]
+    dpre = (dtokens @ expert.w_down) * quick_gelu_gradient(pre)
+    grad = Expert(dpre.T @ tokens, dpre.sum(0), dtokens.T @ quick_gelu(pre), dtokens.sum(0))
+    return (dpre @ expert.w_up).reshape(x.shape).to(x.dtype), pack_expert(grad).to(row.dtype)
+
+
+def expert_pair_ffn_backward(
+    dy_routed: Tensor,
+    dy_merged: Tensor,
+    x_routed: Tensor,
+    x_merged: Tensor,
+    experts: Tensor,
+    weights: Tensor,
+    index: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of expert_pair_ffn with respect to its inputs, before the experts' gradient is expanded.
+
+    Args:
+        dy_routed: [..., d], gradient of the routed output.
+        dy_merged: [..., d], gradient of the merged output.
+        x_routed: [..., d].
+        x_merged: [..., d].
+        experts: [E, P].
+        weights: [E].
+        index: int64 scalar.
+
+    Returns:
+        Gradients of ``x_routed`` and of ``x_merged``, then g [P], the gradient of the routed expert's row, and G [P],
+        that of the merged row. Expert i receives ``weights[i] * G + [i == index] * g``: expand_expert_gradient.
+    """
+    routed = experts.index_select(0, index.reshape(1)).squeeze(0)
+    dx_routed, g = expert_ffn_backward(dy_routed, x_routed, routed)
+    dx_merged, grad_merged = expert_ffn_backward(dy_merged, x_merged, merge_experts(experts, weights))
+    return dx_routed, dx_merged, g, grad_merged
+
+
+def expand_expert_gradient(grad_merged: Tensor, g: Tensor, weights: Tensor, index: Tensor) -> Tensor:
+    """Gradient of all experts from its two factors: ``weights[i] * grad_merged + [i == index] * g``.
+
+    Args:
+        grad_merged: G [P], gradient of the merged row.
+        g: [P], gradient of the routed row.
+        weights: [E].
+        index: int64 scalar.
+
+    Returns:
+        [E, P] in the dtype of ``g``.
+    """
+    inner = inner_dtype(g.dtype)
+    chosen = torch.arange(weights.shape[0], device=index.device) == index
+    grad = torch.outer(weights.to(inner), grad_merged.to(inner)) + torch.outer(chosen.to(inner), g.to(inner))
+    return grad.to(g.dtype)
+
+
+def routed_ffn_backward(dy: Tensor, x: Tensor, experts: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of routed_ffn.
+
+    Args:
+        dy: [B, ..., d], gradient of the output.
+        x: [B, ..., d].
+        experts: [E, P].
+        index: int64 [B].
+
+    Returns:
+        Gradient of ``x``, shaped and typed like it, and of ``experts`` [E, P]; an expert that no sample chose gets 0.
+    """
+    inner = inner_dtype(x.dtype)
+    dx, grad_experts = torch.zeros_like(x), torch.zeros_like(experts, dtype=inner)
+    for sample, expert in enumerate(index.tolist()):
+        dx[sample], grad = expert_ffn_backward(dy[sample], x[sample], experts[expert].to(inner))
+        grad_experts[expert] += grad
+    return dx, grad_experts.to(experts.dtype)
+
+
+def adamw_factored_step(
+    param: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    factors: list[tuple[Tensor, Tensor, Tensor, Tensor]],
+    step: float,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.2,
+    grad_scale: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One AdamW step (decoupled weight decay) whose gradient is the sum of expanded factors.
+
+    Args:
+        param: [E, P].
+        exp_avg: [E, P], first moment.
+        exp_avg_sq: [E, P], second moment.
+        factors: (G [P], g [P], w [E], k) per micro-batch; the gradient is the sum of their expansions.
+        step: the number of this step, from 1.
+        lr: learning rate.
+        betas: decay of the moments.
+        eps: added to the root of the second moment.
+        weight_decay: decay per unit of learning rate.
+        grad_scale: the gradient is divided by it (loss scaling, times any clipping).
+
+    Returns:
+        The new ``param``, ``exp_avg`` and ``exp_avg_sq``.
+
+    Source: the mathematics of torch.optim.AdamW.
+    """
+    inner = inner_dtype(param.dtype)
+    grad = torch.zeros_like(param, dtype=inner)
+    for grad_merged, g, weights, index in factors:
+        grad += expand_expert_gradient(grad_merged.to(inner), g.to(inner), weights, index)
+    grad /= grad_scale
+    beta1, beta2 = betas
+    mean = exp_avg.to(inner).lerp(grad, 1 - beta1)
+    square = beta2 * exp_avg_sq.to(inner) + (1 - beta2) * grad * grad
+    denominator = (square / (1 - beta2**step)).sqrt() + eps
+    updated = param.to(inner) * (1 - lr * weight_decay) - lr / (1 - beta1**step) * mean / denominator
+    return updated.to(param.dtype), mean.to(exp_avg.dtype), square.to(exp_avg_sq.dtype)

@@ -33,6 +33,14 @@ class BackendError(MoteError, RuntimeError):
     """A backend was forced by argument and cannot serve on this machine."""
 
 
+class ShapeError(MoteError, ValueError):
+    """Tensors given to an operator do not fit together."""
+
+
+class DoubleBackwardError(MoteError, RuntimeError):
+    """A second derivative was asked of an operator that has only a first."""
+
+
 class VideoError(MoteError):
     """A video cannot be read; ``path`` is the file and ``reason`` says why."""
 

@@ -1,0 +1,172 @@
+"""Weighted sum of stacked experts, and its gradient. Reference: merge_experts and merge_experts_backward.
+
+Every master weight is read once and the merged row is written once, cast on the way out. Backward reads the gradient of
+the merged row once and writes the gradient of all experts once.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from mote_fast.kernels.launch import launch
+from mote_fast.kernels.tiles import VECTOR_TILE, VectorTile
+
+
+@triton.jit
+def merge_kernel(experts, weights, merged, SIZE: tl.constexpr, EXPERTS: tl.constexpr, BLOCK: tl.constexpr):
+    """merged [P] = weights [E] @ experts [E, P], float32 inside."""
+    column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = column < SIZE
+    total = tl.zeros((BLOCK,), tl.float32)
+    for i in tl.static_range(EXPERTS):  # pyright: ignore[reportGeneralTypeIssues]
+        row = tl.load(experts + i * SIZE + column, mask=mask, other=0.0).to(tl.float32)
+        total += tl.load(weights + i).to(tl.float32) * row
+    tl.store(merged + column, total.to(merged.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def spread_kernel(
+    grad_merged,
+    g,
+    weights,
+    index,
+    experts,
+    grad_experts,
+    partial,
+    SIZE: tl.constexpr,
+    EXPERTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """grad_experts [E, P] = outer(weights, grad_merged), plus g in row ``index`` where g is given.
+
+    Where ``experts`` is given, partial [programs, E] receives this program's share of experts @ grad_merged.
+    """
+    program = tl.program_id(0).to(tl.int64)
+    column = program * BLOCK + tl.arange(0, BLOCK)
+    mask = column < SIZE
+    merged = tl.load(grad_merged + column, mask=mask, other=0.0).to(tl.float32)
+    for i in tl.static_range(EXPERTS):  # pyright: ignore[reportGeneralTypeIssues]
+        grad = tl.load(weights + i).to(tl.float32) * merged
+        if g is not None:
+            own = mask & (tl.load(index) == i)
+            grad += tl.load(g + column, mask=own, other=0.0).to(tl.float32)
+        tl.store(grad_experts + i * SIZE + column, grad.to(grad_experts.dtype.element_ty), mask=mask)
+        if experts is not None:
+            row = tl.load(experts + i * SIZE + column, mask=mask, other=0.0).to(tl.float32)
+            tl.store(partial + program * EXPERTS + i, tl.sum(row * merged, 0))
+
+
+def merge_experts_forward(
+    experts: Tensor, weights: Tensor, out_dtype: torch.dtype | None = None, tile: VectorTile = VECTOR_TILE
+) -> Tensor:
+    """Merge stacked experts into one row; one launch.
+
+    Args:
+        experts: [E, P], contiguous; float32, bfloat16 or float16.
+        weights: [E], contiguous, on the same device.
+        out_dtype: dtype of the merged row; that of ``experts`` by default.
+        tile: share of one program.
+
+    Returns:
+        [P].
+    """
+    count, size = experts.shape
+    merged = experts.new_empty(size, dtype=out_dtype or experts.dtype)
+    launch(
+        merge_kernel,
+        (triton.cdiv(size, tile.block),),
+        experts,
+        weights,
+        merged,
+        size,
+        count,
+        tile.block,
+        warps=tile.warps,
+    )
+    return merged
+
+
+def merge_experts_backward(
+    grad_merged: Tensor,
+    weights: Tensor,
+    experts: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+    tile: VectorTile = VECTOR_TILE,
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of the merge; one launch, and a second to add partial sums up where ``experts`` is given.
+
+    Args:
+        grad_merged: [P], contiguous.
+        weights: [E], contiguous.
+        experts: [E, P], contiguous, only where the gradient of ``weights`` is wanted.
+        out_dtype: dtype of the experts' gradient; that of ``experts`` where given, else that of ``grad_merged``.
+        tile: share of one program.
+
+    Returns:
+        Gradient of the experts [E, P], and of ``weights`` [E] in its dtype (None without ``experts``).
+    """
+    count, size = weights.shape[0], grad_merged.shape[0]
+    programs = triton.cdiv(size, tile.block)
+    dtype = out_dtype or (grad_merged if experts is None else experts).dtype
+    grad_experts = grad_merged.new_empty((count, size), dtype=dtype)
+    partial = None if experts is None else grad_merged.new_empty((programs, count), dtype=torch.float32)
+    launch(
+        spread_kernel,
+        (programs,),
+        grad_merged,
+        None,
+        weights,
+        None,
+        experts,
+        grad_experts,
+        partial,
+        size,
+        count,
+        tile.block,
+        warps=tile.warps,
+    )
+    return grad_experts, None if partial is None else partial.sum(0).to(weights.dtype)
+
+
+def expand_expert_gradient(
+    grad_merged: Tensor,
+    g: Tensor,
+    weights: Tensor,
+    index: Tensor,
+    out: Tensor | None = None,
+    tile: VectorTile = VECTOR_TILE,
+) -> Tensor:
+    """Gradient of all experts from its two factors, ``weights[i] * G + [i == index] * g``; one launch.
+
+    Args:
+        grad_merged: G [P], contiguous.
+        g: [P], contiguous.
+        weights: [E], contiguous.
+        index: int64 scalar on the device.
+        out: [E, P], contiguous, overwritten; a new tensor in the dtype of ``g`` by default.
+        tile: share of one program.
+
+    Returns:
+        [E, P].
+    """
+    count, size = weights.shape[0], g.shape[0]
+    out = g.new_empty((count, size)) if out is None else out
+    launch(
+        spread_kernel,
+        (triton.cdiv(size, tile.block),),
+        grad_merged,
+        g,
+        weights,
+        index,
+        None,
+        out,
+        None,
+        size,
+        count,
+        tile.block,
+        warps=tile.warps,
+    )
+    return out

@@ -1,0 +1,375 @@
+"""One expert per sample, and the gradients. Reference: routed_ffn and routed_ffn_backward.
+
+Samples are grouped by expert on the device: one program counts and places them, and the grid is sized for the worst
+case (a partly filled tile per expert), so the host reads nothing and shapes never depend on the routing. Tiles gather
+their tokens from the input and scatter to the output; pre-activations stay in grouped order. Launches: 3 forward, 4
+backward.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from mote_fast.kernels.blocks import linear_tile, outer_tile, quick_gelu_gradient, token_offsets, token_sum
+from mote_fast.kernels.launch import launch
+from mote_fast.kernels.reference import EXPANSION
+from mote_fast.kernels.tiles import MatrixTile, matrix_tile
+
+# Samples that the grouping kernel places per step of its loop.
+GROUP_BLOCK = 256
+
+
+class Grouping(NamedTuple):
+    """Samples in the order of their experts."""
+
+    order: Tensor  # int32 [B]: sample at each place
+    starts: Tensor  # int32 [E + 1]: first place of each expert, then B
+
+
+class Saved(NamedTuple):
+    """What the backward pass needs."""
+
+    pre: Tensor  # [B * T, 4d], grouped order
+    grouping: Grouping
+
+
+@triton.jit
+def group_kernel(index, order, starts, samples, EXPERTS: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr):
+    """Stable counting sort of samples by expert, in one program; SLOTS is a power of two above EXPERTS."""
+    slot = tl.arange(0, SLOTS)
+    counts = tl.zeros((SLOTS,), tl.int32)
+    for first in range(0, samples, BLOCK):
+        sample = first + tl.arange(0, BLOCK)
+        expert = tl.load(index + sample, mask=sample < samples, other=EXPERTS)
+        counts += tl.sum((expert[:, None] == slot[None, :]).to(tl.int32), 0)
+    counts = tl.where(slot < EXPERTS, counts, 0)
+    place = tl.cumsum(counts, 0) - counts
+    tl.store(starts + slot, place, mask=slot <= EXPERTS)
+    for first in range(0, samples, BLOCK):
+        sample = first + tl.arange(0, BLOCK)
+        expert = tl.load(index + sample, mask=sample < samples, other=EXPERTS)
+        chosen = ((expert[:, None] == slot[None, :]) & (slot < EXPERTS)[None, :]).to(tl.int32)
+        rank = (place - 1)[None, :] + tl.cumsum(chosen, 0)
+        tl.store(order + tl.sum(rank * chosen, 1), sample, mask=(expert >= 0) & (expert < EXPERTS))
+        place += tl.sum(chosen, 0)
+
+
+@triton.jit
+def routed_linear_kernel(
+    a,
+    a_order,
+    a_sample,
+    a_row,
+    a_step,
+    experts,
+    starts,
+    pre,
+    out,
+    out_order,
+    frames,
+    SIZE: tl.constexpr,
+    WEIGHT_AT: tl.constexpr,
+    BIAS_AT: tl.constexpr,
+    INNER: tl.constexpr,
+    OUTER: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
+    ACTIVATE: tl.constexpr,
+    EXPERTS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """out = f(a) @ weight of each token's expert (+ bias) (* QuickGELU'(pre)); gathered or scattered where an order is
+    given. Programs past the last occupied tile leave at once.
+    """
+    slot = tl.arange(0, SLOTS)
+    begin = tl.load(starts + slot, mask=slot < EXPERTS, other=0) * frames
+    end = tl.load(starts + slot + 1, mask=slot < EXPERTS, other=0) * frames
+    tiles = tl.cumsum((end - begin + BLOCK_R - 1) // BLOCK_R, 0)
+    tile = tl.program_id(0)
+    expert = tl.sum((tiles <= tile).to(tl.int32), 0)
+    if expert < EXPERTS:
+        before = tl.sum(tl.where(slot + 1 == expert, tiles, 0), 0)
+        first = tl.sum(tl.where(slot == expert, begin, 0), 0)
+        last = tl.sum(tl.where(slot == expert, end, 0), 0)
+        n = first + (tile - before) * BLOCK_R + tl.arange(0, BLOCK_R)
+        row_mask = n < last
+        columns = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+        column_mask = columns < OUTER
+        row = experts + expert.to(tl.int64) * SIZE
+        total = linear_tile(
+            a,
+            token_offsets(n, row_mask, a_order, frames, a_sample, a_row),
+            row_mask,
+            a_step,
+            row + WEIGHT_AT,
+            columns,
+            INNER,
+            OUTER,
+            TRANSPOSED,
+            ACTIVATE,
+            BLOCK_R,
+            BLOCK_C,
+            BLOCK_K,
+        )
+        if BIAS_AT is not None:
+            total += tl.load(row + BIAS_AT + columns, mask=column_mask, other=0.0).to(tl.float32)[None, :]
+        mask = row_mask[:, None] & column_mask[None, :]
+        if pre is not None:
+            at = n.to(tl.int64)[:, None] * OUTER + columns[None, :]
+            total *= quick_gelu_gradient(tl.load(pre + at, mask=mask, other=0.0).to(tl.float32))
+        rows = token_offsets(n, row_mask, out_order, frames, frames * OUTER, OUTER)
+        tl.store(out + (rows[:, None] + columns[None, :]), total.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def routed_weight_gradient_kernel(
+    a,
+    a_order,
+    a_sample,
+    a_row,
+    a_step,
+    b,
+    b_order,
+    b_sample,
+    b_row,
+    b_step,
+    starts,
+    grad,
+    frames,
+    SIZE: tl.constexpr,
+    WEIGHT_AT: tl.constexpr,
+    BIAS_AT: tl.constexpr,
+    OUTER: tl.constexpr,
+    INNER: tl.constexpr,
+    ACTIVATE: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """Row e of grad [E, P]: a.T @ f(b) and the sum of ``a`` over the tokens of expert e, one expert per grid row."""
+    TILES: tl.constexpr = (INNER + BLOCK_C - 1) // BLOCK_C
+    expert = tl.program_id(1)
+    first = tl.load(starts + expert) * frames
+    last = tl.load(starts + expert + 1) * frames
+    program = tl.program_id(0)
+    rows = (program // TILES) * BLOCK_R + tl.arange(0, BLOCK_R)
+    columns = (program % TILES) * BLOCK_C + tl.arange(0, BLOCK_C)
+    total = outer_tile(
+        a,
+        a_order,
+        a_sample,
+        a_row,
+        a_step,
+        b,
+        b_order,
+        b_sample,
+        b_row,
+        b_step,
+        frames,
+        first,
+        last,
+        rows,
+        columns,
+        OUTER,
+        INNER,
+        ACTIVATE,
+        BLOCK_R,
+        BLOCK_C,
+        BLOCK_K,
+    )
+    mask = (rows < OUTER)[:, None] & (columns < INNER)[None, :]
+    row = grad + expert.to(tl.int64) * SIZE
+    at = rows[:, None] * INNER + columns[None, :]
+    # Nothing here reads the gradient again: it should not push out the activations, which the next launch does read.
+    tl.store(row + WEIGHT_AT + at, total.to(grad.dtype.element_ty), mask=mask, eviction_policy="evict_first")
+    if program % TILES == 0:
+        bias = token_sum(a, a_order, a_sample, a_row, a_step, frames, first, last, rows, OUTER, BLOCK_R, BLOCK_K)
+        tl.store(row + BIAS_AT + rows, bias.to(grad.dtype.element_ty), mask=rows < OUTER)
+
+
+class _Gathered(NamedTuple):
+    """A matrix of tokens for a kernel: the tensor, its order (None if grouped already) and its strides."""
+
+    tensor: Tensor
+    order: Tensor | None
+    sample: int
+    row: int
+    step: int
+
+
+def _gathered(x: Tensor, grouping: Grouping) -> _Gathered:
+    return _Gathered(x, grouping.order, *x.stride())
+
+
+def _grouped(x: Tensor) -> _Gathered:
+    return _Gathered(x, None, 0, *x.stride())
+
+
+def group(index: Tensor, experts: int) -> Grouping:
+    """Sort samples by expert; one launch, nothing read back.
+
+    Args:
+        index: int64 [B], contiguous, values in [0, E) (not checked: that would need the host to wait).
+        experts: E.
+    """
+    order = index.new_empty(index.shape, dtype=torch.int32)
+    starts = index.new_empty(experts + 1, dtype=torch.int32)
+    slots = triton.next_power_of_2(experts + 1)
+    launch(group_kernel, (1,), index, order, starts, index.shape[0], experts, slots, GROUP_BLOCK, warps=4)
+    return Grouping(order, starts)
+
+
+def _linear(
+    a: _Gathered,
+    experts: Tensor,
+    grouping: Grouping,
+    pre: Tensor | None,
+    out: Tensor,
+    scatter: bool,
+    shape: tuple[int, int, int],
+    at: tuple[int, int | None],
+    transposed: bool,
+    activate: bool,
+    tile: MatrixTile | None,
+) -> None:
+    """Launch routed_linear_kernel; ``shape`` is (frames, inner, outer), ``at`` the offsets of weight and bias."""
+    frames, inner, outer = shape
+    count, size = experts.shape
+    samples = grouping.order.shape[0]
+    tokens = samples * frames
+    if tokens == 0:
+        return
+    chosen = tile or matrix_tile("linear", (a.tensor, experts), tokens, outer)
+    grid = (triton.cdiv(tokens, chosen.rows) + min(count, samples), triton.cdiv(outer, chosen.columns))
+    launch(
+        routed_linear_kernel,
+        grid,
+        *a,
+        experts,
+        grouping.starts,
+        pre,
+        out,
+        grouping.order if scatter else None,
+        frames,
+        size,
+        *at,
+        inner,
+        outer,
+        transposed,
+        activate,
+        count,
+        triton.next_power_of_2(count + 1),
+        chosen.rows,
+        chosen.columns,
+        chosen.reduce,
+        warps=chosen.warps,
+        stages=chosen.stages,
+    )
+
+
+def _weight_gradient(
+    a: _Gathered,
+    b: _Gathered,
+    grouping: Grouping,
+    grad: Tensor,
+    shape: tuple[int, int, int],
+    at: tuple[int, int],
+    activate: bool,
+    tile: MatrixTile | None,
+) -> None:
+    """Launch routed_weight_gradient_kernel; ``shape`` is (frames, outer, inner)."""
+    frames, outer, inner = shape
+    count, size = grad.shape
+    chosen = tile or matrix_tile("gradient", (a.tensor, b.tensor), outer, inner, groups=count)
+    grid = (triton.cdiv(outer, chosen.rows) * triton.cdiv(inner, chosen.columns), count)
+    launch(
+        routed_weight_gradient_kernel,
+        grid,
+        *a,
+        *b,
+        grouping.starts,
+        grad,
+        frames,
+        size,
+        *at,
+        outer,
+        inner,
+        activate,
+        chosen.rows,
+        chosen.columns,
+        chosen.reduce,
+        warps=chosen.warps,
+        stages=chosen.stages,
+    )
+
+
+def routed_forward(x: Tensor, experts: Tensor, index: Tensor, tile: MatrixTile | None = None) -> tuple[Tensor, Saved]:
+    """Run each sample through its own expert; three launches.
+
+    Args:
+        x: [B, T, d], any strides; float32, bfloat16 or float16; d a multiple of 16.
+        experts: [E, P], contiguous; float32 or of lower precision, cast as it is loaded.
+        index: int64 [B], contiguous, on the device, values in [0, E).
+        tile: share of one program; chosen by shape by default.
+
+    Returns:
+        The output [B, T, d], contiguous, and what backward needs.
+    """
+    samples, frames, width = x.shape
+    hidden = EXPANSION * width
+    area = hidden * width
+    grouping = group(index, experts.shape[0])
+    pre = x.new_empty((samples * frames, hidden))
+    y = x.new_empty((samples, frames, width))
+    up, down = (frames, width, hidden), (frames, hidden, width)
+    _linear(_gathered(x, grouping), experts, grouping, None, pre, False, up, (0, area), False, False, tile)
+    at = (area + hidden, 2 * area + hidden)
+    _linear(_grouped(pre), experts, grouping, None, y, True, down, at, False, True, tile)
+    return y, Saved(pre, grouping)
+
+
+def routed_backward(
+    dy: Tensor,
+    x: Tensor,
+    experts: Tensor,
+    index: Tensor,
+    saved: Saved,
+    grad_dtype: torch.dtype | None = None,
+    tile: MatrixTile | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of routed_forward; four launches.
+
+    Args:
+        dy: [B, T, d], gradient of the output, any strides.
+        x: [B, T, d], as given to the forward pass.
+        experts: [E, P], contiguous.
+        index: int64 [B], as given to the forward pass.
+        saved: what the forward pass returned.
+        grad_dtype: dtype of the experts' gradient; that of ``experts`` by default.
+        tile: share of one program; chosen by shape by default.
+
+    Returns:
+        Gradient of ``x`` [B, T, d] and of all experts [E, P], each written once; an expert without samples gets zeros.
+    """
+    samples, frames, width = x.shape
+    del index
+    hidden = EXPANSION * width
+    area = hidden * width
+    pre, grouping = saved
+    dpre = torch.empty_like(pre)
+    dx = x.new_empty((samples, frames, width))
+    grad = experts.new_empty(experts.shape, dtype=grad_dtype or experts.dtype)
+    dy_rows, x_rows = _gathered(dy, grouping), _gathered(x, grouping)
+    up, down = (frames, hidden, width), (frames, width, hidden)
+    _linear(dy_rows, experts, grouping, pre, dpre, False, down, (area + hidden, None), True, False, tile)
+    _weight_gradient(dy_rows, _grouped(pre), grouping, grad, down, (area + hidden, 2 * area + hidden), True, tile)
+    _weight_gradient(_grouped(dpre), x_rows, grouping, grad, up, (0, area), False, tile)
+    _linear(_grouped(dpre), experts, grouping, None, dx, True, up, (0, None), True, False, tile)
+    return dx, grad

@@ -1,0 +1,163 @@
+"""Tile sizes per architecture family, as data. All of them are compiled and checked ahead of time (``make aot``).
+
+Cost model. A matrix tile of R rows and C columns does 2 R C flops per step of the reduced dimension and loads R + C
+values for it: 2 R C / (b (R + C)) flops per byte of L2 traffic, b bytes a value. A multiprocessor of an H100 does 4096
+dense 16-bit flops a clock and receives at most 64 bytes a clock from L2, so its tensor cores are fed at 64 flops a
+byte, which 128 x 128 reaches in 16 bits (64 x 64: 32, half of the peak). A launch takes, in units of a full-speed
+flop of one multiprocessor,
+    ceil(programs / processors) * R C K * max(1, balance / intensity)
+and at this model's sizes (384 to 1024 tokens, d = 512 or 768, two streams) the first factor decides: of the
+down-projection of ViT-B/16, 128 x 128 makes 32 programs for 132 processors, 64 x 64 makes 128. ``matrix_tile`` returns
+the tile of least cost in the table of its family.
+
+The reduction step and the stages are bounded by shared memory, about stages * reduce * (R b_a + C b_w) bytes, where b_w
+is 4 for float32 master weights, cast after the load. Tiles of sm_80 stay below the 101,376 bytes of the consumer parts
+that share the table (sm_86, sm_89, sm_120). An accumulator takes R C / (32 warps) registers a thread: 64 or fewer here.
+float32 goes through tf32x3, which keeps two halves of both operands in registers, hence the smaller tiles.
+
+Vector kernels (merge, expansion, AdamW) are bound by memory: 8 values a thread, two 128-bit accesses in float32 and one
+in 16 bits, with the rows of all experts in flight at once.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Family = Literal["sm_80", "sm_90", "sm_100"]
+Product = Literal["linear", "gradient"]
+
+
+class MatrixTile(NamedTuple):
+    """One program's share of a matrix product, and how it is pipelined."""
+
+    rows: int
+    columns: int
+    reduce: int
+    warps: int
+    stages: int
+
+
+class VectorTile(NamedTuple):
+    """One program's share of a row of expert parameters."""
+
+    block: int
+    warps: int
+
+
+class Part(NamedTuple):
+    """The part that a family is tuned for."""
+
+    processors: int
+    # 16-bit flops per byte from L2 at which the tensor cores of one multiprocessor are fed.
+    balance: float
+
+
+# A100, H100 SXM and B200: 2048, 4096 and 8192 dense 16-bit flops a clock against 64 bytes.
+PARTS: dict[Family, Part] = {"sm_80": Part(108, 32.0), "sm_90": Part(132, 64.0), "sm_100": Part(148, 128.0)}
+
+# TF32 runs at half the 16-bit rate, and tf32x3 takes three products.
+FLOAT32_SLOWDOWN = 6
+
+# Bytes of shared memory that one program may use on those parts.
+SHARED_LIMIT: dict[Family, int] = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448}
+
+# Keyed by the product (the linear maps and input gradients, or the weight gradients) and by the bytes of an activation:
+# 2 for bfloat16 and float16, 4 for float32. sm_100 stays below 128 x 128, where its compiler spills a few registers.
+MATRIX_TILES: dict[Family, dict[Product, dict[int, tuple[MatrixTile, ...]]]] = {
+    "sm_80": {
+        "linear": {
+            2: (MatrixTile(64, 128, 32, 4, 3), MatrixTile(64, 64, 32, 4, 4), MatrixTile(16, 128, 64, 4, 3)),
+            4: (MatrixTile(64, 64, 32, 8, 3), MatrixTile(16, 128, 32, 4, 3)),
+        },
+        "gradient": {
+            2: (MatrixTile(128, 128, 32, 8, 3), MatrixTile(64, 64, 32, 4, 4)),
+            4: (MatrixTile(64, 64, 32, 8, 3),),
+        },
+    },
+    "sm_90": {
+        "linear": {
+            2: (MatrixTile(128, 128, 64, 8, 3), MatrixTile(64, 64, 64, 4, 3)),
+            4: (MatrixTile(64, 64, 32, 4, 3),),
+        },
+        "gradient": {
+            2: (MatrixTile(128, 128, 64, 8, 3), MatrixTile(64, 64, 64, 4, 3)),
+            4: (MatrixTile(64, 64, 32, 4, 3),),
+        },
+    },
+    "sm_100": {
+        "linear": {
+            2: (MatrixTile(128, 64, 64, 8, 3), MatrixTile(64, 64, 64, 8, 3)),
+            4: (MatrixTile(64, 64, 32, 4, 3),),
+        },
+        "gradient": {
+            2: (MatrixTile(128, 64, 64, 4, 3), MatrixTile(64, 64, 64, 8, 3)),
+            4: (MatrixTile(64, 64, 32, 4, 3),),
+        },
+    },
+}
+
+# For operands that cannot be read 128 bits at a time (odd strides or offsets, transposed activations): every value
+# needs an address of its own, and larger tiles would run out of registers.
+UNALIGNED_TILES: dict[Family, dict[int, MatrixTile]] = {
+    "sm_80": {2: MatrixTile(64, 32, 32, 4, 2), 4: MatrixTile(64, 64, 16, 8, 2)},
+    "sm_90": {2: MatrixTile(64, 64, 32, 8, 2), 4: MatrixTile(64, 64, 32, 8, 2)},
+    "sm_100": {2: MatrixTile(64, 64, 32, 8, 2), 4: MatrixTile(64, 64, 16, 8, 2)},
+}
+
+VECTOR_TILE = VectorTile(1024, 4)
+UNALIGNED_VECTOR_TILE = VectorTile(512, 4)
+
+
+def family_of(capability: tuple[int, int]) -> Family:
+    """Return the table that serves a CUDA compute capability; consumer parts share sm_80's smaller tiles."""
+    if capability[0] == 9:
+        return "sm_90"
+    return "sm_100" if capability[0] in (10, 11) else "sm_80"
+
+
+@lru_cache(maxsize=64)
+def _family_on(device: torch.device) -> Family:
+    return family_of(torch.cuda.get_device_capability(device))
+
+
+def device_family(device: torch.device) -> Family:
+    """Return the family of a device; sm_90 for the CPU, where only Triton's interpreter runs these kernels."""
+    return _family_on(device) if device.type == "cuda" else "sm_90"
+
+
+def readable_wide(*tensors: Tensor) -> bool:
+    """Whether 128-bit accesses can read every tensor along its last dimension, as Triton sees it from its arguments."""
+    return all(
+        t.data_ptr() % 16 == 0 and t.stride(-1) == 1 and all(stride % 16 == 0 for stride in t.stride()[:-1])
+        for t in tensors
+    )
+
+
+def matrix_tile(product: Product, operands: tuple[Tensor, ...], rows: int, columns: int, groups: int = 1) -> MatrixTile:
+    """Return the tile of least cost, by the model in this file's docstring.
+
+    Args:
+        product: "linear" or "gradient" (of weights).
+        operands: what the launch reads, activations first.
+        rows: rows of the product.
+        columns: columns of the product.
+        groups: products that the launch computes side by side.
+    """
+    family, itemsize = device_family(operands[0].device), operands[0].element_size()
+    if not readable_wide(*operands):
+        return UNALIGNED_TILES[family][itemsize]
+    part = PARTS[family]
+    balance = part.balance if itemsize == 2 else part.balance / FLOAT32_SLOWDOWN
+
+    def cost(tile: MatrixTile) -> tuple[float, int]:
+        programs = groups * -(-rows // tile.rows) * -(-columns // tile.columns)
+        area = tile.rows * tile.columns
+        intensity = 2 * area / (itemsize * (tile.rows + tile.columns))
+        # Between equals the smaller: several of its programs on one processor hide each other's latency.
+        return -(-programs // part.processors) * area * max(1.0, balance / intensity), area
+
+    return min(MATRIX_TILES[family][product][itemsize], key=cost)

@@ -1,0 +1,73 @@
+"""The released implementation's numbers through the registered operators with the Triton kernels behind them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mote_fast import VideoHead, head_optimizer, mote_loss, ops
+from tests.test_golden import HEADS, LOGIT_SCALE, draws
+from tests.tolerances import assert_close
+
+
+def test_training_step_through_the_kernels(
+    golden: dict[str, Any], golden_head: dict[str, Tensor], released_head: dict[str, Tensor]
+) -> None:
+    """Logits of both streams, the loss and every gradient of one released step."""
+    head = VideoHead.from_released(released_head, HEADS)
+    frames = golden_head["input.video"].clone().requires_grad_()
+    with ops.triton_everywhere():
+        streams = head.streams(frames, golden_head["input.text"], *draws(golden, 0))
+        loss = mote_loss(streams, golden_head["input.labels"], LOGIT_SCALE)
+        loss.total.backward()
+    assert_close(streams.routed_logits, golden_head["train.logits_expert"])
+    assert_close(loss.total, golden_head["train.loss"])
+    assert frames.grad is not None
+    assert_close(frames.grad, golden_head["train.grad.input"])
+    gradients = copy.deepcopy(head)
+    for parameter, source in zip(gradients.parameters(), head.parameters(), strict=True):
+        assert source.grad is not None
+        parameter.data = source.grad
+    for name, gradient in gradients.released_state_dict().items():
+        if (expected := golden_head.get(f"train.grad.{name}")) is not None:
+            assert_close(gradient, expected)
+
+
+def test_trajectory_through_the_kernels(
+    golden: dict[str, Any], golden_head: dict[str, Tensor], released_head: dict[str, Tensor]
+) -> None:
+    """Ten steps of head_optimizer, the factored update being a kernel too."""
+    head = VideoHead.from_released(released_head, HEADS)
+    optimizer = head_optimizer(head, lr=1e-3)
+    losses = []
+    with ops.triton_everywhere():
+        for step in range(len(golden["trajectory"]["losses"])):
+            streams = head.streams(golden_head["input.video"], golden_head["input.text"], *draws(golden, step))
+            loss = mote_loss(streams, golden_head["input.labels"], LOGIT_SCALE).total
+            losses.append(loss.detach())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert_close(torch.stack(losses), torch.tensor(golden["trajectory"]["losses"]), "trajectory")
+
+
+def test_one_expert_per_sample_and_merging_through_the_kernels() -> None:
+    """The other two operators agree with their CPU implementation, gradients included."""
+    torch.manual_seed(0)
+    width, experts = 16, 3
+    stack = 0.2 * torch.randn(experts, 8 * width * width + 5 * width)
+    x, index, weights = torch.randn(4, 2, width), torch.tensor([2, 0, 2, 2]), torch.tensor([0.2, 0.3, 0.5])
+
+    def run() -> list[Tensor]:
+        leaves = [t.clone().requires_grad_() for t in (x, stack, weights)]
+        y, merged = ops.routed_ffn(leaves[0], leaves[1], index), ops.merge_experts(leaves[1], leaves[2])
+        return [y, merged, *torch.autograd.grad(y.square().sum() + merged.square().sum(), leaves)]
+
+    expected = run()
+    with ops.triton_everywhere():
+        found = run()
+    for mine, truth in zip(found, expected, strict=True):
+        assert_close(mine, truth)
