@@ -13,14 +13,17 @@ from mote_fast.errors import (
     BackendError,
     CheckpointError,
     ConfigError,
+    DoubleBackwardError,
     FrameIndexError,
     LabelError,
     MissingVideoError,
     MoteError,
+    ShapeError,
     UndecodableVideoError,
     VideoError,
 )
 from mote_fast.losses import Loss, mote_loss
+from mote_fast.optim import head_optimizer
 from mote_fast.temporal import Streams, VideoHead
 
 __version__ = "0.1.0"
@@ -30,12 +33,14 @@ __all__ = [
     "BackendError",
     "CheckpointError",
     "ConfigError",
+    "DoubleBackwardError",
     "FrameIndexError",
     "LabelError",
     "Loss",
     "MissingVideoError",
     "MoteError",
     "Prediction",
+    "ShapeError",
     "Streams",
     "UndecodableVideoError",
     "VideoClassifier",
@@ -43,6 +48,7 @@ __all__ = [
     "VideoHead",
     "create_model",
     "data",
+    "head_optimizer",
     "load",
     "mote_loss",
 ]

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import math
+import weakref
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from mote_fast import ops
 from mote_fast.errors import ConfigError
-from mote_fast.kernels.reference import (
-    EXPANSION,
-    expert_ffn,
-    expert_pair_ffn,
-    expert_size,
-    merge_experts,
-    quick_gelu,
-    routed_ffn,
-    unpack_expert,
-)
+from mote_fast.kernels.reference import EXPANSION, expert_size, quick_gelu, unpack_expert
 
 # Merge temperatures of the regulariser, drawn uniformly (spec section 3).
 TEMPERATURES = (-9.6, -4.8, -2.4, -1.2, -0.6, 0.6, 1.2, 2.4, 4.8, 9.6, math.inf)
 
 INIT_STD = 0.02
+
+
+class GradientCollector(Protocol):
+    """Takes factored expert gradients; ``mote_fast.optim`` has the one in use."""
+
+    def probe(self, weights: Tensor, index: Tensor) -> Tensor:
+        """Return the leaf [2, P] for one call of ``ops.expert_pair_ffn``; see there."""
+        ...
 
 
 class FeedForward(nn.Module):
@@ -44,7 +47,9 @@ class FeedForward(nn.Module):
         """Map ``x [..., d]`` to the same shape."""
         return self.down(quick_gelu(self.up(x)))
 
-    def pair(self, x_routed: Tensor, x_merged: Tensor, expert: int, temperature: float) -> tuple[Tensor, Tensor]:
+    def pair(
+        self, x_routed: Tensor, x_merged: Tensor, expert: int | Tensor, temperature: float | Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Both training streams; one FFN serves both, so ``expert`` and ``temperature`` play no part."""
         del expert, temperature
         return self(x_routed), self(x_merged)
@@ -66,7 +71,12 @@ class TemporalExperts(nn.Module):
         self.embed_dim = embed_dim
         self.weight = nn.Parameter(torch.empty(experts, expert_size(embed_dim)))
         self.register_buffer("fusion", torch.zeros(experts))
+        self._collector: weakref.ref[GradientCollector] | None = None
         self.reset_parameters()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy's gradients are not the original's optimiser's business.
+        return {**self.__dict__, "_collector": None}
 
     @property
     def experts(self) -> int:
@@ -84,28 +94,45 @@ class TemporalExperts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Inference: run the merged expert on ``x [..., d]`` (spec section 4)."""
-        return expert_ffn(x, self.merged())
+        expert = unpack_expert(self.merged(), self.embed_dim)
+        return F.linear(quick_gelu(F.linear(x, expert.w_up, expert.b_up)), expert.w_down, expert.b_down)
 
     def merged(self) -> Tensor:
         """Return the inference expert ``[P]``, merged with weights ``softmax(fusion)``."""
-        return merge_experts(self.weight, self.fusion.float().softmax(-1))
+        return ops.merge_experts(self.weight, self.fusion.float().softmax(-1))
 
-    def pair(self, x_routed: Tensor, x_merged: Tensor, expert: int, temperature: float) -> tuple[Tensor, Tensor]:
+    def pair(
+        self, x_routed: Tensor, x_merged: Tensor, expert: int | Tensor, temperature: float | Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Both training streams of one step: row ``expert`` on one input, the merge at ``temperature`` on the other.
 
         Args:
             x_routed: [B, T, d].
             x_merged: [B, T, d].
-            expert: index of the routed expert, in [0, E).
-            temperature: tau of the merge; negative and infinite values are part of the method.
+            expert: index of the routed expert, in [0, E); a tensor (int64 scalar) is read on the device.
+            temperature: tau of the merge; negative and infinite values are part of the method. A tensor (scalar) is
+                read on the device, unchecked.
         """
-        index = torch.tensor(expert, device=self.weight.device)
+        index = torch.as_tensor(expert, device=self.weight.device)
         weights = merge_weights(self.experts, temperature).to(self.weight.device)
-        return expert_pair_ffn(x_routed, x_merged, self.weight, weights, index)
+        return ops.expert_pair_ffn(x_routed, x_merged, self.weight, weights, index, self._probe(weights, index))
+
+    def collect_with(self, collector: GradientCollector) -> None:
+        """Hand the gradients of ``pair`` to ``collector`` in factored form for as long as that lives."""
+        self._collector = weakref.ref(collector)
+
+    def _probe(self, weights: Tensor, index: Tensor) -> Tensor | None:
+        # A compiled step cannot make new leaves; its gradients are dense.
+        if self._collector is None or torch.compiler.is_compiling():
+            return None
+        collector = self._collector()
+        if collector is None or not (self.weight.requires_grad and torch.is_grad_enabled()):
+            return None
+        return collector.probe(weights, index)
 
     def routed(self, x: Tensor, index: Tensor) -> Tensor:
         """Run each sample of ``x [B, ..., d]`` through the expert that ``index [B]`` names for it."""
-        return routed_ffn(x, self.weight, index)
+        return ops.routed_ffn(x, self.weight, index)
 
     def fold(self) -> FeedForward:
         """Return a plain FFN that computes what inference computes; its weights are a copy."""
@@ -124,12 +151,15 @@ def routing_probabilities(experts: int) -> Tensor:
     return torch.arange(1, experts + 1, dtype=torch.float32).softmax(-1)
 
 
-def merge_weights(experts: int, temperature: float) -> Tensor:
+def merge_weights(experts: int, temperature: float | Tensor) -> Tensor:
     """Return w [E], ``softmax([1..E] / temperature)``; infinity gives the plain average.
 
     Raises:
-        ConfigError: the temperature is zero or not a number.
+        ConfigError: the temperature is zero or not a number (a tensor's value is not looked at).
     """
+    if isinstance(temperature, Tensor):
+        order = torch.arange(1, experts + 1, dtype=torch.float32, device=temperature.device)
+        return (order / temperature.float()).softmax(-1)
     if temperature == 0 or math.isnan(temperature):
         raise ConfigError(f"a merge temperature must be a non-zero number, got {temperature}")
     return (torch.arange(1, experts + 1, dtype=torch.float32) / temperature).softmax(-1)

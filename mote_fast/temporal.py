@@ -181,8 +181,8 @@ class VideoHead(nn.Module):
         self,
         frames: Tensor,
         classes: Tensor,
-        experts: Sequence[int] | None = None,
-        temperatures: Sequence[float] | None = None,
+        experts: Sequence[int] | Tensor | None = None,
+        temperatures: Sequence[float] | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Streams:
         """Training: both streams over the same frame features (spec section 3).
@@ -190,8 +190,9 @@ class VideoHead(nn.Module):
         Args:
             frames: [B, T, d].
             classes: [C, d], features of the training label set.
-            experts: the routed expert of each layer; None draws them.
-            temperatures: the merge temperature of each layer; None draws them.
+            experts: the routed expert of each layer; None draws them. An int64 tensor [L] is read on the device, so a
+                compiled or captured step can be fed new draws.
+            temperatures: the merge temperature of each layer; None draws them. A tensor [L] works likewise.
             generator: source of the draws, experts first; None uses PyTorch's global one.
 
         Raises:
@@ -206,19 +207,17 @@ class VideoHead(nn.Module):
             temperatures = draw_temperatures(self.layers, generator)
         self._check_draws(experts, temperatures)
 
-        routed = merged = self._embed(frames)
-        for depth, (block, expert, temperature) in enumerate(zip(self._blocks(), experts, temperatures, strict=True)):
-            if depth == 0:
-                # Up to the first FFN the two streams are the same tensor, so it is computed once.
-                routed = merged = block.attend(routed)
-                y_routed = y_merged = block.ln_2(routed)
-            else:
-                both = block.attend(torch.cat((routed, merged)))
-                routed, merged = both.chunk(2)
-                y_routed, y_merged = block.ln_2(both).chunk(2)
-            y_routed, y_merged = block.mlp.pair(y_routed, y_merged, expert, temperature)
-            routed, merged = routed + y_routed, merged + y_merged
-        routed, merged = routed + frames, merged + frames
+        blocks = self._blocks()
+        # Up to the first FFN the two streams are the same tensor, so it is computed once.
+        shared = blocks[0].attend(self._embed(frames))
+        y = blocks[0].ln_2(shared)
+        y_routed, y_merged = blocks[0].mlp.pair(y, y, experts[0], temperatures[0])
+        both = torch.cat((shared + y_routed, shared + y_merged))
+        for block, expert, temperature in zip(blocks[1:], experts[1:], temperatures[1:], strict=True):
+            both = block.attend(both)
+            y_routed, y_merged = block.ln_2(both).chunk(2)
+            both = both + torch.cat(block.mlp.pair(y_routed, y_merged, expert, temperature))
+        routed, merged = (part + frames for part in both.chunk(2))
         return Streams(cosine_logits(routed, classes), cosine_logits(merged, classes), F.mse_loss(merged, frames))
 
     def fold(self) -> VideoHead:
@@ -266,10 +265,12 @@ class VideoHead(nn.Module):
         if not 1 <= frames.shape[1] <= MAX_FRAMES:
             raise ConfigError(f"a view must have 1 to {MAX_FRAMES} frames, got {frames.shape[1]}")
 
-    def _check_draws(self, experts: Sequence[int], temperatures: Sequence[float]) -> None:
+    def _check_draws(self, experts: Sequence[int] | Tensor, temperatures: Sequence[float] | Tensor) -> None:
         for name, draws in (("experts", experts), ("temperatures", temperatures)):
             if len(draws) != self.layers:
                 raise ConfigError(f"{name} needs one entry for each of the {self.layers} layers, got {len(draws)}")
+        if isinstance(experts, Tensor):
+            return
         wrong = [expert for expert in experts if not 0 <= expert < self.experts]
         if wrong:
             raise ConfigError(f"experts must lie in 0..{self.experts - 1}, got {wrong[0]}")

@@ -1,0 +1,1 @@
+"""The operators on a CPU: vectorised PyTorch with hand-written backwards, in reused memory."""

@@ -1,0 +1,48 @@
+"""Reused CPU memory: blocks come back when their last tensor dies, and not before."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mote_fast.cpu import memory
+
+SHAPE = (3, 1 << 18)
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept() -> None:
+    memory.release()
+
+
+def test_a_block_is_reused_after_its_last_view_dies() -> None:
+    """A view keeps the block; its death gives the block to the next tensor of that size."""
+    first = memory.empty(SHAPE, torch.float32)
+    address = first.data_ptr()
+    view = first[1]
+    del first
+    second = memory.empty(SHAPE, torch.float32)
+    assert second.data_ptr() != address
+    del view
+    assert memory.empty(SHAPE, torch.float32).data_ptr() == address
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize("shape", [(0, 4), (5,), SHAPE])
+def test_any_shape_and_dtype(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Small and empty tensors too, all contiguous; large ones start on a cache line."""
+    x = memory.empty(shape, dtype)
+    assert (x.shape, x.dtype, x.is_contiguous()) == (shape, dtype, True)
+    if x.nbytes >= memory.SMALLEST:
+        assert x.data_ptr() % memory.ALIGNMENT == 0
+
+
+def test_kept_bytes_and_release() -> None:
+    """What lies ready is counted, and can be given back."""
+    x = memory.empty(SHAPE, torch.float32)
+    size = x.nbytes
+    assert memory.kept_bytes() == 0
+    del x
+    assert memory.kept_bytes() == size
+    memory.release()
+    assert memory.kept_bytes() == 0
