@@ -1,0 +1,64 @@
+"""The static report: it must see what is in the machine code, and notice when a kernel gets worse."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import static_report
+from benchmarks.static_report import RESULTS, Row, all_cases, broken_rules, read_report, read_sass, worse_than
+
+# A loop around an HMMA; a spin loop without one; a block that was moved behind the exit and jumps back.
+SASS = """
+        /*0000*/                   LDG.E.64 R2, desc[UR4][R2.64] ;
+.L_x_0:
+        /*0010*/              @!P0 BRA `(.L_x_0) ;
+        /*0020*/               @P1 BRA `(.L_x_3) ;
+.L_x_1:
+        /*0030*/                   LDGSTS.E.BYPASS.128 [R7], desc[UR12][R20.64], !P1 ;
+        /*0040*/                   HMMA.16816.F32.BF16 R24, R100, R4, R24 ;
+        /*0050*/               @P0 LDG.E.U16 R8, desc[UR4][R2.64] ;
+        /*0060*/               @P2 BRA `(.L_x_1) ;
+.L_x_2:
+        /*0070*/                   STG.E.128 desc[UR4][R2.64], R4 ;
+        /*0080*/                   STL [R1], R4 ;
+        /*0090*/                   EXIT ;
+.L_x_3:
+        /*00a0*/                   LDG.E R9, desc[UR4][R2.64] ;
+        /*00b0*/                   BRA `(.L_x_1) ;
+"""
+
+
+def test_only_loops_with_tensor_core_instructions_are_hot() -> None:
+    """A block behind the exit that jumps back into the loop is no part of it."""
+    code = read_sass(SASS)
+    assert dict(code.mma) == {"HMMA": 1}
+    assert (code.loop_loads[True], code.loop_loads[False]) == (1, 1)
+    assert (code.stores[True], code.local_accesses) == (1, 1)
+
+
+@pytest.fixture(scope="module")
+def committed() -> list[Row]:
+    return list(read_report(RESULTS).values())
+
+
+def test_committed_report_is_complete_and_clean(committed: list[Row]) -> None:
+    """Every case has its row, no row breaks a rule."""
+    assert {row.key for row in committed} == {case.key for case in all_cases(quick=False)}
+    assert not [problem for row in committed for problem in broken_rules(row)]
+
+
+def test_worse_rows_are_noticed(committed: list[Row]) -> None:
+    """Spills, registers, shared memory, narrower accesses and lost tensor cores all count; equality does not."""
+    row = committed[0]
+    assert not worse_than(row, row)
+    for change in ({"stack": 8}, {"registers": row.registers + 9}, {"shared": row.shared + 1}, {"loop_narrow": 99}):
+        assert worse_than(replace(row, **change), row)
+    assert worse_than(replace(row, mma=""), row)
+    assert broken_rules(replace(row, mma="", stack=8, shared=1 << 20))
+
+
+def test_quick_form_checks_a_part_of_the_same_rows() -> None:
+    """What `make test` compiles is compared with the committed rows."""
+    assert set(static_report.all_cases(quick=True)) < set(static_report.all_cases(quick=False))

@@ -1,0 +1,55 @@
+"""What the launchers launch. They run on meta tensors, which hold no values: whatever passes here read none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.launches import (
+    VIT_B_16,
+    VIT_L_14,
+    Launch,
+    Shape,
+    adamw_launches,
+    merge_launches,
+    pair_launches,
+    routed_launches,
+)
+
+SHAPES = [VIT_B_16, VIT_L_14, Shape(16, 1, 1, 1)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_one_layer_takes_at_most_four_and_six_launches(shape: Shape) -> None:
+    """Both streams of a layer's experts, gradient of all experts included."""
+    pair = pair_launches(shape, torch.bfloat16, torch.float32)
+    merge = merge_launches(shape, torch.float32, torch.bfloat16)
+    forward = [merge["forward"], *(launch for name, launch in pair.items() if name in ("up", "down"))]
+    backward = [merge["expand"], *(launch for name, launch in pair.items() if name not in ("up", "down"))]
+    assert (len(forward), len(backward)) == (3, 5)
+    assert len(forward) <= 4
+    assert len(backward) <= 6
+
+
+def test_routing_moves_no_shape() -> None:
+    """Grids are known before the indices are: a CUDA graph can hold them."""
+    launches = routed_launches(VIT_B_16, torch.float16, torch.float32)
+    assert list(launches) == ["group", "up", "down", "dpre", "dw_down", "dw_up", "dx"]
+    assert all(isinstance(size, int) for launch in launches.values() for size in launch.grid)
+
+
+def test_optimiser_takes_one_launch_and_reads_numbers_on_the_device() -> None:
+    """Step, learning rate and scale may be tensors, which the host does not read."""
+    assert set(adamw_launches(VIT_L_14, torch.float32)) == {"one", "two", "device"}
+
+
+def test_nothing_is_compiled_per_batch_size() -> None:
+    """The number of tokens is a plain argument: no batch size makes Triton compile again."""
+
+    def constants(launch: Launch) -> list[object]:
+        return [a for p, a in zip(launch.kernel.params, launch.args, strict=True) if p.is_constexpr]
+
+    small = pair_launches(Shape(512, 64, 8, 4), torch.bfloat16, torch.float32)
+    large = pair_launches(Shape(512, 65, 8, 4), torch.bfloat16, torch.float32)
+    for name in ("up", "dpre", "dw_up"):
+        assert constants(small[name]) == constants(large[name])
