@@ -2,13 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RESULTS := benchmarks/results
 
-.PHONY: help venv demo test test-slow lint format clean
+.PHONY: help venv demo test test-slow interpret aot traffic bench scaling lint format clean
 
 help:
 	@echo "make demo       build the environment, write a video, classify it"
 	@echo "make test       build the environment, run the tests"
 	@echo "make test-slow  the long suites: 3000 damaged videos and more generated cases"
+	@echo "make interpret  every kernel under Triton's interpreter, 220 generated cases per test"
+	@echo "make aot        every kernel compiled for sm_80, sm_90 and sm_100, checked against the committed report"
+	@echo "make traffic    bytes that the kernels move at training shapes, against the compulsory ones"
+	@echo "make bench      operators and training step against the eager implementation, on this machine"
+	@echo "make scaling    time and memory of a training step against the number of experts"
 	@echo "make lint       ruff and pyright"
 	@echo "make format     ruff format"
 	@echo "make clean      remove the environment and caches"
@@ -23,11 +29,30 @@ $(BIN)/.installed: setup.py pyproject.toml
 demo: venv
 	$(BIN)/mote-fast demo
 
+# Triton's interpreter is a process-wide choice, made by Triton's own variable before it is imported.
 test: venv
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels/interpreted --hypothesis-profile=quick
+	$(BIN)/python benchmarks/static_report.py --quick
+	TRITON_INTERPRET=1 $(BIN)/python benchmarks/traffic.py --quick
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
+
+interpret: venv
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels/interpreted --hypothesis-profile=long
+
+aot: venv
+	$(BIN)/python benchmarks/static_report.py
+
+traffic: venv
+	TRITON_INTERPRET=1 $(BIN)/python benchmarks/traffic.py
+
+bench: venv
+	$(BIN)/python benchmarks/kernels.py --json $(RESULTS)/kernels.json --csv $(RESULTS)/kernels.csv
+
+scaling: venv
+	$(BIN)/python benchmarks/scaling.py --json $(RESULTS)/scaling.json --plot $(RESULTS)/scaling.png
 
 lint: venv
 	$(BIN)/ruff check .

@@ -40,9 +40,10 @@ class EagerExperts(nn.Module):
         return F.linear(self.activation(F.linear(x, up_weight, up_bias)), down_weight, down_bias)
 
 
-def merge_linears(linears: nn.ModuleList, weights: Tensor) -> tuple[Tensor, Tensor]:
-    weight = torch.zeros_like(linears[0].weight)
-    bias = torch.zeros_like(linears[0].bias)
+def merge_linears(linears: nn.ModuleList, weights: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    # The released loop starts from the number 0, so its first addition is a pass of its own.
+    weight: Tensor | float = 0.0
+    bias: Tensor | float = 0.0
     for share, linear in zip(weights, linears, strict=True):
         weight = weight + share * linear.weight
         bias = bias + share * linear.bias

@@ -84,8 +84,6 @@ def _attention() -> Choice:
 
 
 def _kernels() -> Choice:
-    return Choice(
-        "kernels",
-        "pytorch",
-        {"triton": "this release runs the experts as plain PyTorch; no Triton kernels are in it yet"},
-    )
+    if best_device() == "cuda":
+        return Choice("kernels", "triton", {"cpu": "for tensors on the CPU, where it serves them"})
+    return Choice("kernels", "cpu", {"triton": "its kernels need a CUDA device, and PyTorch sees none"})

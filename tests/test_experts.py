@@ -8,6 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from mote_fast.errors import ConfigError
+from mote_fast.experts import TEMPERATURES, FeedForward, TemporalExperts, draw_experts, draw_temperatures, merge_weights
 from mote_fast.kernels.reference import (
     expert_ffn,
     expert_size,
@@ -17,10 +21,6 @@ from mote_fast.kernels.reference import (
     routed_ffn,
     unpack_expert,
 )
-from torch.nn import functional as F
-
-from mote_fast.errors import ConfigError
-from mote_fast.experts import TEMPERATURES, FeedForward, TemporalExperts, draw_experts, draw_temperatures, merge_weights
 from tests.tolerances import assert_close
 
 WIDTH = 16
