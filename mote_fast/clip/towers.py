@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from mote_fast.clip.blocks import KeysValues, keys_values_of, run_blocks
 from mote_fast.clip.config import ClipConfig
+
+# Bytes of weights that one thread hashes at a time.
+HASHED_AT_ONCE = 1 << 22
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -152,10 +156,12 @@ class ClipTowers(nn.Module):
         }
         stamp = tuple((value.data_ptr(), value._version, value.dtype) for value in state.values())
         if self._fingerprint is None or self._fingerprint[0] != stamp:
-            digest = hashlib.sha256(repr(sorted(self.config.model.items())).encode())
-            for name, value in state.items():
-                digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            shapes = [(name, value.dtype, list(value.shape)) for name, value in state.items()]
+            digest = hashlib.sha256(repr((sorted(self.config.model.items()), shapes)).encode())
+            # Hashing releases the interpreter's lock; in pieces, so that the large embedding table is shared out too.
+            with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+                for piece in pool.map(_hash_piece, (piece for value in state.values() for piece in _pieces(value))):
+                    digest.update(piece)
             self._fingerprint = (stamp, digest.hexdigest())
         return self._fingerprint[1]
 
@@ -170,6 +176,15 @@ class ClipTowers(nn.Module):
 def causal_mask(length: int, like: Tensor) -> Tensor:
     """Return the additive causal mask [length, length] in the dtype and on the device of ``like``."""
     return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
+
+
+def _pieces(value: Tensor) -> Sequence[Tensor]:
+    """Return the bytes of a tensor, uint8, in pieces of ``HASHED_AT_ONCE``."""
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).split(HASHED_AT_ONCE)
+
+
+def _hash_piece(piece: Tensor) -> bytes:
+    return hashlib.sha256(piece.numpy().data).digest()
 
 
 def _blocks(tower: Any) -> list[ResidualAttentionBlock]:

@@ -19,6 +19,9 @@ from torch import Tensor
 SMALLEST = 1 << 18
 # Sizes are rounded up to a multiple of this, so that nearly equal shapes share blocks.
 GRANULE = 1 << 18
+# Bytes that the free list may hold: several times what a training step of the largest head takes, and an end to what
+# new batch sizes could pile up.
+KEEP_AT_MOST = 1 << 30
 # Cache lines; vector loads that straddle two of them take twice as long.
 ALIGNMENT = 64
 
@@ -77,7 +80,8 @@ def release() -> None:
 
 
 def _give_back(block: np.ndarray) -> None:
-    _free[block.nbytes].append(block)
+    if kept_bytes() + block.nbytes <= KEEP_AT_MOST:
+        _free[block.nbytes].append(block)
     _count(-block.nbytes)
 
 

@@ -46,3 +46,13 @@ def test_kept_bytes_and_release() -> None:
     assert memory.kept_bytes() == size
     memory.release()
     assert memory.kept_bytes() == 0
+
+
+def test_the_free_list_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks beyond the bound go back to the operating system, so that new shapes cannot pile up memory."""
+    size = memory.empty(SHAPE, torch.float32).nbytes
+    memory.release()
+    monkeypatch.setattr(memory, "KEEP_AT_MOST", 2 * size)
+    tensors = [memory.empty(SHAPE, torch.float32) for _ in range(4)]
+    del tensors
+    assert memory.kept_bytes() == 2 * size
