@@ -38,6 +38,7 @@ test: venv
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "not slow" --hypothesis-profile=explore tests/data tests/clip tests/test_*.py
 
 interpret: venv
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels/interpreted --hypothesis-profile=long

@@ -12,6 +12,9 @@ dram         lines that miss an L2 of 25 MB, half of an H100's 50 MB because dat
              by side as the part has processors, taking turns; lines written stay until evicted, and all are written
              back at the end
 
+Tensors are taken to begin at a multiple of 256 bytes, as CUDA's allocator places them; the CPU's does not, and lines
+that straddle two programs' tiles would be counted twice.
+
 Compulsory bytes: each input once and each output once, the saved pre-activations counting as an output of the forward
 pass and an input of the backward pass. The stated assumption of the limits (LIMITS) is therefore: tiles that programs
 share, and intermediates between the launches of one operator, are served by that L2. Merging needs no assumption.
@@ -24,19 +27,20 @@ import csv
 import json
 import os
 import sys
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import product, zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+from triton.runtime.interpreter import GridExecutor, InterpreterBuilder, TensorHandle
 
 try:
     from benchmarks.launches import VIT_B_16, VIT_L_14, Shape
@@ -53,6 +57,7 @@ from mote_fast.kernels.tiles import PARTS
 RESULTS = Path(__file__).parent / "results" / "traffic.csv"
 
 LINE = 128
+ALIGNMENT = 256
 L2_BYTES = 25 * 1024 * 1024
 
 # Largest allowed ratio to the compulsory bytes, and which count it is taken of.
@@ -140,6 +145,8 @@ def counted() -> Iterator[Traffic]:
         raise SystemExit("traffic is counted in Triton's interpreter: set TRITON_INTERPRET=1")
     traffic = Traffic()
     builder = InterpreterBuilder
+    # Where the storages of the running launch begin, ascending.
+    starts: list[int] = []
     originals = (builder.create_masked_load, builder.create_masked_store, builder.create_dot, builder.set_grid_idx)
     load, store, _, set_grid_idx = originals
 
@@ -152,11 +159,14 @@ def counted() -> Iterator[Traffic]:
             traffic.stored += addresses.size * size
         else:
             traffic.loaded += addresses.size * size
-        lines = addresses // LINE
+        if not addresses.size:
+            return
+        # One instruction addresses one tensor.
+        start = starts[bisect_right(starts, int(addresses.flat[0])) - 1]
+        lines = (addresses + np.uint64(-start % ALIGNMENT)) // LINE
         # Most neighbours share a line: drop those before the sort.
         lines = np.unique(lines[np.flatnonzero(np.diff(lines, prepend=lines[:1] + np.uint64(1)))])
-        if lines.size:
-            traffic.launches[-1][-1].accesses.append(Access(lines, written, "EVICT_FIRST" in str(eviction)))
+        traffic.launches[-1][-1].accesses.append(Access(lines, written, "EVICT_FIRST" in str(eviction)))
 
     def counted_load(
         self: InterpreterBuilder, pointers: TensorHandle, mask: TensorHandle, *rest: object
@@ -179,15 +189,31 @@ def counted() -> Iterator[Traffic]:
         traffic.launches[-1].append(Program())
         set_grid_idx(self, x, y, z)
 
+    def noted_arguments(self: GridExecutor, args: Any, kwargs: Any) -> Any:
+        starts[:] = sorted({tensor.untyped_storage().data_ptr() for tensor in tensors_among(args)})
+        return arguments(self, args, kwargs)
+
+    arguments = GridExecutor._init_args_hst
     replaced = (counted_load, counted_store, no_dot, next_program)
     names = ("create_masked_load", "create_masked_store", "create_dot", "set_grid_idx")
     try:
         for name, function in zip(names, replaced, strict=True):
             setattr(builder, name, function)
+        GridExecutor._init_args_hst = noted_arguments
         yield traffic
     finally:
+        GridExecutor._init_args_hst = arguments
         for name, function in zip(names, originals, strict=True):
             setattr(builder, name, function)
+
+
+def tensors_among(values: Iterable[object]) -> Iterator[Tensor]:
+    """Yield the tensors among a launch's arguments, those in tuples too."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple):
+            yield from tensors_among(value)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,10 @@ def test_resize_matches_pillow(height: int, width: int, size: int) -> None:
     expected_size = (other, size) if width >= height else (size, other)
     expected = np.asarray(Image.fromarray(frame.numpy()).resize(expected_size, Image.Resampling.BICUBIC))
     assert found.shape == expected.shape
-    assert (found.float() - torch.from_numpy(expected.astype(np.float32))).abs().max() <= 1.0
+    difference = (found.float() - torch.from_numpy(expected.astype(np.float32))).abs()
+    # Both round to whole grey levels after each of two passes; the second pass can widen the first one's level to two.
+    assert difference.max() <= 2.0
+    assert difference.mean() <= 0.25
 
 
 def test_normalise_is_clips() -> None:
