@@ -11,7 +11,6 @@ label chunk, so that a slow minute of the machine hits both.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from harness import environment
+from harness import environment, publish
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -124,10 +123,7 @@ def main() -> None:
             "speedup": seconds["padded to 77"] / seconds["mote_fast"],
             "worst_difference": worst,
         }
-    text = json.dumps(report, indent=2)
-    print(text)
-    if arguments.json is not None:
-        arguments.json.write_text(text + "\n", encoding="utf-8")
+    publish(report, arguments.json)
 
 
 if __name__ == "__main__":

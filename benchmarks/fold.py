@@ -6,11 +6,10 @@ python benchmarks/fold.py --json benchmarks/results/fold.json
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
-from harness import compare, environment
+from harness import compare, environment, publish
 
 from mote_fast import VideoHead
 
@@ -41,10 +40,7 @@ def main() -> None:
                 "speedup": medians["unfolded"] / medians["folded"],
                 "relative_difference": error,
             }
-    text = json.dumps(report, indent=2)
-    print(text)
-    if arguments.json is not None:
-        arguments.json.write_text(text + "\n", encoding="utf-8")
+    publish(report, arguments.json)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import statistics
 import subprocess
@@ -62,6 +63,14 @@ def environment() -> dict[str, Any]:
         "versions": {package: version for package, version in versions().items() if version is not None},
         "commit": _commit(),
     }
+
+
+def publish(report: Mapping[str, Any], path: Path | None) -> None:
+    """Print a report as JSON, and write it to ``path`` where one is given."""
+    text = json.dumps(report, indent=2)
+    print(text)
+    if path is not None:
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 def _wait() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import logging
 from pathlib import Path
 
 import torch
@@ -14,8 +13,6 @@ from mote_fast.checkpoint import DEFAULT_INTERPOLATION, create_model, load
 from mote_fast.classifier import VideoClassifier
 from mote_fast.config import DEFAULT_FRAMES
 from mote_fast.errors import ConfigError, LabelError
-
-log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LABEL_SETS = ("k400",)

@@ -8,7 +8,6 @@ say it. A contradiction raises.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,6 @@ from mote_fast.clip.config import Activation, ClipConfig, config_of_name, config
 from mote_fast.clip.towers import ClipTowers, Tokenizer
 from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError
 from mote_fast.weights import plain_state_dict, read_weights
-
-log = logging.getLogger(__name__)
 
 # Names that OpenAI's published archives, and state dicts taken from them, carry beside the weights.
 _OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")

@@ -141,7 +141,7 @@ class ClipTowers(nn.Module):
 
     def end_positions(self, tokens: Tensor) -> Tensor:
         """Return int64 [N], the position of each prompt's end-of-text token (the pooled one)."""
-        if getattr(self.text, "text_pool_type", getattr(self.text, "pool_type", "argmax")) == "eos":
+        if _pool_type(self.text) == "eos":
             eos = getattr(self.text, "text_eos_id", getattr(self.text, "eos_id", None))
             return (tokens == eos).int().argmax(-1)
         return tokens.argmax(-1)
@@ -208,13 +208,17 @@ def _is_plain_vision_tower(visual: object) -> bool:
     )
 
 
+def _pool_type(text: Any) -> str | None:
+    """How a text tower pools: CLIP and CustomTextCLIP's child name the attribute differently."""
+    return getattr(text, "text_pool_type", getattr(text, "pool_type", None))
+
+
 def _is_plain_text_tower(text: Any) -> bool:
     """Whether a text tower is CLIP's: causal, pooled at the end-of-text token, no extra class token."""
-    pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
     return (
         getattr(text, "attn_mask", None) is not None
         and getattr(text, "cls_emb", None) is None
-        and pool in ("argmax", "eos")
+        and _pool_type(text) in ("argmax", "eos")
         and not getattr(text, "output_tokens", False)
         and hasattr(text, "token_embedding")
         and _has_plain_blocks(text)
