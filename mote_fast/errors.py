@@ -29,6 +29,10 @@ class LabelError(MoteError, ValueError):
     """A list of class names is empty, or one of its entries cannot be encoded."""
 
 
+class ListError(MoteError, ValueError):
+    """A list of videos or a file of class names is missing, malformed, or contradicts another."""
+
+
 class BackendError(MoteError, RuntimeError):
     """A backend was forced by argument and cannot serve on this machine."""
 

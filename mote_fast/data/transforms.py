@@ -1,8 +1,9 @@
-"""Evaluation transforms on uint8 tensors, CPU or CUDA: short side, crops, CLIP normalisation (spec section 7)."""
+"""Transforms on uint8 tensors, CPU or CUDA: scaling, crops, flips, grey, CLIP normalisation (spec section 7)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from mote_fast.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mote_fast.data.plan import Geometry
 
 # CLIP's normalisation (OpenAI).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -26,11 +30,13 @@ def resize_short_side(frames: Tensor, size: int) -> Tensor:
     Returns:
         uint8 [..., 3, h, w] with ``min(h, w) == size``.
     """
-    height, width = frames.shape[-2:]
-    short, long = min(height, width), max(height, width)
-    other = int(size * long / short)
-    target = [size, other] if height <= width else [other, size]
-    return TF.resize(frames, target, interpolation=InterpolationMode.BICUBIC, antialias=True)
+    return _resize(frames, short_side_size(frames.shape[-2], frames.shape[-1], size), InterpolationMode.BICUBIC)
+
+
+def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """The (height, width) of a frame whose short side is scaled to ``size``, the long side rounded down."""
+    other = int(size * max(height, width) / min(height, width))
+    return (size, other) if height <= width else (other, size)
 
 
 def crop_offsets(height: int, width: int, size: int, crops: int) -> list[tuple[int, int]]:
@@ -92,3 +98,36 @@ def evaluation_pixels(
     corners = crop_offsets(resized.shape[-2], resized.shape[-1], size, crops)
     cropped = torch.stack([resized[..., top : top + size, left : left + size] for top, left in corners], dim=1)
     return normalise(cropped, mean, std, dtype)
+
+
+def render(frames: Tensor, geometry: Geometry, size: int) -> Tensor:
+    """Scale, crop, mirror and grey decoded frames as planned.
+
+    Args:
+        frames: uint8 [U, H, W, 3], as ``read_frames`` returns them, on any device.
+        geometry: the plan, see ``mote_fast.data.plan``.
+        size: side of the crops, pixels.
+
+    Returns:
+        uint8 [U, crops, 3, size, size].
+    """
+    # The permuted view keeps channels last in memory, which is torchvision's fast path for uint8.
+    scaled = _resize(frames.permute(0, 3, 1, 2), geometry.scaled, InterpolationMode.BICUBIC)
+    crops = [
+        _resize(
+            scaled[..., box.top : box.top + box.height, box.left : box.left + box.width],
+            (size, size),
+            InterpolationMode.BILINEAR,
+        )
+        for box in geometry.boxes
+    ]
+    pixels = torch.stack(crops, dim=1)
+    if geometry.grayscale:
+        pixels = TF.rgb_to_grayscale(pixels, num_output_channels=3)
+    return pixels.flip(-1) if geometry.flip else pixels
+
+
+def _resize(frames: Tensor, target: tuple[int, int], interpolation: InterpolationMode) -> Tensor:
+    if tuple(frames.shape[-2:]) == target:
+        return frames
+    return TF.resize(frames, list(target), interpolation=interpolation, antialias=True)

@@ -41,10 +41,15 @@ class ViewPlan(NamedTuple):
     crops: int
 
     def gather(self, features: Tensor) -> Tensor:
-        """Lay out ``features [U, crops, d]`` as views ``[clips * crops, T, d]``, crops of a clip side by side."""
-        clips, length = self.positions.shape
-        views = features[self.positions.to(features.device)]
-        return views.transpose(1, 2).reshape(clips * self.crops, length, -1)
+        """Lay out what belongs to each frame and crop as views, the crops of a clip side by side.
+
+        Args:
+            features: [U, crops, ...], such as features [U, crops, d] or pixels [U, crops, 3, S, S].
+
+        Returns:
+            [clips * crops, T, ...].
+        """
+        return features[self.positions.to(features.device)].transpose(1, 2).flatten(0, 1)
 
 
 def plan_views(num_frames: int, frames: int, views: Views) -> ViewPlan:

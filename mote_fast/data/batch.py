@@ -1,0 +1,50 @@
+"""What loaders yield, and what a loader is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from mote_fast.data.faults import Failure, FaultLog
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips of B videos, V views each, ready for the frame encoder.
+
+    Attributes:
+        pixels: [B * V, T, 3, S, S], normalised, on the loader's device in the loader's dtype; the views of a video
+            side by side.
+        labels: int64 [B], on the same device.
+        indices: int64 [B] on the CPU: which video of the list each one is. In training that is the stand-in, where a
+            video could not be read.
+        failures: the videos of this batch that could not be read. In evaluation they are not among ``indices``, and
+            B is smaller by as many.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    indices: Tensor
+    failures: Sequence[Failure] = ()
+
+
+class VideoLoader(Protocol):
+    """Yields the batches of one rank; see ``mote_fast.data.make_loader``."""
+
+    faults: FaultLog
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches that ``epoch`` yields when it starts at 0."""
+        ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from batch ``start`` on; the same ones whatever came before."""
+        ...
+
+    def close(self) -> None:
+        """Stop the workers and give back their memory."""
+        ...

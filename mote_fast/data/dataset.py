@@ -1,0 +1,126 @@
+"""A list of videos as clips: what every loader, whichever backend decodes, reads from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from mote_fast.data.decode import VideoSource, probe, read_frames
+from mote_fast.data.frame_folders import FRAME_TEMPLATE, check_template, probe_frame_folder, read_frame_folder
+from mote_fast.data.items import VideoItem
+from mote_fast.data.plan import ClipPlan, ClipRecipe, plan_clip
+from mote_fast.data.transforms import render
+from mote_fast.data.video_info import VideoInfo
+from mote_fast.errors import ConfigError
+
+
+class Clip(NamedTuple):
+    """The views of one video, not yet normalised."""
+
+    pixels: Tensor  # uint8 [V, T, 3, S, S], crops of a clip side by side
+    label: int
+
+
+class VideoDataset:
+    """Videos and the recipe that makes clips of them.
+
+    A clip is a function of the file and of (seed, epoch, index) alone: the same frames, crop, flip and grey whichever
+    backend decodes and however many workers run.
+
+    Args:
+        items: the videos; see ``read_list``, ``read_csv``, ``scan_folder``, or write your own. An item with
+            ``num_frames`` above 0 is a folder of extracted frames.
+        recipe: how videos become clips.
+        seed: of the run.
+        decode_backend: "auto", "torchcodec" or "pyav", see ``read_frames``.
+        frame_template: names of the images in folders of extracted frames, filled in with 1, 2, ...
+
+    Raises:
+        ConfigError: there are no items, or the template has no place for a number.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[VideoItem],
+        recipe: ClipRecipe,
+        *,
+        seed: int = 0,
+        decode_backend: str = "auto",
+        frame_template: str = FRAME_TEMPLATE,
+    ) -> None:
+        if not items:
+            raise ConfigError("a data set needs at least one video")
+        self.items = items
+        self.recipe = recipe
+        self.seed = seed
+        self.decode_backend = decode_backend
+        self.frame_template = check_template(frame_template)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def plan(self, index: int, epoch: int = 0) -> tuple[VideoInfo, ClipPlan]:
+        """Look at video ``index`` and decide its clips for ``epoch``.
+
+        Raises:
+            VideoError: the file cannot be read.
+        """
+        item = self.items[index]
+        if item.num_frames:
+            info = probe_frame_folder(item.path, item.num_frames, self.frame_template)
+        else:
+            info = probe(item.path)
+        return info, _plan(info, item.label, self.recipe, seed=self.seed, epoch=epoch, index=index)
+
+    def load(self, index: int, epoch: int = 0) -> Clip:
+        """Decode and render the clips of video ``index``.
+
+        Raises:
+            VideoError: the file cannot be read, or one of its frames cannot be decoded.
+        """
+        item = self.items[index]
+        if not item.num_frames:
+            return load_clip(
+                item.path,
+                item.label,
+                self.recipe,
+                seed=self.seed,
+                epoch=epoch,
+                index=index,
+                decode_backend=self.decode_backend,
+            )
+        _, plan = self.plan(index, epoch)
+        frames = read_frame_folder(item.path, plan.views.frame_indices, item.num_frames, self.frame_template)
+        return _render(frames, plan, self.recipe)
+
+
+def load_clip(
+    source: VideoSource,
+    label: int,
+    recipe: ClipRecipe,
+    *,
+    seed: int,
+    epoch: int,
+    index: int,
+    decode_backend: str = "auto",
+) -> Clip:
+    """Decode and render the clips of one video, a path or the bytes of a whole file; see ``VideoDataset``.
+
+    Raises:
+        VideoError: it cannot be read, or one of its frames cannot be decoded.
+    """
+    info = probe(source)
+    plan = _plan(info, label, recipe, seed=seed, epoch=epoch, index=index)
+    frames = read_frames(source, plan.views.frame_indices, decode_backend, info=info)
+    return _render(frames, plan, recipe)
+
+
+def _plan(info: VideoInfo, label: int, recipe: ClipRecipe, *, seed: int, epoch: int, index: int) -> ClipPlan:
+    return plan_clip(info.num_frames, info.height, info.width, label, recipe, seed=seed, epoch=epoch, index=index)
+
+
+def _render(frames: Tensor, plan: ClipPlan, recipe: ClipRecipe) -> Clip:
+    pixels = render(frames, plan.geometry, recipe.size)
+    return Clip(plan.views.gather(pixels), plan.label)

@@ -1,0 +1,90 @@
+"""Videos that could not be read: each reported once with its reason, none replaced in silence."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+# Kinds of failure that are no error's class.
+CRASH = "DecoderCrash"
+TIMEOUT = "DecoderTimeout"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A video that could not be read: its index in the list, its path, and why.
+
+    ``kind`` is the error's class ("MissingVideoError", "UndecodableVideoError"; of another library's, such as
+    "OSError"), or "DecoderCrash" or "DecoderTimeout". ``lasting`` says that no frame of the video can be read; else it
+    was one of those asked for in this epoch.
+    """
+
+    index: int
+    path: str
+    kind: str
+    reason: str
+    lasting: bool = False
+
+
+class FaultLog:
+    """Collects failures of a run, one report a video, and appends each to a JSON-lines file where one is given.
+
+    Args:
+        file: written as failures come, one JSON object a line; an existing file is continued, and what it names is
+            not reported again. A line cut short, as a killed run leaves it, is passed over.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.file = file
+        # By index and path: a list may have been edited since the file was begun.
+        self._failures: dict[tuple[int, str], Failure] = {}
+        if file is not None and file.is_file():
+            for failure in _read(file):
+                self._failures[failure.index, failure.path] = failure
+
+    @property
+    def failures(self) -> list[Failure]:
+        """All failures so far, in the order of their first report."""
+        return list(self._failures.values())
+
+    def record(self, failure: Failure) -> None:
+        """Report a failure, unless its video was reported before."""
+        key = failure.index, failure.path
+        if key in self._failures:
+            return
+        self._failures[key] = failure
+        logger.warning("%s: %s", failure.path, failure.reason)
+        if self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(asdict(failure), ensure_ascii=False) + "\n")
+
+    def summary(self) -> str:
+        """One line: how many videos failed, by kind; empty if none did."""
+        if not self._failures:
+            return ""
+        kinds = Counter(failure.kind for failure in self._failures.values())
+        parts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        where = f"; listed in {self.file}" if self.file is not None else ""
+        videos = "video" if len(self._failures) == 1 else "videos"
+        return f"{len(self._failures)} {videos} could not be read ({parts}){where}"
+
+
+def _read(file: Path) -> list[Failure]:
+    """The failures in a log; ends the last line where a killed run has not, so that the next one starts its own."""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if text and not text.endswith("\n"):
+        with file.open("a", encoding="utf-8") as out:
+            out.write("\n")
+    failures = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            failures.append(Failure(**json.loads(line)))
+        except (ValueError, TypeError):
+            logger.warning("%s:%d: no whole entry, passed over", file, number)
+    return failures

@@ -1,0 +1,161 @@
+"""What becomes of one video: which frames, which crops, flipped or grey; decided before anything is decoded.
+
+A plan is a function of the video's size and length, the recipe, and (seed, epoch, index) alone. Whichever backend
+decodes, and however many workers share the work, carries out the same plan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+
+from mote_fast.data.sampling import Mode, sample_frames
+from mote_fast.data.transforms import CLIP_MEAN, CLIP_STD, crop_offsets, short_side_size
+from mote_fast.data.views import ViewPlan, Views
+from mote_fast.errors import ConfigError
+from mote_fast.seeding import generator_of
+
+Augmentation = Literal["none", "kinetics", "ssv2"]
+
+# Spec section 7.
+TRAIN_SHORT_SIDE = 256
+SSV2_SIZE = (256, 320)
+CROP_AREA = (0.08, 1.0)
+CROP_ASPECT = (3 / 4, 4 / 3)
+FLIP_CHANCE = 0.5
+GRAYSCALE_CHANCE = 0.2
+
+ONE_VIEW = Views(clips=1, crops=1)
+
+# Draws of a crop before the fallback, as in torchvision's RandomResizedCrop.
+_CROP_TRIES = 10
+
+
+class Box(NamedTuple):
+    """A rectangle of the scaled frame, pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class ClipRecipe:
+    """How videos become clips.
+
+    Attributes:
+        frames: T, frames per view.
+        size: side of the crops, pixels.
+        views: clips x crops; training takes 1x1.
+        augmentation: "none" for evaluation crops at evaluation frames; "kinetics" or "ssv2" for random frames and
+            crops (spec section 7).
+        dense: sample from a window instead of the whole video, see ``sample_frames``.
+        flip_labels: label -> label of the mirrored video; labels not listed keep theirs.
+        mean: per channel, in [0, 1].
+        std: per channel, in [0, 1].
+    """
+
+    frames: int = 8
+    size: int = 224
+    views: Views = ONE_VIEW
+    augmentation: Augmentation = "none"
+    dense: bool = False
+    flip_labels: Mapping[int, int] = field(default_factory=dict)
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+    def __post_init__(self) -> None:
+        if self.augmentation not in ("none", "kinetics", "ssv2"):
+            raise ConfigError(f"augmentation must be 'none', 'kinetics' or 'ssv2', got {self.augmentation!r}")
+        if self.augmentation != "none" and self.views != ONE_VIEW:
+            raise ConfigError(f"augmented clips take views 1x1, got {self.views.clips}x{self.views.crops}")
+        if self.frames < 1 or self.size < 1:
+            raise ConfigError(f"frames and size must be at least 1, got {self.frames} and {self.size}")
+
+    @property
+    def views_per_video(self) -> int:
+        """V, clips times crops."""
+        return self.views.clips * self.views.crops
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What happens to every frame of a video, in this order.
+
+    Attributes:
+        scaled: (height, width) to scale the frame to, bicubic with antialiasing.
+        boxes: cut out of the scaled frame, one a crop, each then scaled to the crop's size, bilinear with antialiasing
+            (nothing to do where the box has that size).
+        flip: mirror left to right.
+        grayscale: replace the three channels by their luma.
+    """
+
+    scaled: tuple[int, int]
+    boxes: tuple[Box, ...]
+    flip: bool = False
+    grayscale: bool = False
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """One video's frames, geometry and label."""
+
+    views: ViewPlan
+    geometry: Geometry
+    label: int
+
+
+def plan_clip(
+    num_frames: int, height: int, width: int, label: int, recipe: ClipRecipe, *, seed: int, epoch: int, index: int
+) -> ClipPlan:
+    """Plan the clips of a video.
+
+    Args:
+        num_frames: frames in the video.
+        height: of its frames, pixels.
+        width: of its frames, pixels.
+        label: class index.
+        recipe: see ``ClipRecipe``.
+        seed: of the run.
+        epoch: counted from 0.
+        index: of the video in its list.
+    """
+    random = generator_of(seed, "clip", epoch, index)
+    augmented = recipe.augmentation != "none"
+    mode: Mode = "train" if augmented else "test"
+    indices = sample_frames(num_frames, recipe.frames, mode, recipe.views.clips, recipe.dense, random)
+    distinct, positions = torch.unique(indices, return_inverse=True)
+    views = ViewPlan(distinct, positions, recipe.views.crops)
+    if not augmented:
+        scaled = short_side_size(height, width, recipe.size)
+        corners = crop_offsets(*scaled, recipe.size, recipe.views.crops)
+        boxes = tuple(Box(top, left, recipe.size, recipe.size) for top, left in corners)
+        return ClipPlan(views, Geometry(scaled, boxes), label)
+    ssv2 = recipe.augmentation == "ssv2"
+    scaled = SSV2_SIZE if ssv2 else short_side_size(height, width, TRAIN_SHORT_SIDE)
+    box = _random_box(*scaled, random)
+    flip, grey = torch.rand(2, generator=random, dtype=torch.float64).tolist()
+    flipped = flip < FLIP_CHANCE
+    geometry = Geometry(scaled, (box,), flipped, not ssv2 and grey < GRAYSCALE_CHANCE)
+    return ClipPlan(views, geometry, recipe.flip_labels.get(label, label) if flipped else label)
+
+
+def _random_box(height: int, width: int, random: torch.Generator) -> Box:
+    """Draw a box of random area and aspect, uniform in area and in the logarithm of the aspect."""
+    low, high = (math.log(aspect) for aspect in CROP_ASPECT)
+    # All draws at once: how many tries a video needs must not shift the draws that follow.
+    for area, aspect, down, across in torch.rand(_CROP_TRIES, 4, generator=random, dtype=torch.float64).tolist():
+        pixels = height * width * (CROP_AREA[0] + area * (CROP_AREA[1] - CROP_AREA[0]))
+        ratio = math.exp(low + aspect * (high - low))
+        box_width, box_height = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            top, left = int(down * (height - box_height + 1)), int(across * (width - box_width + 1))
+            return Box(top, left, box_height, box_width)
+    box_height = min(height, round(width / CROP_ASPECT[0]))
+    box_width = min(width, round(height * CROP_ASPECT[1]))
+    return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
