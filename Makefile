@@ -21,9 +21,9 @@ help:
 
 venv: $(BIN)/.installed
 
-$(BIN)/.installed: setup.py pyproject.toml
+$(BIN)/.installed: setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: venv

@@ -9,6 +9,11 @@ HERE = Path(__file__).parent
 ON_LINUX = "platform_system == 'Linux'"
 ON_LINUX_X86 = f"{ON_LINUX} and platform_machine == 'x86_64'"
 
+# Reading shards, the training log, prediction tables, plots.
+TRAIN = ["matplotlib>=3.8", "pyarrow>=15", "tensorboard>=2.15", "webdataset>=1.0"]
+DALI = f"nvidia-dali-cuda130>=2; {ON_LINUX_X86}"
+# The released recipe's decoder: the arm that benchmarks compare with.
+BENCH = [f"decord; {ON_LINUX_X86}"]
 TEST = ["pytest>=8", "pytest-benchmark>=5", "hypothesis>=6.100"]
 
 setup(
@@ -42,10 +47,12 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "cuda13": ["nvidia-dali-cuda130"],
-        "cuda12": ["nvidia-dali-cuda120"],
-        "test": TEST,
-        "dev": [*TEST, "ruff>=0.12", "pyright>=1.1.400"],
+        "cuda13": [DALI],
+        "cuda12": [DALI.replace("130", "120")],
+        "train": TRAIN,
+        "bench": BENCH,
+        "test": [*TEST, *TRAIN],
+        "dev": [*TEST, *TRAIN, *BENCH, DALI, "ruff>=0.12", "pyright>=1.1.400"],
     },
     entry_points={"console_scripts": ["mote-fast = mote_fast.cli:main"]},
     classifiers=[
