@@ -25,7 +25,7 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from mote_fast.data.video_info import DamageError, Timeline, VideoInfo, one_line, open_video, sound_frames
+from mote_fast.data.video_info import MAX_FRAMES, DamageError, Timeline, VideoInfo, one_line, open_video, sound_frames
 from mote_fast.errors import UndecodableVideoError
 
 logger = logging.getLogger(__name__)
@@ -46,13 +46,16 @@ _TS_PACKETS = (188, 192, 204)
 # Encoders of these put a B-frame into its predecessor's packet, and then the packets' timestamps are wrong.
 _PACKED_CODECS = frozenset({"mpeg4", "msmpeg4v2", "msmpeg4v3"})
 
+# Decoders that pass over a picture at no cost where it serves no other as a reference.
+_SKIPPING_CODECS = frozenset({"h264", "hevc"})
+
 
 def why_unavailable() -> str | None:
     """None: PyAV brings its own FFmpeg, and this module would not import without it."""
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Packet:
     """What the index needs to know of a packet; ``pts`` and ``dts`` are in the stream's time base."""
 
@@ -69,7 +72,7 @@ def scan(source: str | bytes, label: str) -> VideoInfo:
     Raises ``UndecodableVideoError`` if no frame of it can be decoded.
     """
     with open_video(source, label) as (container, stream):
-        packets, total, first, cut = _read_packets(container, stream)
+        packets, total, first, cut = _read_packets(container, stream, label)
         if first is None:
             raise UndecodableVideoError(label, "not one of its frames can be decoded; replace the file")
         reason = _why_packets_mislead(packets, first, container, stream)
@@ -116,7 +119,9 @@ def scan(source: str | bytes, label: str) -> VideoInfo:
     return VideoInfo(label, len(pts), width, height, fps, duration, codec, turn, tuple(keys), timeline)
 
 
-def _read_packets(container: InputContainer, stream: VideoStream) -> tuple[list[_Packet], int, VideoFrame | None, bool]:
+def _read_packets(
+    container: InputContainer, stream: VideoStream, label: str
+) -> tuple[list[_Packet], int, VideoFrame | None, bool]:
     """The shown packets in file order, the count of all, the first picture, and whether reading broke off."""
     packets: list[_Packet] = []
     total = 0
@@ -127,6 +132,8 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> tuple[list[
             if packet.size == 0:
                 continue
             total += 1
+            if total > MAX_FRAMES:
+                raise UndecodableVideoError(label, f"holds over {MAX_FRAMES} frames; cut it into clips")
             hidden = context.name == "vp8" and not _shows_vp8(packet)
             if not packet.is_discard:
                 packets.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, packet.is_corrupt, hidden))
@@ -241,14 +248,15 @@ def read(source: str | bytes, info: VideoInfo, indices: Sequence[int], num_threa
 
     Raises ``UndecodableVideoError`` if one of them cannot be decoded.
     """
-    jumps = _plan_jumps(indices, info)
-    if jumps:
+    jumps, skip = _plan_jumps(indices, info), can_skip(info)
+    if jumps or skip:
         try:
-            return _read(source, info, indices, jumps, num_threads)
+            return _read(source, info, indices, jumps, skip, num_threads)
         except (DamageError, FFmpegError) as error:
-            logger.debug("%s: seeking did not find the frames, decoding from the start: %s", info.path, one_line(error))
+            # Skipping makes the decoder hold pictures back for longer, and damage behind a wanted one then costs it.
+            logger.debug("%s: decoding every frame from the start instead: %s", info.path, one_line(error))
     try:
-        return _read(source, info, indices, {}, num_threads)
+        return _read(source, info, indices, {}, False, num_threads)
     except (DamageError, FFmpegError) as error:
         raise UndecodableVideoError(info.path, f"a frame cannot be decoded ({one_line(error)})") from error
 
@@ -266,20 +274,21 @@ def _plan_jumps(indices: Sequence[int], info: VideoInfo) -> dict[int, int]:
 
 
 def _read(
-    source: str | bytes, info: VideoInfo, indices: Sequence[int], jumps: dict[int, int], num_threads: int
+    source: str | bytes, info: VideoInfo, indices: Sequence[int], jumps: dict[int, int], skip: bool, num_threads: int
 ) -> torch.Tensor:
     pts = info.timeline.pts
     out: np.ndarray | None = None
     with open_video(source, info.path, num_threads) as (container, stream):
         to_rgb = _RgbConverter(info.timeline.time_base, num_threads)
-        frames = sound_frames(container, stream)
+        wanted = {pts[index] for index in indices} if skip else None
+        frames = sound_frames(container, stream, wanted=wanted)
         position = 0
         for row, index in enumerate(indices):
             if index in jumps:
                 target = pts[jumps[index]]
                 assert target is not None
                 container.seek(target, stream=stream)
-                frames = sound_frames(container, stream, after_seek=True)
+                frames = sound_frames(container, stream, after_seek=True, wanted=wanted)
             for frame in frames:
                 position += 1
                 if position > index if not info.timeline.by_pts else _reaches(frame, pts[index]):
@@ -300,6 +309,12 @@ def _read(
             out[row] = image
     assert out is not None
     return torch.from_numpy(out)
+
+
+def can_skip(info: VideoInfo) -> bool:
+    """Whether reading passes over the pictures that are neither wanted nor referred to by others."""
+    # A packet's timestamp must be its picture's, and the decoder must tell which pictures others refer to.
+    return info.codec in _SKIPPING_CODECS and info.timeline.by_pts and bool(info.timeline.packet_pts)
 
 
 def _reaches(frame: VideoFrame, pts: int | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -21,6 +21,13 @@ from mote_fast.errors import UndecodableVideoError
 
 # 8192 x 8192: twice 8K television. A header can claim any size, and the claim alone must not fill the memory.
 MAX_PIXELS = 2**26
+
+# Streams and frames beyond any real clip's: the index of a file holds something for each. 2**19 frames are 6 hours.
+MAX_STREAMS = 100
+MAX_FRAMES = 2**19
+
+# Of the frames read at once, as RGB: 64 of 4K, 16 of 8K.
+MAX_READ_BYTES = 2**31
 
 # Text formats that name other files: opening one would read, or fetch, what the caller did not ask for.
 _PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp"})
@@ -69,6 +76,16 @@ class VideoInfo:
     timeline: Timeline = field(repr=False, compare=False)
 
 
+def check_read_size(info: VideoInfo, frames: int) -> None:
+    """Raise ``UndecodableVideoError`` where ``frames`` frames of a video take more memory than ``MAX_READ_BYTES``."""
+    size = frames * info.width * info.height * 3
+    if size > MAX_READ_BYTES:
+        what = f"{frames} frames of {info.width}x{info.height}"
+        raise UndecodableVideoError(
+            info.path, f"{what} take {size >> 20} MiB, over the limit of {MAX_READ_BYTES >> 20}; re-encode it smaller"
+        )
+
+
 class DamageError(Exception):
     """A decoder met damage; the message says what it was. Internal: callers see ``UndecodableVideoError``."""
 
@@ -106,10 +123,15 @@ def open_video(source: str | bytes, label: str, num_threads: int = 1) -> Iterato
     with as_input(source) as file:
         try:
             container = av.open(
-                file, "r", options=limits, container_options={"protocol_whitelist": "file"}, metadata_errors="replace"
+                file,
+                "r",
+                options=limits,
+                container_options={"protocol_whitelist": "file", "max_streams": str(MAX_STREAMS)},
+                metadata_errors="replace",
             )
         except (FFmpegError, ValueError) as error:
-            raise UndecodableVideoError(label, f"not a video that FFmpeg can open ({one_line(error)})") from error
+            reason = f"over {MAX_STREAMS} streams, or no memory" if isinstance(error, MemoryError) else one_line(error)
+            raise UndecodableVideoError(label, f"not a video that FFmpeg can open ({reason})") from error
         with container:
             yield container, _video_stream(container, label, limits, num_threads)
 
@@ -132,12 +154,19 @@ def _video_stream(container: InputContainer, label: str, limits: dict[str, str],
     return stream
 
 
-def sound_frames(container: InputContainer, stream: VideoStream, *, after_seek: bool = False) -> Iterator[VideoFrame]:
+def sound_frames(
+    container: InputContainer,
+    stream: VideoStream,
+    *,
+    after_seek: bool = False,
+    wanted: Container[int | None] | None = None,
+) -> Iterator[VideoFrame]:
     """Decode from where ``container`` stands, in the decoder's output order, which is presentation order.
 
     Damage before the first sound frame is skipped: a stream cut out of a longer one begins like that. Damage after it
     raises ``DamageError``: what follows would be concealed, that is, painted over from other frames. ``after_seek``
-    raises it also where the first packet is not a key frame.
+    raises it also where the first packet is not a key frame. Given ``wanted``, timestamps, pictures with others may be
+    left out: the decoder passes over those that no other picture refers to.
     """
     context = stream.codec_context
     packets = container.demux(stream)
@@ -155,6 +184,8 @@ def sound_frames(container: InputContainer, stream: VideoStream, *, after_seek: 
         if after_seek and packet is not None and not packet.is_keyframe:
             raise DamageError("seeking did not land on a key frame")
         after_seek = False
+        if wanted is not None and packet is not None:
+            context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
         try:
             frames = context.decode(packet)
         except FFmpegError as error:

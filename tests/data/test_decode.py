@@ -289,7 +289,7 @@ def test_both_backends_failing_gives_both_reasons(
         monkeypatch.setitem(decode.BACKENDS, name, decode.Backend(lambda: None, fail))
     with pytest.raises(UndecodableVideoError) as caught:
         read_frames(path, [0])
-    assert str(caught.value) == f"{path}: torchcodec: no luck; pyav: no luck"
+    assert str(caught.value) == f"{path}: pyav: no luck; torchcodec: no luck"
 
 
 @pytest.mark.parametrize(
