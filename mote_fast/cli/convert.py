@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch
 from mote_fast.checkpoint import DEFAULT_INTERPOLATION, load, released_checkpoint
 from mote_fast.config import DEFAULT_FRAMES
 from mote_fast.errors import CheckpointError
+from mote_fast.files import staged
 
 
 def add_command(commands: Any) -> None:
@@ -38,27 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
     if source.is_dir():
         if target.suffix not in (".pt", ".pth"):
             raise CheckpointError(f"{target}: a model folder converts to a .pt file; give a name that ends in .pt")
-        _save_atomically(released_checkpoint(load(source, clip=arguments.clip)), target)
+        content = released_checkpoint(load(source, clip=arguments.clip))
+        with staged(target, CheckpointError) as part:
+            torch.save(content, part)
     else:
         model = load(source, clip=arguments.clip, interpolate=arguments.interpolate, frames=arguments.frames)
         model.save(target)
     print(f"{source} -> {target}")
     return 0
-
-
-def _save_atomically(content: dict[str, object], target: Path) -> None:
-    """Write beside the target and rename, so that a file of that name is never half written."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-            staged = Path(file.name)
-            try:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-                staged.chmod(0o644)
-                staged.replace(target)
-            except BaseException:
-                staged.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise CheckpointError(f"{target}: cannot be written ({error})") from error

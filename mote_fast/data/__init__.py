@@ -1,8 +1,36 @@
-"""From a video file to pixels: sampling, decoding, transforms, views."""
+"""From a video file to pixels: lists, sampling, decoding, transforms, views, and the loaders that feed a model."""
 
+from mote_fast.data.batch import Batch, VideoLoader
+from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.decode import probe, read_frames
+from mote_fast.data.faults import Failure, FaultLog
+from mote_fast.data.items import VideoItem, read_csv, read_labels, read_list, scan_folder
+from mote_fast.data.loader import make_loader
+from mote_fast.data.order import Shard
+from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.sampling import sample_frames
 from mote_fast.data.transforms import evaluation_pixels
 from mote_fast.data.video_writer import write_video
+from mote_fast.data.views import Views
 
-__all__ = ["evaluation_pixels", "probe", "read_frames", "sample_frames", "write_video"]
+__all__ = [
+    "Batch",
+    "ClipRecipe",
+    "Failure",
+    "FaultLog",
+    "Shard",
+    "VideoDataset",
+    "VideoItem",
+    "VideoLoader",
+    "Views",
+    "evaluation_pixels",
+    "make_loader",
+    "probe",
+    "read_csv",
+    "read_frames",
+    "read_labels",
+    "read_list",
+    "sample_frames",
+    "scan_folder",
+    "write_video",
+]

@@ -46,6 +46,7 @@ class FaultLog:
         if file is not None and file.is_file():
             for failure in _read(file):
                 self._failures[failure.index, failure.path] = failure
+        self._summarised = len(self._failures)
 
     @property
     def failures(self) -> list[Failure]:
@@ -62,7 +63,13 @@ class FaultLog:
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with self.file.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(asdict(failure), ensure_ascii=False) + "\n")
+                out.write(json.dumps(asdict(failure)) + "\n")
+
+    def end_epoch(self) -> None:
+        """Log the summary, if there were failures since the last time."""
+        if len(self._failures) > self._summarised:
+            logger.warning("%s", self.summary())
+        self._summarised = len(self._failures)
 
     def summary(self) -> str:
         """One line: how many videos failed, by kind; empty if none did."""

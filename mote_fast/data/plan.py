@@ -66,8 +66,8 @@ class ClipRecipe:
     augmentation: Augmentation = "none"
     dense: bool = False
     flip_labels: Mapping[int, int] = field(default_factory=dict)
-    mean: tuple[float, float, float] = CLIP_MEAN
-    std: tuple[float, float, float] = CLIP_STD
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
 
     def __post_init__(self) -> None:
         if self.augmentation not in ("none", "kinetics", "ssv2"):

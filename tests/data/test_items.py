@@ -1,0 +1,124 @@
+"""Lists of videos: the released two-column format, CSV, folder trees, and class names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mote_fast.data.items import VideoItem, check_items, read_csv, read_labels, read_list, scan_folder
+from mote_fast.errors import ListError
+
+# File names with spaces inside, digits and other scripts, but without the ends that a line's strip would take.
+Name = st.text("ab 1é漢_-", min_size=1, max_size=12).filter(lambda name: name == name.strip())
+
+
+@given(entries=st.lists(st.tuples(Name, st.integers(0, 999)), min_size=1, max_size=8))
+def test_released_list_reads_back(entries: list[tuple[str, int]], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever the names, spaces inside included: the label is the last column."""
+    path = tmp_path_factory.mktemp("list") / "train.txt"
+    path.write_text("".join(f"{name}.mp4 {label}\n" for name, label in entries), encoding="utf-8")
+    assert read_list(path, "root") == [VideoItem(f"root/{name}.mp4", label) for name, label in entries]
+
+
+def test_list_of_extracted_frames(tmp_path: Path) -> None:
+    """Something-Something's lists have the number of frames in the middle; a video's name may end in a number too."""
+    path = tmp_path / "train.txt"
+    path.write_text("\n78687 42 3\n  a b/clip 2.mp4\t7  \nfolder/clip 12 30 1\n")
+    assert read_list(path) == [
+        VideoItem("78687", 3, 42),
+        VideoItem("a b/clip 2.mp4", 7),
+        VideoItem("folder/clip 12", 1, 30),
+    ]
+
+
+def test_csv_from_a_spreadsheet(tmp_path: Path) -> None:
+    """With a byte-order mark, quotes, other columns, and the columns in another order; read_list takes it too."""
+    path = tmp_path / "train.csv"
+    path.write_text('﻿label,note,path\n3,x,"a, b.mp4"\n', encoding="utf-8")
+    assert read_csv(path) == read_list(path) == [VideoItem("a, b.mp4", 3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.txt", "", "no videos"),
+        ("a.txt", "a.mp4 1\nb.mp4\n", r"a\.txt:2"),
+        ("a.txt", "a.mp4 one\n", r"a\.txt:1.*'one'"),
+        ("a.csv", "path,label\n", "no videos"),
+        ("a.csv", "path,class\na.mp4,1\n", "label"),
+        ("a.csv", "path,label\na.mp4,\n", r"a\.csv:2"),
+        ("a.csv", "path,label\na.mp4\n", r"a\.csv:2"),
+    ],
+)
+def test_malformed_lists_are_refused(name: str, text: str, message: str, tmp_path: Path) -> None:
+    """The message names the file, and the line where there is one."""
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(ListError, match=message) as caught:
+        read_list(path)
+    assert name in str(caught.value)
+
+
+def test_unreadable_lists_are_refused(tmp_path: Path) -> None:
+    """Missing, or a video given in place of its list."""
+    (tmp_path / "clip.txt").write_bytes(b"\xff\xfe\x00\x81" * 9)
+    for name in ("missing.txt", "clip.txt"):
+        with pytest.raises(ListError, match=name):
+            read_list(tmp_path / name)
+
+
+def test_folder_of_classes(tmp_path: Path) -> None:
+    """Sorted classes and videos; other files, hidden folders and empty classes are passed over."""
+    for name in (
+        "run/b.mp4",
+        "run/deep/a.AVI",
+        "jump/c.webm",
+        "jump/notes.txt",
+        ".cache/x.mp4",
+        "empty/readme",
+        "z.mp4",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    items, names = scan_folder(tmp_path)
+    assert names == ["jump", "run"]
+    assert [(Path(item.path).relative_to(tmp_path).as_posix(), item.label) for item in items] == [
+        ("jump/c.webm", 0),
+        ("run/b.mp4", 1),
+        ("run/deep/a.AVI", 1),
+    ]
+
+
+def test_folder_without_videos_is_refused(tmp_path: Path) -> None:
+    """Also one that does not exist."""
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(ListError, match=str(folder)):
+            scan_folder(folder)
+
+
+def test_class_names(tmp_path: Path) -> None:
+    """A CSV in any order of its ids, or plain lines."""
+    (tmp_path / "labels.csv").write_text("id,name\n1,jumping rope\n0,archery\n")
+    (tmp_path / "labels.txt").write_text("archery\njumping rope\n")
+    assert read_labels(tmp_path / "labels.csv") == read_labels(tmp_path / "labels.txt") == ["archery", "jumping rope"]
+
+
+@pytest.mark.parametrize("text", ["", "id,label\n0,a\n", "id,name\n1,a\n", "id,name\n0,a\n2,b\n", "id,name\nx,a\n"])
+def test_malformed_class_names_are_refused(text: str, tmp_path: Path) -> None:
+    """Ids must be 0 to C - 1: a hole would shift every later class."""
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(ListError, match=r"labels\.csv"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_labels_without_a_class_are_refused(label: int) -> None:
+    """The message names list and video; UNLABELLED is no class either."""
+    items = [VideoItem("a.mp4", 0), VideoItem("b.mp4", label)]
+    with pytest.raises(ListError, match=rf"val\.txt: b\.mp4 has label {label}"):
+        check_items(items, 2, "val.txt")
+    check_items(items[:1], 2, "val.txt")

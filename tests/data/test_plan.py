@@ -1,0 +1,160 @@
+"""Plans of clips: functions of named integers, inside the frame, distributed as torchvision draws them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.transforms import RandomResizedCrop
+
+from mote_fast.data.plan import CROP_AREA, CROP_ASPECT, SSV2_SIZE, ClipPlan, ClipRecipe, plan_clip
+from mote_fast.data.transforms import crop_offsets, short_side_size
+from mote_fast.data.views import Views, plan_views
+from mote_fast.errors import ConfigError
+
+KINETICS = ClipRecipe(augmentation="kinetics")
+SSV2 = ClipRecipe(augmentation="ssv2")
+
+Videos = {"num_frames": st.integers(1, 400), "height": st.integers(1, 600), "width": st.integers(1, 600)}
+
+
+def plan(
+    recipe: ClipRecipe = KINETICS,
+    *,
+    num_frames: int = 100,
+    height: int = 256,
+    width: int = 340,
+    label: int = 0,
+    seed: int = 0,
+    epoch: int = 0,
+    index: int = 0,
+) -> ClipPlan:
+    return plan_clip(num_frames, height, width, label, recipe, seed=seed, epoch=epoch, index=index)
+
+
+def drawn(plan: ClipPlan) -> tuple[object, ...]:
+    return plan.views.frame_indices.tolist(), plan.views.positions.tolist(), plan.geometry, plan.label
+
+
+@given(**Videos, recipe=st.sampled_from([KINETICS, SSV2]), index=st.integers(0, 10**6))
+def test_random_boxes_lie_in_the_frame(
+    num_frames: int, height: int, width: int, recipe: ClipRecipe, index: int
+) -> None:
+    """Whatever the frame's shape, also where no draw fits; frames lie in the video."""
+    found = plan(recipe, num_frames=num_frames, height=height, width=width, index=index)
+    scaled_height, scaled_width = found.geometry.scaled
+    (box,) = found.geometry.boxes
+    assert box.height >= 1
+    assert box.width >= 1
+    assert 0 <= box.top <= scaled_height - box.height
+    assert 0 <= box.left <= scaled_width - box.width
+    indices = found.views.frame_indices
+    assert 0 <= indices.min() <= indices.max() < num_frames
+    assert found.views.positions.shape == (1, recipe.frames)
+
+
+@given(**Videos, views=st.sampled_from([Views(1, 1), Views(3, 1), Views(4, 3)]), size=st.integers(8, 64))
+def test_evaluation_plans_are_the_released_views(
+    num_frames: int, height: int, width: int, views: Views, size: int
+) -> None:
+    """Nothing random: frames as ``plan_views`` takes them, crops where ``crop_offsets`` puts them."""
+    recipe = ClipRecipe(frames=4, size=size, views=views)
+    found = plan(recipe, num_frames=num_frames, height=height, width=width)
+    wanted = plan_views(num_frames, 4, views)
+    assert found.views.frame_indices.equal(wanted.frame_indices)
+    assert found.views.positions.equal(wanted.positions)
+    assert found.geometry.scaled == short_side_size(height, width, size)
+    corners = crop_offsets(*found.geometry.scaled, size, views.crops)
+    assert [(box.top, box.left) for box in found.geometry.boxes] == corners
+    assert {(box.height, box.width) for box in found.geometry.boxes} == {(size, size)}
+    assert not found.geometry.flip
+    assert not found.geometry.grayscale
+    assert drawn(plan(recipe, num_frames=num_frames, height=height, width=width, seed=9, epoch=9, index=9)) == drawn(
+        found
+    )
+
+
+def test_plans_follow_seed_epoch_and_index() -> None:
+    """The same again for the same three, another where any differs: resuming and re-sharding change nothing."""
+    keys = [(seed, epoch, index) for seed in range(4) for epoch in range(4) for index in range(4)]
+    plans = {key: drawn(plan(seed=key[0], epoch=key[1], index=key[2])) for key in keys}
+    assert len({repr(found) for found in plans.values()}) == len(keys)
+    torch.rand(5)
+    for key in reversed(keys):
+        assert drawn(plan(seed=key[0], epoch=key[1], index=key[2])) == plans[key]
+
+
+def test_crop_does_not_follow_the_length_of_the_video() -> None:
+    """The number of frames changes which are drawn, and no other draw."""
+    assert plan(num_frames=50).geometry == plan(num_frames=300).geometry
+
+
+def test_boxes_are_distributed_as_torchvisions() -> None:
+    """Area and aspect of RandomResizedCrop, which the released recipe names; compared by their whole distributions."""
+    count = 2000
+    ours = [plan(index=index).geometry.boxes[0] for index in range(count)]
+    height, width = plan().geometry.scaled
+    torch.manual_seed(0)
+    image = torch.empty(3, height, width)
+    theirs = [RandomResizedCrop.get_params(image, list(CROP_AREA), list(CROP_ASPECT)) for _ in range(count)]
+    both = torch.tensor([[[*box] for box in boxes] for boxes in (ours, theirs)], dtype=torch.float64)
+    tops, lefts, heights, widths = both.unbind(-1)
+    figures = {
+        "area": heights * widths,
+        "aspect": widths / heights,
+        "top": tops,
+        "left": lefts,
+    }
+    # Kolmogorov and Smirnov's distance at a level of one in 10^4.
+    limit = math.sqrt(-math.log(1e-4 / 2) / 2) * math.sqrt(2 / count)
+    for name, (mine, reference) in figures.items():
+        steps = torch.cat((mine, reference)).unique()
+        distance = (
+            torch.searchsorted(mine.sort().values, steps, right=True)
+            - torch.searchsorted(reference.sort().values, steps, right=True)
+        ).abs().max().item() / count
+        assert distance < limit, name
+
+
+def test_half_are_flipped_and_a_fifth_are_grey() -> None:
+    """Independent of each other, and no grey in Something-Something's recipe (spec section 7)."""
+    geometries = [plan(index=index).geometry for index in range(2000)]
+    flips = torch.tensor([geometry.flip for geometry in geometries])
+    greys = torch.tensor([geometry.grayscale for geometry in geometries])
+    assert abs(flips.double().mean() - 0.5) < 0.05
+    assert abs(greys.double().mean() - 0.2) < 0.04
+    assert abs(greys[flips].double().mean() - 0.2) < 0.05
+    ssv2 = [plan(SSV2, index=index).geometry for index in range(200)]
+    assert not any(geometry.grayscale for geometry in ssv2)
+    assert {geometry.scaled for geometry in ssv2} == {SSV2_SIZE}
+
+
+def test_a_flip_swaps_the_label_that_has_a_mirror() -> None:
+    """Pushing to the left, mirrored, is pushing to the right; a label that is not listed stays."""
+    recipe = ClipRecipe(augmentation="ssv2", flip_labels={3: 4, 4: 3})
+    for label, mirrored in ((3, 4), (4, 3), (5, 5)):
+        plans = [plan(recipe, label=label, index=index) for index in range(50)]
+        assert {(found.geometry.flip, found.label) for found in plans} == {(False, label), (True, mirrored)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"augmentation": "imagenet"}, "augmentation"),
+        ({"augmentation": "kinetics", "views": Views(3, 1)}, "views 1x1"),
+        ({"frames": 0}, "at least 1"),
+        ({"size": 0}, "at least 1"),
+    ],
+)
+def test_impossible_recipes_are_refused(arguments: dict, message: str) -> None:
+    """When they are written, and not when the first video comes."""
+    with pytest.raises(ConfigError, match=message):
+        ClipRecipe(**arguments)
+
+
+def test_views_per_video() -> None:
+    """Clips times crops."""
+    assert ClipRecipe(views=Views(4, 3)).views_per_video == 12
