@@ -1,0 +1,1 @@
+"""DALI, where it serves: one pipeline for GPU and CPU, and the loader around it."""

@@ -1,0 +1,111 @@
+"""Which videos DALI decodes: those that it decodes as the CPU loader would, where that is measured to be faster."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mote_fast.data.dali.colour import KNOWN_MATRICES, StreamFacts
+from mote_fast.data.dali.pipeline import Device
+from mote_fast.data.video_info import VideoInfo
+
+# DALI's CPU decoder knows VP8 too, but paints over damage in it without a word.
+CODECS: dict[Device, frozenset[str]] = {
+    "cpu": frozenset({"vp9", "mjpeg"}),
+    "gpu": frozenset({"h264", "hevc", "mpeg4", "vp8", "vp9", "av1"}),
+}
+
+# On the GPU, DALI takes every picture for 8-bit 4:2:0.
+_PIXEL_FORMATS: dict[Device, frozenset[str]] = {
+    "cpu": frozenset({"yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p"}),
+    "gpu": frozenset({"yuv420p"}),
+}
+
+# A file goes to DALI whole, in memory. A longer one is read from its path.
+MAX_BYTES = 2**28
+
+# Videos of a kind that DALI may refuse before it is given no more of them.
+MAX_REFUSALS = 3
+
+# Upper ends of the classes, short side in pixels.
+_SIZE_CLASSES = (288, 480, 720, 1080)
+
+
+def why_not_dali(info: VideoInfo, facts: StreamFacts, size: int, device: Device) -> str | None:
+    """Why DALI should not decode a video of ``size`` bytes, or None if it may.
+
+    It counts frames by packets, knows neither rotation nor edit lists, takes colours for BT.601 (``colour`` puts
+    BT.709 right), and fills in black what it does not find.
+    """
+    timeline = info.timeline
+    if info.codec not in CODECS[device]:
+        return f"codec {info.codec}"
+    if info.rotation:
+        return "rotation"
+    if timeline.damaged:
+        return "cut short"
+    if not timeline.by_pts or timeline.packet_pts != timeline.pts or timeline.packet_pts[0] < 0:
+        return "packets that are not its frames one by one"
+    if facts.frames not in (0, info.num_frames):
+        return "an edit list, or a wrong frame count"
+    if info.width % 2 or info.height % 2:
+        return "odd size"
+    if facts.pixel_format not in _PIXEL_FORMATS[device]:
+        return f"pixel format {facts.pixel_format}"
+    if facts.matrix not in KNOWN_MATRICES:
+        return f"colour matrix {facts.matrix}"
+    # The decoder goes by the bit stream, which may say otherwise than the container.
+    if device == "gpu" and facts.is_full_range:
+        return "full colour range"
+    if size > MAX_BYTES:
+        return f"over {MAX_BYTES >> 20} MiB"
+    return None
+
+
+class Kind(NamedTuple):
+    """Videos that one measurement stands for."""
+
+    container: str
+    codec: str
+    size_class: int
+
+
+def kind_of(info: VideoInfo, facts: StreamFacts) -> Kind:
+    """The kind of a video: its container, codec, and the class of its short side."""
+    short = min(info.height, info.width)
+    return Kind(facts.container, info.codec, sum(short > end for end in _SIZE_CLASSES))
+
+
+class Timing(NamedTuple):
+    """Seconds that the same clips took; ``dali`` is None where DALI refused them."""
+
+    dali: float | None
+    cpu: float
+
+
+class Chooser:
+    """Measures the first video of each kind, and goes by that for all others of the kind.
+
+    Where DALI refuses the first video, it may be the video's fault: the next ones are measured too, up to
+    ``MAX_REFUSALS``.
+    """
+
+    def __init__(self) -> None:
+        self._timings: dict[Kind, Timing] = {}
+        self._refusals: Counter[Kind] = Counter()
+        self._locks: dict[Kind, threading.Lock] = {}
+
+    def prefers_dali(self, kind: Kind, measure: Callable[[], Timing]) -> bool:
+        """Say whether DALI is to decode a video of ``kind``, which ``measure`` measures; from any thread.
+
+        Who comes while another measures waits, so that the answer is one for all.
+        """
+        # setdefault is one step for all threads.
+        with self._locks.setdefault(kind, threading.Lock()):
+            timing = self._timings.get(kind)
+            if timing is None or (timing.dali is None and self._refusals[kind] < MAX_REFUSALS):
+                timing = self._timings[kind] = measure()
+                self._refusals[kind] += timing.dali is None
+        return timing.dali is not None and timing.dali <= timing.cpu

@@ -1,0 +1,48 @@
+"""Threads that feed DALI. They are not waited for at exit, so that a decoder that hangs cannot keep the process."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class DaemonThreads:
+    """Does tasks in the order given, ``count`` at a time."""
+
+    def __init__(self, count: int) -> None:
+        self._tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._count = 0
+        for _ in range(count):
+            self.add()
+
+    def add(self) -> None:
+        """Start one more thread, in place of one that hangs."""
+        self._count += 1
+        threading.Thread(target=self._work, name=f"mote_fast-dali-{self._count}", daemon=True).start()
+
+    def submit(self, task: Callable[[], T]) -> Future[T]:
+        """Queue a task; cancel the future to take it out again before it begins."""
+        future: Future[T] = Future()
+        self._tasks.put((future, task))
+        return future
+
+    def close(self) -> None:
+        """Stop each thread when it has nothing left to do."""
+        for _ in range(self._count):
+            self._tasks.put(None)
+
+    def _work(self) -> None:
+        while (entry := self._tasks.get()) is not None:
+            future, task = entry
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(task())
+            # Whoever asks for the result gets the error.
+            except BaseException as error:
+                future.set_exception(error)

@@ -1,0 +1,110 @@
+"""The DALI graph: the same definition on both devices, and the CPU variant run."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from mote_fast.data import read_frames
+from mote_fast.data.dali import pipeline as dali_pipeline
+from mote_fast.data.dali.colour import identity
+from mote_fast.data.dali.pipeline import ClipInput, build_pipeline, columns
+from mote_fast.data.plan import ClipRecipe
+from mote_fast.data.views import Views
+from tests.data.conftest import NumberedVideos
+
+
+@pytest.fixture(scope="module")
+def needs_dali() -> None:
+    reason = dali_pipeline.why_unavailable()
+    if reason is not None:
+        pytest.skip(reason)
+
+
+def _file_input(data: bytes, indices: list[int], size: tuple[int, int], order: list[int], crops: int = 1) -> ClipInput:
+    """A file whose frames keep their size and colours."""
+    return ClipInput(
+        is_encoded=np.array(True),
+        encoded=np.frombuffer(data, np.uint8),
+        indices=np.array(indices, np.int32),
+        frames=np.zeros((1, 1, 1, 3), np.uint8),
+        scaled=np.array(size, np.float32),
+        boxes=np.array([[0, 0, *size]] * crops, np.int32),
+        colours=identity(),
+        mirrored=np.array(0, np.int32),
+        order=np.array(order, np.int32),
+    )
+
+
+@pytest.mark.usefixtures("needs_dali")
+@pytest.mark.parametrize("prefetch", [1, 2])
+def test_frames_are_those_asked_for(prefetch: int, numbered_videos: NumberedVideos) -> None:
+    """Indices, repeats by ``order``, a short last batch, and outputs that outlive the next run."""
+    path = numbered_videos.write("vp9.webm", "libvpx-vp9", g=12, deadline="realtime", **{"cpu-used": 8})
+    data, batches = path.read_bytes(), [[[0, 5, 39], [7, 8, 9]], [[1, 2, 3]]]
+    source = iter([columns([_file_input(data, indices, (48, 64), [2, 0, 0, 1]) for indices in b]) for b in batches])
+    recipe = ClipRecipe(frames=4, size=48, mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255), augmentation="none")
+    pipeline = build_pipeline(source, recipe, batch_size=2, device="cpu", prefetch=prefetch)
+    outputs = [[torch.from_dlpack(out.as_tensor()) for out in pipeline.run()] for _ in batches]
+    with pytest.raises(StopIteration):
+        pipeline.run()
+    for batch, (pixels, shapes) in zip(batches, outputs, strict=True):
+        assert shapes.tolist() == [[3, 48, 64, 3]] * len(batch)
+        assert pixels.shape == (len(batch), 4, 3, 48, 64)
+        for indices, frames in zip(batch, pixels, strict=True):
+            seen = numbered_videos.read(frames.permute(0, 2, 3, 1))
+            assert seen == [indices[2], indices[0], indices[0], indices[1]]
+
+
+@pytest.mark.usefixtures("needs_dali")
+def test_files_and_frames_share_a_batch(numbered_videos: NumberedVideos) -> None:
+    """What the CPU decodes goes through the same operators, in its own place."""
+    path = numbered_videos.write("mjpeg.avi", "mjpeg", pix_fmt="yuvj420p", qmax=4)
+    file = _file_input(path.read_bytes(), [4, 30], (48, 64), [0, 1])
+    frames = file._replace(is_encoded=np.array(False), encoded=np.zeros(1, np.uint8))
+    frames = frames._replace(frames=read_frames(path, [30, 4]).numpy())
+    recipe = ClipRecipe(frames=2, size=48, mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255))
+    pipeline = build_pipeline(
+        iter([columns([file, frames, file]), columns([frames])]), recipe, batch_size=3, device="cpu"
+    )
+    first, second = (torch.from_dlpack(pipeline.run()[0].as_tensor()).permute(0, 1, 3, 4, 2) for _ in range(2))
+    assert [numbered_videos.read(clip) for clip in first] == [[4, 30], [30, 4], [4, 30]]
+    assert [numbered_videos.read(clip) for clip in second] == [[30, 4]]
+    assert (first[0] - first[1].flip(0)).abs().mean() < 2
+
+
+@pytest.mark.usefixtures("needs_dali")
+@pytest.mark.parametrize(
+    "recipe", [ClipRecipe(views=Views(4, 3)), ClipRecipe(augmentation="kinetics")], ids=["evaluation", "training"]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_gpu_graph(recipe: ClipRecipe, dtype: torch.dtype) -> None:
+    """DALI accepts the graph for a GPU, and what follows the decoder stays there; running it takes a GPU."""
+    graphs = {}
+    for device in ("cpu", "gpu"):
+        pipeline = build_pipeline(iter([]), recipe, batch_size=2, device=device, dtype=dtype)
+        # Checks every operator's arguments against its schema, and asks for no driver.
+        assert (b"mixed" in pipeline.serialize()) == (device == "gpu")
+        graphs[device] = {op.name.split("_")[2]: {out.device for out in op.outputs} for op in pipeline._ops}
+    assert graphs["gpu"].keys() == graphs["cpu"].keys()
+    pixels = {"Video", "Merge", "Resize", "Slice", "Cat", "CoordTransform", "SequenceRearrange", "CropMirrorNormalize"}
+    assert {name for name, devices in graphs["gpu"].items() if devices == {"gpu"}} == pixels
+    assert all(devices == {"cpu"} for devices in graphs["cpu"].values())
+
+
+def test_missing_dali_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor command prints the reason."""
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    reason = dali_pipeline.why_unavailable.__wrapped__()
+    assert reason is not None
+    assert "pip install nvidia-dali" in reason
+
+
+@pytest.mark.usefixtures("needs_dali")
+def test_gpu_needs_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DALI itself would fail late, when the pipeline is built."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "CUDA" in (dali_pipeline.why_unavailable.__wrapped__("gpu") or "")

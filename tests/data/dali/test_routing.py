@@ -1,0 +1,120 @@
+"""Which videos DALI gets: never one that it would decode otherwise than the CPU loader."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from mote_fast.data.dali.colour import StreamFacts
+from mote_fast.data.dali.routing import MAX_BYTES, MAX_REFUSALS, Chooser, Kind, Timing, kind_of, why_not_dali
+from mote_fast.data.video_info import Timeline, VideoInfo
+
+_PTS = tuple(range(0, 400, 40))
+_TIMELINE = Timeline(0, Fraction(1, 1000), _PTS, True, _PTS, False)
+_INFO = VideoInfo("a.webm", 10, 340, 256, 25.0, 0.4, "vp9", 0, (0,), _TIMELINE)
+_FACTS = StreamFacts("matroska,webm", "yuv420p", 6, False, 0)
+
+
+def test_a_plain_video_goes_to_dali() -> None:
+    """VP9 on both devices; H.264 on the GPU only; a header's count that is right does no harm."""
+    assert why_not_dali(_INFO, _FACTS, 1000, "cpu") is None
+    assert why_not_dali(_INFO, replace(_FACTS, frames=10), 1000, "gpu") is None
+    h264 = replace(_INFO, codec="h264")
+    assert why_not_dali(h264, _FACTS, 1000, "gpu") is None
+    assert why_not_dali(h264, _FACTS, 1000, "cpu") == "codec h264"
+
+
+@pytest.mark.parametrize(
+    ("info", "facts", "reason"),
+    [
+        ({"codec": "mpeg2video"}, {}, "codec"),
+        ({"rotation": 90}, {}, "rotation"),
+        ({"width": 341}, {}, "odd size"),
+        ({"height": 255}, {}, "odd size"),
+        ({"timeline": replace(_TIMELINE, damaged=True)}, {}, "cut short"),
+        ({"timeline": replace(_TIMELINE, by_pts=False)}, {}, "packets"),
+        ({"timeline": replace(_TIMELINE, packet_pts=())}, {}, "packets"),
+        ({"timeline": replace(_TIMELINE, packet_pts=(*_PTS, 400))}, {}, "packets"),
+        ({"timeline": replace(_TIMELINE, pts=(-40, *_PTS[1:]), packet_pts=(-40, *_PTS[1:]))}, {}, "packets"),
+        ({}, {"frames": 12}, "edit list"),
+        ({}, {"pixel_format": "yuv420p10le"}, "pixel format"),
+        ({}, {"matrix": 9}, "colour matrix"),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_what_dali_would_decode_otherwise_stays_away(
+    info: dict[str, Any], facts: dict[str, Any], reason: str, device: Any
+) -> None:
+    """Each of these would give other frames, other colours, black, or an error that ends the pipeline."""
+    assert reason in (why_not_dali(replace(_INFO, **info), replace(_FACTS, **facts), 1000, device) or "")
+
+
+def test_limits_of_one_device() -> None:
+    """The GPU decoder's range and chroma are not known to be right; a huge file must not be read into memory."""
+    assert why_not_dali(_INFO, replace(_FACTS, is_full_range=True), 1000, "cpu") is None
+    assert why_not_dali(_INFO, replace(_FACTS, is_full_range=True), 1000, "gpu") == "full colour range"
+    assert why_not_dali(_INFO, replace(_FACTS, pixel_format="yuv444p"), 1000, "gpu") == "pixel format yuv444p"
+    assert "MiB" in (why_not_dali(_INFO, _FACTS, MAX_BYTES + 1, "cpu") or "")
+
+
+def test_kinds_are_told_apart_by_codec_container_and_size() -> None:
+    """Videos that decode at the same speed share a measurement."""
+    assert kind_of(_INFO, _FACTS) == kind_of(replace(_INFO, width=640), _FACTS)
+    assert kind_of(_INFO, _FACTS) == kind_of(replace(_INFO, width=256, height=340), _FACTS)
+    others = [replace(_INFO, codec="h264"), replace(_INFO, width=1920, height=1080)]
+    assert len({kind_of(info, _FACTS) for info in [_INFO, *others]}) == 3
+    assert kind_of(_INFO, replace(_FACTS, container="mp4")) != kind_of(_INFO, _FACTS)
+
+
+_KIND = Kind("webm", "vp9", 0)
+
+
+@pytest.mark.parametrize(
+    ("timing", "expected"), [(Timing(1.0, 2.0), True), (Timing(2.0, 1.0), False), (Timing(0.0, math.inf), True)]
+)
+def test_the_faster_one_is_kept(timing: Timing, expected: bool) -> None:
+    """One measurement a kind, whatever later ones would say."""
+    chooser, timings = Chooser(), iter([timing, Timing(timing.cpu, timing.dali or 0.0)])
+    answers = [chooser.prefers_dali(_KIND, lambda: next(timings)) for _ in range(5)]
+    assert answers == [expected] * 5
+    assert chooser.prefers_dali(_KIND._replace(codec="h264"), lambda: next(timings)) != expected
+
+
+def test_a_refusal_may_be_the_videos_fault() -> None:
+    """One odd video must not take DALI from all others; a codec that the decoder lacks must not be tried for ever."""
+    chooser = Chooser()
+    assert not chooser.prefers_dali(_KIND, lambda: Timing(None, math.inf))
+    assert chooser.prefers_dali(_KIND, lambda: Timing(1.0, 2.0))
+    chooser, tried = Chooser(), []
+    for number in range(MAX_REFUSALS + 3):
+        assert not chooser.prefers_dali(_KIND, lambda number=number: tried.append(number) or Timing(None, math.inf))
+    assert tried == list(range(MAX_REFUSALS))
+
+
+def test_an_unreadable_video_measures_nothing() -> None:
+    """Its error is passed on, and the next video is measured."""
+    chooser = Chooser()
+    with pytest.raises(OSError, match="gone"):
+        chooser.prefers_dali(_KIND, lambda: (_ for _ in ()).throw(OSError("gone")))
+    assert chooser.prefers_dali(_KIND, lambda: Timing(1.0, 2.0))
+
+
+def test_threads_share_one_measurement() -> None:
+    """A batch of one kind arrives at once; all must get the same answer."""
+    chooser, calls, barrier, answers = Chooser(), [], threading.Barrier(4), []
+
+    def ask() -> None:
+        barrier.wait()
+        answers.append(chooser.prefers_dali(_KIND, lambda: calls.append(1) or Timing(1.0, 2.0)))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(calls), answers) == (1, [True] * 4)

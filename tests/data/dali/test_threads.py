@@ -1,0 +1,50 @@
+"""The threads that feed DALI: in order, replaceable, and no obstacle to leaving."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from mote_fast.data.dali.threads import DaemonThreads
+
+
+def test_results_errors_and_cancelled_tasks() -> None:
+    """Each future gets what its task gave; a cancelled one is left out, and the next is done."""
+    threads, gate, done = DaemonThreads(1), threading.Event(), []
+    waiting = threads.submit(gate.wait)
+    cancelled = threads.submit(lambda: done.append("cancelled"))
+    failing = threads.submit(lambda: 1 // 0)
+    last = threads.submit(lambda: done.append("last"))
+    assert cancelled.cancel()
+    gate.set()
+    assert waiting.result() is True
+    with pytest.raises(ZeroDivisionError):
+        failing.result()
+    last.result()
+    assert done == ["last"]
+    threads.close()
+
+
+def test_a_thread_that_hangs_is_replaced() -> None:
+    """What it holds up goes on in another."""
+    threads, gate = DaemonThreads(1), threading.Event()
+    hanging, next_one = threads.submit(gate.wait), threads.submit(lambda: "done")
+    threads.add()
+    assert next_one.result() == "done"
+    assert not hanging.done()
+    gate.set()
+    threads.close()
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
+    """The threads of concurrent.futures would be waited for at exit. Nor does importing the loader import DALI."""
+    code = (
+        "import sys, threading; import mote_fast.data.dali.loader; "
+        "from mote_fast.data.dali.threads import DaemonThreads; "
+        "DaemonThreads(1).submit(threading.Event().wait); "
+        "sys.exit('nvidia.dali' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
