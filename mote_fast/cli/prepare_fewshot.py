@@ -1,0 +1,70 @@
+"""``mote-fast prepare fewshot``: training lists of a few videos per class, repeated to the size of the full set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from mote_fast.data.items import read_list
+from mote_fast.errors import ConfigError
+from mote_fast.prepare.fewshot import few_shot, repeat_to
+from mote_fast.prepare.files import write_files
+from mote_fast.prepare.lists import format_list
+
+PAPER_SHOTS = (2, 4, 8, 16)
+
+
+def add_command(commands: Any) -> None:
+    """Register the step."""
+    parser = commands.add_parser("fewshot", help="few-shot training lists", description=__doc__)
+    parser.add_argument("--list", required=True, metavar="FILE", help="full training list")
+    parser.add_argument(
+        "--shots", type=int, nargs="+", default=PAPER_SHOTS, metavar="K", help="videos per class (default 2 4 8 16)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default %(default)s)")
+    parser.add_argument(
+        "--length",
+        type=_length,
+        default="full",
+        metavar="N|full|once",
+        help="entries of each list: a number, as many as the full list has, or each video once (default %(default)s)",
+    )
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the lists go")
+    parser.add_argument("--force", action="store_true", help="replace lists that are there")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write one list for each number of shots. Returns 0."""
+    if len(set(arguments.shots)) < len(arguments.shots):
+        raise ConfigError(f"--shots names a number twice: {' '.join(map(str, arguments.shots))}")
+    items = read_list(arguments.list)
+    contents: dict[str, str] = {}
+    written: list[dict[str, int | str]] = []
+    for shots in arguments.shots:
+        drawn = few_shot(items, shots, arguments.seed)
+        length = {"full": len(items), "once": len(drawn)}.get(arguments.length) or int(arguments.length)
+        name = f"fewshot_K{shots}_seed{arguments.seed}.txt"
+        contents[name] = format_list(repeat_to(drawn, length))
+        classes = len(Counter(item.label for item in drawn))
+        written.append({"list": name, "shots": shots, "classes": classes, "videos": len(drawn), "entries": length})
+    write_files(Path(arguments.output), contents, arguments.force)
+    if arguments.json:
+        print(json.dumps({"source": arguments.list, "seed": arguments.seed, "lists": written}, indent=2))
+        return 0
+    for each in written:
+        print(
+            f"{Path(arguments.output) / str(each['list'])}: {each['videos']} videos of {each['classes']} classes, "
+            f"repeated to {each['entries']} entries"
+        )
+    return 0
+
+
+def _length(text: str) -> str:
+    if text not in ("full", "once") and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a number, full or once, got {text!r}")
+    return text

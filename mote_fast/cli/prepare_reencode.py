@@ -1,0 +1,100 @@
+"""``mote-fast prepare reencode``: copies of videos that decode several times faster, the originals untouched."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mote_fast.errors import ConfigError
+from mote_fast.files import staged
+from mote_fast.prepare.encoding import PRESETS, Encoding
+from mote_fast.prepare.reencode import FAULT_FILE, find_videos, listed_videos, reencode, rewrite_list
+
+
+def add_command(commands: Any) -> None:
+    """Register the command."""
+    default = Encoding()
+    parser = commands.add_parser("reencode", help="rewrite videos so that they decode fast", description=__doc__)
+    parser.add_argument("source", metavar="SOURCE", help="folder of the videos; only read")
+    parser.add_argument("target", metavar="TARGET", help="folder for the copies, with the same folders below it")
+    parser.add_argument(
+        "--list",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="only the videos of this list (repeatable); it is rewritten for the copies into TARGET",
+    )
+    parser.add_argument(
+        "--short-side",
+        type=int,
+        default=default.short_side,
+        metavar="PIXELS",
+        help="scale down to this, never up (default %(default)s)",
+    )
+    parser.add_argument(
+        "--key-interval",
+        type=int,
+        default=default.key_interval,
+        metavar="FRAMES",
+        help="from one key frame to the next (default %(default)s)",
+    )
+    parser.add_argument(
+        "--crf", type=int, default=default.crf, help="x264's quality, lower is better (default %(default)s)"
+    )
+    parser.add_argument("--preset", choices=PRESETS, default=default.preset, help="x264's effort (default %(default)s)")
+    parser.add_argument(
+        "--keep-sound-part", action="store_true", help="of a damaged video keep the frames before the damage"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="encoders (default: one a core)"
+    )
+    parser.add_argument(
+        "--time-limit", type=float, default=600.0, metavar="SECONDS", help="for one video (default %(default)g)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Re-encode; a bad video is reported and the rest go on. Returns 0, or 2 when any failed."""
+    lists = [Path(path) for path in arguments.list]
+    repeated = {path.name for path in lists if [other.name for other in lists].count(path.name) > 1}
+    if repeated:
+        raise ConfigError(f"--list: two lists are named {min(repeated)}; both would be rewritten to the same file")
+    listed = [video for path in lists for video in listed_videos(path)]
+    encoding = Encoding(arguments.short_side, arguments.key_interval, arguments.crf, arguments.preset)
+    done = reencode(
+        arguments.source,
+        arguments.target,
+        listed or find_videos(arguments.source),
+        encoding,
+        keep_sound_part=arguments.keep_sound_part,
+        processes=arguments.processes,
+        time_limit=arguments.time_limit,
+    )
+    target = Path(arguments.target)
+    for path in lists:
+        with staged(target / path.name) as part:
+            part.write_text(rewrite_list(path, done.names), encoding="utf-8")
+    if arguments.json:
+        document = {
+            "written": done.written,
+            "already_done": done.already_done,
+            "failures": [asdict(failure) for failure in done.failures],
+            "lists": [str(target / path.name) for path in lists],
+        }
+        print(json.dumps(document, indent=2))
+    else:
+        print(f"{target}: {done.written} videos written, {done.already_done} were done before")
+    if done.failures:
+        print(
+            f"mote-fast: error: {len(done.failures)} of {len(done.names)} videos are damaged or missing; "
+            f"see {target / FAULT_FILE}",
+            file=sys.stderr,
+        )
+    return 2 if done.failures else 0

@@ -1,0 +1,1 @@
+"""Tar shards: read from end to end, divided over ranks and workers."""

@@ -1,0 +1,86 @@
+"""Lists from a folder per class, with a training and a validation part."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+
+from mote_fast.data.items import VideoItem, scan_folder
+from mote_fast.errors import ConfigError, ListError
+from mote_fast.prepare.lists import LABELS_FILE, DataSet, VideoList, underscores_to_spaces
+from mote_fast.seeding import generator_of
+
+TRAIN_FOLDERS = frozenset({"train", "training"})
+VAL_FOLDERS = frozenset({"val", "valid", "validation", "test"})
+
+
+def read_folder(root: Path, *, val_share: float = 0.1, seed: int = 0) -> DataSet:
+    """List the videos under ``root``: ``root/CLASS/...``, or ``root/train/CLASS/...`` and ``root/val/CLASS/...``.
+
+    The second form is taken where the only folders are one of ``TRAIN_FOLDERS`` and one of ``VAL_FOLDERS``. In the
+    first, ``val_share`` of each class goes to the validation list, rounded, at least one of a class with two or more,
+    and never all of it. Which ones depends on (seed, class) and the paths alone. Underscores in the names of class
+    folders become spaces in the names of the classes.
+
+    Raises:
+        ConfigError: ``val_share`` is not in [0, 1).
+        ListError: the folder is missing or holds no class folder with a video.
+    """
+    if not 0 <= val_share < 1:
+        raise ConfigError(f"--val-share must be at least 0 and below 1, got {val_share}")
+    parts = _parts(root)
+    if parts is None:
+        found, folders = scan_folder(root)
+        items = [VideoItem(os.path.relpath(item.path, root), item.label) for item in found]
+        train, val = _split(items, folders, val_share, seed)
+        return _data_set({"train": train, "val": val}, folders, ())
+    scanned = {which: scan_folder(folder) for which, folder in parts.items()}
+    folders = sorted({name for _, names in scanned.values() for name in names})
+    indices = {name: index for index, name in enumerate(folders)}
+    lists = {
+        which: [VideoItem(os.path.relpath(item.path, root), indices[names[item.label]]) for item in items]
+        for which, (items, names) in scanned.items()
+    }
+    notes: list[str] = []
+    for which, (_, names) in scanned.items():
+        absent = [name for name in folders if name not in names]
+        if absent:
+            notes.append(f"The {which} part has no videos of {len(absent)} classes: {', '.join(absent)}.")
+    return _data_set(lists, folders, tuple(notes))
+
+
+def _parts(root: Path) -> dict[str, Path] | None:
+    if not root.is_dir():
+        raise ListError(f"{root}: no such folder; give --root one with a sub-folder for each class")
+    folders = {
+        child.name.lower(): child for child in root.iterdir() if child.is_dir() and not child.name.startswith(".")
+    }
+    train, val = folders.keys() & TRAIN_FOLDERS, folders.keys() & VAL_FOLDERS
+    if len(folders) != 2 or len(train) != 1 or len(val) != 1:
+        return None
+    return {"train": folders[train.pop()], "val": folders[val.pop()]}
+
+
+def _split(
+    items: list[VideoItem], folders: list[str], val_share: float, seed: int
+) -> tuple[list[VideoItem], list[VideoItem]]:
+    by_label: defaultdict[int, list[VideoItem]] = defaultdict(list)
+    for item in items:
+        by_label[item.label].append(item)
+    train: list[VideoItem] = []
+    val: list[VideoItem] = []
+    for label, videos in by_label.items():
+        count = min(max(round(val_share * len(videos)), int(val_share > 0)), len(videos) - 1)
+        order = torch.randperm(len(videos), generator=generator_of(seed, "val", folders[label])).tolist()
+        chosen = set(order[:count])
+        for index, item in enumerate(videos):
+            (val if index in chosen else train).append(item)
+    return train, val
+
+
+def _data_set(lists: dict[str, list[VideoItem]], folders: list[str], notes: tuple[str, ...]) -> DataSet:
+    named = tuple(VideoList(f"{which}list.txt", tuple(items)) for which, items in lists.items() if items)
+    return DataSet("folder", named, {LABELS_FILE: tuple(map(underscores_to_spaces, folders))}, notes=notes)

@@ -1,0 +1,71 @@
+"""Long preparations that may be interrupted: a journal of what is finished."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mote_fast.errors import ConfigError
+
+
+class Journal:
+    """An append-only file of records, one JSON object a line; a context manager that holds a lock on it.
+
+    A last line that was cut off by a crash is dropped. Of several records with one name, the last holds.
+
+    Args:
+        path: created where it does not exist.
+
+    Raises:
+        ConfigError: the file cannot be written, another process holds it, or a line in it is no record.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records: dict[str, dict[str, Any]] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a+b")
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written ({error})") from error
+        try:
+            self._load()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _load(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"{self.path.parent}: another process is writing here; wait for it") from error
+        self._file.seek(0)
+        content = self._file.read()
+        whole = content.rfind(b"\n") + 1
+        self._file.truncate(whole)
+        for number, line in enumerate(content[:whole].splitlines(), 1):
+            try:
+                record = json.loads(line)
+                self.records[record["name"]] = record
+            except (ValueError, KeyError, TypeError) as error:
+                raise ConfigError(f"{self.path}:{number}: not a record of this program; remove the file") from error
+
+    def append(self, name: str, **content: Any) -> None:
+        """Record that ``name`` is finished, on disk before this returns."""
+        record = {"name": name, **content}
+        self._file.write(json.dumps(record).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.records[name] = record
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

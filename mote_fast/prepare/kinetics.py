@@ -1,0 +1,106 @@
+"""Kinetics-400 and Kinetics-600 from the official CSV files, and the zero-shot splits of Kinetics-600."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mote_fast.data.items import VideoItem
+from mote_fast.errors import ListError
+from mote_fast.prepare.annotations import find_files, read_text, whole_number
+from mote_fast.prepare.k600_zero_shot import zero_shot_splits
+from mote_fast.prepare.lists import LABELS_FILE, DataSet, VideoList
+from mote_fast.prepare.tree import VideoTree, plain
+
+_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
+
+# How the CSV files of the several releases call a split, and what copies call its folder.
+_SPLITS = {"train": "train", "training": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
+
+_CLASSES = {"k400": 400, "k600": 600}
+
+
+def read_k400(annotations: Sequence[Path], root: Path) -> DataSet:
+    """Read Kinetics-400, see ``read_kinetics``."""
+    return read_kinetics("k400", annotations, root)
+
+
+def read_k600(annotations: Sequence[Path], root: Path) -> DataSet:
+    """Read Kinetics-600 and add the paper's three zero-shot splits of its test videos.
+
+    Each split has lists and labels of its own, named as in the released code: ``k160_test_split1.txt`` with
+    ``k160_labels_split1.csv``. See ``mote_fast.prepare.k600_zero_shot`` for the classes.
+    """
+    whole = read_kinetics("k600", annotations, root)
+    classes = {plain(name): label for label, name in enumerate(whole.labels[LABELS_FILE])}
+    tested = next((each for each in whole.lists if each.name == "testlist.txt"), None)
+    if tested is None:
+        note = "No CSV has test videos, so the lists of the zero-shot splits were not made."
+        return replace(whole, notes=(*whole.notes, note))
+    lists, labels, notes = list(whole.lists), dict(whole.labels), list(whole.notes)
+    for number, names in enumerate(zero_shot_splits(), 1):
+        absent = [name for name in names if plain(name) not in classes]
+        if absent:
+            notes.append(f"Zero-shot split {number}: {len(absent)} of {len(names)} classes are in no CSV.")
+        renumbered = {classes[plain(name)]: label for label, name in enumerate(names) if plain(name) in classes}
+        kept = (item for item in tested.items if item.label in renumbered)
+        items = sorted((VideoItem(item.path, renumbered[item.label]) for item in kept), key=lambda item: item.label)
+        labels[f"k160_labels_split{number}.csv"] = names
+        lists.append(VideoList(f"k160_test_split{number}.txt", tuple(items), f"k160_labels_split{number}.csv"))
+    return replace(whole, lists=tuple(lists), labels=labels, notes=tuple(notes))
+
+
+def read_kinetics(name: str, annotations: Sequence[Path], root: Path) -> DataSet:
+    """Read CSV files with the columns label, youtube_id, time_start, time_end and split; others are ignored.
+
+    Classes are numbered by name. A clip is looked for as ``ID_START_END`` with six digits for each second, and as
+    ``ID``, in any folder and with any video extension; one that is missing stands in its list as
+    ``the_class/ID_START_END.mp4``.
+
+    Raises:
+        ListError: a CSV is missing, lacks a column, or has a malformed row.
+    """
+    rows = [row for source in find_files(annotations, "*.csv") for row in _read_rows(source)]
+    classes = sorted({label for label, _, _ in rows})
+    indices = {label: index for index, label in enumerate(classes)}
+    tree = VideoTree(root)
+    items: dict[str, list[VideoItem]] = {}
+    for label, stem, split in rows:
+        near = (label, *(folder for folder, which in _SPLITS.items() if which == split))
+        path = tree.find(stem, *near) or tree.find(_video_id(stem), *near)
+        path = path or f"{label.replace(' ', '_')}/{stem}.mp4"
+        items.setdefault(split, []).append(VideoItem(path, indices[label]))
+    lists = (VideoList(f"{split}list.txt", tuple(items[split])) for split in ("train", "val", "test") if split in items)
+    notes: tuple[str, ...] = ()
+    if len(classes) != _CLASSES[name]:
+        notes = (f"The CSV files name {len(classes)} classes, the whole data set has {_CLASSES[name]}.",)
+    return DataSet(name, tuple(lists), {LABELS_FILE: tuple(classes)}, notes=notes)
+
+
+def _read_rows(source: Path) -> list[tuple[str, str, str]]:
+    """(label, name without extension, split) of each clip."""
+    reader = csv.DictReader(io.StringIO(read_text(source)))
+    missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
+    if missing:
+        raise ListError(f"{source}: lacks the columns {missing}; give the official CSV with labels")
+    rows: list[tuple[str, str, str]] = []
+    for row in reader:
+        where = f"{source}:{reader.line_num}"
+        label, video = (row["label"] or "").strip(), (row["youtube_id"] or "").strip()
+        if not label or not video:
+            raise ListError(f"{where}: needs a label and a youtube_id")
+        split = _SPLITS.get((row["split"] or "").strip().lower())
+        if split is None:
+            raise ListError(f"{where}: the split must be train, val or test, found {row['split']!r}")
+        start = whole_number(row["time_start"], where, "time_start")
+        end = whole_number(row["time_end"], where, "time_end")
+        rows.append((label, f"{video}_{start:06d}_{end:06d}", split))
+    return rows
+
+
+def _video_id(stem: str) -> str:
+    # Identifiers may hold underscores themselves.
+    return stem.rsplit("_", 2)[0]

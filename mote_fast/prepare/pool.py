@@ -1,0 +1,137 @@
+"""Run a function on many files in separate processes: a file that kills or hangs its decoder costs only itself."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Generic, TypeVar
+
+from mote_fast.data.faults import CRASH, TIMEOUT
+from mote_fast.errors import ConfigError, MoteError, VideoError
+from mote_fast.processes import worker_context
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a task has no result: the error's class, or "DecoderCrash" or "DecoderTimeout"; and its reason."""
+
+    kind: str
+    reason: str
+
+
+@dataclass
+class _Worker(Generic[Task]):
+    process: Any
+    pipe: Connection
+    task: Task
+    deadline: float
+
+
+def run_each(
+    function: Callable[[Task], Result], tasks: Iterable[Task], processes: int, time_limit: float
+) -> Iterator[tuple[Task, Result | Fault]]:
+    """Yield each task with what ``function`` returned for it, in the order in which they finish.
+
+    A ``VideoError`` becomes a ``Fault``. A process that dies, or takes longer than ``time_limit`` seconds, is replaced,
+    and its task becomes a ``Fault``. Closing the iterator stops the processes.
+
+    Args:
+        function: of a module, so that it can be pickled.
+        tasks: can be pickled; none is None.
+        processes: at least 1.
+        time_limit: seconds a task may take.
+
+    Raises:
+        ConfigError: ``processes`` or ``time_limit`` is out of range.
+        MoteError: another one that ``function`` raised.
+        RuntimeError: ``function`` raised an error that is not the library's; its traceback is the message.
+    """
+    if processes < 1 or time_limit <= 0:
+        raise ConfigError(f"processes and time_limit must be above 0, got {processes} and {time_limit}")
+    context = worker_context(function.__module__)
+    waiting = iter(tasks)
+    workers: list[_Worker[Task]] = []
+    try:
+        while True:
+            while len(workers) < processes and (task := next(waiting, None)) is not None:
+                workers.append(_start(context, function, task, time_limit))
+            if not workers:
+                return
+            nearest = min(worker.deadline for worker in workers)
+            ready = wait([worker.pipe for worker in workers], timeout=max(0.0, nearest - time.monotonic()))
+            for worker in list(workers):
+                task = worker.task
+                if worker.pipe in ready:
+                    outcome = _receive(worker)
+                elif time.monotonic() >= worker.deadline:
+                    worker.process.kill()
+                    outcome = Fault(TIMEOUT, f"took longer than {time_limit:g} s and was stopped")
+                else:
+                    continue
+                dead = isinstance(outcome, Fault) and outcome.kind in (CRASH, TIMEOUT)
+                following = None if dead else next(waiting, None)
+                if following is None:
+                    workers.remove(worker)
+                    _stop(worker)
+                else:
+                    worker.task, worker.deadline = following, time.monotonic() + time_limit
+                    worker.pipe.send(following)
+                yield task, outcome
+    finally:
+        for worker in workers:
+            worker.process.kill()
+            _stop(worker)
+
+
+def _start(context: Any, function: Callable[[Task], Result], task: Task, time_limit: float) -> _Worker[Task]:
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(function, theirs), daemon=True)
+    process.start()
+    # With our copy closed, the death of the process shows as the end of the pipe.
+    theirs.close()
+    # The process answers once its imports are done, which are not the first task's time.
+    ours.recv()
+    ours.send(task)
+    return _Worker(process, ours, task, time.monotonic() + time_limit)
+
+
+def _receive(worker: _Worker[Any]) -> Any:
+    try:
+        outcome = worker.pipe.recv()
+    except (EOFError, ConnectionError):
+        worker.process.join()
+        return Fault(CRASH, f"its process died (exit code {worker.process.exitcode}); replace the file")
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
+
+
+def _stop(worker: _Worker[Any]) -> None:
+    # The end of its pipe ends the process.
+    worker.pipe.close()
+    worker.process.join()
+
+
+def _serve(function: Callable[[Task], Result], pipe: Connection) -> None:
+    """Answer tasks until the pipe closes."""
+    pipe.send(None)
+    while True:
+        try:
+            task = pipe.recv()
+            outcome: Any = function(task)
+        except (EOFError, KeyboardInterrupt):
+            return
+        except VideoError as error:
+            outcome = Fault(type(error).__name__, error.reason)
+        except MoteError as error:
+            outcome = error
+        except Exception:
+            # The text, as not every exception survives pickling.
+            outcome = RuntimeError(traceback.format_exc())
+        pipe.send(outcome)

@@ -1,0 +1,253 @@
+"""Re-encode a tree of videos into another one for fast sparse decoding; see ``mote_fast.prepare.encoding``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from mote_fast.data.faults import Failure, FaultLog
+from mote_fast.data.items import VIDEO_SUFFIXES, VideoItem, read_list
+from mote_fast.errors import ConfigError, ListError
+from mote_fast.files import staged
+from mote_fast.prepare.encoding import Encoding, encode
+from mote_fast.prepare.journal import Journal
+from mote_fast.prepare.lists import format_list
+from mote_fast.prepare.pool import Fault, run_each
+
+JOURNAL_FILE = ".reencode.jsonl"
+FAULT_FILE = "faults.jsonl"
+
+SUFFIX = ".mp4"
+
+
+@dataclass(frozen=True)
+class Reencoded:
+    """What a call did: source -> target path, both relative; how many were written and found done; what failed."""
+
+    names: dict[str, str]
+    written: int
+    already_done: int
+    failures: tuple[Failure, ...]
+
+
+def find_videos(source: str | os.PathLike[str]) -> list[str]:
+    """The paths of all videos in the folders below ``source``, relative to it, sorted; links to folders are followed.
+
+    Raises:
+        ListError: the folder is missing, or holds no file with a video's extension.
+    """
+    found, seen = [], set()
+    for at, folders, names in os.walk(source, followlinks=True):
+        if os.path.realpath(at) in seen:
+            # A link to a folder above itself would never end.
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(at))
+        found += [os.path.relpath(os.path.join(at, name), source) for name in names if _is_video(name)]
+    if not found:
+        raise ListError(f"{source}: no such folder, or no videos below it")
+    return sorted(found)
+
+
+def target_names(source: str | os.PathLike[str], videos: Sequence[str]) -> dict[str, str]:
+    """Where each video goes: the same path with the suffix ``.mp4``.
+
+    Where the source folder holds videos that differ in their suffix alone, each of them keeps its own: ``a.avi`` goes
+    to ``a.avi.mp4``. This depends on the folder and not on which videos are asked for.
+
+    Raises:
+        ConfigError: two videos still go to one path.
+    """
+    stems: dict[str, Counter[str]] = {}
+    names: dict[str, str] = {}
+    for video in dict.fromkeys(videos):
+        folder, name = os.path.split(video)
+        if folder not in stems:
+            stems[folder] = _stems_in(os.path.join(source, folder))
+        stem = PurePath(name).stem
+        unique = stems[folder][stem] < 2
+        names[video] = os.path.join(folder, (stem if unique else name) + SUFFIX)
+    for target, count in Counter(names.values()).items():
+        if count > 1:
+            first, second, *_ = (video for video, name in names.items() if name == target)
+            raise ConfigError(f"{first} and {second} would both become {target}; rename one")
+    return names
+
+
+def reencode(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    videos: Sequence[str],
+    encoding: Encoding | None = None,
+    *,
+    keep_sound_part: bool = False,
+    processes: int = 1,
+    time_limit: float = 600.0,
+) -> Reencoded:
+    """Re-encode videos of one folder tree into another; continue where an interrupted call stopped.
+
+    The sources are only read. An output appears whole or not at all. A video is done again if its size, its time of
+    change or an option differs from those it was done with. Damaged ones are written to ``target/faults.jsonl``.
+
+    Args:
+        source: root of the videos.
+        target: root of the outputs, not inside ``source`` nor around it.
+        videos: paths relative to ``source``.
+        encoding: how; None for the defaults.
+        keep_sound_part: of a damaged video write the frames before the damage, instead of nothing.
+        processes: that encode, one thread each.
+        time_limit: seconds that one video may take.
+
+    Raises:
+        ConfigError: an argument is out of range, or the target cannot be written, or is being written.
+    """
+    encoding = encoding or Encoding()
+    root, out = Path(source), Path(target)
+    _check_apart(root, out)
+    names = target_names(source, videos)
+    options = {**asdict(encoding), "keep_sound_part": keep_sound_part}
+    with Journal(out / JOURNAL_FILE) as journal:
+        tasks, lost = [], {}
+        for video, name in names.items():
+            task = _Task(video, root / video, out / name, encoding, keep_sound_part)
+            record = journal.records.get(video)
+            if record is not None and _is_done(record, task, {"target": name, "options": options}):
+                lost[video] = _lost_of(record)
+            else:
+                tasks.append(task)
+        written = 0
+        with tqdm(total=len(tasks), unit="video", desc="re-encoding", disable=None) as bar:
+            for task, outcome in run_each(_reencode_one, tasks, processes, time_limit):
+                if isinstance(outcome, Fault):
+                    lost[task.video] = outcome
+                else:
+                    journal.append(task.video, target=names[task.video], options=options, **outcome)
+                    lost[task.video] = _lost_of(outcome)
+                    written += 1
+                bar.update()
+    failures = tuple(
+        Failure(position, video, fault.kind, fault.reason)
+        for position, video in enumerate(names)
+        if (fault := lost[video]) is not None
+    )
+    _report(failures, out / FAULT_FILE)
+    return Reencoded(names, written, len(names) - len(tasks), failures)
+
+
+def rewrite_list(path: str | os.PathLike[str], names: Mapping[str, str]) -> str:
+    """Return the text of a list, or of a CSV, with each video's path replaced by its target's.
+
+    No line is left out: a video that could not be re-encoded stays listed, so that evaluation counts it as failed.
+
+    Args:
+        path: of the list.
+        names: source -> target, as in ``Reencoded``.
+
+    Raises:
+        ListError: the list cannot be read, or has a video without a target.
+    """
+    items = [VideoItem(_target_of(item.path, names, path), item.label) for item in read_list(path)]
+    if Path(path).suffix.lower() != ".csv":
+        return format_list(items)
+    reader = csv.DictReader(io.StringIO(Path(path).read_text(encoding="utf-8-sig")))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, reader.fieldnames or (), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, "path": item.path} for row, item in zip(reader, items, strict=True))
+    return text.getvalue()
+
+
+def listed_videos(path: str | os.PathLike[str]) -> list[str]:
+    """The videos of a list whose paths are relative to the source.
+
+    Raises:
+        ListError: the list cannot be read, or has folders of extracted frames, or a path that leads out of the source.
+    """
+    videos = []
+    for item in read_list(path):
+        video = os.path.normpath(item.path)
+        if item.num_frames:
+            raise ListError(f"{path}: {item.path} is a folder of extracted frames; only videos are re-encoded")
+        if os.path.isabs(video) or video.startswith(os.pardir + os.sep):
+            raise ListError(f"{path}: {item.path} does not lie below the source; give paths relative to it")
+        videos.append(video)
+    return videos
+
+
+def _target_of(path: str, names: Mapping[str, str], source: str | os.PathLike[str]) -> str:
+    try:
+        return names[os.path.normpath(path)]
+    except KeyError as error:
+        raise ListError(f"{source}: {path} is not among the videos that were re-encoded") from error
+
+
+class _Task(NamedTuple):
+    video: str
+    source: Path
+    target: Path
+    encoding: Encoding
+    keep_sound_part: bool
+
+
+def _reencode_one(task: _Task) -> dict[str, Any]:
+    """Encode one video and put it in place; return what the journal keeps of it."""
+    state = _state(task.source)
+    with staged(task.target) as part:
+        encoded = encode(str(task.source), part, task.encoding, task.keep_sound_part)
+    return {**state, "bytes": task.target.stat().st_size, **asdict(encoded)}
+
+
+def _state(source: Path) -> dict[str, int]:
+    try:
+        status = source.stat()
+    except OSError:
+        # Not the same as any state that was recorded; reading it then says what is wrong.
+        return {}
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _is_done(record: Mapping[str, Any], task: _Task, wanted: Mapping[str, Any]) -> bool:
+    if not task.target.is_file() or record["bytes"] != task.target.stat().st_size:
+        return False
+    expected = {**wanted, **_state(task.source)}
+    return {name: record.get(name) for name in ("target", "options", "size", "mtime_ns")} == expected
+
+
+def _lost_of(record: Mapping[str, Any]) -> Fault | None:
+    return Fault("UndecodableVideoError", record["lost"]) if record["lost"] else None
+
+
+def _report(failures: Sequence[Failure], file: Path) -> None:
+    # Of this call alone: what failed before was tried again.
+    file.unlink(missing_ok=True)
+    faults = FaultLog(file)
+    for failure in failures:
+        faults.record(failure)
+
+
+def _stems_in(folder: str) -> Counter[str]:
+    """How many videos of a folder have each name without suffix."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        # Reading its videos will say what is wrong.
+        return Counter()
+    return Counter(PurePath(name).stem for name in names if _is_video(name))
+
+
+def _is_video(name: str) -> bool:
+    return PurePath(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    one, other = source.resolve(), target.resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise ConfigError(f"{target}: the target must lie outside the source {source}, and not around it")

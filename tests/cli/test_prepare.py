@@ -1,0 +1,175 @@
+"""``mote-fast prepare`` from the command line, on archives with real annotation formats and real videos."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mote_fast.cli import main
+from mote_fast.data.items import check_items, read_labels, read_list
+from mote_fast.prepare.flip import read_flip_labels
+from tests.prepare.conftest import VideoMaker, touch, write
+from tests.prepare.conftest import make_video as make_video
+
+Captured = pytest.CaptureFixture[str]
+
+
+def run(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
+    status = main(["prepare", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture
+def tree(tmp_path: Path, make_video: VideoMaker) -> Path:
+    """Two classes of four videos, one of them damaged."""
+    for name in ("arm_wrestling", "air drumming"):
+        for at in range(4):
+            make_video(tmp_path / "videos" / name / f"clip {at}.avi")
+    write(tmp_path / "videos" / "arm_wrestling" / "clip 1.avi", "damaged")
+    return tmp_path / "videos"
+
+
+def test_folder(capsys: Captured, tree: Path, tmp_path: Path) -> None:
+    """A folder per class becomes lists that the library reads, and the report names the damaged file; status 0."""
+    output = tmp_path / "lists"
+    options = ("--root", tree, "--output", output, "--val-share", 0.25, "--scan", "--drop-bad", "--workers", 2)
+    status, out, _ = run(capsys, "folder", *options)
+    assert status == 0
+    assert "unreadable (1)" in out
+    assert "arm_wrestling/clip 1.avi" in out
+    labels = read_labels(output / "labels.csv")
+    assert labels == ["air drumming", "arm wrestling"]
+    items = [item for which in ("train", "val") for item in read_list(output / f"{which}list.txt", tree)]
+    check_items(items, len(labels), "both lists")
+    assert Counter(item.label for item in items) == {0: 4, 1: 3}
+    assert all(Path(item.path).is_file() for item in items)
+
+
+def test_json(capsys: Captured, tree: Path, tmp_path: Path) -> None:
+    """One JSON document, the same as in the file."""
+    status, out, _ = run(capsys, "folder", "--root", tree, "--output", tmp_path / "lists", "--json")
+    assert status == 0
+    document = json.loads(out)
+    assert document == json.loads((tmp_path / "lists" / "report.json").read_text(encoding="utf-8"))
+    assert (document["data_set"], document["scanned"]) == ("folder", False)
+
+
+def test_every_published_data_set(capsys: Captured, tmp_path: Path) -> None:
+    """Each data set's own annotation files make its lists, under the names of the released code."""
+    notes = tmp_path / "annotations"
+    for split in (1, 2, 3):
+        write(notes / "ucf101" / f"trainlist0{split}.txt", "HandstandPushups/v_HandStandPushups_g08_c01.avi 1\n")
+        write(notes / "ucf101" / f"testlist0{split}.txt", "HandstandPushups/v_HandStandPushups_g01_c01.avi\n")
+        write(notes / "hmdb51" / f"brush_hair_test_split{split}.txt", "a_brush_hair.avi 1 \nb_brush_hair.avi 2 \n")
+    write(notes / "ucf101" / "classInd.txt", "1 HandstandPushups\n")
+    header = "label,youtube_id,time_start,time_end,split\n"
+    write(notes / "k400" / "train.csv", header + "arm wrestling,abc,1,11,train\narm wrestling,def,1,11,val\n")
+    write(notes / "k600" / "test.csv", header + "arguing,abc,1,11,test\n")
+    write(notes / "ssv2" / "labels.json", '{"Moving left": "0", "Moving right": "1"}')
+    write(notes / "ssv2" / "train.json", '[{"id": "1", "template": "Moving [left]"}]')
+    write(notes / "ssv2" / "validation.json", '[{"id": "2", "template": "Moving right"}]')
+    root = touch(
+        tmp_path / "videos",
+        "HandstandPushups/v_HandstandPushups_g08_c01.avi",
+        "brush_hair/b_brush_hair.avi",
+        "arm wrestling/abc_000001_000011.mp4",
+        "1.webm",
+    )
+    splits = {f"{which}list_split{split}.txt" for which in ("train", "val") for split in (1, 2, 3)}
+    zero_shot = {f"k160_test_split{split}.txt" for split in (1, 2, 3)}
+    expected = {
+        "ucf101": splits,
+        "hmdb51": splits,
+        "k400": {"trainlist.txt", "vallist.txt"},
+        "k600": {"testlist.txt", *zero_shot},
+        "ssv2": {"trainlist.txt", "vallist.txt"},
+    }
+    for name, lists in expected.items():
+        output = tmp_path / "out" / name
+        status, out, _ = run(capsys, name, "--annotations", notes / name, "--root", root, "--output", output, "--json")
+        report = json.loads(out)
+        assert status == 0
+        assert set(report["lists"]) == lists
+        written = {each for each, count in report["lists"].items() if count["written"]}
+        assert {path.name for path in output.glob("*.txt")} == written | {"report.txt"}
+        for each in written:
+            assert read_list(output / each, root)
+        assert read_labels(output / "labels.csv")
+    assert read_labels(tmp_path / "out" / "ucf101" / "labels.csv") == ["Handstand Pushups"]
+    assert read_labels(tmp_path / "out" / "hmdb51" / "labels.csv") == ["brush hair"]
+    assert len(read_labels(tmp_path / "out" / "k600" / "k160_labels_split1.csv")) == 160
+    assert read_flip_labels(tmp_path / "out" / "ssv2" / "flip_labels.csv") == {0: 1, 1: 0}
+
+
+def test_fewshot(capsys: Captured, tmp_path: Path) -> None:
+    """One list for each K, as long as the full one, with K videos of each class."""
+    full = write(tmp_path / "full.txt", "".join(f"class {at % 3}/{at}.mp4 {at % 3}\n" for at in range(100)))
+    status, out, _ = run(capsys, "fewshot", "--list", full, "--output", tmp_path, "--seed", 5, "--json")
+    assert status == 0
+    assert [each["shots"] for each in json.loads(out)["lists"]] == [2, 4, 8, 16]
+    for shots in (2, 4, 8, 16):
+        items = read_list(tmp_path / f"fewshot_K{shots}_seed5.txt")
+        assert len(items) == 100
+        assert Counter(item.label for item in set(items)) == {0: shots, 1: shots, 2: shots}
+        assert set(items) <= set(read_list(full))
+
+
+def test_fewshot_lengths(capsys: Captured, tmp_path: Path) -> None:
+    """A number of entries, and each video once."""
+    full = write(tmp_path / "full.txt", "".join(f"{at}.mp4 {at % 3}\n" for at in range(100)))
+    for length, entries in (("7", 7), ("once", 6), ("full", 100)):
+        options = ("--list", full, "--shots", 2, "--output", tmp_path, "--length", length, "--force")
+        status, out, _ = run(capsys, "fewshot", *options)
+        assert status == 0
+        assert f"6 videos of 3 classes, repeated to {entries} entries" in out
+        assert len(read_list(tmp_path / "fewshot_K2_seed0.txt")) == entries
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["folder", "--root", "none", "--output", "out"], "none: no such folder"),
+        (["folder", "--root", "videos", "--output", "out", "--val-share", "1"], "--val-share"),
+        (["folder", "--root", "videos", "--output", "out", "--workers", "0"], "--workers"),
+        (["folder", "--root", "videos", "--output", "videos/a/1.mp4"], "is not a folder"),
+        (["folder", "--root", "videos", "--output", "taken"], "give --force"),
+        (["ucf101", "--annotations", "none", "--root", "videos", "--output", "out"], "none: no such file or folder"),
+        (["k400", "--annotations", "bad.csv", "--root", "videos", "--output", "out"], "bad.csv:2: "),
+        (["k400", "--annotations", "good.csv", "--root", "videos", "--output", "out"], "check --root"),
+        (["fewshot", "--list", "none.txt", "--output", "out"], "none.txt"),
+        (["fewshot", "--list", "full.txt", "--output", "out", "--shots", "3"], "class 0 has 1 videos"),
+        (["fewshot", "--list", "full.txt", "--output", "out", "--shots", "1", "1"], "--shots"),
+        (["fewshot", "--list", "full.txt", "--output", "out", "--shots", "1", "--length", "1"], "--length"),
+    ],
+)
+def test_failures_are_one_clear_line(
+    capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    """Exit status 2 and exactly one line that names file and line, or the option; and nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "videos/a/1.mp4", "videos/b/2.mp4", "taken/labels.csv")
+    write(tmp_path / "bad.csv", "label,youtube_id,time_start,time_end,split\narguing,a,x,1,test\n")
+    write(tmp_path / "good.csv", "label,youtube_id,time_start,time_end,split\narguing,a,0,1,test\n")
+    write(tmp_path / "full.txt", "a/1.mp4 0\nb/2.mp4 1\n")
+    before = sorted(tmp_path.rglob("*"))
+    status, _, err = run(capsys, *arguments)
+    errors = [line for line in err.splitlines() if line.startswith("mote-fast: error: ")]
+    assert status == 2
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["nosuch"], ["folder"], ["fewshot", "--list", "a", "--output", "b", "--length", "x"]]
+)
+def test_bad_usage_exits_with_2(arguments: list[str], capsys: Captured) -> None:
+    """What argparse refuses has the same status."""
+    with pytest.raises(SystemExit) as exit_info:
+        main(["prepare", *arguments])
+    assert exit_info.value.code == 2
+    assert "usage:" in capsys.readouterr().err

@@ -1,0 +1,45 @@
+"""The journal: nothing half written, whatever happens in between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mote_fast.errors import ConfigError
+from mote_fast.prepare.journal import Journal
+
+
+def test_records_survive(tmp_path: Path) -> None:
+    """A later process reads what an earlier one recorded; the last record of a name holds."""
+    with Journal(tmp_path / "new" / "journal.jsonl") as journal:
+        journal.append("a", size=1)
+        journal.append("b\udcff", size=2)
+        journal.append("a", size=3)
+    with Journal(tmp_path / "new" / "journal.jsonl") as journal:
+        assert journal.records == {"a": {"name": "a", "size": 3}, "b\udcff": {"name": "b\udcff", "size": 2}}
+
+
+def test_a_line_cut_off_by_a_crash_is_dropped(tmp_path: Path) -> None:
+    """What follows it must not be glued to it."""
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"name": "a"}\n{"name": "b", "si')
+    with Journal(path) as journal:
+        assert list(journal.records) == ["a"]
+        journal.append("c")
+    with Journal(path) as journal:
+        assert list(journal.records) == ["a", "c"]
+
+
+def test_two_processes_cannot_share_one(tmp_path: Path) -> None:
+    """They would write the same files."""
+    with Journal(tmp_path / "journal.jsonl"), pytest.raises(ConfigError, match="another process"):
+        Journal(tmp_path / "journal.jsonl")
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    """A file that is no journal is named with its line, and kept."""
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"name": "a"}\n[1]\n')
+    with pytest.raises(ConfigError, match=r"journal\.jsonl:2"):
+        Journal(path)

@@ -1,0 +1,165 @@
+"""Kinetics from its official CSV files."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from mote_fast.data.items import VideoItem
+from mote_fast.errors import ListError
+from mote_fast.prepare.k600_zero_shot import new_classes, zero_shot_splits
+from mote_fast.prepare.kinetics import read_k400, read_k600
+from mote_fast.prepare.lists import LABELS_FILE
+from tests.prepare.conftest import touch, write
+
+HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"
+
+
+def write_csv(path: Path, rows: list[tuple[str, str, int, int, str]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("label", "youtube_id", "time_start", "time_end", "split"))
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def annotations(tmp_path: Path) -> Path:
+    """The CSV files as published: quotes where the release has them, and more columns than needed."""
+    folder = tmp_path / "annotations"
+    write(
+        folder / "train.csv",
+        HEADER
+        + "arm wrestling,---QUuC4vJs,84,94,train,0\n"
+        + '"passing American football (in game)",_aB_3dE_f-9,7,17,train,0\n',
+    )
+    write(folder / "validate.csv", HEADER + '"massaging person\'s head",-3B32lodo2M,1059,1069,validate,0\n')
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return touch(
+        tmp_path / "videos",
+        "train/arm wrestling/---QUuC4vJs_000084_000094.mp4",
+        "val/massaging_person's_head/-3B32lodo2M_001059_001069.mkv",
+        "val/other/---QUuC4vJs_000084_000094.mp4",
+    )
+
+
+def test_lists_and_labels(annotations: Path, root: Path) -> None:
+    """Clips are found by identifier and seconds, in folders with spaces or underscores; what is missing is expected."""
+    data_set = read_k400([annotations], root)
+    lists = {each.name: each.items for each in data_set.lists}
+    assert lists == {
+        "trainlist.txt": (
+            VideoItem("train/arm wrestling/---QUuC4vJs_000084_000094.mp4", 0),
+            VideoItem("passing_American_football_(in_game)/_aB_3dE_f-9_000007_000017.mp4", 2),
+        ),
+        "vallist.txt": (VideoItem("val/massaging_person's_head/-3B32lodo2M_001059_001069.mkv", 1),),
+    }
+    assert data_set.labels[LABELS_FILE] == (
+        "arm wrestling",
+        "massaging person's head",
+        "passing American football (in game)",
+    )
+    assert "3 classes" in data_set.notes[0]
+
+
+def test_clips_named_by_identifier_alone(annotations: Path, tmp_path: Path) -> None:
+    """Some crawls leave the seconds out; identifiers hold underscores of their own."""
+    root = touch(tmp_path / "flat", "_aB_3dE_f-9.mp4")
+    lists = {each.name: each.items for each in read_k400([annotations], root).lists}
+    assert lists["trainlist.txt"][1] == VideoItem("_aB_3dE_f-9.mp4", 2)
+
+
+def test_single_files_can_be_named(annotations: Path, root: Path) -> None:
+    """One CSV is enough."""
+    data_set = read_k400([annotations / "validate.csv"], root)
+    assert [each.name for each in data_set.lists] == ["vallist.txt"]
+
+
+@pytest.mark.parametrize("name", ["k400", "k600"])
+def test_labels_are_those_of_the_data_set(name: str, labels_dir: Path, root: Path, tmp_path: Path) -> None:
+    """All classes get the indices that the data set's list of classes gives them, in whatever order the rows come."""
+    names = [line for line in (labels_dir / f"{name}.txt").read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [(label, f"id{at}", 0, 10, "test") for at, label in enumerate(reversed(names))]
+    read = {"k400": read_k400, "k600": read_k600}[name]
+    data_set = read([write_csv(tmp_path / "a" / "test.csv", rows)], root)
+    assert list(data_set.labels[LABELS_FILE]) == names
+    assert data_set.notes == ()
+
+
+def test_zero_shot_classes(labels_dir: Path) -> None:
+    """The 220 classes are names of Kinetics-600 and not of Kinetics-400; each split has 160 of them, all different."""
+    k400, k600 = (
+        set((labels_dir / f"{name}.txt").read_text(encoding="utf-8").splitlines()) for name in ("k400", "k600")
+    )
+    assert len(new_classes()) == 220
+    assert set(new_classes()) <= k600 - k400
+    assert len(k600 - k400) - 220 == 12
+    splits = zero_shot_splits()
+    assert [len(set(split)) for split in splits] == [160, 160, 160]
+    assert all(set(split) <= set(new_classes()) for split in splits)
+    assert len(set(splits)) == 3
+
+
+def test_zero_shot_splits_are_the_published_ones() -> None:
+    """Names at some labels, as the released lists have them."""
+    first, second, third = zero_shot_splits()
+    assert first[:4] == ("acting in play", "adjusting glasses", "arguing", "attending conference")
+    assert (first[101], first[159]) == ("preparing salad", "yarn spinning")
+    assert (second[2], second[155], second[159]) == ("assembling bicycle", "wading through mud", "winking")
+    assert (third[0], third[157], third[159]) == ("adjusting glasses", "weaving fabric", "wood burning (art)")
+
+
+def test_zero_shot_lists(root: Path, tmp_path: Path) -> None:
+    """Test videos of a split's classes, numbered within the split, beside the lists of all 600 classes."""
+    classes = (*new_classes(), "abseiling")
+    rows = [(label, f"id{at}", 0, 10, "test") for at, label in enumerate(classes)]
+    rows += [(label, f"train{at}", 0, 10, "train") for at, label in enumerate(classes)]
+    data_set = read_k600([write_csv(tmp_path / "a" / "all.csv", rows)], root)
+    lists = {each.name: each for each in data_set.lists}
+    assert list(lists) == ["trainlist.txt", "testlist.txt", *(f"k160_test_split{split}.txt" for split in (1, 2, 3))]
+    for number, names in enumerate(zero_shot_splits(), 1):
+        chosen = lists[f"k160_test_split{number}.txt"]
+        assert data_set.labels[chosen.labels] == names
+        assert [item.label for item in chosen.items] == list(range(160))
+        for item, name in zip(chosen.items, names, strict=True):
+            assert item.path.startswith(name.replace(" ", "_") + "/id")
+
+
+def test_zero_shot_lists_of_part_of_the_data(annotations: Path, root: Path, tmp_path: Path) -> None:
+    """Without test videos there are no such lists, and with some classes the rest is noted."""
+    data_set = read_k600([annotations], root)
+    assert [each.name for each in data_set.lists] == ["trainlist.txt", "vallist.txt"]
+    assert "no CSV has test videos" in data_set.notes[-1].replace("No", "no")
+    some = write_csv(tmp_path / "a" / "test.csv", [("yarn spinning", "abc", 0, 10, "test")])
+    data_set = read_k600([some], root)
+    assert data_set.lists[1].items == (VideoItem("yarn_spinning/abc_000000_000010.mp4", 159),)
+    assert any("159 of 160 classes" in note for note in data_set.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("youtube_id,time_start,time_end,split\na,1,2,test\n", r"lacks the columns \['label'\]"),
+        (HEADER + "a,b,1,2,train,0\n,b,1,2,train,0\n", r"bad\.csv:3: needs a label"),
+        (HEADER + "a,b,1,2,holdout,0\n", r"bad\.csv:2: the split must be train, val or test, found 'holdout'"),
+        (HEADER + "a,b,one,2,train,0\n", r"bad\.csv:2: time_start must be an integer"),
+        (HEADER + "a,b,1\n", r"bad\.csv:2"),
+    ],
+)
+def test_malformed_annotations(root: Path, tmp_path: Path, text: str, message: str) -> None:
+    """Errors name file and line."""
+    with pytest.raises(ListError, match=message):
+        read_k400([write(tmp_path / "bad.csv", text)], root)
+
+
+def test_no_annotations(root: Path) -> None:
+    """A folder without CSV files is named."""
+    with pytest.raises(ListError, match=r"no file named \*\.csv"):
+        read_k400([root], root)

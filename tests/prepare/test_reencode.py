@@ -1,0 +1,161 @@
+"""Re-encoding a tree: mirrored, resumable, originals untouched, damaged ones named."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from mote_fast.data.decode import probe
+from mote_fast.data.items import read_list
+from mote_fast.errors import ConfigError, ListError
+from mote_fast.prepare.encoding import Encoding
+from mote_fast.prepare.reencode import (
+    FAULT_FILE,
+    JOURNAL_FILE,
+    find_videos,
+    listed_videos,
+    reencode,
+    rewrite_list,
+    target_names,
+)
+from tests.data.conftest import NumberedVideos
+from tests.prepare.conftest import VideoMaker, touch, write
+
+
+@pytest.fixture
+def tree(tmp_path: Path, make_video: VideoMaker) -> Path:
+    """Four videos, one of them damaged; two that differ in their suffix alone; and a file that is no video."""
+    root = tmp_path / "videos"
+    for name in ("jump/a.avi", "jump/a.mkv", "run/b c.mp4"):
+        make_video(root / name)
+    write(root / "run" / "bad.mp4", "no video")
+    write(root / "run" / "notes.txt", "notes")
+    return root
+
+
+def states(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file below a folder, with its time of change and content."""
+    files = (Path(at, name) for at, _, names in os.walk(folder) for name in names)
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def test_mirrors_a_tree(tree: Path, tmp_path: Path) -> None:
+    """The same folders, one output a video, the damaged one named, the originals as they were."""
+    before, out = states(tree), tmp_path / "out"
+    done = reencode(tree, out, find_videos(tree), processes=2)
+    assert (done.written, done.already_done) == (3, 0)
+    assert states(tree) == before
+    videos = {"jump/a.avi.mp4", "jump/a.mkv.mp4", "run/b c.mp4"}
+    assert states(out).keys() == videos | {FAULT_FILE, JOURNAL_FILE}
+    for name in videos:
+        assert probe(out / name).num_frames == 12
+    (failure,) = done.failures
+    assert (failure.path, failure.kind) == ("run/bad.mp4", "UndecodableVideoError")
+    (line,) = (out / FAULT_FILE).read_text().splitlines()
+    assert json.loads(line)["path"] == "run/bad.mp4"
+
+
+def test_a_second_call_does_what_is_left(tree: Path, tmp_path: Path, make_video: VideoMaker) -> None:
+    """Done again: what changed, what is gone from the target, what failed; nothing else."""
+    out = tmp_path / "out"
+    videos = find_videos(tree)
+    reencode(tree, out, videos)
+    first = states(out)
+    make_video(tree / "jump" / "a.avi", frames=15)
+    (out / "jump" / "a.mkv.mp4").unlink()
+    make_video(tree / "run" / "bad.mp4")
+    done = reencode(tree, out, videos)
+    assert (done.written, done.already_done, done.failures) == (3, 1, ())
+    assert not (out / FAULT_FILE).exists()
+    second = states(out)
+    assert second["run/b c.mp4"] == first["run/b c.mp4"]
+    assert second["jump/a.mkv.mp4"][1] == first["jump/a.mkv.mp4"][1]
+    assert probe(out / "jump" / "a.avi.mp4").num_frames == 15
+    assert reencode(tree, out, videos).already_done == 4
+
+
+def test_other_options_do_it_again(tree: Path, tmp_path: Path) -> None:
+    """A tree of two qualities or key intervals would look like one."""
+    videos = ["run/b c.mp4"]
+    reencode(tree, tmp_path / "out", videos)
+    done = reencode(tree, tmp_path / "out", videos, Encoding(key_interval=3))
+    assert done.written == 1
+    assert probe(tmp_path / "out" / "run" / "b c.mp4").key_frames == (0, 3, 6, 9)
+
+
+def test_an_interrupted_output_is_not_seen(tree: Path, tmp_path: Path) -> None:
+    """What a killed process left beside a target is replaced, and a target without its record is written again."""
+    out = tmp_path / "out"
+    write(out / "run" / ".b c.mp4.part", "half")
+    write(out / "run" / "b c.mp4", "of somebody else")
+    assert reencode(tree, out, ["run/b c.mp4"]).written == 1
+    assert [path.name for path in (out / "run").iterdir()] == ["b c.mp4"]
+    assert probe(out / "run" / "b c.mp4").num_frames == 12
+
+
+def test_kept_parts_stay_reported(tree: Path, tmp_path: Path) -> None:
+    """A video of which only the beginning is there is named by every call."""
+    NumberedVideos.put_index_first(NumberedVideos(tmp_path).write("whole.mp4"), tree / "cut.mp4")
+    data = (tree / "cut.mp4").read_bytes()
+    (tree / "cut.mp4").write_bytes(data[: len(data) * 3 // 4])
+    for _ in range(2):
+        done = reencode(tree, tmp_path / "out", ["cut.mp4"], keep_sound_part=True)
+        (failure,) = done.failures
+        assert "kept the" in failure.reason
+    assert done.already_done == 1
+    assert 0 < probe(tmp_path / "out" / "cut.mp4").num_frames < 40
+
+
+def test_names_do_not_collide(tmp_path: Path) -> None:
+    """Videos that differ in their suffix alone keep it, whichever of them is asked for."""
+    touch(tmp_path, "x/a.avi", "x/a.mkv", "x/b.avi", "y/a.webm", "x/notes.txt")
+    assert target_names(tmp_path, ["x/a.avi", "x/b.avi", "y/a.webm"]) == {
+        "x/a.avi": "x/a.avi.mp4",
+        "x/b.avi": "x/b.mp4",
+        "y/a.webm": "y/a.mp4",
+    }
+    touch(tmp_path, "x/a.avi.flv")
+    with pytest.raises(ConfigError, match=r"a\.avi.*would both become x/a\.avi\.mp4"):
+        target_names(tmp_path, ["x/a.avi", "x/a.avi.flv"])
+
+
+def test_the_target_lies_elsewhere(tree: Path, tmp_path: Path) -> None:
+    """Outputs among the originals would be found as originals by the next call."""
+    for target in (tree, tree / "out", tmp_path):
+        with pytest.raises(ConfigError, match="outside"):
+            reencode(tree, target, ["run/b c.mp4"])
+
+
+def test_finds_videos_below_links(tree: Path, tmp_path: Path) -> None:
+    """Class folders are often links to other disks; a link in a circle ends."""
+    (tree / "circle").symlink_to(tree)
+    (tmp_path / "disk").mkdir()
+    touch(tmp_path / "disk", "c.webm", ".hidden.mp4")
+    (tree / "linked").symlink_to(tmp_path / "disk")
+    assert find_videos(tree) == ["jump/a.avi", "jump/a.mkv", "linked/c.webm", "run/b c.mp4", "run/bad.mp4"]
+    with pytest.raises(ListError, match="no videos"):
+        find_videos(tmp_path / "nowhere")
+
+
+def test_lists_follow_their_videos(tmp_path: Path) -> None:
+    """Every line stays, in its place, so that indices keep their meaning; other columns of a CSV stay as well."""
+    names = {"a b.avi": "a b.mp4", "x/c.mkv": "x/c.mkv.mp4"}
+    plain = write(tmp_path / "list.txt", "a b.avi 3\n./x/c.mkv 0\n")
+    table = write(tmp_path / "list.csv", 'id,path,label\n7,"a b.avi",3\n8,x/c.mkv,0\n')
+    assert listed_videos(plain) == list(names)
+    assert rewrite_list(plain, names) == "a b.mp4 3\nx/c.mkv.mp4 0\n"
+    assert rewrite_list(table, names) == "id,path,label\n7,a b.mp4,3\n8,x/c.mkv.mp4,0\n"
+    rewritten = write(tmp_path / "new.csv", rewrite_list(table, names))
+    assert [item.label for item in read_list(rewritten)] == [item.label for item in read_list(table)]
+    with pytest.raises(ListError, match="not among"):
+        rewrite_list(plain, {})
+
+
+@pytest.mark.parametrize("line", ["../a.mp4 0", "/a.mp4 0", "folder 12 0"])
+def test_lists_that_lead_elsewhere_are_refused(tmp_path: Path, line: str) -> None:
+    """An output would lie outside the target, or over a folder of frames."""
+    with pytest.raises(ListError, match=r"list\.txt"):
+        listed_videos(write(tmp_path / "list.txt", line + "\n"))
