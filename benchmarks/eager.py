@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from mote_fast.experts import merge_weights
 from mote_fast.kernels.reference import EXPANSION, unpack_expert
-from mote_fast.temporal import LAYER_NORM_EPS, Streams, VideoHead, cosine_logits
+from mote_fast.temporal import Streams, VideoHead, cosine_logits
+from mote_fast.temporal_block import LAYER_NORM_EPS
 
 
 class QuickGELU(nn.Module):

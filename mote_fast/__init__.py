@@ -16,13 +16,15 @@ from mote_fast.errors import (
     DoubleBackwardError,
     FrameIndexError,
     LabelError,
+    ListError,
     MissingVideoError,
     MoteError,
     ShapeError,
     UndecodableVideoError,
     VideoError,
 )
-from mote_fast.losses import Loss, mote_loss
+from mote_fast.losses import Loss, mote_loss, training_loss
+from mote_fast.method import Draws, TrainingMethod
 from mote_fast.optim import head_optimizer
 from mote_fast.temporal import Streams, VideoHead
 
@@ -34,14 +36,17 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DoubleBackwardError",
+    "Draws",
     "FrameIndexError",
     "LabelError",
+    "ListError",
     "Loss",
     "MissingVideoError",
     "MoteError",
     "Prediction",
     "ShapeError",
     "Streams",
+    "TrainingMethod",
     "UndecodableVideoError",
     "VideoClassifier",
     "VideoError",
@@ -51,4 +56,5 @@ __all__ = [
     "head_optimizer",
     "load",
     "mote_loss",
+    "training_loss",
 ]

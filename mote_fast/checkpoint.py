@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,10 +15,13 @@ from mote_fast.classifier import VideoClassifier
 from mote_fast.clip.config import Activation, name_of_shapes, vision_config_of_state_dict
 from mote_fast.clip.loading import build_towers, fit_state_dict, load_towers
 from mote_fast.clip.towers import ClipTowers
-from mote_fast.config import DEFAULT_EXPERTS, DEFAULT_FRAMES, ModelConfig, default_layers
+from mote_fast.config import DEFAULT_EXPERTS, DEFAULT_FRAMES, HeadOptions, ModelConfig, default_layers
 from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError
 from mote_fast.temporal import Header, VideoHead
 from mote_fast.weights import read_model_folder, read_weights, state_dict_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +44,7 @@ def create_model(
     activation: Activation | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    **head_options: Unpack[HeadOptions],
 ) -> VideoClassifier:
     """Build a classifier with a fresh head.
 
@@ -52,6 +58,8 @@ def create_model(
         activation: only for a weights file of unknown origin, see ``mote_fast.clip.load_towers``.
         device: where the model goes.
         dtype: of its parameters.
+        head_options: ``expert_init``, ``expert_design``, ``aggregation``, ``modulation``, ``modulation_top_k`` and
+            ``modulation_gamma``, see ``VideoHead``; left out, they are the paper's.
 
     Raises:
         ConfigError: an argument is out of range, or the architecture is unknown.
@@ -62,7 +70,7 @@ def create_model(
     if clip_pretrained is None and not name.startswith(("hf-hub:", "local-dir:")):
         log.info("%s: CLIP towers are random; pass clip_pretrained='openai' or a file for trained ones", name)
     depth = default_layers(name) if layers is None else layers
-    head = VideoHead(towers.embed_dim, towers.config.text_heads, depth, experts, header=header)
+    head = VideoHead(towers.embed_dim, towers.config.text_heads, depth, experts, header=header, **head_options)
     return _finish(towers, head, frames, device, dtype)
 
 
@@ -134,10 +142,11 @@ def _load_folder(folder: Path, device: str | torch.device, dtype: torch.dtype) -
     config = ModelConfig.from_json(values, str(folder))
     towers = build_towers(config.clip)
     fit_state_dict(towers.model, _part(tensors, "clip."), folder)
-    sizes = config.head
     state = _part(tensors, "head.")
-    train_classes = state.get("train_class_features")
-    head = VideoHead(sizes.embed_dim, sizes.heads, sizes.layers, sizes.experts, train_classes, sizes.header)
+    try:
+        head = VideoHead(**asdict(config.head), train_class_features=state.get("train_class_features"))
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"{folder}: its configuration does not describe a head ({error})") from error
     fit_state_dict(head, state, folder)
     return _finish(towers, head, config.frames, device, dtype)
 

@@ -62,9 +62,7 @@ class VideoClassifier(nn.Module):
     @property
     def config(self) -> ModelConfig:
         """What this model was built from."""
-        head = self.head
-        sizes = HeadConfig(head.embed_dim, head.heads, head.layers, head.experts, head.header)
-        return ModelConfig(self.clip.config, sizes, self.frames)
+        return ModelConfig(self.clip.config, HeadConfig.of(self.head), self.frames)
 
     @property
     def device(self) -> torch.device:
@@ -180,7 +178,10 @@ class VideoClassifier(nn.Module):
         return encode_classes(self.clip, labels, cache=self.feature_cache, progress=progress)
 
     def fold(self) -> VideoClassifier:
-        """Return an equivalent classifier for inference whose experts are merged once; it shares the towers."""
+        """Return an equivalent classifier for inference whose experts are merged once; it shares the towers.
+
+        A head whose inference does not merge keeps its experts, see ``VideoHead.fold``.
+        """
         folded = VideoClassifier(self.clip, self.head.fold(), self.frames)
         folded.decode_backend = self.decode_backend
         folded.feature_cache = self.feature_cache

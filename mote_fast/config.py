@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypedDict
 
 from mote_fast.clip.config import ClipConfig
 from mote_fast.errors import CheckpointError, ConfigError
-from mote_fast.temporal import Header
+from mote_fast.expert_designs import ExpertDesign
+from mote_fast.experts import ExpertInit
+from mote_fast.modulation import GAMMA, TOP_K
+from mote_fast.temporal import Aggregation, Header, VideoHead
 
-# Version of the folder format; raised when older code could not read what newer code writes.
-FORMAT_VERSION = 1
+# Version of the folder format; raised when older code could not read what newer code writes. Version 1 had no head
+# options; its heads have the defaults.
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 
 # Frames per view of the paper's main results.
 DEFAULT_FRAMES = 8
@@ -22,15 +27,37 @@ PRESET_LAYERS: Mapping[str, int] = {"ViT-B-16": 4, "ViT-L-14": 6, "tiny": 2}
 DEFAULT_LAYERS = 4
 
 
+class HeadOptions(TypedDict, total=False):
+    """The options of ``VideoHead`` beyond its sizes and header; see there."""
+
+    expert_init: ExpertInit
+    expert_design: ExpertDesign
+    aggregation: Aggregation
+    modulation: bool
+    modulation_top_k: int
+    modulation_gamma: float
+
+
 @dataclass(frozen=True)
 class HeadConfig:
-    """Sizes of the video head; see ``VideoHead`` for their meaning."""
+    """Sizes and options of the video head; each is an argument and an attribute of ``VideoHead``."""
 
     embed_dim: int
     heads: int
     layers: int
     experts: int
     header: Header = "mote"
+    expert_init: ExpertInit = "different"
+    expert_design: ExpertDesign = "ffn"
+    aggregation: Aggregation = "merge"
+    modulation: bool = True
+    modulation_top_k: int = TOP_K
+    modulation_gamma: float = GAMMA
+
+    @classmethod
+    def of(cls, head: VideoHead) -> HeadConfig:
+        """Return what ``head`` was built with, or set to since."""
+        return cls(**{field.name: getattr(head, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -62,8 +89,8 @@ class ModelConfig:
         """
         values = dict(values)
         version = values.pop("format_version", None)
-        if version != FORMAT_VERSION:
-            raise CheckpointError(f"{source}: format version {version}, this release reads {FORMAT_VERSION}")
+        if version not in READABLE_VERSIONS:
+            raise CheckpointError(f"{source}: format version {version}, this release reads up to {FORMAT_VERSION}")
         try:
             clip = dict(values.pop("clip"))
             clip |= {"mean": tuple(clip["mean"]), "std": tuple(clip["std"])}

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import weakref
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mote_fast import ops
+from mote_fast.checks import check_choice
 from mote_fast.errors import ConfigError
-from mote_fast.kernels.reference import EXPANSION, expert_size, quick_gelu, unpack_expert
+from mote_fast.kernels.reference import EXPANSION, Expert, expert_size, quick_gelu, unpack_expert
+
+# Whether experts start from draws of their own or from one (paper Table 2a).
+ExpertInit = Literal["different", "same"]
 
 # Merge temperatures of the regulariser, drawn uniformly (spec section 3).
 TEMPERATURES = (-9.6, -4.8, -2.4, -1.2, -0.6, 0.6, 1.2, 2.4, 4.8, 9.6, math.inf)
@@ -43,9 +48,28 @@ class FeedForward(nn.Module):
             nn.init.normal_(linear.weight, std=INIT_STD)
             nn.init.zeros_(linear.bias)
 
+    @property
+    def experts(self) -> int:
+        """One: a mixture of one expert computes the same."""
+        return 1
+
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x [..., d]`` to the same shape."""
         return self.down(quick_gelu(self.up(x)))
+
+    def routed(self, x: Tensor, index: Tensor) -> Tensor:
+        """The routed stream; one FFN serves every ``index``."""
+        del index
+        return self(x)
+
+    def at_temperature(self, x: Tensor, temperature: float | Tensor) -> Tensor:
+        """The merged stream; one FFN serves every ``temperature``."""
+        del temperature
+        return self(x)
+
+    def fold(self) -> FeedForward:
+        """Return the FFN itself: there is nothing to merge."""
+        return self
 
     def pair(
         self, x_routed: Tensor, x_merged: Tensor, expert: int | Tensor, temperature: float | Tensor
@@ -64,11 +88,13 @@ class TemporalExperts(nn.Module):
 
     fusion: Tensor
 
-    def __init__(self, embed_dim: int, experts: int) -> None:
+    def __init__(self, embed_dim: int, experts: int, init: ExpertInit = "different") -> None:
         super().__init__()
+        check_choice("expert_init", init, ExpertInit)
         if experts < 1:
             raise ConfigError(f"experts must be at least 1, got {experts}")
         self.embed_dim = embed_dim
+        self.init: ExpertInit = init
         self.weight = nn.Parameter(torch.empty(experts, expert_size(embed_dim)))
         self.register_buffer("fusion", torch.zeros(experts))
         self._collector: weakref.ref[GradientCollector] | None = None
@@ -84,18 +110,19 @@ class TemporalExperts(nn.Module):
         return self.weight.shape[0]
 
     def reset_parameters(self) -> None:
-        """Give every expert its own draw: weights N(0, 0.02), biases 0 (different starts matter: paper Table 2a)."""
+        """Draw weights from N(0, 0.02) and zero the biases; every expert has its own draw unless ``init`` is "same"."""
         with torch.no_grad():
             self.weight.zero_()
             stacked = unpack_expert(self.weight, self.embed_dim)
             stacked.w_up.normal_(std=INIT_STD)
             stacked.w_down.normal_(std=INIT_STD)
+            if self.init == "same":
+                self.weight[1:] = self.weight[0]
             self.fusion.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         """Inference: run the merged expert on ``x [..., d]`` (spec section 4)."""
-        expert = unpack_expert(self.merged(), self.embed_dim)
-        return F.linear(quick_gelu(F.linear(x, expert.w_up, expert.b_up)), expert.w_down, expert.b_down)
+        return run_expert(x, unpack_expert(self.merged(), self.embed_dim))
 
     def merged(self) -> Tensor:
         """Return the inference expert ``[P]``, merged with weights ``softmax(fusion)``."""
@@ -117,6 +144,11 @@ class TemporalExperts(nn.Module):
         weights = merge_weights(self.experts, temperature).to(self.weight.device)
         return ops.expert_pair_ffn(x_routed, x_merged, self.weight, weights, index, self._probe(weights, index))
 
+    def at_temperature(self, x: Tensor, temperature: float | Tensor) -> Tensor:
+        """Run the merge at ``temperature`` alone on ``x [..., d]``; for both streams ``pair`` is faster."""
+        weights = merge_weights(self.experts, temperature).to(self.weight.device)
+        return run_expert(x, unpack_expert(ops.merge_experts(self.weight, weights), self.embed_dim))
+
     def collect_with(self, collector: GradientCollector) -> None:
         """Hand the gradients of ``pair`` to ``collector`` in factored form for as long as that lives."""
         self._collector = weakref.ref(collector)
@@ -136,14 +168,24 @@ class TemporalExperts(nn.Module):
 
     def fold(self) -> FeedForward:
         """Return a plain FFN that computes what inference computes; its weights are a copy."""
-        plain = FeedForward(self.embed_dim).to(self.weight)
-        expert = unpack_expert(self.merged(), self.embed_dim)
-        with torch.no_grad():
-            plain.up.weight.copy_(expert.w_up)
-            plain.up.bias.copy_(expert.b_up)
-            plain.down.weight.copy_(expert.w_down)
-            plain.down.bias.copy_(expert.b_down)
-        return plain
+        return folded(self.merged(), self.embed_dim)
+
+
+def run_expert(x: Tensor, expert: Expert) -> Tensor:
+    """Run one expert on ``x [..., d]``: ``W_down QuickGELU(W_up x + b_up) + b_down`` (spec section 2)."""
+    return F.linear(quick_gelu(F.linear(x, expert.w_up, expert.b_up)), expert.w_down, expert.b_down)
+
+
+@torch.no_grad()
+def folded(row: Tensor, embed_dim: int) -> FeedForward:
+    """Return a plain FFN that holds a copy of one expert, ``row [P]``."""
+    plain = FeedForward(embed_dim).to(row)
+    expert = unpack_expert(row, embed_dim)
+    plain.up.weight.copy_(expert.w_up)
+    plain.up.bias.copy_(expert.b_up)
+    plain.down.weight.copy_(expert.w_down)
+    plain.down.bias.copy_(expert.b_down)
+    return plain
 
 
 def routing_probabilities(experts: int) -> Tensor:
@@ -171,7 +213,9 @@ def draw_experts(layers: int, experts: int, generator: torch.Generator | None = 
     return drawn.tolist()
 
 
-def draw_temperatures(layers: int, generator: torch.Generator | None = None) -> list[float]:
-    """Draw the merge temperature of each layer for one step, uniformly from ``TEMPERATURES`` (spec section 3)."""
-    drawn = torch.randint(len(TEMPERATURES), (layers,), generator=generator)
-    return [TEMPERATURES[i] for i in drawn.tolist()]
+def draw_temperatures(
+    layers: int, generator: torch.Generator | None = None, choices: Sequence[float] = TEMPERATURES
+) -> list[float]:
+    """Draw the merge temperature of each layer for one step, uniformly from ``choices`` (spec section 3)."""
+    drawn = torch.randint(len(choices), (layers,), generator=generator)
+    return [choices[i] for i in drawn.tolist()]

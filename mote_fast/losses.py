@@ -1,4 +1,4 @@
-"""The training objective (spec section 3)."""
+"""The training objective: the paper's (spec section 3), and that of its ablations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from mote_fast.temporal import Streams
+from mote_fast.method import Draws, RegulariserLoss, TrainingMethod
+from mote_fast.streams import every_expert_features, merged_features, routed_features, stream_features
+from mote_fast.temporal import Streams, VideoHead, cosine_logits
 
 
 @dataclass(frozen=True)
@@ -41,3 +43,69 @@ def mote_loss(
     routed = F.cross_entropy(logit_scale * streams.routed_logits.float(), labels)
     merged = F.cross_entropy(logit_scale * streams.merged_logits.float(), labels)
     return Loss(routed + wmr_weight * merged + mse_weight * streams.mse, routed, merged, streams.mse)
+
+
+def training_loss(
+    head: VideoHead,
+    frames: Tensor,
+    classes: Tensor,
+    labels: Tensor,
+    logit_scale: Tensor | float,
+    method: TrainingMethod,
+    draws: Draws,
+) -> Loss:
+    """The objective of one step for any head and method; with the default method it is ``mote_loss``.
+
+    A head with one FFN per layer, or none (CLIP-Mean, whose image tower can still be trained), has no mixture to route
+    or merge: its loss is cross-entropy alone. Parts that a method leaves out are zero.
+
+    Args:
+        head: the head, whose streams are run here.
+        frames: [B, T, d], frame features.
+        classes: [C, d], features of the training label set.
+        labels: int64 [B], class indices.
+        logit_scale: as in ``mote_loss``.
+        method: what is trained against what.
+        draws: of this step, from ``method.draw(head.layers, head.experts, generator)``.
+
+    Raises:
+        ConfigError: the frames or the draws do not fit the head.
+
+    Source: spec section 3; paper Tables 1, 2 and 7.
+    """
+    routed, merged = _features(head, frames, method, draws)
+    # With every expert a stream, the routed features come expert by expert: [E * B, T, d].
+    streams = len(routed) // len(frames)
+    routed_logits = logit_scale * cosine_logits(routed, classes).float()
+    routed_loss = F.cross_entropy(routed_logits, labels if streams == 1 else labels.repeat(streams))
+    if merged is None:
+        absent = routed_loss.new_zeros(())
+        return Loss(routed_loss, routed_loss, absent, absent)
+    if method.regulariser_loss == "mse":
+        merged_loss = F.mse_loss(merged.repeat(streams, 1, 1), routed.detach())
+    else:
+        merged_logits = logit_scale * cosine_logits(merged, classes).float()
+        merged_loss = _supervise(method.regulariser_loss, merged_logits, labels, routed_logits)
+    mse = F.mse_loss(merged, frames)
+    return Loss(routed_loss + method.wmr_weight * merged_loss + method.mse_weight * mse, routed_loss, merged_loss, mse)
+
+
+def _features(head: VideoHead, frames: Tensor, method: TrainingMethod, draws: Draws) -> tuple[Tensor, Tensor | None]:
+    """The features of the routed stream or streams, and of the merged stream where there is one."""
+    if head.experts <= 1:
+        return head.features(frames), None
+    if method.expert_data == "all":
+        merged = None if method.regulariser == "none" else merged_features(head, frames, draws.temperatures)
+        return every_expert_features(head, frames), merged
+    if method.regulariser == "none":
+        return routed_features(head, frames, draws.experts, draws.down_experts), None
+    return stream_features(head, frames, draws.experts, draws.temperatures, draws.down_experts)
+
+
+def _supervise(loss: RegulariserLoss, merged: Tensor, labels: Tensor, routed: Tensor) -> Tensor:
+    """Loss of the merged stream's logits [B, C], against the labels or the routed logits [S * B, C]."""
+    if loss == "ce":
+        return F.cross_entropy(merged, labels)
+    # The routed stream is the teacher: detached, so that it learns from the labels alone whatever the regulariser is.
+    merged = merged.log_softmax(-1).repeat(len(routed) // len(merged), 1)
+    return F.kl_div(merged, routed.detach().log_softmax(-1), log_target=True, reduction="batchmean")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mote_fast.errors import CheckpointError, ConfigError
+from mote_fast.expert_designs import ProjectionExperts
 from mote_fast.experts import TemporalExperts
 from mote_fast.kernels.reference import Expert, pack_expert, unpack_expert
 from mote_fast.temporal import VideoHead
@@ -62,6 +63,11 @@ def head_from_released(state_dict: Mapping[str, Tensor], heads: int) -> VideoHea
 
 def head_to_released(head: VideoHead) -> dict[str, Tensor]:
     """Return the head's tensors under the released names; see ``VideoHead.released_state_dict``."""
+    if any(isinstance(block.mlp, ProjectionExperts) for block in head.temporal_blocks()):
+        raise CheckpointError(
+            f"head: the released layout has no place for expert_design={head.expert_design!r}; fold the head first, or "
+            "save it as a folder"
+        )
     released: dict[str, Tensor] = {}
     if head.train_class_features is not None:
         released[_TRAIN_CLASSES] = head.train_class_features.clone()
@@ -69,7 +75,7 @@ def head_to_released(head: VideoHead) -> dict[str, Tensor]:
         return released
     own = head.state_dict()
     released[_POSITIONS] = own["frame_positions"].clone()
-    for layer, block in enumerate(head.blocks):
+    for layer, block in enumerate(head.temporal_blocks()):
         prefix = f"transformer.resblocks.{layer}."
         released |= {prefix + key: own[f"blocks.{layer}.{key}"].clone() for key in _BLOCK_KEYS}
         if isinstance(block.mlp, TemporalExperts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -10,16 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mote_fast.attention import attend
+from mote_fast.checks import check_choice
 from mote_fast.errors import ConfigError
-from mote_fast.experts import INIT_STD, FeedForward, TemporalExperts, draw_experts, draw_temperatures
-from mote_fast.modulation import modulation_factor
+from mote_fast.expert_designs import ExpertDesign, LayerFFN, make_experts
+from mote_fast.experts import INIT_STD, ExpertInit, FeedForward, draw_experts, draw_temperatures
+from mote_fast.modulation import GAMMA, TOP_K, modulation_factor
+from mote_fast.streams import run_routed, stream_features
+from mote_fast.temporal_block import TemporalBlock
 
 Header = Literal["mote", "plain", "mean"]
 
+# How inference uses the experts (paper Table 2c).
+Aggregation = Literal["merge", "ensemble", "random"]
+
 # Rows of the position table: CLIP's context length, as released, and so the most frames a view may have.
 MAX_FRAMES = 77
-LAYER_NORM_EPS = 1e-12
 
 
 @dataclass(frozen=True)
@@ -31,49 +37,10 @@ class Streams:
     mse: Tensor
 
 
-class TemporalAttention(nn.Module):
-    """Full multi-head attention over the frames of a view; parameters named as nn.MultiheadAttention names them."""
-
-    def __init__(self, embed_dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dim))
-        self.out_proj = nn.Linear(embed_dim, embed_dim)
-        nn.init.xavier_uniform_(self.in_proj_weight)
-        nn.init.normal_(self.out_proj.weight, std=INIT_STD)
-        nn.init.zeros_(self.out_proj.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``x [B, T, d]`` to the same shape."""
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.heads, -1))
-        return self.out_proj(attend(*qkv.unbind(2)).flatten(-2))
-
-
-class TemporalBlock(nn.Module):
-    """One pre-norm layer: attention over frames, then the FFN, each with its residual."""
-
-    mlp: TemporalExperts | FeedForward
-
-    def __init__(self, embed_dim: int, heads: int, mlp: TemporalExperts | FeedForward) -> None:
-        super().__init__()
-        self.ln_1 = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
-        self.attn = TemporalAttention(embed_dim, heads)
-        self.ln_2 = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
-        self.mlp = mlp
-
-    def attend(self, x: Tensor) -> Tensor:
-        """The attention half: ``x + MHA(LN1(x))``, [B, T, d]."""
-        return x + self.attn(self.ln_1(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``x [B, T, d]`` to the same shape (inference)."""
-        x = self.attend(x)
-        return x + self.mlp(self.ln_2(x))
-
-
 class VideoHead(nn.Module):
     """Turns frame features into video logits.
+
+    Where there is one FFN per layer or none, the options about experts have one meaning and change nothing.
 
     Args:
         embed_dim: d, width of the frame and class features.
@@ -84,12 +51,22 @@ class VideoHead(nn.Module):
             released code's placeholder) modulation has nothing to compare with and is left out.
         header: "mote", "plain" (one ordinary FFN per layer: the Text4Vis-like baseline) or "mean" (mean pooling
             alone: CLIP-Mean).
+        expert_init: experts start from draws of their own ("different") or from one ("same"; Table 2a).
+        expert_design: what an expert is, see ``mote_fast.expert_designs`` (Table 7a).
+        aggregation: how inference uses the experts, see ``set_inference``.
+        modulation: as in ``set_inference``, and so the next two.
+        modulation_top_k: K of the modulation.
+        modulation_gamma: gamma of the modulation.
 
     Raises:
-        ConfigError: sizes that do not fit together, or an unknown header.
+        ConfigError: sizes that do not fit together, or an unknown option.
     """
 
     train_class_features: Tensor | None
+    aggregation: Aggregation
+    modulation: bool
+    modulation_top_k: int
+    modulation_gamma: float
 
     def __init__(
         self,
@@ -99,10 +76,18 @@ class VideoHead(nn.Module):
         experts: int,
         train_class_features: Tensor | None = None,
         header: Header = "mote",
+        *,
+        expert_init: ExpertInit = "different",
+        expert_design: ExpertDesign = "ffn",
+        aggregation: Aggregation = "merge",
+        modulation: bool = True,
+        modulation_top_k: int = TOP_K,
+        modulation_gamma: float = GAMMA,
     ) -> None:
         super().__init__()
-        if header not in ("mote", "plain", "mean"):
-            raise ConfigError(f"header must be 'mote', 'plain' or 'mean', got {header!r}")
+        check_choice("header", header, Header)
+        check_choice("expert_init", expert_init, ExpertInit)
+        check_choice("expert_design", expert_design, ExpertDesign)
         if header != "mean" and layers < 1:
             raise ConfigError(f"layers must be at least 1, got {layers}; header='mean' has none")
         if heads < 1 or embed_dim % heads:
@@ -110,17 +95,18 @@ class VideoHead(nn.Module):
         self.embed_dim = embed_dim
         self.heads = heads
         self.header: Header = "plain" if header == "mote" and experts < 1 else header
+        self.expert_init: ExpertInit = expert_init
+        self.expert_design: ExpertDesign = expert_design
+        self.set_inference(
+            aggregation=aggregation,
+            modulation=modulation,
+            modulation_top_k=modulation_top_k,
+            modulation_gamma=modulation_gamma,
+        )
         self.register_buffer("train_class_features", None)
         self.set_train_class_features(train_class_features)
         depth = 0 if self.header == "mean" else layers
-        self.blocks = nn.ModuleList(
-            TemporalBlock(
-                embed_dim,
-                heads,
-                TemporalExperts(embed_dim, experts) if self.header == "mote" else FeedForward(embed_dim),
-            )
-            for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(TemporalBlock(embed_dim, heads, self._make_ffn(experts)) for _ in range(depth))
         if depth:
             self.frame_positions = nn.Parameter(torch.empty(MAX_FRAMES, embed_dim))
             nn.init.normal_(self.frame_positions, std=INIT_STD)
@@ -133,10 +119,44 @@ class VideoHead(nn.Module):
     @property
     def experts(self) -> int:
         """E, the number of experts per layer; 1 for a plain FFN, 0 for mean pooling."""
-        if not self.layers:
-            return 0
-        mlp = self._blocks()[0].mlp
-        return mlp.experts if isinstance(mlp, TemporalExperts) else 1
+        return self.temporal_blocks()[0].mlp.experts if self.layers else 0
+
+    def set_inference(
+        self,
+        *,
+        aggregation: Aggregation | None = None,
+        modulation: bool | None = None,
+        modulation_top_k: int | None = None,
+        modulation_gamma: float | None = None,
+    ) -> None:
+        """Change how inference goes; what is left out stays. Training takes no notice.
+
+        Args:
+            aggregation: "merge": one pass with the merged experts; "ensemble": one pass for each expert, used in every
+                layer, and the mean of their logits; "random": an expert drawn for each video and layer, all with
+                equal chances (Table 2c).
+            modulation: apply temporal feature modulation (spec section 5).
+            modulation_top_k: its K (Table 7b).
+            modulation_gamma: its gamma (Table 2f).
+
+        Raises:
+            ConfigError: a value is unknown or out of range; nothing is changed.
+        """
+        if aggregation is not None:
+            check_choice("aggregation", aggregation, Aggregation)
+        if modulation_top_k is not None and modulation_top_k < 1:
+            raise ConfigError(f"modulation_top_k must be at least 1, got {modulation_top_k}")
+        if modulation_gamma is not None and not 0 < modulation_gamma < math.inf:
+            raise ConfigError(f"modulation_gamma must be positive, got {modulation_gamma}")
+        given = {
+            "aggregation": aggregation,
+            "modulation": modulation,
+            "modulation_top_k": modulation_top_k,
+            "modulation_gamma": modulation_gamma,
+        }
+        for name, value in given.items():
+            if value is not None:
+                setattr(self, name, value)
 
     def set_train_class_features(self, features: Tensor | None) -> None:
         """Store the class features [S, d] of the fine-tuning label set, which modulation compares with."""
@@ -145,36 +165,66 @@ class VideoHead(nn.Module):
         self.train_class_features = features
         self.can_modulate = features is not None and bool(features.any())
 
-    def forward(self, frames: Tensor, classes: Tensor, modulate: bool = True) -> Tensor:
+    def forward(
+        self, frames: Tensor, classes: Tensor, modulate: bool = True, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Inference: cosine logits of each video against each class.
 
         Args:
             frames: [B, T, d], CLIP features of the frames of one view each.
             classes: [C, d], class features.
-            modulate: apply temporal feature modulation (spec section 5), where fine-tuning classes are stored.
+            modulate: apply temporal feature modulation, where it is on and fine-tuning classes are stored.
+            generator: source of ``aggregation="random"``; None uses PyTorch's global one.
 
         Returns:
             [B, C], cosines (not yet times exp(logit_scale)).
         """
-        return cosine_logits(self.features(frames, classes if modulate else None), classes)
+        chosen = classes if modulate else None
+        features = self.features(frames, chosen, generator=generator)
+        if self._aggregation == "ensemble":
+            # Over the frames their mean is a mean of unit vectors, and its product with a class a mean of cosines.
+            return features.mean(1) @ F.normalize(classes, dim=-1).t()
+        return cosine_logits(features, classes)
 
-    def features(self, frames: Tensor, classes: Tensor | None = None) -> Tensor:
+    def features(
+        self,
+        frames: Tensor,
+        classes: Tensor | None = None,
+        *,
+        expert: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Temporal features ``a * x + v`` of ``frames [B, T, d]``, same shape; ``a`` is 1 unless classes are given.
 
         Args:
             frames: [B, T, d].
-            classes: [C, d], the test label set; given, the features are modulated for it.
+            classes: [C, d], the test label set; given, the features are modulated for it, if modulation is on.
+            expert: use this expert alone, in every layer; None does what ``aggregation`` says. An ensemble's features
+                are the mean over its experts, each scaled to a unit mean frame: they rank classes as its logits do.
+            generator: as in ``forward``.
+
+        Raises:
+            ConfigError: the frames do not fit the head, or it has no such expert.
         """
-        self._check_frames(frames)
+        self.check_frames(frames)
+        if expert is not None and not 0 <= expert < max(self.experts, 1):
+            raise ConfigError(f"expert must lie in 0..{max(self.experts, 1) - 1}, got {expert}")
         if not self.layers:
             return frames
-        x = self._embed(frames)
-        for block in self.blocks:
-            x = block(x)
-        if classes is None or not self.can_modulate:
+        if expert is None and self._aggregation == "ensemble":
+            passes = [self.features(frames, classes, expert=expert) for expert in range(self.experts)]
+            return torch.stack([one / one.mean(1, keepdim=True).norm(dim=-1, keepdim=True) for one in passes]).mean(0)
+        x = self._temporal(frames, expert, generator)
+        if classes is None or not (self.modulation and self.can_modulate):
             return x + frames
         assert self.train_class_features is not None
-        factor = modulation_factor(frames, F.normalize(classes, dim=-1), F.normalize(self.train_class_features, dim=-1))
+        factor = modulation_factor(
+            frames,
+            F.normalize(classes, dim=-1),
+            F.normalize(self.train_class_features, dim=-1),
+            top_k=self.modulation_top_k,
+            gamma=self.modulation_gamma,
+        )
         return factor.to(x.dtype)[:, None, None] * x + frames
 
     def streams(
@@ -184,6 +234,7 @@ class VideoHead(nn.Module):
         experts: Sequence[int] | Tensor | None = None,
         temperatures: Sequence[float] | Tensor | None = None,
         generator: torch.Generator | None = None,
+        down_experts: Sequence[int] | Tensor | None = None,
     ) -> Streams:
         """Training: both streams over the same frame features (spec section 3).
 
@@ -194,43 +245,62 @@ class VideoHead(nn.Module):
                 compiled or captured step can be fed new draws.
             temperatures: the merge temperature of each layer; None draws them. A tensor [L] works likewise.
             generator: source of the draws, experts first; None uses PyTorch's global one.
+            down_experts: the routed expert of each down projection, where ``expert_design="up_down"`` routes it apart;
+                None draws them, last.
 
         Raises:
             ConfigError: the head has no layers to train, or a list does not have one valid entry per layer.
         """
-        self._check_frames(frames)
         if not self.layers:
             raise ConfigError("header='mean' has no parameters to train; choose header='mote' or 'plain'")
         if experts is None:
             experts = draw_experts(self.layers, self.experts, generator)
         if temperatures is None:
             temperatures = draw_temperatures(self.layers, generator)
-        self._check_draws(experts, temperatures)
-
-        blocks = self._blocks()
-        # Up to the first FFN the two streams are the same tensor, so it is computed once.
-        shared = blocks[0].attend(self._embed(frames))
-        y = blocks[0].ln_2(shared)
-        y_routed, y_merged = blocks[0].mlp.pair(y, y, experts[0], temperatures[0])
-        both = torch.cat((shared + y_routed, shared + y_merged))
-        for block, expert, temperature in zip(blocks[1:], experts[1:], temperatures[1:], strict=True):
-            both = block.attend(both)
-            y_routed, y_merged = block.ln_2(both).chunk(2)
-            both = both + torch.cat(block.mlp.pair(y_routed, y_merged, expert, temperature))
-        routed, merged = (part + frames for part in both.chunk(2))
+        if down_experts is None and self.expert_design == "up_down":
+            down_experts = draw_experts(self.layers, self.experts, generator)
+        routed, merged = stream_features(self, frames, experts, temperatures, down_experts)
         return Streams(cosine_logits(routed, classes), cosine_logits(merged, classes), F.mse_loss(merged, frames))
 
     def fold(self) -> VideoHead:
-        """Return an equivalent head for inference whose FFNs are plain: the merge is done once (spec section 4)."""
-        folded = VideoHead(self.embed_dim, self.heads, self.layers, 0, header="mean" if not self.layers else "plain")
+        """Return an equivalent head for inference whose FFNs are plain: the merge is done once (spec section 4).
+
+        An ensemble or random routing has no merge to do; such a head is returned itself.
+        """
+        if self._aggregation != "merge":
+            return self
+        folded = VideoHead(
+            self.embed_dim,
+            self.heads,
+            self.layers,
+            0,
+            header="mean" if not self.layers else "plain",
+            modulation=self.modulation,
+            modulation_top_k=self.modulation_top_k,
+            modulation_gamma=self.modulation_gamma,
+        )
         folded.to(next(self.parameters(), torch.empty(0)))
         folded.set_train_class_features(self.train_class_features)
         own = {name: tensor for name, tensor in self.state_dict().items() if ".mlp." not in name}
         folded.load_state_dict(own, strict=False)
-        for mine, other in zip(self._blocks(), folded._blocks(), strict=True):
-            mlp = mine.mlp.fold() if isinstance(mine.mlp, TemporalExperts) else mine.mlp
-            other.mlp.load_state_dict(mlp.state_dict())
+        for mine, other in zip(self.temporal_blocks(), folded.temporal_blocks(), strict=True):
+            other.mlp.load_state_dict(mine.mlp.fold().state_dict())
         return folded.train(self.training)
+
+    def temporal_blocks(self) -> list[TemporalBlock]:
+        """The layers in order."""
+        return cast("list[TemporalBlock]", list(self.blocks))
+
+    def check_frames(self, frames: Tensor) -> None:
+        """Raise ConfigError unless ``frames`` are [B, T, d] with no more frames than there are positions."""
+        if frames.ndim != 3 or frames.shape[2] != self.embed_dim:
+            raise ConfigError(f"frames must be [B, T, {self.embed_dim}], got {list(frames.shape)}")
+        if not 1 <= frames.shape[1] <= MAX_FRAMES:
+            raise ConfigError(f"a view must have 1 to {MAX_FRAMES} frames, got {frames.shape[1]}")
+
+    def embed_frames(self, frames: Tensor) -> Tensor:
+        """Input of the first layer, [B, T, d]: the frames with their positions added."""
+        return frames + self.frame_positions[: frames.shape[1]]
 
     @classmethod
     def from_released(cls, state_dict: dict[str, Tensor], heads: int) -> VideoHead:
@@ -248,32 +318,41 @@ class VideoHead(nn.Module):
         return head_from_released(state_dict, heads)
 
     def released_state_dict(self) -> dict[str, Tensor]:
-        """Return the parameters in the released layout; ``from_released`` reads them back without loss."""
+        """Return the parameters in the released layout; ``from_released`` reads them back without loss.
+
+        What ``set_inference`` sets is no part of it.
+
+        Raises:
+            CheckpointError: the experts are not whole FFNs, which the layout cannot express.
+        """
         from mote_fast.released import head_to_released
 
         return head_to_released(self)
 
-    def _blocks(self) -> list[TemporalBlock]:
-        return cast("list[TemporalBlock]", list(self.blocks))
+    def _make_ffn(self, experts: int) -> LayerFFN:
+        if self.header == "plain":
+            return FeedForward(self.embed_dim)
+        return make_experts(self.embed_dim, experts, self.expert_design, self.expert_init)
 
-    def _embed(self, frames: Tensor) -> Tensor:
-        return frames + self.frame_positions[: frames.shape[1]]
+    @property
+    def _aggregation(self) -> Aggregation:
+        # With one FFN there is one way; folding and merging are the cheapest forms of it, and draw nothing.
+        return self.aggregation if self.experts > 1 else "merge"
 
-    def _check_frames(self, frames: Tensor) -> None:
-        if frames.ndim != 3 or frames.shape[2] != self.embed_dim:
-            raise ConfigError(f"frames must be [B, T, {self.embed_dim}], got {list(frames.shape)}")
-        if not 1 <= frames.shape[1] <= MAX_FRAMES:
-            raise ConfigError(f"a view must have 1 to {MAX_FRAMES} frames, got {frames.shape[1]}")
-
-    def _check_draws(self, experts: Sequence[int] | Tensor, temperatures: Sequence[float] | Tensor) -> None:
-        for name, draws in (("experts", experts), ("temperatures", temperatures)):
-            if len(draws) != self.layers:
-                raise ConfigError(f"{name} needs one entry for each of the {self.layers} layers, got {len(draws)}")
-        if isinstance(experts, Tensor):
-            return
-        wrong = [expert for expert in experts if not 0 <= expert < self.experts]
-        if wrong:
-            raise ConfigError(f"experts must lie in 0..{self.experts - 1}, got {wrong[0]}")
+    def _temporal(self, frames: Tensor, expert: int | None, generator: torch.Generator | None) -> Tensor:
+        """The output x of the last layer at inference, [B, T, d]."""
+        if expert is not None:
+            index = torch.full((self.layers, len(frames)), expert, device=frames.device)
+            return run_routed(self, frames, index)
+        if self._aggregation == "random":
+            source = frames.device if generator is None else generator.device
+            shape = (self.layers, len(frames), *((2,) if self.expert_design == "up_down" else ()))
+            index = torch.randint(self.experts, shape, generator=generator, device=source)
+            return run_routed(self, frames, index.to(frames.device))
+        x = self.embed_frames(frames)
+        for block in self.blocks:
+            x = block(x)
+        return x
 
 
 def cosine_logits(features: Tensor, classes: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -110,16 +111,80 @@ def test_our_folder_round_trip(tmp_path: Path, released_file: Any, clip_file: Pa
 
 
 @pytest.mark.parametrize(
-    "options", [{"header": "plain"}, {"header": "mean"}, {"experts": 2, "layers": 3}, {"frames": 16}]
+    "options",
+    [
+        {"header": "plain"},
+        {"header": "mean"},
+        {"experts": 2, "layers": 3},
+        {"frames": 16},
+        {"expert_design": "up_down", "expert_init": "same"},
+        {"expert_design": "up", "aggregation": "ensemble"},
+        {"expert_design": "down", "aggregation": "random"},
+        {"modulation": False, "modulation_top_k": 3, "modulation_gamma": 0.07},
+    ],
 )
 def test_every_variant_round_trips(tmp_path: Path, options: dict[str, Any]) -> None:
-    """Each header and size is rebuilt from its folder; folded models too."""
+    """Each header, size and option is reported and rebuilt from its folder; folded models too."""
     model = mote_fast.create_model("tiny", **options)
+    reported = asdict(model.config.head) | {"frames": model.config.frames}
+    assert {name: reported[name] for name in options} == options
     for variant in (model, model.fold()):
         variant.save(tmp_path / "ours")
         back = mote_fast.load(tmp_path / "ours")
         assert back.config == variant.config
         assert all(torch.equal(back.state_dict()[name], value) for name, value in variant.state_dict().items())
+
+
+def test_settings_made_later_are_saved(tmp_path: Path) -> None:
+    """What ``set_inference`` changed is part of the model."""
+    model = mote_fast.create_model("tiny")
+    model.head.set_inference(aggregation="ensemble", modulation_gamma=0.04)
+    model.save(tmp_path / "ours")
+    head = mote_fast.load(tmp_path / "ours").config.head
+    assert (head.aggregation, head.modulation_gamma, head.modulation_top_k) == ("ensemble", 0.04, 5)
+
+
+def test_folders_of_the_first_version_load(tmp_path: Path) -> None:
+    """They have no head options: the paper's, which were the only ones, stand in."""
+    folder, model = tmp_path / "ours", mote_fast.create_model("tiny")
+    model.save(folder)
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    first = ("embed_dim", "heads", "layers", "experts", "header")
+    config |= {"format_version": 1, "head": {name: config["head"][name] for name in first}}
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+    back = mote_fast.load(folder)
+    assert back.config == model.config
+    assert all(torch.equal(back.state_dict()[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"surprise": 1}, "surprise"),
+        ({"expert_design": "whole"}, "expert_design"),
+        ({"aggregation": 3}, "aggregation"),
+        ({"modulation_gamma": "small"}, "head"),
+        ({"heads": 3}, "heads"),
+    ],
+)
+def test_a_head_that_cannot_be_built_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    """Unknown fields and values in a folder's configuration are a checkpoint's fault, and the folder is named."""
+    folder = tmp_path / "ours"
+    mote_fast.create_model("tiny", layers=1).save(folder)
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    config["head"] |= change
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        mote_fast.load(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_bad_head_options_are_named() -> None:
+    """``create_model`` hands its options to the head, which names what it cannot take."""
+    with pytest.raises(ConfigError, match="expert_design"):
+        mote_fast.create_model("tiny", expert_design="whole")
+    with pytest.raises(TypeError, match="surprise"):
+        mote_fast.create_model("tiny", surprise=1)
 
 
 def test_back_to_a_released_file(tmp_path: Path, released_file: Any, clip_file: Path) -> None:

@@ -67,6 +67,7 @@ def test_pair_matches_the_spec(experts: int, temperature: float, seed: int) -> N
     routed, merged = mixture.pair(x, 2 * x, expert, temperature)
     assert_close(routed, naive_ffn(mixture, F.one_hot(torch.tensor(expert), experts), x))
     assert_close(merged, naive_ffn(mixture, merge_weights(experts, temperature), 2 * x))
+    assert_close(mixture.at_temperature(2 * x, temperature), merged)
 
 
 def test_fusion_weights_are_honoured_and_folded() -> None:

@@ -68,7 +68,8 @@ def assert_matches_reference(name: str, inputs: tuple[Tensor, ...]) -> None:
     found = values_and_gradients(getattr(ops, name), as_leaves(inputs, torch.float32), 1)
     expected = values_and_gradients(getattr(reference, name), as_leaves(inputs, torch.float64), 1)
     for mine, truth in zip(found, expected, strict=True):
-        assert_close(mine, truth)
+        # The gradient of the merge weights [E] is E dot products over all of an expert: they may cancel.
+        assert_close(mine, truth, "dot product" if mine.shape == inputs[1].shape and mine.ndim == 1 else "float32")
 
 
 @given(pairs)

@@ -39,6 +39,17 @@ def test_our_head_round_trip(layers: int, experts: int, header: Any, classes: in
     assert all(torch.equal(theirs[name], value) for name, value in ours.items())
 
 
+@pytest.mark.parametrize("design", ["up_down", "up", "down"])
+def test_other_designs_are_refused_until_folded(design: Any) -> None:
+    """The layout has places for whole FFNs only; what a head of another design computes fits once it is folded."""
+    head = VideoHead(16, 2, 2, 3, expert_design=design)
+    with pytest.raises(CheckpointError, match=f"expert_design='{design}'"):
+        head.released_state_dict()
+    frames, classes = torch.randn(2, 4, 16), torch.randn(5, 16)
+    back = VideoHead.from_released(head.fold().released_state_dict(), 2)
+    assert torch.equal(back(frames, classes), head.fold()(frames, classes))
+
+
 def test_round_trip_shares_no_memory(released_head: dict[str, Tensor]) -> None:
     """Training the head must not change the dictionary it came from, nor the one it gave."""
     before = released_head["transformer.resblocks.0.mlp.fc_up.1.weight"].clone()

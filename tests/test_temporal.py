@@ -9,9 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mote_fast import ConfigError, VideoHead, mote_loss
-from mote_fast.temporal import TemporalAttention
+from mote_fast.method import TrainingMethod
+from mote_fast.modulation import modulation_factor
+from mote_fast.temporal import cosine_logits
+from mote_fast.temporal_block import TemporalAttention
 from tests.tolerances import assert_close
 
 WIDTH, HEADS, CLASSES = 32, 4, 6
@@ -43,10 +47,11 @@ def test_attention_matches_multihead_attention(batch: int, frames: int) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("design", ["ffn", "up_down", "up", "down"])
 @pytest.mark.parametrize("header", ["mote", "plain", "mean"])
-def test_fold_changes_nothing(header: str) -> None:
+def test_fold_changes_nothing(header: str, design: str) -> None:
     """A folded head gives the same features and logits, with modulation and fusion weights, in every variant."""
-    head = make_head(header=header, train_class_features=torch.randn(7, WIDTH))
+    head = make_head(header=header, expert_design=design, train_class_features=torch.randn(7, WIDTH))
     for block in head.blocks if header == "mote" else ():
         block.mlp.fusion.normal_()
     frames, classes = inputs()
@@ -54,6 +59,102 @@ def test_fold_changes_nothing(header: str) -> None:
     assert folded.header == ("mean" if header == "mean" else "plain")
     assert_close(folded(frames, classes), head(frames, classes), "equivalent")
     assert_close(folded.features(frames, classes), head.features(frames, classes), "equivalent")
+
+
+def every_expert(head: VideoHead, frames: Tensor, classes: Tensor) -> Tensor:
+    """Cosine logits [E, B, C] of each expert used throughout, layer by layer as the spec writes it."""
+    logits = []
+    for expert in range(head.experts):
+        x = frames + head.frame_positions[: frames.shape[1]]
+        for block in head.temporal_blocks():
+            x = block.attend(x)
+            x = x + block.mlp.pair(block.ln_2(x), block.ln_2(x), expert, 1.2)[0]
+        logits.append(torch.cosine_similarity((x + frames).mean(1)[:, None], classes[None], dim=-1))
+    return torch.stack(logits)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("design", ["ffn", "up_down", "up", "down"])
+def test_ensemble_averages_the_experts_logits(design: str) -> None:
+    """Table 2c: one pass for each expert, mean of the logits; one expert alone is its share of that."""
+    head = make_head(expert_design=design, aggregation="ensemble")
+    frames, classes = inputs()
+    alone = every_expert(head, frames, classes)
+    assert_close(head(frames, classes), alone.mean(0))
+    for expert in range(3):
+        assert_close(cosine_logits(head.features(frames, expert=expert), classes), alone[expert])
+
+
+@torch.no_grad()
+def test_ensemble_features_rank_as_its_logits() -> None:
+    """Whoever classifies by the features of an ensemble gets its logits up to one factor per video."""
+    head = make_head(aggregation="ensemble", train_class_features=torch.randn(4, WIDTH))
+    frames, classes = inputs()
+    logits, cosines = head(frames, classes), cosine_logits(head.features(frames, classes), classes)
+    factors = logits / cosines
+    assert_close(factors, factors[:, :1].expand_as(factors))
+    assert (factors > 0).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("design", ["ffn", "up_down", "up", "down"])
+def test_random_routing_draws_from_the_generator(design: str) -> None:
+    """Table 2c: each video takes an expert of its own in each layer; the generator's state alone decides."""
+    head = make_head(expert_design=design, aggregation="random", experts=2, layers=1)
+    frame, classes = inputs(batch=1)
+    # The same video many times over: as many answers as there are ways through the layer, all about equally often.
+    frames = frame.expand(200, -1, -1)
+    first, again, other = (head(frames, classes, generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    answers, counts = (first * 1e4).round().unique(dim=0, return_counts=True)
+    ways = 4 if design == "up_down" else 2
+    assert len(answers) == ways
+    assert counts.min() > 200 / ways / 2
+    if design != "up_down":
+        expected = (every_expert(head, frame, classes)[:, 0] * 1e4).round().unique(dim=0)
+        assert_close(answers, expected, "float32")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("aggregation", ["ensemble", "random"])
+def test_what_does_not_merge_is_not_folded(aggregation: str) -> None:
+    """Such a head is its own equivalent for inference; with one FFN per layer there is something to fold."""
+    head = make_head(aggregation=aggregation)
+    assert head.fold() is head
+    assert head.fold()(*inputs(), generator=torch.Generator().manual_seed(0)).shape == (3, CLASSES)
+    single = make_head(aggregation=aggregation, experts=1)
+    assert single.fold().header == "plain"
+    assert_close(single.fold()(*inputs()), single(*inputs()), "equivalent")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("aggregation", ["merge", "ensemble", "random"])
+@pytest.mark.parametrize("options", [{"header": "plain"}, {"header": "mean"}, {"experts": 1}, {"experts": 0}])
+def test_with_one_ffn_every_aggregation_is_the_same(aggregation: str, options: dict[str, Any]) -> None:
+    """Nothing to choose from, so nothing changes and no random number is used up."""
+    state = torch.get_rng_state()
+    head, merging = (make_head(aggregation=way, **options) for way in (aggregation, "merge"))
+    torch.set_rng_state(state)
+    assert torch.equal(head(*inputs()), merging(*inputs()))
+    assert_close(head.features(inputs()[0], expert=0), merging.features(inputs()[0]))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@torch.no_grad()
+def test_modulation_options_reach_the_factor() -> None:
+    """Tables 2f and 7b: K and gamma change the temporal part as the factor says; off leaves it whole; folding keeps."""
+    tuned = torch.randn(9, WIDTH)
+    frames, classes = inputs()
+    head = make_head(train_class_features=tuned, modulation_top_k=2, modulation_gamma=0.7)
+    temporal = head.features(frames) - frames
+    factor = modulation_factor(frames, F.normalize(classes, dim=-1), F.normalize(tuned, dim=-1), top_k=2, gamma=0.7)
+    expected = factor[:, None, None] * temporal + frames
+    assert_close(head.features(frames, classes), expected)
+    assert_close(head.fold().features(frames, classes), expected)
+    head.set_inference(modulation=False)
+    assert torch.equal(head.features(frames, classes), head.features(frames))
+    assert torch.equal(head.fold().features(frames, classes), head.fold().features(frames))
 
 
 @torch.no_grad()
@@ -105,12 +206,24 @@ def test_streams_draw_from_the_generator() -> None:
     assert not torch.equal(first.merged_logits, other.merged_logits)
 
 
-def test_streams_equal_two_separate_passes() -> None:
+def test_streams_draw_what_the_method_draws() -> None:
+    """Left to draw, a head whose projections are routed apart takes the default method's draws, in their order."""
+    head = make_head(expert_design="up_down")
+    frames, classes = inputs()
+    drawn = TrainingMethod().draw(2, 3, torch.Generator().manual_seed(3))
+    expected = head.streams(frames, classes, drawn.experts, drawn.temperatures, down_experts=drawn.down_experts)
+    found = head.streams(frames, classes, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(found.routed_logits, expected.routed_logits)
+    assert torch.equal(found.merged_logits, expected.merged_logits)
+
+
+@pytest.mark.parametrize("design", ["ffn", "up_down", "up", "down"])
+def test_streams_equal_two_separate_passes(design: str) -> None:
     """Sharing the first attention and batching the others changes no value: each stream alone gives the same."""
-    head = make_head(layers=3)
+    head = make_head(layers=3, expert_design=design)
     frames, classes = inputs()
     experts, temperatures = [0, 2, 1], [-0.6, 2.4, float("inf")]
-    streams = head.streams(frames, classes, experts, temperatures)
+    streams = head.streams(frames, classes, experts, temperatures, down_experts=experts)
     routed = merged = frames + head.frame_positions[: frames.shape[1]]
     for block, expert, temperature in zip(head.blocks, experts, temperatures, strict=True):
         routed, merged = block.attend(routed), block.attend(merged)
@@ -157,6 +270,13 @@ def test_half_precision_head_stays_close() -> None:
         ({"header": "other"}, "header"),
         ({"layers": 0}, "layers"),
         ({"heads": 5}, "heads"),
+        ({"expert_init": "other"}, "expert_init"),
+        ({"expert_design": "other"}, "expert_design"),
+        ({"header": "plain", "expert_design": "other"}, "expert_design"),
+        ({"aggregation": "other"}, "aggregation"),
+        ({"modulation_top_k": 0}, "modulation_top_k"),
+        ({"modulation_gamma": 0.0}, "modulation_gamma"),
+        ({"modulation_gamma": float("nan")}, "modulation_gamma"),
         ({"train_class_features": torch.ones(3, WIDTH + 1)}, "train_class_features"),
     ],
 )
@@ -179,3 +299,14 @@ def test_bad_inputs_are_named() -> None:
         head.streams(frames, classes, [0, 3], [1.2, 1.2])
     with pytest.raises(ConfigError, match="train"):
         make_head(header="mean").streams(frames, classes)
+    for expert in (-1, 3):
+        with pytest.raises(ConfigError, match=r"expert must lie in 0\.\.2"):
+            head.features(frames, expert=expert)
+
+
+def test_a_refused_setting_changes_nothing() -> None:
+    """``set_inference`` checks all before it sets any."""
+    head = make_head()
+    with pytest.raises(ConfigError, match="modulation_gamma"):
+        head.set_inference(aggregation="ensemble", modulation_gamma=-1.0)
+    assert (head.aggregation, head.modulation_gamma) == ("merge", 0.05)
