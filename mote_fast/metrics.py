@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+# The released factor of cosines in the full-class score.
+FULL_CLASS_SCALE = 100.0
 
 
 def view_scores(logits: Tensor, views: int) -> Tensor:
@@ -38,12 +42,30 @@ def view_probabilities(cosines: Tensor, views: int, logit_scale: Tensor | float)
     return (logit_scale * _mean_over_views(cosines.double(), views).log()).softmax(-1).float()
 
 
-def _mean_over_views(logits: Tensor, views: int) -> Tensor:
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return logits.softmax(-1).unflatten(0, (-1, views)).mean(1)
+def pool_views(features: Tensor) -> Tensor:
+    """Average view features ``[N, V, d]``, each normalised, and normalise: float32 [N, d]."""
+    return F.normalize(F.normalize(features.float(), dim=-1).mean(1), dim=-1)
+
+
+def full_class_scores(features: Tensor, classes: Tensor) -> Tensor:
+    """Score videos by their pooled features, the other score of the released code: softmax of 100 x cosine.
+
+    Args:
+        features: [N, d], from ``pool_views``.
+        classes: [C, d], class features of unit length.
+
+    Returns:
+        float64 [N, C], rows summing to 1.
+    """
+    return (FULL_CLASS_SCALE * features.double() @ classes.double().t()).softmax(-1)
 
 
 def topk_accuracy(scores: Tensor, labels: Tensor, topk: int = 1) -> float:
     """Return the percentage of rows of ``scores [B, C]`` whose label (int64 [B]) is among the ``topk`` best."""
     best = scores.topk(min(topk, scores.shape[-1]), dim=-1).indices
-    return 100.0 * (best == labels[:, None]).any(-1).float().mean().item()
+    return 100.0 * (best == labels[:, None]).any(-1).double().mean().item()
+
+
+def _mean_over_views(logits: Tensor, views: int) -> Tensor:
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits.softmax(-1).unflatten(0, (-1, views)).mean(1)

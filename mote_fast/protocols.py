@@ -9,7 +9,7 @@ import torch
 from torch import LongTensor, Tensor
 from torch.nn import functional as F
 
-from mote_fast.metrics import topk_accuracy
+from mote_fast.metrics import full_class_scores, pool_views, topk_accuracy
 
 # Splits of the half-class protocol.
 HALF_CLASS_SPLITS = 10
@@ -29,6 +29,29 @@ def half_class_splits(classes: int, splits: int = HALF_CLASS_SPLITS) -> list[Lon
     return [torch.from_numpy(np.sort(half)) for half in halves]  # pyright: ignore[reportReturnType]
 
 
+class HalfClassTask(NamedTuple):
+    """One split of the half-class protocol: its classes, its videos, and their labels among those classes.
+
+    Attributes:
+        classes: int64 [H], ascending class indices.
+        videos: bool [N], which videos belong to them.
+        labels: int64 [number of those videos], indices into ``classes``.
+    """
+
+    classes: LongTensor
+    videos: Tensor
+    labels: Tensor
+
+
+def half_class_tasks(labels: Tensor, classes: int) -> list[HalfClassTask]:
+    """Pose the half-class splits to videos with these ``labels``, int64 [N] in [0, classes)."""
+    tasks: list[HalfClassTask] = []
+    for half in half_class_splits(classes):
+        videos = torch.isin(labels, half)
+        tasks.append(HalfClassTask(half, videos, torch.searchsorted(half, labels[videos])))
+    return tasks
+
+
 def feature_accuracy(video: Tensor, text: Tensor, labels: Tensor) -> Accuracy:
     """Accuracy from features: the cosine of the mean of normalised view features with each class.
 
@@ -37,8 +60,7 @@ def feature_accuracy(video: Tensor, text: Tensor, labels: Tensor) -> Accuracy:
         text: [C, d], class features.
         labels: int64 [N], in [0, C).
     """
-    pooled = F.normalize(F.normalize(video.float(), dim=-1).mean(1), dim=-1)
-    scores = pooled @ F.normalize(text.float(), dim=-1).t()
+    scores = full_class_scores(pool_views(video), F.normalize(text.float(), dim=-1))
     return Accuracy(topk_accuracy(scores, labels, 1), topk_accuracy(scores, labels, 5))
 
 
@@ -47,8 +69,7 @@ def half_class_accuracy(video: Tensor, text: Tensor, labels: Tensor) -> list[Acc
 
     Args: as ``feature_accuracy``.
     """
-    results: list[Accuracy] = []
-    for classes in half_class_splits(len(text)):
-        kept = torch.isin(labels, classes)
-        results.append(feature_accuracy(video[kept], text[classes], torch.searchsorted(classes, labels[kept])))
-    return results
+    return [
+        feature_accuracy(video[task.videos], text[task.classes], task.labels)
+        for task in half_class_tasks(labels, len(text))
+    ]

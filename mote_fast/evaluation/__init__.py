@@ -1,0 +1,1 @@
+"""Evaluation: a loader's videos to predictions (``predict``), to accuracies, to reports."""

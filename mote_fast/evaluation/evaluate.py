@@ -1,0 +1,157 @@
+"""The protocols of the paper: splits in, accuracies of each split and over the splits out (spec section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mote_fast.classifier import VideoClassifier
+from mote_fast.data.batch import VideoLoader
+from mote_fast.data.faults import Failure
+from mote_fast.errors import ConfigError
+from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING, Ranked, rank
+from mote_fast.evaluation.predict import LabelSet, Predictions, Progress, predict_label_sets
+from mote_fast.evaluation.splits import Split, VideoPool
+from mote_fast.metrics import full_class_scores
+from mote_fast.protocols import half_class_tasks
+
+ProtocolName = Literal["closeset", "zeroshot", "halfclass", "fewshot"]
+
+# Views of each protocol where none are asked for. Close-set tables have 1x1 too; half-class follows zero-shot.
+DEFAULT_VIEWS: Mapping[ProtocolName, str] = {"closeset": "4x3", "zeroshot": "3x1", "halfclass": "3x1", "fewshot": "1x1"}
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """What was found for one split of n listed videos.
+
+    Attributes:
+        split: the videos and class names.
+        predictions: of all videos judged by those class names, perhaps of other splits too.
+        rows: int64 [n], each listed video's row in ``predictions``; -1 if it could not be read.
+        ranked: the best labels by each score, by its name.
+    """
+
+    split: Split
+    predictions: Predictions
+    rows: Tensor
+    ranked: Mapping[str, Ranked]
+
+
+@dataclass(frozen=True)
+class Score:
+    """The videos of one split of the protocol, ranked; what accuracies are computed of and averaged over.
+
+    ``ranked`` has the scores that the protocol defines: both, or the full-class one for a half of the classes.
+    """
+
+    name: str
+    classes: int
+    ranked: Mapping[str, Ranked]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of a protocol.
+
+    Attributes:
+        protocol: its name.
+        lists: one result for each list that was given.
+        scores: the splits that the protocol averages over: the lists, or the ten halves of the classes.
+        failures: the videos that could not be read, in the order of the pool.
+    """
+
+    protocol: ProtocolName
+    lists: Sequence[SplitResult]
+    scores: Sequence[Score]
+    failures: Sequence[Failure]
+
+
+def check_protocol(protocol: ProtocolName, splits: Sequence[Split]) -> None:
+    """Check that the lists fit the protocol, before anything is decoded.
+
+    Raises:
+        ConfigError: half-class got several lists or fewer than four classes; two lists have one name.
+    """
+    names = [split.name for split in splits]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"the lists need different file names, for the report names them by it; got {names}")
+    if protocol != "halfclass":
+        return
+    if len(splits) > 1:
+        raise ConfigError(f"the half-class protocol makes its splits itself: give one list, not {len(splits)}")
+    if len(splits[0].class_names) < 4:
+        raise ConfigError(f"half of {len(splits[0].class_names)} classes leaves nothing to tell apart")
+
+
+def evaluate(
+    model: VideoClassifier,
+    loader: VideoLoader,
+    pool: VideoPool,
+    splits: Sequence[Split],
+    class_features: Sequence[Tensor],
+    protocol: ProtocolName,
+    *,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Run a protocol. Each video is decoded and encoded once, however many splits list it.
+
+    Under an initialised process group every process calls this, and gets the same result.
+
+    Args:
+        model: the classifier.
+        loader: of ``pool.items``, made for evaluation, of this process's share.
+        pool: ``pool_splits(splits)``.
+        splits: see ``check_protocol``.
+        class_features: [C, d] for each of ``pool.class_names``.
+        protocol: "closeset", "zeroshot", "halfclass" or "fewshot". All but half-class compute the same; they differ in
+            the data, the checkpoint and the views that they are run with.
+        progress: see ``predict``.
+
+    Raises:
+        ConfigError: the loader is of other videos than the pool, or gave one twice.
+    """
+    label_sets = [LabelSet(*pair) for pair in zip(class_features, pool.labels, strict=True)]
+    predictions = predict_label_sets(model, loader, label_sets, progress=progress)
+    failures = {failure.index: failure for each in predictions for failure in each.failures}
+    lists = [
+        _result(split, predictions[member.label_set], member.positions, len(pool.items))
+        for split, member in zip(splits, pool.memberships, strict=True)
+    ]
+    for result, member in zip(lists, pool.memberships, strict=True):
+        unread = set(member.positions[result.rows < 0].tolist())
+        if not unread <= failures.keys():
+            raise ConfigError(f"the loader passed over video {min(unread - failures.keys())} of the pool in silence")
+    if protocol == "halfclass":
+        scores = _halves(lists[0])
+    else:
+        scores = [Score(each.split.name, len(each.split.class_names), each.ranked) for each in lists]
+    return Evaluation(protocol, lists, scores, [failures[index] for index in sorted(failures)])
+
+
+def _result(split: Split, predictions: Predictions, positions: Tensor, videos: int) -> SplitResult:
+    row_of = torch.full((videos,), -1)
+    row_of[predictions.indices] = torch.arange(len(predictions.indices))
+    rows = row_of[positions]
+    labels = torch.tensor([item.label for item in split.items])
+    ranked = {
+        RUNNING: rank(predictions.running, rows, labels),
+        FULL_CLASS: rank(predictions.full_class, rows, labels),
+    }
+    return SplitResult(split, predictions, rows, ranked)
+
+
+def _halves(result: SplitResult) -> list[Score]:
+    """Judge the videos of each half of the classes by that half; their features stay those of the whole label set."""
+    labels = result.ranked[FULL_CLASS].labels
+    predictions = result.predictions
+    scores: list[Score] = []
+    for number, task in enumerate(half_class_tasks(labels, len(result.split.class_names))):
+        among = full_class_scores(predictions.features, predictions.classes[task.classes])
+        ranked = rank(among, result.rows[task.videos], task.labels)
+        scores.append(Score(f"half {number}", len(task.classes), {FULL_CLASS: ranked}))
+    return scores

@@ -1,0 +1,235 @@
+"""One pass over a list of videos: what the model says of each, gathered over all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn import functional as F
+
+from mote_fast.classifier import VideoClassifier
+from mote_fast.clip.towers import ClipTowers
+from mote_fast.data.batch import Batch, VideoLoader
+from mote_fast.data.faults import Failure
+from mote_fast.data.items import UNLABELLED
+from mote_fast.errors import ConfigError
+from mote_fast.metrics import full_class_scores, pool_views, view_scores
+from mote_fast.seeding import generator_of
+from mote_fast.temporal import VideoHead, cosine_logits
+
+# Told how many videos were dealt with since the last call.
+Progress = Callable[[int], object]
+
+# Frames per forward pass of the image tower; bounds memory whatever the batch size and the number of views.
+FRAMES_PER_PASS = 128
+
+
+class LabelSet(NamedTuple):
+    """Classes to tell apart, and the videos to judge by them.
+
+    Attributes:
+        classes: [C, d], class features.
+        labels: int64 [videos of the loader's list], each one's class index, or ``UNLABELLED`` for a video that this
+            label set does not judge. None: every video, by the label that the loader gives.
+    """
+
+    classes: Tensor
+    labels: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of the N videos that could be read, in the order of their indices; all on the CPU.
+
+    Attributes:
+        indices: int64 [N], ascending: which video of the list each row is.
+        labels: int64 [N].
+        running: float64 [N, C], the score that the released code accumulates batch by batch: softmax of unscaled
+            cosines per view, mean over views, softmax. In float64, because the rows are nearly uniform: in float32
+            cosines 1e-4 apart would tie.
+        features: float32 [N, d], unit length: each view's feature averaged over frames and normalised, then averaged
+            over views and normalised.
+        classes: float32 [C, d], unit length.
+        failures: the videos that could not be read, in the order of their indices.
+    """
+
+    indices: Tensor
+    labels: Tensor
+    running: Tensor
+    features: Tensor
+    classes: Tensor
+    failures: tuple[Failure, ...]
+
+    @property
+    def full_class(self) -> Tensor:
+        """float64 [N, C], the released code's other score: softmax of 100 x cosine of the mean view feature."""
+        return full_class_scores(self.features, self.classes)
+
+
+def predict(
+    model: VideoClassifier, loader: VideoLoader, classes: Tensor, *, progress: Progress | None = None
+) -> Predictions:
+    """Run the model over every video of a loader.
+
+    Under an initialised process group every process calls this with its own share of the list, which may be smaller
+    than the others' or empty, and gets the predictions of all.
+
+    Args:
+        model: unwrapped; its experts are merged here, and its training mode is left as it was.
+        loader: made for evaluation, of this process's share.
+        classes: [C, d], class features of the labels to choose from.
+        progress: called with the number of this process's videos done since the last call.
+
+    Raises:
+        ConfigError: two processes were given the same video.
+    """
+    return predict_label_sets(model, loader, [LabelSet(classes)], progress=progress)[0]
+
+
+def predict_label_sets(
+    model: VideoClassifier,
+    loader: VideoLoader,
+    label_sets: Sequence[LabelSet],
+    *,
+    progress: Progress | None = None,
+) -> list[Predictions]:
+    """Run the model over every video once, and judge each by every label set that it belongs to.
+
+    Frames are decoded and encoded once. Modulation depends on the label set, so the head runs once per set.
+
+    Args: as ``predict``.
+    """
+    rows: list[list[_Rows]] = [[] for _ in label_sets]
+    failures: list[Failure] = []
+    with _evaluating(model):
+        with _inferring(model.device):
+            head = model.fold().head
+        for batch in loader.epoch(0):
+            failures.extend(batch.failures)
+            if len(batch.indices):
+                for found, judged in zip(rows, _judge_batch(model.clip, head, batch, label_sets), strict=True):
+                    found.append(judged)
+            if progress is not None:
+                progress(len(batch.indices) + len(batch.failures))
+    return _gather(rows, failures, label_sets)
+
+
+def encode_batch(towers: ClipTowers, batch: Batch) -> Tensor:
+    """Encode the frames of a batch, a bounded number at a time: [B, V, T, d]."""
+    pixels = batch.pixels.flatten(0, 1)
+    parts = [towers.encode_frames(part.to(towers.device, towers.dtype)) for part in pixels.split(FRAMES_PER_PASS)]
+    return torch.cat(parts).unflatten(0, (len(batch.indices), -1, batch.pixels.shape[1]))
+
+
+class _Rows(NamedTuple):
+    """Part of the rows of ``Predictions``."""
+
+    indices: Tensor
+    labels: Tensor
+    running: Tensor
+    features: Tensor
+
+
+def _judge_batch(towers: ClipTowers, head: VideoHead, batch: Batch, label_sets: Sequence[LabelSet]) -> list[_Rows]:
+    # Not around the loader's own work: what it allocated in inference mode could not be written to afterwards.
+    with _inferring(towers.device):
+        frames = encode_batch(towers, batch)
+        return [_judge(head, frames, batch, label_set) for label_set in label_sets]
+
+
+def _judge(head: VideoHead, frames: Tensor, batch: Batch, label_set: LabelSet) -> _Rows:
+    """Judge the videos of a batch, frame features [B, V, T, d], that belong to a label set."""
+    indices, labels = batch.indices, batch.labels.cpu()
+    if label_set.labels is not None:
+        labels = label_set.labels[indices]
+        kept = labels != UNLABELLED
+        indices, labels, frames = indices[kept], labels[kept], frames[kept.to(frames.device)]
+    classes = label_set.classes.to(frames.device)
+    if not len(indices):
+        empty = torch.empty(0, len(classes), dtype=torch.float64)
+        return _Rows(indices, labels, empty, torch.empty(0, frames.shape[-1]))
+    views = frames.shape[1]
+    features = _features(head, frames, classes.to(frames), indices).float()
+    if head.aggregation == "ensemble":
+        # The mean of the experts' cosines is the cosine of no one feature.
+        cosines = head(frames.flatten(0, 1), classes.to(frames)).float()
+    else:
+        cosines = cosine_logits(features, classes.float())
+    pooled = pool_views(features.mean(1).unflatten(0, (-1, views)))
+    return _Rows(indices, labels, view_scores(cosines.double(), views).cpu(), pooled.cpu())
+
+
+def _features(head: VideoHead, frames: Tensor, classes: Tensor, indices: Tensor) -> Tensor:
+    """Temporal features [B * V, T, d] of ``frames [B, V, T, d]``."""
+    if head.aggregation != "random":
+        return head.features(frames.flatten(0, 1), classes)
+    # A video's draws are its own, so that they do not depend on its batch or process.
+    drawn = (generator_of("random routing", index) for index in indices.tolist())
+    return torch.cat(
+        [head.features(each, classes, generator=source) for each, source in zip(frames, drawn, strict=True)]
+    )
+
+
+def _gather(rows: list[list[_Rows]], failures: list[Failure], label_sets: Sequence[LabelSet]) -> list[Predictions]:
+    """Put together what all processes found, the same on every one of them."""
+    joined = [_join(found, label_set) for found, label_set in zip(rows, label_sets, strict=True)]
+    shares = [(joined, failures)]
+    if dist.is_available() and dist.is_initialized():
+        shares = [(joined, failures)] * dist.get_world_size()
+        dist.all_gather_object(shares, (joined, failures))
+    every_failure = sorted((each for _, part in shares for each in part), key=lambda failure: failure.index)
+    results: list[Predictions] = []
+    for number, label_set in enumerate(label_sets):
+        mine = [failure for failure in every_failure if _belongs(failure, label_set)]
+        all_rows = _join([part[number] for part, _ in shares], label_set)
+        order = all_rows.indices.argsort()
+        _refuse_repeats(torch.cat((all_rows.indices, torch.tensor([each.index for each in mine], dtype=torch.int64))))
+        indices, labels, running, features = (column[order] for column in all_rows)
+        classes = F.normalize(label_set.classes.detach().float().cpu(), dim=-1)
+        results.append(Predictions(indices, labels, running, features, classes, tuple(mine)))
+    return results
+
+
+def _join(parts: Sequence[_Rows], label_set: LabelSet) -> _Rows:
+    if parts:
+        return _Rows(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+    none = torch.empty(0, dtype=torch.int64)
+    classes, width = label_set.classes.shape
+    return _Rows(none, none, torch.empty(0, classes, dtype=torch.float64), torch.empty(0, width))
+
+
+def _belongs(failure: Failure, label_set: LabelSet) -> bool:
+    return label_set.labels is None or int(label_set.labels[failure.index]) != UNLABELLED
+
+
+def _refuse_repeats(indices: Tensor) -> None:
+    distinct, counts = indices.unique(return_counts=True)
+    if bool((counts > 1).any()):
+        raise ConfigError(
+            f"video {int(distinct[counts > 1][0])} was given to more than one process, or twice to one; "
+            "make each process's loader with its own shard"
+        )
+
+
+@contextmanager
+def _inferring(device: torch.device) -> Iterator[None]:
+    """Track no gradients, and compute in the parameters' precision whatever the caller's autocast."""
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode, and each of its modules back in the mode it had."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,186 @@
+"""The result of an evaluation as one JSON document, as Markdown, and as a table of classes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING, Ranked, count_classes, mean_and_deviation
+from mote_fast.evaluation.evaluate import Evaluation
+from mote_fast.evaluation.files import write_whole
+from mote_fast.evaluation.prediction_table import prediction_parquet
+from mote_fast.protocols import Accuracy
+
+RESULT_FILE = "result.json"
+REPORT_FILE = "report.md"
+CLASS_FILE = "per_class.csv"
+PREDICTION_FILE = "predictions.parquet"
+
+# Which videos an accuracy is over.
+READABLE, ALL = "readable", "all"
+
+# Classes that the Markdown report lists; the CSV file has all of them.
+_HARDEST = 10
+
+_EXPLANATION = f"""\
+- {RUNNING}: softmax of unscaled cosines per view, mean over views, softmax again (accumulated batch by batch).
+- {FULL_CLASS}: softmax of 100 x cosine of the mean view feature (computed at the end from all features).
+- {READABLE}: over the videos that could be read. {ALL}: over all listed ones, an unreadable one counted as wrong.
+- The deviation is that of the population (divided by the number of splits)."""
+
+
+def result_document(evaluation: Evaluation, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result as JSON holds it; accuracies are percentages, null where no video could be read.
+
+    Args:
+        evaluation: the result.
+        facts: what else to record: ``dataset``, its name, and such things as the checkpoint and the views.
+
+    Returns:
+        ``facts`` and: ``protocol``; ``splits``, what the protocol averages over (the lists, or the halves of the
+        classes); ``mean``, over the splits; ``failures``; and for the half-class protocol ``whole``, the list with all
+        of its classes. An accuracy stands at [score][videos]["top1"], score "running" or "full-class", videos
+        "readable" or "all".
+    """
+    splits = [_entry(each.name, each.classes, each.ranked) for each in evaluation.scores]
+    failures = [{"path": each.path, "kind": each.kind, "reason": each.reason} for each in evaluation.failures]
+    document = {**facts, "protocol": evaluation.protocol, "splits": splits, "mean": _mean(splits), "failures": failures}
+    if evaluation.protocol == "halfclass":
+        whole = evaluation.lists[0]
+        document["whole"] = _entry(whole.split.name, len(whole.split.class_names), whole.ranked)
+    return document
+
+
+def result_markdown(document: Mapping[str, Any], evaluation: Evaluation) -> str:
+    """Return the document for people: accuracies, what they are, the hardest classes, what could not be read."""
+    facts = {key: value for key, value in document.items() if not isinstance(value, (list, dict))}
+    lines = [f"# {document['protocol']}: {document['dataset']}", ""]
+    lines += [f"- {key}: {value}" for key, value in facts.items() if value is not None]
+    lines += ["", *accuracy_lines(document), "", _EXPLANATION, ""]
+    lines += ["## Hardest classes", "", *_hardest_lines(evaluation)]
+    if document["failures"]:
+        lines += ["", f"## Unreadable videos ({len(document['failures'])})", ""]
+        lines += [f"- {each['path']}: {each['reason']}" for each in document["failures"]]
+    return "\n".join(lines) + "\n"
+
+
+def accuracy_lines(document: Mapping[str, Any]) -> list[str]:
+    """Return the accuracies of a document as the lines of a Markdown table."""
+    header = [
+        "split",
+        "classes",
+        "videos",
+        "failed",
+        "score",
+        *(f"{top}, {of}" for of in (READABLE, ALL) for top in _TOPS),
+    ]
+    lines = [_row(header), _row(["---"] * len(header))]
+    entries = [document["whole"]] if "whole" in document else []
+    for entry in [*entries, *document["splits"]]:
+        for score in _scores(entry):
+            counts = [entry["name"], entry["classes"], entry["videos"], entry["failed"], score]
+            lines.append(_row([*counts, *(_percent(entry[score][of][top]) for of in (READABLE, ALL) for top in _TOPS)]))
+    if len(document["splits"]) > 1:
+        for score, mean in document["mean"].items():
+            spreads = (mean[of][top] for of in (READABLE, ALL) for top in _TOPS)
+            cells = [f"{_percent(each['mean'])} ± {_percent(each['deviation'])}" for each in spreads]
+            lines.append(_row([f"mean of {len(document['splits'])}", "", "", "", score, *cells]))
+    return lines
+
+
+def class_csv(evaluation: Evaluation) -> str:
+    """Return the accuracy of each class of each list, over its readable videos, as CSV."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["split", "class", "name", "videos", "failed", "running_top1", "full_class_top1"])
+    for result in evaluation.lists:
+        names = result.split.class_names
+        running, full_class = (count_classes(result.ranked[score], len(names)) for score in (RUNNING, FULL_CLASS))
+        for label, name in enumerate(names):
+            videos, read = int(running.videos[label]), int(running.read[label])
+            shares = [
+                f"{100 * int(counts.correct[label]) / read:.4f}" if read else "" for counts in (running, full_class)
+            ]
+            writer.writerow([result.split.name, label, name, videos, videos - read, *shares])
+    return buffer.getvalue()
+
+
+def write_report(folder: Path, evaluation: Evaluation, document: Mapping[str, Any]) -> None:
+    """Write ``predictions.parquet``, ``per_class.csv``, ``report.md`` and, last, ``result.json`` into a folder.
+
+    Raises:
+        ConfigError: a file cannot be written, or pyarrow is not installed.
+    """
+    write_whole(folder / PREDICTION_FILE, prediction_parquet(evaluation))
+    write_whole(folder / CLASS_FILE, class_csv(evaluation).encode())
+    write_whole(folder / REPORT_FILE, result_markdown(document, evaluation).encode())
+    # Last: where there is a result, there is all of it.
+    write_whole(folder / RESULT_FILE, to_json(document).encode())
+
+
+def to_json(document: Mapping[str, Any]) -> str:
+    """Return a document as JSON text."""
+    return json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
+_TOPS = ("top1", "top5")
+
+
+def _entry(name: str, classes: int, ranked: Mapping[str, Ranked]) -> dict[str, Any]:
+    any_score = next(iter(ranked.values()))
+    videos = len(any_score.labels)
+    scores = {
+        score: {READABLE: _finite(each.accuracy), ALL: _finite(each.accuracy_of_all)} for score, each in ranked.items()
+    }
+    return {"name": name, "classes": classes, "videos": videos, "failed": videos - int(any_score.read.sum()), **scores}
+
+
+def _finite(accuracy: Accuracy) -> dict[str, float | None]:
+    return {top: None if math.isnan(value) else value for top, value in accuracy._asdict().items()}
+
+
+def _mean(splits: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and deviation over the splits of every accuracy; null where one of them has none."""
+
+    def spread(score: str, of: str, top: str) -> dict[str, float | None]:
+        values = [split[score][of][top] for split in splits]
+        if None in values:
+            return {"mean": None, "deviation": None}
+        return dict(mean_and_deviation(values)._asdict())
+
+    return {
+        score: {of: {top: spread(score, of, top) for top in _TOPS} for of in (READABLE, ALL)}
+        for score in _scores(splits[0])
+    }
+
+
+def _scores(entry: Mapping[str, Any]) -> list[str]:
+    return [score for score in (RUNNING, FULL_CLASS) if score in entry]
+
+
+def _hardest_lines(evaluation: Evaluation) -> list[str]:
+    lines = [_row(["split", "class", "readable videos", f"top1, {RUNNING}"]), _row(["---"] * 4)]
+    for result in evaluation.lists:
+        counts = count_classes(result.ranked[RUNNING], len(result.split.class_names))
+        shares = [
+            (100 * correct / read, label)
+            for label, (read, correct) in enumerate(zip(counts.read.tolist(), counts.correct.tolist(), strict=True))
+            if read
+        ]
+        for share, label in sorted(shares)[:_HARDEST]:
+            name, read = result.split.class_names[label], int(counts.read[label])
+            lines.append(_row([result.split.name, name, read, _percent(share)]))
+    return lines
+
+
+def _row(cells: list[Any]) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _percent(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"

@@ -1,0 +1,108 @@
+"""The lists of an evaluation: one, or several splits that share videos, read and encoded once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mote_fast.data.items import UNLABELLED, VideoItem, check_items, read_labels, read_list, scan_folder
+from mote_fast.errors import ListError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Videos and the class names to tell them apart by; the videos' labels are indices into the names."""
+
+    name: str
+    items: Sequence[VideoItem]
+    class_names: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Where a split's videos are in a ``VideoPool``: the label set, and int64 [n], positions among the pool's items."""
+
+    label_set: int
+    positions: Tensor
+
+
+@dataclass(frozen=True)
+class VideoPool:
+    """The videos of all splits, each once.
+
+    Attributes:
+        items: the P videos. Their ``label`` is that of the first split that lists them; ``labels`` has the rest.
+        class_names: the distinct label sets of the splits.
+        labels: for each label set int64 [P], each video's class, ``UNLABELLED`` where no split with these names lists
+            it.
+        memberships: one for each split, in their order.
+    """
+
+    items: list[VideoItem]
+    class_names: list[tuple[str, ...]]
+    labels: list[Tensor]
+    memberships: list[Membership]
+
+
+def read_split(
+    source: str | os.PathLike[str], labels: str | os.PathLike[str] | None, root: str | os.PathLike[str] = ""
+) -> Split:
+    """Read one split; its name is the list's, without the suffix.
+
+    Args:
+        source: a list file (``read_list``), or a folder with a sub-folder for each class (``scan_folder``).
+        labels: file of class names (``read_labels``); a folder does without.
+        root: folder that a list file's paths are relative to.
+
+    Raises:
+        ListError: a file is missing or malformed, a list comes without names, or a label has none.
+    """
+    path = Path(source)
+    names = None if labels is None else read_labels(labels)
+    if path.is_dir():
+        items, folders = scan_folder(path)
+        if names is not None and len(names) != len(folders):
+            raise ListError(f"{labels}: has {len(names)} names, but {path} has {len(folders)} class folders")
+        names = folders if names is None else names
+    elif names is None:
+        raise ListError(f"{path}: a list needs the file of its class names; give --labels")
+    else:
+        items = read_list(path, root)
+    check_items(items, len(names), str(path))
+    return Split(path.name if path.is_dir() else path.stem, items, names)
+
+
+def pool_splits(splits: Sequence[Split]) -> VideoPool:
+    """Put the videos of all splits together, each once, whichever and however many splits list it.
+
+    Raises:
+        ListError: a video is listed twice with different classes of the same label set.
+    """
+    items: list[VideoItem] = []
+    at: dict[str, int] = {}
+    for split in splits:
+        for item in split.items:
+            if item.path not in at:
+                at[item.path] = len(items)
+                items.append(item)
+    class_names = list(dict.fromkeys(tuple(split.class_names) for split in splits))
+    labels = [[UNLABELLED] * len(items) for _ in class_names]
+    memberships: list[Membership] = []
+    for split in splits:
+        label_set = class_names.index(tuple(split.class_names))
+        known = labels[label_set]
+        for item in split.items:
+            position = at[item.path]
+            if known[position] not in (UNLABELLED, item.label):
+                raise ListError(
+                    f"{split.name}: {item.path} has label {item.label} here and {known[position]} elsewhere; "
+                    "a video has one class"
+                )
+            known[position] = item.label
+        memberships.append(Membership(label_set, torch.tensor([at[item.path] for item in split.items])))
+    return VideoPool(items, class_names, [torch.tensor(each) for each in labels], memberships)

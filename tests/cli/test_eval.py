@@ -1,0 +1,170 @@
+"""``mote-fast eval`` and ``tradeoff``: from video files and lists to the report, and how they fail."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from mote_fast.cli import main
+from mote_fast.data import write_video
+
+Captured = pytest.CaptureFixture[str]
+CLASSES = 3
+
+
+def run(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
+    status = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def evaluate(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
+    """Run ``eval`` in this process alone, on few frames."""
+    return run(capsys, "eval", "--workers", 0, "--frames", 4, "--views", "2x1", "--device", "cpu", *arguments)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CLASSES folders of two short videos each, beside lists, names and one file that is no video."""
+    root = tmp_path_factory.mktemp("eval")
+    generator = torch.Generator().manual_seed(0)
+    for label in range(CLASSES):
+        (root / "data" / f"class{label}").mkdir(parents=True)
+        for number in range(2):
+            frames = torch.randint(0, 256, (6, 48, 64, 3), dtype=torch.uint8, generator=generator)
+            write_video(root / "data" / f"class{label}" / f"{number}.mp4", frames)
+    (root / "bad.mp4").write_bytes(b"not a video")
+    (root / "names.csv").write_text("id,name\n" + "".join(f"{label},thing {label}\n" for label in range(CLASSES)))
+    lines = [f"data/class{label}/{number}.mp4 {label}\n" for label in range(CLASSES) for number in range(2)]
+    (root / "one.txt").write_text("".join(lines[:4]))
+    (root / "two.txt").write_text("".join(lines[2:]))
+    (root / "broken.txt").write_text("".join([*lines[:4], "bad.mp4 1\n"]))
+    return root
+
+
+def test_two_splits(capsys: Captured, videos: Path, tmp_path: Path) -> None:
+    """Each split's accuracies and their mean, in the files and on standard output."""
+    lists = (videos / "one.txt", videos / "two.txt")
+    data = ("--list", *lists, "--labels", videos / "names.csv", "--root", videos, "--dataset", "made up")
+    status, out, err = evaluate(capsys, "--protocol", "zeroshot", *data, "--output", tmp_path / "out", "--json")
+    document = json.loads(out)
+    assert status == 0
+    assert "untrained" in err
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == document
+    assert (document["dataset"], document["views"], document["untrained"]) == ("made up", "2x1", True)
+    assert [(each["name"], each["videos"], each["failed"]) for each in document["splits"]] == [
+        ("one", 4, 0),
+        ("two", 4, 0),
+    ]
+    table = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
+    right = [row["running_top5"][0] == row["label"] for row in table]
+    for split, hits in zip(document["splits"], (right[:4], right[4:]), strict=True):
+        assert split["running"]["readable"]["top1"] == pytest.approx(25.0 * sum(hits))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "result.json",
+        "report.md",
+        "per_class.csv",
+        "predictions.parquet",
+    }
+    status, out, _ = evaluate(capsys, "--protocol", "zeroshot", *data)
+    assert status == 0
+    assert "mean of 2" in out
+    assert f"{document['mean']['running']['readable']['top1']['mean']:.2f} ±" in out
+
+
+def test_a_bad_video(capsys: Captured, videos: Path) -> None:
+    """The rest is judged, the bad one is counted and named with its reason, and the status is 2, as classify's."""
+    data = ("--list", videos / "broken.txt", "--labels", videos / "names.csv", "--root", videos)
+    status, out, err = evaluate(capsys, "--protocol", "fewshot", *data, "--json")
+    document = json.loads(out)
+    (split,) = document["splits"]
+    assert status == 2
+    assert (split["videos"], split["failed"]) == (5, 1)
+    assert split["running"]["all"]["top5"] == pytest.approx(80.0)
+    assert split["running"]["readable"]["top5"] == 100.0
+    (failure,) = document["failures"]
+    assert failure["path"].endswith("bad.mp4")
+    assert failure["reason"]
+    assert "1 videos could not be read" in err
+
+
+def test_a_folder_of_classes(capsys: Captured, videos: Path) -> None:
+    """A folder per class needs neither list nor names; decoding in other processes gives the same."""
+    arguments = ("--protocol", "closeset", "--list", videos / "data", "--json")
+    status, out, _ = evaluate(capsys, *arguments)
+    assert status == 0
+    document, other = json.loads(out), json.loads(evaluate(capsys, *arguments, "--workers", 1)[1])
+    assert (document["dataset"], document["splits"][0]["classes"]) == ("data", CLASSES)
+    assert other["splits"] == document["splits"]
+
+
+def test_trade_off_of_results(capsys: Captured, videos: Path, tmp_path: Path) -> None:
+    """Results of eval combine: what the two commands agree on."""
+    means: dict[str, float] = {}
+    for protocol in ("closeset", "zeroshot"):
+        data = ("--list", videos / "data", "--dataset", protocol)
+        out = evaluate(capsys, "--protocol", protocol, *data, "--output", tmp_path / protocol, "--json")[1]
+        means[protocol] = json.loads(out)["mean"]["full-class"]["all"]["top5"]["mean"]
+        # Top-1 of random weights may well be 0; top-5 of three classes is not.
+        document = json.loads(out)
+        document["mean"]["full-class"]["all"]["top1"]["mean"] = means[protocol] / (2 if protocol == "closeset" else 1)
+        (tmp_path / protocol / "result.json").write_text(json.dumps(document))
+    results = [tmp_path / protocol for protocol in means]
+    options = ("--score", "full-class", "--videos", "all")
+    status, out, _ = run(capsys, "tradeoff", *results, *options, "--json")
+    assert status == 0
+    found: dict[str, Any] = json.loads(out)
+    assert found["hm_zs"] == pytest.approx(100.0)
+    assert found["score"] == pytest.approx(2 / (1 / 50 + 1 / 100))
+    status, out, _ = run(capsys, "tradeoff", *results, *options)
+    assert (status, "HM_ZS" in out, "66.67  trade-off" in out) == (0, True, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--list", "none.txt", "--labels", "NAMES"], "none.txt"),
+        (["--list", "LIST"], "--labels"),
+        (["--list", "LIST", "--labels", "NAMES", "NAMES"], "--labels: give one file, or one for each of the 1 lists"),
+        (["--list", "LIST", "--labels", "NAMES", "--views", "2x2"], "views"),
+        (["--list", "LIST", "--labels", "NAMES", "--batch-size", "0"], "batch_size"),
+        (["--list", "LIST", "--labels", "NAMES", "--device", "tpu"], "tpu"),
+        (["--list", "LIST", "--labels", "NAMES", "--output", "LIST"], "--output"),
+        (["--list", "LIST", "LIST", "--labels", "NAMES"], "different file names"),
+        (["--list", "LIST", "--labels", "NAMES", "--protocol", "halfclass"], "half of 3 classes"),
+    ],
+)
+def test_failures_are_one_clear_line(capsys: Captured, videos: Path, arguments: list[str], message: str) -> None:
+    """Exit status 2 and one line of error that names what was wrong, before anything is decoded."""
+    files = {"LIST": str(videos / "one.txt"), "NAMES": str(videos / "names.csv")}
+    given = [files.get(argument, argument) for argument in arguments]
+    status, out, err = run(capsys, "eval", "--protocol", "zeroshot", "--workers", 0, *given)
+    errors = [line for line in err.splitlines() if line.startswith("mote-fast: error: ")]
+    assert (status, out) == (2, "")
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+@pytest.mark.slow
+def test_under_torchrun(capsys: Captured, videos: Path, tmp_path: Path) -> None:
+    """Three processes, one of them the writer, with decoding workers: the result of one process alone."""
+    data = ["--list", str(videos / "one.txt"), str(videos / "two.txt"), "--labels", str(videos / "names.csv")]
+    data += ["--root", str(videos), "--protocol", "zeroshot", "--json"]
+    alone = json.loads(evaluate(capsys, *data)[1])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    command += ["-m", "mote_fast.cli", "eval", *data, "--output", str(tmp_path / "out"), "--frames", "4"]
+    command += ["--views", "2x1", "--device", "cpu", "--workers", "1"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert finished.returncode == 0, finished.stderr
+    several = json.loads(finished.stdout)
+    assert several["processes"] == 3
+    for part in ("splits", "mean", "failures"):
+        assert several[part] == alone[part]
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == several

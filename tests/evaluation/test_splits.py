@@ -1,0 +1,84 @@
+"""Splits that share videos: each video once, each label where it belongs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mote_fast.data.items import UNLABELLED, VideoItem
+from mote_fast.errors import ListError
+from mote_fast.evaluation.splits import Split, pool_splits, read_split
+
+# Lists of video numbers, and which of two label sets each list uses.
+listings = st.lists(
+    st.tuples(st.lists(st.integers(0, 8), min_size=1, max_size=12), st.booleans()), min_size=1, max_size=4
+)
+
+
+@given(listings)
+def test_every_listing_finds_its_video_and_label(listed: list[tuple[list[int], bool]]) -> None:
+    """Videos stand once in the pool; each split finds its own there, repeats included, with the label it gave."""
+    names = {False: ["a", "b", "c"], True: ["d", "e", "f", "g"]}
+    splits = [
+        Split(str(number), [VideoItem(f"{video}.mp4", video % len(names[other])) for video in videos], names[other])
+        for number, (videos, other) in enumerate(listed)
+    ]
+    pool = pool_splits(splits)
+    paths = [item.path for item in pool.items]
+    assert sorted(paths) == sorted({item.path for split in splits for item in split.items})
+    for split, member in zip(splits, pool.memberships, strict=True):
+        assert list(pool.class_names[member.label_set]) == split.class_names
+        assert [paths[position] for position in member.positions.tolist()] == [item.path for item in split.items]
+        assert pool.labels[member.label_set][member.positions].tolist() == [item.label for item in split.items]
+    for label_set, labels in enumerate(pool.labels):
+        judged = {
+            at for member in pool.memberships if member.label_set == label_set for at in member.positions.tolist()
+        }
+        assert {at for at, label in enumerate(labels.tolist()) if label != UNLABELLED} == judged
+
+
+def test_two_classes_for_one_video_are_refused() -> None:
+    """The lists contradict each other; the error names the video."""
+    first, second = (Split(str(label), [VideoItem("a.mp4", label)], ["x", "y"]) for label in (0, 1))
+    with pytest.raises(ListError, match=r"a\.mp4"):
+        pool_splits([first, second])
+
+
+def test_read_a_list(tmp_path: Path) -> None:
+    """Paths are joined to the root, and the split is named after its file."""
+    (tmp_path / "split1.txt").write_text("a b.mp4 1\nc.mp4 0\n")
+    (tmp_path / "names.csv").write_text("id,name\n0,archery\n1,juggling\n")
+    split = read_split(tmp_path / "split1.txt", tmp_path / "names.csv", "videos")
+    assert split == Split(
+        "split1", [VideoItem("videos/a b.mp4", 1), VideoItem("videos/c.mp4", 0)], ["archery", "juggling"]
+    )
+
+
+def test_read_a_folder(tmp_path: Path) -> None:
+    """A folder per class needs no names, and takes others if there are as many."""
+    for name in ("Archery", "Juggling"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "v.mp4").touch()
+    assert read_split(tmp_path / "data", None).class_names == ["Archery", "Juggling"]
+    (tmp_path / "names.txt").write_text("shooting arrows\njuggling balls\n")
+    named = read_split(tmp_path / "data", tmp_path / "names.txt")
+    assert named.name == "data"
+    assert named.class_names == ["shooting arrows", "juggling balls"]
+    (tmp_path / "names.txt").write_text("one\ntwo\nthree\n")
+    with pytest.raises(ListError, match="3 names"):
+        read_split(tmp_path / "data", tmp_path / "names.txt")
+
+
+@pytest.mark.parametrize(
+    ("content", "labels", "message"),
+    [("a.mp4 2\n", "names.txt", "label 2"), ("a.mp4 0\n", None, "--labels"), ("a.mp4 0\n", "none.txt", "none.txt")],
+)
+def test_bad_lists(tmp_path: Path, content: str, labels: str | None, message: str) -> None:
+    """Labels without a name, lists without names: refused before anything is decoded."""
+    (tmp_path / "list.txt").write_text(content)
+    (tmp_path / "names.txt").write_text("one\ntwo\n")
+    with pytest.raises(ListError, match=message):
+        read_split(tmp_path / "list.txt", None if labels is None else tmp_path / labels)
