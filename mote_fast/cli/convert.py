@@ -37,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     if source.is_dir():
         if target.suffix not in (".pt", ".pth"):
             raise CheckpointError(f"{target}: a model folder converts to a .pt file; give a name that ends in .pt")
+        if not target.parent.is_dir():
+            raise CheckpointError(f"{target}: its folder does not exist; make it, or give another name")
         content = released_checkpoint(load(source, clip=arguments.clip))
         with staged(target, CheckpointError) as part:
             torch.save(content, part)

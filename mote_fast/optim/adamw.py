@@ -146,21 +146,37 @@ class HeadAdamW(torch.optim.AdamW):
                     param.grad.mul_(factor.to(param.grad.device))
         return norm
 
+    @property
+    def expert_weights(self) -> list[Tensor]:
+        """The experts' parameters [E, P], whose gradients may be factored: what DistributedDataParallel must ignore."""
+        return list(self._collectors)
+
     @torch.no_grad()
-    def all_reduce_gradients(self, group: dist.ProcessGroup | None = None) -> None:
-        """Average all gradients over the processes of ``group``; call it between backward and ``step``.
+    def all_reduce_gradients(self, group: dist.ProcessGroup | None = None, *, experts_only: bool = False) -> None:
+        """Average gradients over the processes of ``group``; call it between backward and ``step``.
 
         Layers whose processes drew the same expert and temperature (the same ``generator`` seed on every process, or
         the draws passed to ``streams``) carry two rows, whatever the number of experts; others become dense first.
         Every process must have gradients for the same parameters.
+
+        Args:
+            group: the processes; None takes all.
+            experts_only: leave out all but ``expert_weights``: where DistributedDataParallel averages the others.
         """
         collectors = list(self._collectors.values())
         for collector in collectors:
             collector.settle()
         densify_where_routes_differ(collectors, group)
         self._show_probes()
-        held = (param.grad for param_group in self.param_groups for param in param_group["params"])
-        average_gradients([grad for grad in held if grad is not None], group)
+        average_gradients([grad for grad in self._gradients(experts_only) if grad is not None], group)
+
+    def _gradients(self, experts_only: bool) -> Iterator[Tensor | None]:
+        """The gradients that parameters and probes hold, those of the experts alone if asked."""
+        shown = {id(probe) for probe in self._shown}
+        for group in self.param_groups:
+            for param in group["params"]:
+                if not experts_only or param in self._collectors or id(param) in shown:
+                    yield param.grad
 
     def state_dict(self) -> dict[str, Any]:
         """The state in the format of ``torch.optim.AdamW``; gradients are not part of it."""

@@ -70,3 +70,27 @@ def test_two_processes(tmp_path: Path, synchronised: bool) -> None:
         assert error < 1e-4
         assert max(carried) == rows * expert_size(WIDTH)
         assert carried.count(max(carried)) == 2
+
+
+def test_experts_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others average the dense gradients, the experts' two rows a layer and their routes are all that is sent."""
+    torch.manual_seed(0)
+    head = VideoHead(WIDTH, 2, 2, EXPERTS)
+    optimizer = head_optimizer(head, 1e-2)
+    step(head, slice(0, CLIPS), 7)
+    sent: list[int] = []
+    all_reduce = dist.all_reduce
+
+    def counting(tensor: torch.Tensor, *args: object, **kwargs: object) -> object:
+        sent.append(tensor.numel())
+        return all_reduce(tensor, *args, **kwargs)
+
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "meet"), 1), rank=0, world_size=1)
+    try:
+        monkeypatch.setattr(dist, "all_reduce", counting)
+        optimizer.all_reduce_gradients(experts_only=True)
+    finally:
+        dist.destroy_process_group()
+    assert len(optimizer.expert_weights) == 2
+    assert sent[1:] == [2 * expert_size(WIDTH)] * 2
+    assert sent[0] < expert_size(WIDTH)

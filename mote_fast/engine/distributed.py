@@ -1,0 +1,108 @@
+"""The processes of a run: who this one is, and the few things that all of them must agree on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from mote_fast.backends import best_device
+from mote_fast.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those of the run.
+
+    Attributes:
+        rank: of this process, in [0, size).
+        size: how many processes there are, over all machines.
+        device: where this process computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the files and the log."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` is set on any process; the same answer everywhere."""
+        if self.size == 1:
+            return flag
+        # A CPU tensor travels over gloo, so asking does not wait for the accelerator.
+        answer = torch.tensor(int(flag))
+        dist.all_reduce(answer, op=dist.ReduceOp.MAX)
+        return bool(answer)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of ``values`` over the processes, shaped like it."""
+        if self.size == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / self.size
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return what every process passed, in order of their ranks; any picklable value."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def share(self, tensors: list[Tensor]) -> None:
+        """Overwrite ``tensors`` with those of the first process."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
+    def wait(self) -> None:
+        """Return once every process is here."""
+        self.any(False)
+
+
+@contextmanager
+def joined(device: str = "auto") -> Iterator[World]:
+    """Join the processes that torchrun started (its RANK, WORLD_SIZE and LOCAL_RANK), and leave them at the end.
+
+    gloo carries CPU tensors and NCCL those on CUDA. Without torchrun the run is this one process.
+
+    Args:
+        device: "cpu", "cuda", or "auto": CUDA where PyTorch sees it.
+
+    Raises:
+        ConfigError: CUDA is absent, or there are more processes on a machine than GPUs.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    own = _own_device(best_device() if device == "auto" else device, int(os.environ.get("LOCAL_RANK", "0")))
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
+    if size > 1:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo")
+    try:
+        yield World(rank, size, own)
+    finally:
+        if size > 1:
+            dist.destroy_process_group()
+
+
+def _own_device(kind: str, local_rank: int) -> torch.device:
+    if kind == "cpu":
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"run.device=cuda: process {local_rank} of this machine needs a GPU of its own, and PyTorch sees "
+            f"{torch.cuda.device_count()}; start fewer processes, or set run.device=cpu"
+        )
+    return torch.device("cuda", local_rank)

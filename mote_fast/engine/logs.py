@@ -1,0 +1,191 @@
+"""What a run tells: a dense line and a progress bar for people, JSON lines and TensorBoard for everything else."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from mote_fast.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+
+T = TypeVar("T")
+
+
+class MetricsFile:
+    """JSON lines, one record a line, cut back to where a resumed run went on from.
+
+    Args:
+        path: the file.
+        kept: bytes of an earlier part of the run to keep; what is beyond them is written anew.
+    """
+
+    def __init__(self, path: Path, kept: int = 0) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab")
+        self._file.truncate(min(kept, self._file.tell()))
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append a record."""
+        self._file.write(json.dumps(record).encode() + b"\n")
+        self._file.flush()
+
+    def flushed(self) -> int:
+        """Flush to disk and return the file's length, bytes."""
+        os.fsync(self._file.fileno())
+        return self._file.seek(0, os.SEEK_END)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class RunLog:
+    """Writes what the first process says of the run; on the others every method does nothing.
+
+    Args:
+        output: the run's folder.
+        leads: whether this is the first process.
+        step: optimiser steps taken before.
+        steps: optimiser steps of the whole run.
+        kept: bytes of the metrics file to keep.
+        tensorboard: write TensorBoard's files too.
+
+    Raises:
+        ConfigError: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, output: Path, *, leads: bool, step: int, steps: int, kept: int, tensorboard: bool) -> None:
+        self._leads = leads
+        self._exits = ExitStack()
+        if not leads:
+            return
+        self._metrics = MetricsFile(output / METRICS_FILE, kept)
+        self._exits.callback(self._metrics.close)
+        self._board = _summary_writer(output / TENSORBOARD_FOLDER, step) if tensorboard else None
+        if self._board is not None:
+            self._exits.callback(self._board.close)
+        # Draws on a terminal only, and lets the log lines pass above it.
+        self._bar = self._exits.enter_context(tqdm(total=steps, initial=step, unit="step", disable=None))
+        if not self._bar.disable:
+            self._exits.enter_context(logging_redirect_tqdm())
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exits.close()
+
+    def advance(self) -> None:
+        """Count a step on the progress bar."""
+        if self._leads:
+            self._bar.update()
+
+    def record(self, kind: str, step: int, values: Mapping[str, Any], line: str) -> None:
+        """Write one record everywhere.
+
+        Args:
+            kind: "train", "val" or "faults"; TensorBoard's group.
+            step: optimiser steps taken.
+            values: by name; numbers go to TensorBoard.
+            line: what people read.
+        """
+        if not self._leads:
+            return
+        self._metrics.write({"kind": kind, "step": step, **values})
+        if self._board is not None:
+            for name, value in values.items():
+                if isinstance(value, (int, float)) and name != "epoch":
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
+        log.info(line)
+
+    def flushed(self) -> int:
+        """Flush the metrics file and return its length, bytes."""
+        return self._metrics.flushed() if self._leads else 0
+
+
+class Pace:
+    """Measures a stretch of training: how fast it goes, and how long it waits for data."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new stretch: after a log line, or after something that is not training."""
+        self._since = time.perf_counter()
+        self._waited = 0.0
+        self._clips = 0
+
+    def timed(self, items: Iterator[T]) -> Iterator[T]:
+        """Yield ``items``, counting the time until each is there."""
+        while True:
+            begun = time.perf_counter()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            finally:
+                self._waited += time.perf_counter() - begun
+            yield item
+
+    def count(self, clips: int) -> None:
+        """Count clips that were trained on."""
+        self._clips += clips
+
+    @property
+    def seconds(self) -> float:
+        """Length of the stretch."""
+        return max(time.perf_counter() - self._since, 1e-9)
+
+    @property
+    def clips_per_second(self) -> float:
+        """Clips per second of this process."""
+        return self._clips / self.seconds
+
+    @property
+    def waited(self) -> float:
+        """Share of the time that went by waiting for data, in [0, 1]."""
+        return min(self._waited / self.seconds, 1.0)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most memory held so far, bytes: PyTorch's on a GPU, the process's on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Linux counts in KiB.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def duration(seconds: float) -> str:
+    """Return ``[D days, ]H:MM:SS``."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _summary_writer(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            f"run.tensorboard: TensorBoard is not installed ({error}); pip install tensorboard, or "
+            "run.tensorboard=false"
+        ) from error
+    # Points after this step, which a killed run has written, are hidden.
+    return SummaryWriter(str(folder), purge_step=step + 1)

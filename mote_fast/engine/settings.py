@@ -1,0 +1,90 @@
+"""Settings as they are written down, in YAML files and on the command line, each with the place it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from mote_fast.errors import ConfigError
+
+COMMAND_LINE = "command line"
+
+
+class Setting(NamedTuple):
+    """A value as written, and the file (or ``COMMAND_LINE``) that holds it."""
+
+    value: object
+    source: str
+
+
+def read_document(path: str | Path) -> dict[Any, Any]:
+    """Read a YAML file that holds a mapping; an empty file holds an empty one.
+
+    Raises:
+        ConfigError: the file cannot be read, is no YAML, gives a key twice, or holds something else.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    document = _parse(content, str(path))
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: must hold sections with keys, found {type(document).__name__}")
+    return document
+
+
+def flatten(document: Mapping[Any, Any], source: str) -> dict[str, Setting]:
+    """Return the settings of a document by dotted key, such as "optim.lr"; what stands in no section has no dot."""
+    settings: dict[str, Setting] = {}
+    for section, values in document.items():
+        if isinstance(values, dict) and values:
+            settings |= {f"{section}.{name}": Setting(value, source) for name, value in values.items()}
+        else:
+            settings[str(section)] = Setting(values, source)
+    return settings
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Setting]:
+    """Read ``key=value`` texts, the values as YAML; of a key given twice the last one holds.
+
+    Raises:
+        ConfigError: one has another form, or its value is no YAML.
+    """
+    settings: dict[str, Setting] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not (key.strip() and equals):
+            raise ConfigError(f"{COMMAND_LINE}: expected key=value, such as optim.lr=1e-4, got {override!r}")
+        settings[key.strip()] = Setting(_parse(text, f"{COMMAND_LINE}: {key.strip()}"), COMMAND_LINE)
+    return settings
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, except that a key given twice is an error instead of silently the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _parse(content: str | bytes, where: str) -> Any:
+    try:
+        return yaml.load(content, Loader=_StrictLoader)
+    # PyYAML lets its own slips through where a value does not fit its tag ("!!int x", a 13th month) or nests too deep.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        reason = (error.problem if isinstance(error, yaml.MarkedYAMLError) else None) or str(error)
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigError(f"{where}: not valid YAML ({line}{' '.join(reason.split())})") from error

@@ -1,0 +1,38 @@
+"""Being asked to stop: a signal sets a flag, and the loop looks at it between steps."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """While entered, SIGTERM and SIGINT end no process but set ``asked``, so that a step can finish and be saved.
+
+    Further ones change nothing: torchrun passes on what a terminal has sent already.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if not self.asked:
+            log.warning("%s: finishing this step, then saving and stopping", signal.Signals(number).name)
+        self.asked = True

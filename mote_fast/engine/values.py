@@ -1,0 +1,102 @@
+"""Values as YAML gives them, held to the annotations of a dataclass."""
+
+from __future__ import annotations
+
+import math
+import types
+from typing import Any, Literal, Union, get_args, get_origin
+
+from mote_fast.errors import ConfigError
+
+_NAMES: dict[Any, str] = {
+    str: "text",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def coerce(value: object, annotation: Any) -> Any:
+    """Return ``value`` as the type that ``annotation`` asks for.
+
+    Annotations are ``str``, ``int``, ``float``, ``bool``, ``None``, ``Literal``, ``tuple`` and unions of them. Nothing
+    is guessed, with two exceptions: an integer serves as a float, and so does text such as "1e-4", which YAML 1.1 does
+    not take for a number because it has no point.
+
+    Raises:
+        ConfigError: the value is of another type; the message starts with "must be", for a caller to put a key before.
+    """
+    accepted, result = _fit(value, annotation)
+    if not accepted:
+        quotes = "; put it in quotes" if _takes_text(annotation) and not isinstance(value, list | dict | None) else ""
+        raise ConfigError(f"must be {describe(annotation)}, got {show(value)}{quotes}")
+    return result
+
+
+def describe(annotation: Any) -> str:
+    """Say in words what an annotation accepts, such as "an integer or null"."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return _either([repr(choice) for choice in parts])
+    if _is_union(origin):
+        return _either([describe(part) for part in parts])
+    if origin is tuple:
+        length = "" if parts[-1] is Ellipsis else f"{len(parts)} "
+        return f"a list of {length}{_NAMES[parts[0]].split()[-1]}s"
+    return _NAMES[annotation]
+
+
+def show(value: object) -> str:
+    """Write a value as a YAML file would, on one line."""
+    plain = {None: "null", True: "true", False: "false"}
+    return plain[value] if value is None or isinstance(value, bool) else repr(value)
+
+
+def _fit(value: object, annotation: Any) -> tuple[bool, Any]:
+    """Return whether ``value`` fits, and what it becomes."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if _is_union(origin):
+        return next((fit for part in parts if (fit := _fit(value, part))[0]), (False, None))
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in parts), value
+    if origin is tuple:
+        return _fit_tuple(value, parts)
+    if annotation is float:
+        number = _number(value)
+        return number is not None, number
+    # Exact types: True is no integer, and 8.0 is no number of frames.
+    return type(value) is annotation, value
+
+
+def _fit_tuple(value: object, parts: tuple[Any, ...]) -> tuple[bool, Any]:
+    if not isinstance(value, list | tuple):
+        return False, None
+    expected = (parts[0],) * len(value) if parts[-1] is Ellipsis else parts
+    if len(expected) != len(value):
+        return False, None
+    fits = [_fit(item, part) for item, part in zip(value, expected, strict=True)]
+    return all(fit[0] for fit in fits), tuple(fit[1] for fit in fits)
+
+
+def _number(value: object) -> float | None:
+    """Read a finite number, or give None."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _takes_text(annotation: Any) -> bool:
+    return annotation is str or str in get_args(annotation)
+
+
+def _is_union(origin: Any) -> bool:
+    return origin is Union or origin is types.UnionType
+
+
+def _either(names: list[str]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

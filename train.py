@@ -1,0 +1,40 @@
+"""Train MoTE: ``torchrun [--nproc-per-node N] train.py --config FILE [key=value ...]``, or with ``python`` alone.
+
+Exits with 0 once the run is complete, or has saved after SIGTERM or SIGINT; with 2 and one line where a setting, list
+or file is at fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+
+from mote_fast.engine.config import load_config
+from mote_fast.engine.loop import train
+from mote_fast.errors import MoteError
+
+
+def main() -> int:
+    """Parse the command line, train, and return the exit code."""
+    parser = argparse.ArgumentParser(description="Train MoTE on a list of videos.")
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML, of this project or of the released code")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that stand above the file's")
+    arguments = parser.parse_args()
+    rank = int(os.environ.get("RANK", "0"))
+    logging.basicConfig(
+        level=logging.INFO if rank == 0 else logging.WARNING,
+        format="%(asctime)s %(message)s" if rank == 0 else f"%(asctime)s rank {rank}: %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    try:
+        train(load_config(arguments.config, arguments.overrides))
+    except MoteError as error:
+        sys.stderr.write(f"train.py: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
