@@ -13,7 +13,7 @@ import sys
 
 from mote_fast.engine.config import load_config
 from mote_fast.engine.loop import train
-from mote_fast.errors import MoteError
+from mote_fast.errors import ConfigError, MoteError
 
 
 def main() -> int:
@@ -28,8 +28,17 @@ def main() -> int:
         format="%(asctime)s %(message)s" if rank == 0 else f"%(asctime)s rank {rank}: %(message)s",
         datefmt="%H:%M:%S",
     )
+    if rank != 0:
+        logging.getLogger("mote_fast.engine.released_yaml").setLevel(logging.ERROR)
     try:
-        train(load_config(arguments.config, arguments.overrides))
+        config = load_config(arguments.config, arguments.overrides)
+    except ConfigError as error:
+        # Every process reads the same settings, and one of them says what is wrong.
+        if rank == 0:
+            sys.stderr.write(f"train.py: {error}\n")
+        return 2
+    try:
+        train(config)
     except MoteError as error:
         sys.stderr.write(f"train.py: {error}\n")
         return 2

@@ -363,7 +363,10 @@ def cosine_logits(features: Tensor, classes: Tensor) -> Tensor:
         classes: [C, d].
 
     Returns:
-        [B, C] (spec section 3).
+        [B, C], float32 or float64 also under autocast: the scale of about 100 that follows would magnify the rounding
+        of bfloat16 to half a logit (spec section 3).
     """
-    video = F.normalize(features.mean(1), dim=-1)
-    return video @ F.normalize(classes, dim=-1).t()
+    dtype = torch.promote_types(torch.promote_types(features.dtype, classes.dtype), torch.float32)
+    with torch.autocast(features.device.type, enabled=False):
+        video = F.normalize(features.to(dtype).mean(1), dim=-1)
+        return video @ F.normalize(classes.to(dtype), dim=-1).t()

@@ -94,7 +94,7 @@ def train(config: TrainConfig) -> bool:
             arithmetic = Arithmetic(config.optim.precision, world.device)
             state = TrainState(model, build_optimizer(model, config.optim), arithmetic.scaler, Progress())
             clips = config.data.batch_size * world.size * config.optim.accumulation
-            order = Order(loaders.training_videos, clips, names)
+            order = Order(loaders.training_videos, clips, names, loaders.training_streams)
             if world.leads:
                 for line in first_lines(config, world, model, loaders):
                     log.info(line)

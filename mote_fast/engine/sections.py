@@ -31,9 +31,10 @@ class DataConfig:
     """Which videos, and how they become clips.
 
     Attributes:
-        train_list: file of training videos, see ``read_list``; a .csv file has the columns ``path`` and ``label``.
+        train_list: file of training videos, see ``read_list``; a .csv file has the columns ``path`` and ``label``. Or
+            a folder of tar shards.
         labels: file of class names in the order of their indices, see ``read_labels``.
-        val_list: file of validation videos; null leaves validation out.
+        val_list: the same for validation; null leaves it out.
         train_root: folder that the paths of ``train_list`` are relative to.
         val_root: folder that the paths of ``val_list`` are relative to.
         frames: T, frames of a clip.

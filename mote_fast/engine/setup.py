@@ -18,11 +18,12 @@ from mote_fast.data.items import check_items, read_list
 from mote_fast.data.loader import make_loader
 from mote_fast.data.order import Shard
 from mote_fast.data.plan import ClipRecipe
+from mote_fast.data.shards.loader import ShardLoader
 from mote_fast.data.views import Views
 from mote_fast.engine.config import TrainConfig
 from mote_fast.engine.distributed import World
 from mote_fast.engine.sections import DataConfig, ModelSection, OptimConfig
-from mote_fast.errors import ConfigError
+from mote_fast.errors import ConfigError, ListError
 from mote_fast.optim import HeadAdamW, head_optimizer
 from mote_fast.prepare.flip import read_flip_labels
 
@@ -31,12 +32,13 @@ FAULT_FOLDER = "faults"
 
 
 class Loaders(NamedTuple):
-    """What feeds a run; ``validation`` is None where there is no list for it."""
+    """What feeds a run; ``validation`` is None where there is no list for it. The streams: see ``Order``."""
 
     training: VideoLoader
     validation: VideoLoader | None
     training_videos: int
     validation_videos: int
+    training_streams: int
 
     def close(self) -> None:
         """Stop the workers of both."""
@@ -128,21 +130,16 @@ def build_loaders(config: TrainConfig, model: VideoClassifier, names: list[str],
         ListError: a list is missing or malformed, or a label has no class name.
     """
     data = config.data
-    (red, green, blue), (red_std, green_std, blue_std) = model.clip.config.mean, model.clip.config.std
-    plain = ClipRecipe(
-        frames=data.frames,
-        size=data.size,
-        dense=data.dense,
-        mean=(red, green, blue),
-        std=(red_std, green_std, blue_std),
-    )
+    clip = model.clip.config
+    plain = ClipRecipe(frames=data.frames, size=data.size, dense=data.dense, mean=clip.mean, std=clip.std)
     flips = read_flip_labels(data.flip_labels) if data.flip_labels is not None else {}
     augmented = replace(plain, augmentation=data.augmentation, flip_labels=flips)
     loader, videos = _loader(config, augmented, names, world, "train")
+    streams = world.size * max(1, data.workers) if isinstance(loader, ShardLoader) else 0
     if data.val_list is None:
-        return Loaders(loader, None, videos, 0)
+        return Loaders(loader, None, videos, 0, streams)
     val_loader, val_videos = _loader(config, replace(plain, views=Views.parse(data.views)), names, world, "val")
-    return Loaders(loader, val_loader, videos, val_videos)
+    return Loaders(loader, val_loader, videos, val_videos, streams)
 
 
 def _loader(
@@ -151,19 +148,25 @@ def _loader(
     data = config.data
     training = split == "train"
     source = data.train_list if training else data.val_list or ""
+    batch_size = data.batch_size if training else data.val_batch_size or data.batch_size
+    shared = {
+        "training": training,
+        "shard": Shard(world.rank, world.size),
+        "workers": data.workers,
+        "device": world.device,
+        "time_limit": data.time_limit,
+        "fault_file": Path(config.run.output) / FAULT_FOLDER / f"{split}-{world.rank}.jsonl",
+    }
+    if Path(source).is_dir():
+        if data.backend == "dali":
+            raise ConfigError(f"data.backend=dali reads no tar shards, but data.{split}_list is {source}; use auto")
+        shards = ShardLoader(source, recipe, batch_size, seed=config.run.seed, decode_backend=data.decode, **shared)
+        if shards.index.labels and list(shards.index.labels) != names:
+            raise ListError(f"{source}: was written for other class names than {data.labels} has")
+        return shards, shards.index.samples
     items = read_list(source, data.train_root if training else data.val_root)
     check_items(items, len(names), source)
-    loader = make_loader(
-        VideoDataset(
-            items, recipe, seed=config.run.seed, decode_backend=data.decode, frame_template=data.frame_template
-        ),
-        data.batch_size if training else data.val_batch_size or data.batch_size,
-        training=training,
-        shard=Shard(world.rank, world.size),
-        workers=data.workers,
-        device=world.device,
-        backend=data.backend,
-        time_limit=data.time_limit,
-        fault_file=Path(config.run.output) / FAULT_FOLDER / f"{split}-{world.rank}.jsonl",
+    dataset = VideoDataset(
+        items, recipe, seed=config.run.seed, decode_backend=data.decode, frame_template=data.frame_template
     )
-    return loader, len(items)
+    return make_loader(dataset, batch_size, backend=data.backend, **shared), len(items)

@@ -75,11 +75,13 @@ class Order:
         videos: length of the training list.
         clips_per_step: over all processes and accumulated batches.
         classes: their names.
+        streams: those that tar shards are read in, one for each worker of each process; 0 for a list of files.
     """
 
     videos: int
     clips_per_step: int
     classes: list[str]
+    streams: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ class TrainState:
         before = Order(**content["order"])
         if before.classes != order.classes:
             raise ConfigError(f"{path}: written with other class names; keep data.labels, or start another run")
+        if before.streams != order.streams:
+            raise ConfigError(
+                f"{path}: written with the training shards read in {before.streams} streams, now they are "
+                f"{order.streams}; keep the number of processes and data.workers, or start another run"
+            )
         if before != order:
             raise ConfigError(
                 f"{path}: written with {before.videos} training videos and {before.clips_per_step} clips a step, now "

@@ -12,6 +12,7 @@ import torch
 
 import mote_fast
 from mote_fast import ConfigError, MoteError
+from mote_fast.cli import main
 from mote_fast.engine import loop
 from mote_fast.engine.config import load_config
 from mote_fast.engine.loop import train
@@ -207,3 +208,29 @@ def test_baselines_train(videos: VideoFolder, tmp_path: Path, header: str) -> No
     output = tmp_path / "run"
     train(videos.config(output, model__header=header, run__max_steps=1))
     assert mote_fast.load(output / "model").head.header == header
+
+
+def test_tar_shards_train_like_files(videos: VideoFolder, tmp_path: Path) -> None:
+    """A folder of shards in place of the list: a whole run, resumed in the middle, and validated on every video."""
+    shards = tmp_path / "shards"
+    for name in ("train", "val"):
+        arguments = ["prepare", "shards", str(videos.folder / f"{name}.txt"), str(shards / name), "--samples", "7"]
+        assert main([*arguments, "--labels", str(videos.folder / "labels.txt")]) == 0
+    lists = {"data__train_list": str(shards / "train"), "data__val_list": str(shards / "val"), "run__eval_every": 1}
+    straight, parts = tmp_path / "straight", tmp_path / "parts"
+    assert train(videos.config(straight, **lists))
+    for max_steps in (3, None):
+        train(videos.config(parts, run__max_steps=max_steps, **lists))
+    assert_same_run(straight, parts)
+    assert [record["videos"] for record in metrics_of(parts, "val")] == [12, 12]
+
+
+def test_shards_resume_in_the_same_streams_only(videos: VideoFolder, tmp_path: Path) -> None:
+    """Their batches depend on how many workers share them, so another number would repeat and lose videos."""
+    shards = tmp_path / "shards"
+    assert main(["prepare", "shards", str(videos.folder / "train.txt"), str(shards), "--samples", "7"]) == 0
+    output = tmp_path / "run"
+    lists = {"data__train_list": str(shards), "data__val_list": None}
+    train(videos.config(output, run__max_steps=1, **lists))
+    with pytest.raises(ConfigError, match=r"data\.workers"):
+        train(videos.config(output, data__workers=2, **lists))
