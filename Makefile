@@ -4,16 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := benchmarks/results
 
-.PHONY: help venv demo test test-slow interpret aot traffic bench scaling lint format clean
+.PHONY: help venv demo test test-slow data-faults train-smoke resume-trials interpret aot traffic bench bench-data \
+	scaling lint format clean
 
 help:
 	@echo "make demo       build the environment, write a video, classify it"
 	@echo "make test       build the environment, run the tests"
 	@echo "make test-slow  the long suites: 3000 damaged videos and more generated cases"
+	@echo "make data-faults  2000 files, half of them damaged, and workers killed all the time"
+	@echo "make train-smoke  torchrun with two processes on generated videos: the loss falls, the model learns"
+	@echo "make resume-trials  runs killed at random, resumed, and compared bit for bit"
 	@echo "make interpret  every kernel under Triton's interpreter, 220 generated cases per test"
 	@echo "make aot        every kernel compiled for sm_80, sm_90 and sm_100, checked against the committed report"
 	@echo "make traffic    bytes that the kernels move at training shapes, against the compulsory ones"
 	@echo "make bench      operators and training step against the eager implementation, on this machine"
+	@echo "make bench-data  loading against decord + Pillow, on this machine"
 	@echo "make scaling    time and memory of a training step against the number of experts"
 	@echo "make lint       ruff and pyright"
 	@echo "make format     ruff format"
@@ -40,6 +45,16 @@ test-slow: venv
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python -m pytest -m "not slow" --hypothesis-profile=explore tests/data tests/clip tests/test_*.py
 
+data-faults: venv
+	$(BIN)/python -m pytest -m slow -o log_cli=true --log-cli-level=INFO \
+		tests/data/test_fault_trials.py tests/data/test_workers.py
+
+train-smoke: venv
+	$(BIN)/python -m pytest -m slow tests/engine/test_train.py
+
+resume-trials: venv
+	$(BIN)/python -m pytest -m slow tests/engine/test_resume.py
+
 interpret: venv
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels/interpreted --hypothesis-profile=long
 
@@ -51,6 +66,9 @@ traffic: venv
 
 bench: venv
 	$(BIN)/python benchmarks/kernels.py --json $(RESULTS)/kernels.json --csv $(RESULTS)/kernels.csv
+
+bench-data: venv
+	$(BIN)/python benchmarks/data.py --json $(RESULTS)/data.json --plot $(RESULTS)/data.png
 
 scaling: venv
 	$(BIN)/python benchmarks/scaling.py --json $(RESULTS)/scaling.json --plot $(RESULTS)/scaling.png

@@ -1,56 +1,59 @@
-"""Line panels as a PNG, drawn with Pillow: the library's dependencies bring it, and a plotting package would not."""
+"""Line panels and grouped bars as PNG files, the two shapes that the benchmarks' plots take."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+# A figure of its own instead of pyplot's: no display is asked for, and none is left open.
+from matplotlib.figure import Figure
 
 Series = Mapping[str, Sequence[tuple[float, float]]]
 
-COLOURS = ("#1f6fb4", "#d1603d", "#3a8f5c", "#7b5aa6")
-PANEL, MARGIN, HEADER = (360, 260), 56, 60
 
+def save_panels(
+    path: Path, title: str, x_label: str, panels: Mapping[str, Series], *, logarithmic: bool = False
+) -> None:
+    """Draw one panel per entry of ``panels``, each from zero up: panel title -> line name -> points (x, y).
 
-def save_panels(path: Path, title: str, x_label: str, panels: Mapping[str, Series]) -> None:
-    """Draw one panel per entry of ``panels``, each from zero up: panel title -> line name -> points.
-
-    All panels share the positions of the first line's x values, evenly spaced.
+    ``logarithmic`` makes both axes so, where what matters is a slope.
     """
-    image = Image.new("RGB", (PANEL[0] * len(panels), PANEL[1] + HEADER), "white")
-    draw = ImageDraw.Draw(image)
-    draw.text((MARGIN, 8), title, "black", ImageFont.load_default(16))
-    for i, name in enumerate(next(iter(panels.values()))):
-        draw.line([(MARGIN + 130 * i, 41), (MARGIN + 130 * i + 16, 41)], COLOURS[i], width=3)
-        draw.text((MARGIN + 130 * i + 22, 32), name, COLOURS[i], ImageFont.load_default(14))
-    for i, (name, series) in enumerate(panels.items()):
-        _panel(draw, i * PANEL[0], name, x_label, series)
+    figure = Figure(figsize=(3.8 * len(panels), 3.4), layout="constrained")
+    figure.suptitle(title)
+    for axes, (name, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for label, points in series.items():
+            axes.plot(*zip(*points, strict=True), marker="o", label=label)
+        axes.set_title(name)
+        axes.set_xlabel(x_label)
+        if logarithmic:
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend()
+    _save(figure, path)
+
+
+def save_bars(path: Path, title: str, y_label: str, groups: Mapping[str, Mapping[str, float]]) -> None:
+    """Draw grouped bars with their values: group (on the x axis) -> bar name -> height."""
+    names = list(dict.fromkeys(name for bars in groups.values() for name in bars))
+    figure = Figure(figsize=(max(6.0, 0.9 + 0.42 * len(names) * len(groups)), 4.2), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(names)
+    for row, name in enumerate(names):
+        at = [
+            group + (row - (len(names) - 1) / 2) * width for group, bars in enumerate(groups.values()) if name in bars
+        ]
+        bars = axes.bar(at, [bars[name] for bars in groups.values() if name in bars], width, label=name)
+        axes.bar_label(bars, fmt="{:.3g}", fontsize=7)
+    axes.set_xticks(range(len(groups)), list(groups), rotation=20, ha="right")
+    axes.set_title(title)
+    axes.set_ylabel(y_label)
+    axes.legend()
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
-
-
-def _panel(draw: ImageDraw.ImageDraw, left: int, title: str, x_label: str, series: Series) -> None:
-    font = ImageFont.load_default(12)
-    top, bottom, right = HEADER + 24, HEADER + PANEL[1] - 44, left + PANEL[0] - 16
-    left += MARGIN
-    positions = [x for x, _ in next(iter(series.values()))]
-    highest = 1.1 * max(y for points in series.values() for _, y in points)
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        across = (positions.index(x) + 0.5) / len(positions)
-        return left + across * (right - left), bottom - y / highest * (bottom - top)
-
-    draw.text((left, HEADER + 2), title, "black", ImageFont.load_default(14))
-    draw.line([(left, top), (left, bottom), (right, bottom)], "black")
-    for quarter in range(5):
-        y = highest * quarter / 4
-        draw.text((left - 6, at(positions[0], y)[1]), f"{y:.3g}", "black", font, anchor="rm")
-    for x in positions:
-        draw.text((at(x, 0)[0], bottom + 4), f"{x:g}", "black", font, anchor="ma")
-    draw.text(((left + right) / 2, bottom + 20), x_label, "black", font, anchor="ma")
-    for colour, points in zip(COLOURS, series.values(), strict=False):
-        places = [at(x, y) for x, y in points]
-        draw.line(places, colour, width=2)
-        for x, y in places:
-            draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
+    figure.savefig(path, dpi=110)

@@ -25,23 +25,29 @@ class Timing(NamedTuple):
     p80: float
 
 
-def compare(arms: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 3) -> dict[str, Timing]:
+def compare(
+    arms: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Timing]:
     """Time the arms in turn, ``rounds`` times over, so that a slow moment of the machine hits all of them.
 
     Args:
         arms: name -> the call to time. CUDA work is waited for.
         rounds: turns of each arm.
         warmup: untimed turns before.
+        clock: ``time.process_time`` counts the processor time of all threads instead of the wall's.
     """
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for turn in tqdm(range(warmup + rounds), unit="round", disable=None, leave=False):
         for name, call in arms.items():
             _wait()
-            start = time.perf_counter()
+            start = clock()
             call()
             _wait()
             if turn >= warmup:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {name: summarise(values) for name, values in seconds.items()}
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from mote_fast.attention import resolve_backend, xformers_problem
+from mote_fast.data.dali.pipeline import why_unavailable as why_dali_unavailable
 from mote_fast.data.decode import available_backends
 
 _PACKAGES = (
@@ -42,7 +43,7 @@ def best_device() -> str:
 
 def survey() -> list[Choice]:
     """Resolve every backend for this machine's best device."""
-    return [_decode(), _attention(), _kernels()]
+    return [_decode(), _load(), _attention(), _kernels()]
 
 
 def versions() -> dict[str, str | None]:
@@ -67,11 +68,17 @@ def _decode() -> Choice:
     problems = available_backends()
     usable = [name for name, problem in problems.items() if problem is None]
     others = {
-        name: problem or f"{usable[0]} comes first; serves the files that it cannot"
+        name: problem or f"serves H.264 and HEVC, and the files that {usable[0]} cannot"
         for name, problem in problems.items()
     }
-    others["dali"] = "this release decodes on the CPU; DALI is not in it yet"
     return Choice("decode", usable[0], {name: why for name, why in others.items() if name != usable[0]})
+
+
+def _load() -> Choice:
+    problem = why_dali_unavailable("gpu")
+    if problem is None:
+        return Choice("loader", "dali", {"cpu": "for videos that DALI does not take, in the same batch"})
+    return Choice("loader", "cpu", {"dali": problem})
 
 
 def _attention() -> Choice:

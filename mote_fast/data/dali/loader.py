@@ -147,6 +147,7 @@ class DaliLoader:
                 # Pipelines hold themselves in cycles, with megabytes of buffers that Python does not count.
                 gc.collect()
             yield from feed.pop_empty(self._deliver)
+            self.faults.end_epoch()
             engine.pipeline.reset()
             self._engine = engine
         finally:

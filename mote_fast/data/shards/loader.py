@@ -180,6 +180,7 @@ class ShardLoader:
             finally:
                 # The workers stop when nothing refers to the iterator.
                 del batches
+        self.faults.end_epoch()
 
     def _work(self, epoch: int, lanes: list[Lane], due: int) -> LaneBatches:
         return LaneBatches(
