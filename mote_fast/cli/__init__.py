@@ -1,4 +1,4 @@
-"""The command line: ``mote-fast classify | embed | eval | tradeoff | prepare | convert | doctor | demo``."""
+"""The command line: ``mote-fast classify | embed | eval | tradeoff | analyse | prepare | convert | doctor | demo``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from mote_fast.cli import classify, convert, demo, doctor, embed, eval, prepare, tradeoff
+from mote_fast.cli import analyse, classify, convert, demo, doctor, embed, eval, prepare, tradeoff
 from mote_fast.errors import MoteError
 
 # Exit status of bad usage and of anything that could not be done, as argparse has it.
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--verbose", action="store_true", help="log what the library does")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (classify, embed, eval, tradeoff, prepare, convert, doctor, demo):
+    for module in (classify, embed, eval, tradeoff, analyse, prepare, convert, doctor, demo):
         module.add_command(commands)
     arguments = parser.parse_args(argv)
     logging.basicConfig(

@@ -1,0 +1,82 @@
+"""Where in the frames a variant of the head looks (paper Figure 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mote_fast.analysis.patch_tokens import encode_patches
+from mote_fast.analysis.tables import to_csv
+from mote_fast.analysis.variants import Variant
+from mote_fast.clip.towers import ClipTowers
+from mote_fast.data.transforms import normalise
+from mote_fast.evaluation.predict import Progress
+
+# Frames per forward pass of the image tower: few, so that a progress bar moves.
+FRAMES_PER_PASS = 4
+
+
+@dataclass(frozen=True)
+class AttentionMaps:
+    """Attention maps of one view.
+
+    Attributes:
+        frames: uint8 [T, 3, S, S], as the image tower saw them.
+        maps: float32 [T, rows, columns] by the variant's name: for each frame, the cosines of its output feature with
+            its own patches.
+    """
+
+    frames: Tensor
+    maps: Mapping[str, Tensor]
+
+
+def attention_maps(
+    towers: ClipTowers, variants: Sequence[Variant], frames: Tensor, *, progress: Progress | None = None
+) -> AttentionMaps:
+    """Compare each frame's output feature with the patches of that frame.
+
+    The output feature is what the head makes of the frame with all frames in view, temporal plus frame feature, before
+    the frames are averaged; without a label set, so without modulation. Patches are as ``encode_patches`` has them.
+
+    Args:
+        towers: see ``encode_patches``.
+        variants: what to draw maps of.
+        frames: uint8 [T, 3, S, S], one view; S as the image tower takes it.
+        progress: called with the number of frames done since the last call.
+
+    Raises:
+        ConfigError: the image tower has no patches to compare with.
+    """
+    features, patches = [], []
+    for part in frames.split(FRAMES_PER_PASS):
+        pixels = normalise(part.to(towers.device), towers.config.mean, towers.config.std, towers.dtype)
+        tokens = encode_patches(towers, pixels)
+        features.append(tokens.frames)
+        patches.append(tokens.patches)
+        if progress is not None:
+            progress(len(part))
+    view = torch.cat(features)[None]
+    directions = F.normalize(torch.cat(patches).float(), dim=-1)
+    maps: dict[str, Tensor] = {}
+    with torch.inference_mode():
+        for variant in variants:
+            output = F.normalize(variant.features(view, None)[0].float(), dim=-1)
+            maps[variant.name] = torch.einsum("trcd,td->trc", directions, output).cpu()
+    return AttentionMaps(frames.cpu(), maps)
+
+
+def attention_csv(found: AttentionMaps) -> str:
+    """Return one line for each variant, frame and patch."""
+    return to_csv(["variant", "frame", "row", "column", "cosine"], _rows(found))
+
+
+def _rows(found: AttentionMaps) -> Iterable[Sequence[object]]:
+    for variant, maps in found.maps.items():
+        for frame, grid in enumerate(maps.tolist()):
+            for row, line in enumerate(grid):
+                for column, value in enumerate(line):
+                    yield [variant, frame, row, column, value]

@@ -1,0 +1,39 @@
+"""Frames to features of every image patch, which recognition has no use for and therefore never computes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mote_fast.clip.towers import ClipTowers
+from mote_fast.errors import ConfigError
+
+
+class FrameTokens(NamedTuple):
+    """What the image tower makes of frames."""
+
+    frames: Tensor  # [N, d], as ``ClipTowers.encode_frames`` gives them
+    patches: Tensor  # [N, rows, columns, d], in the same space
+
+
+@torch.inference_mode()
+def encode_patches(towers: ClipTowers, pixels: Tensor) -> FrameTokens:
+    """Encode frames and their patches in one walk through all blocks.
+
+    A patch's feature is its token of the last block, put through the layer norm and the projection that the tower has
+    for the class token; that is how it comes to lie in the space of frame and class features.
+
+    Args:
+        towers: with an image tower of CLIP's own architecture.
+        pixels: [N, 3, S, S], normalised, in the towers' dtype.
+
+    Raises:
+        ConfigError: the image tower is of another kind, without a class token or with a pooler of its own.
+    """
+    if not towers.walks_frames:
+        raise ConfigError("attention maps need an image tower of CLIP's own architecture, such as ViT-B-16")
+    visual = towers.model.visual
+    found = visual.forward_intermediates(pixels, indices=1, normalize_intermediates=True, output_fmt="NCHW")
+    return FrameTokens(found["image_features"], found["image_intermediates"][0].movedim(1, -1) @ visual.proj)

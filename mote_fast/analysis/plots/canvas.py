@@ -1,0 +1,70 @@
+"""What all drawings share: an empty figure, the PNG file, and the colour of each variant."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mote_fast.analysis.variants import CLIP_MEAN, MERGED
+from mote_fast.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 150
+
+# Experts take the colours of a map whose lightness rises evenly, so that they stay apart in grey print as well.
+_EXPERT_COLOURS = "viridis"
+_FIXED_COLOURS = {MERGED: "#d62728", CLIP_MEAN: "#7f7f7f"}
+_FIXED_MARKERS = {MERGED: "D", CLIP_MEAN: "s"}
+
+
+def check_plots() -> None:
+    """Check that something can be drawn.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise ConfigError('plots need matplotlib: pip install "mote_fast[train]"') from error
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of so many inches.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    check_plots()
+    # A figure of its own instead of pyplot's: no display is asked for, and none is left open.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def to_png(figure: Figure) -> bytes:
+    """Return the figure as the content of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    return buffer.getvalue()
+
+
+def colours_of(variants: Sequence[str]) -> dict[str, str]:
+    """Return a colour for each variant: red for the merged model, grey for CLIP-Mean, a scale for the experts."""
+    check_plots()
+    import matplotlib
+    from matplotlib.colors import to_hex
+
+    experts = [name for name in variants if name not in _FIXED_COLOURS]
+    scale = matplotlib.colormaps[_EXPERT_COLOURS]
+    # The last tenth of the scale is a yellow too light for lines on white.
+    shades = {name: to_hex(scale(0.9 * at / max(1, len(experts) - 1))) for at, name in enumerate(experts)}
+    return {name: _FIXED_COLOURS.get(name) or shades[name] for name in variants}
+
+
+def marker_of(variant: str) -> str:
+    """Return the shape of a variant's points, so that colour is not all that tells them apart."""
+    return _FIXED_MARKERS.get(variant, "o")

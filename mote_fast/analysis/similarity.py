@@ -1,0 +1,106 @@
+"""How alike the features of the merged model and of each expert are (paper Figure 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mote_fast.analysis.tables import to_csv
+from mote_fast.analysis.variants import Variant
+from mote_fast.clip.towers import ClipTowers
+from mote_fast.data.batch import VideoLoader
+from mote_fast.data.faults import Failure
+from mote_fast.errors import ConfigError
+from mote_fast.evaluation.predict import Progress, encode_batch
+from mote_fast.metrics import pool_views
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Mean cosines between the features of K variants.
+
+    Attributes:
+        variants: the names.
+        output: float64 [K, K], of the video features that are compared with classes, temporal plus frame features.
+        temporal: float64 [K, K], of the temporal features alone, what the layers add to the frames.
+        videos: how many the mean is over.
+        failures: those that could not be read.
+    """
+
+    variants: Sequence[str]
+    output: Tensor
+    temporal: Tensor
+    videos: int
+    failures: Sequence[Failure]
+
+
+def affinity(features: Tensor) -> Tensor:
+    """Return the cosine of every two variants, averaged over the videos.
+
+    Args:
+        features: [K, N, d], of K variants for N videos.
+
+    Returns:
+        float64 [K, K], symmetric, ones on the diagonal.
+    """
+    unit = F.normalize(features.double(), dim=-1)
+    return torch.einsum("knd,lnd->kl", unit, unit) / features.shape[1]
+
+
+def expert_similarity(
+    towers: ClipTowers, variants: Sequence[Variant], loader: VideoLoader, *, progress: Progress | None = None
+) -> Similarity:
+    """Compare the variants' features of every video of a loader; without a label set, so without modulation.
+
+    A video's feature is that of ``VideoClassifier.embed``: averaged over frames, normalised, averaged over views.
+
+    Args:
+        towers: encode the frames.
+        variants: at least one; of one head with layers.
+        loader: made for evaluation, of one process.
+        progress: called with the number of videos done since the last call.
+
+    Raises:
+        ConfigError: none of the videos could be read.
+    """
+    outputs: list[Tensor] = []
+    temporals: list[Tensor] = []
+    failures: list[Failure] = []
+    for batch in loader.epoch(0):
+        failures.extend(batch.failures)
+        if len(batch.indices):
+            with torch.inference_mode():
+                encoded = encode_batch(towers, batch)
+                views, frames = encoded.shape[1], encoded.flatten(0, 1)
+                features = torch.stack([variant.features(frames, None) for variant in variants])
+                outputs.append(_video_features(features, views))
+                temporals.append(_video_features(features - frames, views))
+        if progress is not None:
+            progress(len(batch.indices) + len(batch.failures))
+    if not outputs:
+        raise ConfigError(f"none of the {len(failures)} videos could be read; the first: {failures[0].reason}")
+    output, temporal = torch.cat(outputs, dim=1), torch.cat(temporals, dim=1)
+    names = [variant.name for variant in variants]
+    return Similarity(names, affinity(output), affinity(temporal), output.shape[1], failures)
+
+
+def similarity_csv(found: Similarity) -> str:
+    """Return both matrices in long form, one line for each pair of variants."""
+    pairs = [(row, column) for row in range(len(found.variants)) for column in range(len(found.variants))]
+    return to_csv(
+        ["variant", "other", "output", "temporal"],
+        (
+            [found.variants[i], found.variants[j], float(found.output[i, j]), float(found.temporal[i, j])]
+            for i, j in pairs
+        ),
+    )
+
+
+def _video_features(features: Tensor, views: int) -> Tensor:
+    """Average features [K, B * V, T, d] over frames and views: float32 [K, B, d], on the CPU."""
+    pooled = [pool_views(each.float().mean(1).unflatten(0, (-1, views))) for each in features]
+    return torch.stack(pooled).cpu()

@@ -1,0 +1,57 @@
+"""The ways to run one head that the analyses compare: merged, each expert alone, and not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from torch import Tensor
+
+from mote_fast.errors import ConfigError
+from mote_fast.temporal import VideoHead
+
+MERGED = "merged"
+CLIP_MEAN = "CLIP-Mean"
+
+
+class Variant(NamedTuple):
+    """One way to run a head.
+
+    Attributes:
+        name: "merged", "expert 0" and so on, or "CLIP-Mean".
+        features: maps frames [B, T, d] and class features [C, d], or None for no modulation, to features [B, T, d]; see
+            ``VideoHead.features``.
+    """
+
+    name: str
+    features: Callable[[Tensor, Tensor | None], Tensor]
+
+
+def expert_variants(head: VideoHead) -> list[Variant]:
+    """Return the merged model, then each expert alone in every layer.
+
+    Where up and down projections are routed apart, expert i takes projection i of both.
+
+    Raises:
+        ConfigError: the head has no several experts to compare, or does not merge them at inference.
+    """
+    if head.experts < 2:
+        raise ConfigError(
+            f"experts cannot be compared: this head has {head.experts} (header {head.header!r}); "
+            "give a MoTE checkpoint whose experts are not yet folded into one"
+        )
+    if head.aggregation != "merge":
+        raise ConfigError(
+            f"experts are compared with their merge, but this head's aggregation is {head.aggregation!r}; "
+            "call head.set_inference(aggregation='merge') and save the model"
+        )
+    # Folded, so that the merge is done once.
+    merged = Variant(MERGED, head.fold().features)
+    return [merged, *(Variant(f"expert {each}", partial(head.features, expert=each)) for each in range(head.experts))]
+
+
+def clip_mean(head: VideoHead) -> Variant:
+    """Return the baseline without temporal layers: the frame features of the same towers, as they are."""
+    mean = VideoHead(head.embed_dim, head.heads, layers=0, experts=0, header="mean")
+    return Variant(CLIP_MEAN, mean.features)

@@ -1,0 +1,257 @@
+"""``mote-fast analyse``: from video files and lists to tables and plots, and how it fails."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import mote_fast
+from mote_fast.cli import main
+from mote_fast.data import write_video
+from tests.cli.test_eval import Captured, run
+from tests.evaluation.test_tradeoff import result
+
+# Class c has c + 1 videos: an untrained model that always says the same class then has an accuracy that tells which.
+CLASSES = 3
+VARIANTS = ["merged", "expert 0", "expert 1", "expert 2", "expert 3"]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of short videos for the classes, beside a list of them with one file that is no video."""
+    root = tmp_path_factory.mktemp("analyse")
+    generator = torch.Generator().manual_seed(0)
+    for label in range(CLASSES):
+        (root / "data" / f"class{label}").mkdir(parents=True)
+        for number in range(label + 1):
+            frames = torch.randint(0, 256, (6, 6, 8, 3), dtype=torch.uint8, generator=generator)
+            coarse = frames.repeat_interleave(8, 1).repeat_interleave(8, 2)
+            write_video(root / "data" / f"class{label}" / f"{number}.mp4", coarse)
+    (root / "bad.mp4").write_bytes(b"not a video")
+    lines = [f"data/class{label}/{number}.mp4 {label}\n" for label in range(CLASSES) for number in range(label + 1)]
+    (root / "broken.txt").write_text("".join([*lines, "bad.mp4 1\n"]))
+    (root / "names.txt").write_text("".join(f"class{label}\n" for label in range(CLASSES)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny preset, its experts apart from one another, with fine-tuning classes."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(0)
+    classifier = mote_fast.create_model("tiny", frames=4)
+    for parameter in classifier.head.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    classifier.head.set_train_class_features(torch.randn(6, classifier.clip.embed_dim))
+    classifier.head.set_inference(modulation_gamma=5.0)
+    classifier.save(folder)
+    return folder
+
+
+def analyse(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
+    """Run an analysis of videos in this process alone."""
+    return run(capsys, "analyse", *arguments, "--workers", 0, "--device", "cpu")
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def is_png(path: Path) -> bool:
+    return path.read_bytes().startswith(b"\x89PNG")
+
+
+@torch.no_grad()
+def right(model: Path, videos: Path, views: str, modulated: bool = True) -> dict[str, list[list[bool]]]:
+    """Whether each variant is right about each video of each class, by the classifier's own parts."""
+    classifier = mote_fast.load(model)
+    classes = classifier.class_features([f"class{label}" for label in range(CLASSES)])
+    classifier.head.set_inference(modulation=modulated)
+    found: dict[str, list[list[bool]]] = {name: [[] for _ in range(CLASSES)] for name in [*VARIANTS, "CLIP-Mean"]}
+    for label in range(CLASSES):
+        for number in range(label + 1):
+            frames = classifier.view_features(videos / "data" / f"class{label}" / f"{number}.mp4", views)
+            features: dict[str, Tensor] = {"merged": classifier.head.features(frames, classes), "CLIP-Mean": frames}
+            for expert in range(classifier.head.experts):
+                features[f"expert {expert}"] = classifier.head.features(frames, classes, expert=expert)
+            for name, each in features.items():
+                cosines = F.cosine_similarity(each.mean(1)[:, None], classes[None], dim=-1)
+                found[name][label].append(int(cosines.double().softmax(-1).mean(0).argmax()) == label)
+    return found
+
+
+def percent(hits: list[bool]) -> float:
+    return 100.0 * sum(hits) / len(hits)
+
+
+def test_experts(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
+    """Every variant's accuracy is the direct one, in the document and the table, and merged is what eval gives."""
+    data = videos / "data"
+    lists = ("--close-set", data, "--zero-shot", data, "--views", "2x1", "--checkpoint", model)
+    status, out, _ = analyse(capsys, "experts", *lists, "--output", tmp_path / "out", "--json")
+    assert status == 0
+    document = json.loads(out)
+    expected = {
+        name: percent([hit for of_class in hits for hit in of_class])
+        for name, hits in right(model, videos, "2x1").items()
+    }
+    assert len(set(expected.values())) > 1
+    for kind in ("close_set", "zero_shot"):
+        assert {each["variant"]: each[kind]["top1"] for each in document["variants"]} == pytest.approx(expected)
+    table = read_csv(tmp_path / "out" / "experts.csv")
+    assert {row["variant"]: float(row["zero_shot_top1"]) for row in table} == pytest.approx(expected, abs=1e-4)
+    assert is_png(tmp_path / "out" / "experts.png")
+    assert document["files"] == [str(tmp_path / "out" / f"experts.{suffix}") for suffix in ("csv", "png")]
+    judged = ("--protocol", "closeset", "--list", data, "--views", "2x1", "--checkpoint", model, "--frames", 4)
+    _, out, _ = run(capsys, "eval", *judged, "--workers", 0, "--device", "cpu", "--json")
+    assert json.loads(out)["mean"]["running"]["readable"]["top1"]["mean"] == pytest.approx(expected["merged"])
+
+
+def test_classes(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
+    """Shares of each class are the direct ones, without modulation too; a bad video counts for none of them."""
+    lists = ("--list", videos / "broken.txt", "--labels", videos / "names.txt", "--root", videos, "--views", "1x1")
+    options = ("--no-modulation", "--checkpoint", model, "--output", tmp_path, "--shown", 2)
+    status, out, err = analyse(capsys, "classes", *lists, *options, "--json")
+    assert status == 2
+    assert "1 videos could not be read" in err
+    document = json.loads(out)
+    expected = right(model, videos, "1x1", modulated=False)
+    table = read_csv(tmp_path / "classes.csv")
+    assert [row["name"] for row in table] == [f"class{label}" for label in range(CLASSES)]
+    for label, (entry, row) in enumerate(zip(document["classes"], table, strict=True)):
+        shares = {name: percent(expected[name][label]) for name in VARIANTS}
+        assert entry["top1"] == pytest.approx(shares)
+        assert {name: float(row[name]) for name in VARIANTS} == pytest.approx(shares)
+        assert (entry["videos"], row["videos"]) == (label + 1, str(label + 1))
+    assert len(document["shown"]) == 2
+    assert is_png(tmp_path / "classes.png")
+
+
+def test_similarity(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
+    """Cosines of the embeddings, averaged over the videos that were taken from all over the list."""
+    data = ("--list", videos / "data", "--count", 3, "--checkpoint", model, "--output", tmp_path)
+    status, out, _ = analyse(capsys, "similarity", *data, "--json")
+    assert status == 0
+    document = json.loads(out)
+    classifier = mote_fast.load(model)
+    expected = torch.zeros(len(VARIANTS), len(VARIANTS))
+    # Every second one of the six.
+    taken = [videos / "data" / name for name in ("class0/0.mp4", "class1/1.mp4", "class2/1.mp4")]
+    for path in taken:
+        with torch.no_grad():
+            frames = classifier.view_features(path)
+            experts = [
+                classifier.head.features(frames, expert=each).mean(1)[0] for each in range(classifier.head.experts)
+            ]
+        embedded = F.normalize(torch.stack([classifier.embed(path), *experts]), dim=-1)
+        expected += embedded @ embedded.t() / len(taken)
+    assert (document["variants"], document["videos"]) == (VARIANTS, len(taken))
+    # The loader's frames may differ from the classifier's in rounding.
+    assert torch.allclose(torch.tensor(document["output"]), expected, atol=1e-3)
+    table = {(row["variant"], row["other"]): float(row["temporal"]) for row in read_csv(tmp_path / "similarity.csv")}
+    assert table["expert 1", "merged"] == pytest.approx(document["temporal"][2][0], abs=1e-4)
+    assert is_png(tmp_path / "similarity.png")
+
+
+def test_attention(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
+    """A map for each variant and frame, within the range that is reported; text for people names the files."""
+    video = videos / "data" / "class0" / "0.mp4"
+    options = ("--checkpoint", model, "--device", "cpu", "--output", tmp_path)
+    status, out, _ = run(capsys, "analyse", "attention", video, *options, "--json")
+    assert status == 0
+    document = json.loads(out)
+    table = read_csv(tmp_path / "attention.csv")
+    for entry in document["variants"]:
+        values = [float(row["cosine"]) for row in table if row["variant"] == entry["variant"]]
+        assert len(values) % 4 == 0
+        assert (min(values), max(values)) == pytest.approx((entry["least"], entry["most"]), abs=1e-4)
+    assert [entry["variant"] for entry in document["variants"]] == [*VARIANTS, "CLIP-Mean"]
+    assert {row["frame"] for row in table} == set("0123")
+    assert is_png(tmp_path / "attention.png")
+    status, out, _ = run(capsys, "analyse", "attention", video, *options)
+    assert (status, str(tmp_path / "attention.png") in out, "expert 3" in out) == (0, True, True)
+
+
+def results_of(folder: Path, *documents: dict[str, Any]) -> list[str]:
+    paths: list[str] = []
+    for number, document in enumerate(documents):
+        path = folder / f"{document['checkpoint']}_{number}.json"
+        path.write_text(json.dumps(document))
+        paths.append(str(path))
+    return paths
+
+
+def test_trade_off(capsys: Captured, tmp_path: Path) -> None:
+    """The paper's L/14 numbers from result files, beside a second model."""
+    values = (("zeroshot", "ucf", 88.7), ("closeset", "k400", 86.8), ("zeroshot", "hmdb", 61.4))
+    ours = results_of(tmp_path, *(result(*each, "mote") for each in (*values, ("zeroshot", "k600", 78.4))))
+    values = (("zeroshot", "ucf", 82.6), ("closeset", "k400", 86.7), ("zeroshot", "hmdb", 52.1))
+    plain = results_of(tmp_path, *(result(*each, "plain") for each in (*values, ("zeroshot", "k600", 72.8))))
+    models = ("--model", "MoTE", 6, *ours, "--model", "plain", 6, *plain)
+    status, out, _ = run(capsys, "analyse", "tradeoff", *models, "--output", tmp_path / "out", "--json")
+    assert status == 0
+    mote, baseline = json.loads(out)["models"]
+    assert (mote["series"], mote["layers"], mote["close_set"]) == ("MoTE", 6, 86.8)
+    assert (mote["hm_zs"], mote["score"]) == pytest.approx((74.4, 80.1), abs=0.06)
+    assert baseline["hm_zs"] == pytest.approx(3 / (1 / 82.6 + 1 / 52.1 + 1 / 72.8))
+    table = read_csv(tmp_path / "out" / "tradeoff.csv")
+    assert [float(row["trade_off"]) for row in table] == pytest.approx([mote["score"], baseline["score"]], abs=1e-4)
+    assert is_png(tmp_path / "out" / "tradeoff.png")
+    _, out, _ = run(capsys, "analyse", "tradeoff", *models, "--output", tmp_path / "out")
+    assert f"{mote['score']:.2f}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["similarity", "--list", "LIST", "--count", "0"], "--count"),
+        (["similarity", "--list", "none.txt"], "none.txt"),
+        (["similarity", "--list", "BAD", "--workers", "0"], "none of the 1 videos"),
+        (["similarity", "--list", "LIST", "--checkpoint", "FOLDED"], "experts cannot be compared"),
+        (["similarity", "--list", "LIST", "--device", "tpu"], "tpu"),
+        (["classes", "--list", "LIST"], "--labels"),
+        (["classes", "--list", "LIST", "--labels", "NAMES", "--shown", "0"], "--shown"),
+        (["classes", "--list", "BAD", "--labels", "NAMES", "--workers", "0"], "none of its videos"),
+        (["experts", "--close-set", "LIST", "--zero-shot", "LIST"], "--close-set-labels"),
+        (["attention", "none.mp4"], "none.mp4"),
+        (["attention", "none.mp4", "--clip", "x.pt"], "--clip"),
+        (["attention", "none.mp4", "--output", "LIST"], "--output"),
+        (["tradeoff", "--model", "MoTE", "4"], "SERIES LAYERS RESULT"),
+        (["tradeoff", "--model", "MoTE", "four", "LIST"], "'four'"),
+        (["tradeoff", "--model", "MoTE", "4", "LIST"], "not a result of mote-fast eval"),
+    ],
+)
+def test_failures_are_one_clear_line(
+    capsys: Captured, videos: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    """Exit status 2 and one line of error that names what was wrong."""
+    (tmp_path / "bad.txt").write_text(f"{videos / 'bad.mp4'} 0\n")
+    files = {"LIST": videos / "broken.txt", "NAMES": videos / "names.txt", "BAD": tmp_path / "bad.txt"}
+    if "FOLDED" in arguments:
+        mote_fast.create_model("tiny").fold().save(tmp_path / "folded")
+        files["FOLDED"] = tmp_path / "folded"
+    given = [str(files.get(argument, argument)) for argument in arguments]
+    output = [] if "--output" in given else ["--output", str(tmp_path / "out")]
+    status, out, err = run(capsys, "analyse", *given, *output)
+    errors = [line for line in err.splitlines() if line.startswith("mote-fast: error: ")]
+    assert (status, out) == (2, "")
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+def test_without_matplotlib(capsys: Captured, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said before any video is read, with what to install."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    data = ["--list", str(videos / "data"), "--output", str(tmp_path / "out")]
+    assert main(["analyse", "similarity", *data]) == 2
+    assert 'pip install "mote_fast[train]"' in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
