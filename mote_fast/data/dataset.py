@@ -12,7 +12,7 @@ from mote_fast.data.frame_folders import FRAME_TEMPLATE, check_template, probe_f
 from mote_fast.data.items import VideoItem
 from mote_fast.data.plan import ClipPlan, ClipRecipe, plan_clip
 from mote_fast.data.transforms import render
-from mote_fast.data.video_info import VideoInfo
+from mote_fast.data.video_info import VideoInfo, check_read_size
 from mote_fast.errors import ConfigError
 
 
@@ -65,7 +65,7 @@ class VideoDataset:
         """Look at video ``index`` and decide its clips for ``epoch``.
 
         Raises:
-            VideoError: the file cannot be read.
+            VideoError: the file cannot be read, or its frames would take too much memory once scaled.
         """
         item = self.items[index]
         if item.num_frames:
@@ -118,7 +118,11 @@ def load_clip(
 
 
 def _plan(info: VideoInfo, label: int, recipe: ClipRecipe, *, seed: int, epoch: int, index: int) -> ClipPlan:
-    return plan_clip(info.num_frames, info.height, info.width, label, recipe, seed=seed, epoch=epoch, index=index)
+    plan = plan_clip(info.num_frames, info.height, info.width, label, recipe, seed=seed, epoch=epoch, index=index)
+    # A strip of a few rows becomes enormous where its short side is scaled up.
+    height, width = plan.geometry.scaled
+    check_read_size(info.path, len(plan.views.frame_indices), width, height, " after scaling")
+    return plan
 
 
 def _render(frames: Tensor, plan: ClipPlan, recipe: ClipRecipe) -> Clip:

@@ -88,7 +88,7 @@ def read_frames(
         raise ConfigError(f"info is of {info.path}, not of {label}: pass what probe returned for this file")
     _check_range(wanted, info)
     distinct = sorted(set(wanted))
-    check_read_size(info, len(distinct))
+    check_read_size(info.path, len(distinct), info.width, info.height)
     if backend_pyav.can_skip(info):
         # Passing over pictures is worth up to a quarter of the time, and only PyAV does it.
         names.sort(key=lambda name: name != "pyav")

@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mote_fast.errors import ConfigError
+
 logger = logging.getLogger(__name__)
 
 # Kinds of failure that are no error's class.
@@ -37,14 +39,18 @@ class FaultLog:
     Args:
         file: written as failures come, one JSON object a line; an existing file is continued, and what it names is
             not reported again. A line cut short, as a killed run leaves it, is passed over.
+
+    Raises:
+        ConfigError: the file cannot be written.
     """
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
         # By index and path: a list may have been edited since the file was begun.
         self._failures: dict[tuple[int, str], Failure] = {}
-        if file is not None and file.is_file():
-            for failure in _read(file):
+        if file is not None:
+            _check_writable(file)
+            for failure in _read(file) if file.exists() else ():
                 self._failures[failure.index, failure.path] = failure
         self._summarised = len(self._failures)
 
@@ -60,10 +66,14 @@ class FaultLog:
             return
         self._failures[key] = failure
         logger.warning("%s: %s", failure.path, failure.reason)
-        if self.file is not None:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
+        if self.file is None:
+            return
+        try:
             with self.file.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(asdict(failure)) + "\n")
+        except OSError as error:
+            # As on a full disk: a run of days must not end over its list of bad videos, which the log has too.
+            logger.warning("%s: cannot be written (%s)", self.file, error)
 
     def end_epoch(self) -> None:
         """Log the summary, if there were failures since the last time."""
@@ -80,6 +90,16 @@ class FaultLog:
         where = f"; listed in {self.file}" if self.file is not None else ""
         videos = "video" if len(self._failures) == 1 else "videos"
         return f"{len(self._failures)} {videos} could not be read ({parts}){where}"
+
+
+def _check_writable(file: Path) -> None:
+    """Make its folder, so that what stands in the way shows before the first bad video does."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists():
+            file.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be written ({error}); give another fault file") from error
 
 
 def _read(file: Path) -> list[Failure]:

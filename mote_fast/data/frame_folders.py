@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mote_fast.data.video_info import MAX_PIXELS, Timeline, VideoInfo, one_line
+from mote_fast.data.video_info import MAX_PIXELS, Timeline, VideoInfo, check_read_size, one_line
 from mote_fast.errors import ConfigError, FrameIndexError, MissingVideoError, UndecodableVideoError
 
 # As the usual extraction scripts name them; numbers start at 1.
@@ -69,26 +69,33 @@ def read_frame_folder(
     Raises:
         FrameIndexError: an index lies outside the folder.
         MissingVideoError: an image is missing.
-        UndecodableVideoError: an image is damaged, larger than ``MAX_PIXELS``, or not of the first one's size.
+        UndecodableVideoError: an image is damaged, larger than ``MAX_PIXELS``, or not of the first one's size; or
+            together they take more memory than ``MAX_READ_BYTES``.
     """
     name = os.fspath(folder)
     wanted = [int(index) for index in indices]
     for index in wanted:
         if not 0 <= index < num_frames:
             raise FrameIndexError(name, f"frame {index} is outside the folder of {num_frames} (0 to {num_frames - 1})")
+    distinct = sorted(set(wanted))
     images: dict[int, np.ndarray] = {}
-    for index in sorted(set(wanted)):
+    size: tuple[int, int] | None = None
+    for index in distinct:
         with _open(name, template, index) as image:
+            if size is None:
+                size = image.size
+                check_read_size(name, len(distinct), *size)
+            if image.size != size:
+                found = ", ".join(f"{width}x{height}" for width, height in (size, image.size))
+                raise UndecodableVideoError(
+                    name, f"its images differ in size ({found}); extract them again to one size"
+                )
             try:
                 images[index] = np.asarray(image.convert("RGB"))
             except (OSError, ValueError, SyntaxError) as error:
                 raise UndecodableVideoError(
                     _path(name, template, index), f"the image is damaged ({one_line(error)}); extract it again"
                 ) from error
-    sizes = {image.shape for image in images.values()}
-    if len(sizes) > 1:
-        found = ", ".join(f"{width}x{height}" for height, width, _ in sorted(sizes))
-        raise UndecodableVideoError(name, f"its images differ in size ({found}); extract them again to one size")
     return torch.from_numpy(np.stack([images[index] for index in wanted]))
 
 

@@ -76,13 +76,16 @@ class VideoInfo:
     timeline: Timeline = field(repr=False, compare=False)
 
 
-def check_read_size(info: VideoInfo, frames: int) -> None:
-    """Raise ``UndecodableVideoError`` where ``frames`` frames of a video take more memory than ``MAX_READ_BYTES``."""
-    size = frames * info.width * info.height * 3
+def check_read_size(path: str, frames: int, width: int, height: int, when: str = "") -> None:
+    """Raise ``UndecodableVideoError`` where frames of a video take more memory as RGB than ``MAX_READ_BYTES``.
+
+    ``when`` says at which step they have this size, where it is not that of the file.
+    """
+    size = frames * width * height * 3
     if size > MAX_READ_BYTES:
-        what = f"{frames} frames of {info.width}x{info.height}"
+        what = f"{frames} frames of {width}x{height}{when}"
         raise UndecodableVideoError(
-            info.path, f"{what} take {size >> 20} MiB, over the limit of {MAX_READ_BYTES >> 20}; re-encode it smaller"
+            path, f"{what} take {size >> 20} MiB, over the limit of {MAX_READ_BYTES >> 20}; re-encode it smaller"
         )
 
 

@@ -85,24 +85,31 @@ def encode(source: str, part: Path, encoding: Encoding, keep_sound_part: bool = 
         keep_sound_part: where the source is damaged, write the frames before the damage.
 
     Raises:
-        VideoError: the source cannot be read, or is damaged and ``keep_sound_part`` is not set.
+        VideoError: the source cannot be read, is damaged and ``keep_sound_part`` is not set, or has a size or times
+            that H.264 in MP4 cannot have.
         OSError: ``part`` cannot be written.
     """
     info = probe(source)
     damage = f"damaged or cut short after {info.num_frames} frames" if info.timeline.damaged else ""
     frames = _Upright(source, info, encoding)
     written = 0
-    with av.open(str(part), "w", format="mp4", options={"movflags": "faststart"}) as container:
-        stream = _add_stream(container, info, encoding)
-        try:
-            for frame in frames:
-                container.mux(stream.encode(frame))
-                written += 1
-        except DamageError as error:
-            damage = damage or f"frame {written} cannot be decoded ({error})"
-        if not written:
-            raise UndecodableVideoError(source, damage or "not one of its frames can be decoded; replace the file")
-        container.mux(stream.encode(None))
+    try:
+        with av.open(str(part), "w", format="mp4", options={"movflags": "faststart"}) as container:
+            stream = _add_stream(container, info, encoding)
+            try:
+                for frame in frames:
+                    container.mux(stream.encode(frame))
+                    written += 1
+            except DamageError as error:
+                damage = damage or f"frame {written} cannot be decoded ({error})"
+            if not written:
+                raise UndecodableVideoError(source, damage or "not one of its frames can be decoded; replace the file")
+            container.mux(stream.encode(None))
+    except FFmpegError as error:
+        # A full disk, which is not the video's fault.
+        if isinstance(error, OSError):
+            raise
+        raise UndecodableVideoError(source, f"its frames cannot be written as H.264 ({one_line(error)})") from error
     if written < info.num_frames and not damage:
         damage = f"only {written} of {info.num_frames} frames can be decoded"
     if damage and not keep_sound_part:

@@ -10,8 +10,11 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
 from mote_fast.data.faults import CRASH, TIMEOUT
-from mote_fast.errors import ConfigError, MoteError, VideoError
+from mote_fast.errors import BackendError, ConfigError, MoteError, VideoError
 from mote_fast.processes import worker_context
+
+# Seconds that a process may take to end.
+_END_LIMIT = 5.0
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -49,6 +52,7 @@ def run_each(
 
     Raises:
         ConfigError: ``processes`` or ``time_limit`` is out of range.
+        BackendError: processes cannot be started here.
         MoteError: another one that ``function`` raised.
         RuntimeError: ``function`` raised an error that is not the library's; its traceback is the message.
     """
@@ -76,12 +80,11 @@ def run_each(
                     continue
                 dead = isinstance(outcome, Fault) and outcome.kind in (CRASH, TIMEOUT)
                 following = None if dead else next(waiting, None)
-                if following is None:
+                if following is None or not _give(worker, following, time_limit):
                     workers.remove(worker)
                     _stop(worker)
-                else:
-                    worker.task, worker.deadline = following, time.monotonic() + time_limit
-                    worker.pipe.send(following)
+                    if following is not None:
+                        workers.append(_start(context, function, following, time_limit))
                 yield task, outcome
     finally:
         for worker in workers:
@@ -96,9 +99,24 @@ def _start(context: Any, function: Callable[[Task], Result], task: Task, time_li
     # With our copy closed, the death of the process shows as the end of the pipe.
     theirs.close()
     # The process answers once its imports are done, which are not the first task's time.
-    ours.recv()
+    try:
+        ours.recv()
+    except (EOFError, OSError) as error:
+        raise BackendError(
+            "a worker process cannot start, see its message above; a script needs the guard if __name__ == '__main__':"
+        ) from error
     ours.send(task)
     return _Worker(process, ours, task, time.monotonic() + time_limit)
+
+
+def _give(worker: _Worker[Task], task: Task, time_limit: float) -> bool:
+    """Hand on the next task; False if the process has died since its last answer, which is not that task's doing."""
+    worker.task, worker.deadline = task, time.monotonic() + time_limit
+    try:
+        worker.pipe.send(task)
+    except OSError:
+        return False
+    return True
 
 
 def _receive(worker: _Worker[Any]) -> Any:
@@ -113,9 +131,9 @@ def _receive(worker: _Worker[Any]) -> Any:
 
 
 def _stop(worker: _Worker[Any]) -> None:
-    # The end of its pipe ends the process.
+    # The end of its pipe ends the process; one that hangs in the kernel, on a dead network disk, is left behind.
     worker.pipe.close()
-    worker.process.join()
+    worker.process.join(_END_LIMIT)
 
 
 def _serve(function: Callable[[Task], Result], pipe: Connection) -> None:

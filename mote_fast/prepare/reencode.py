@@ -159,7 +159,8 @@ def rewrite_list(path: str | os.PathLike[str], names: Mapping[str, str]) -> str:
         return format_list(items)
     reader = csv.DictReader(io.StringIO(Path(path).read_text(encoding="utf-8-sig")))
     text = io.StringIO()
-    writer = csv.DictWriter(text, reader.fieldnames or (), lineterminator="\n")
+    # Reading lists passes over cells beyond the last column, too.
+    writer = csv.DictWriter(text, reader.fieldnames or (), extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows({**row, "path": item.path} for row, item in zip(reader, items, strict=True))
     return text.getvalue()

@@ -76,8 +76,9 @@ def scan_videos(root: Path, paths: Sequence[str], journal: Path, options: ScanOp
     Args:
         root: of the videos.
         paths: relative to ``root``; the files exist.
-        journal: file that remembers results. A video that stands there with the same size, modification time and
-            number of decoded frames is not scanned again, so an interrupted scan continues where it stopped.
+        journal: file that remembers results. A sound video that stands there with the same size, modification time and
+            number of decoded frames is not scanned again, so an interrupted scan continues where it stopped. Others are
+            tried again: a slow disk, a full memory or a lack of permission leaves no trace in the file.
         options: see ``ScanOptions``.
 
     Returns: path -> what was found, for every path.
@@ -93,7 +94,7 @@ def scan_videos(root: Path, paths: Sequence[str], journal: Path, options: ScanOp
         for path in paths:
             marks[path] = _mark(root / path, options.frames)
             record = done.records.get(path, {})
-            if record.items() >= marks[path].items() and record.keys() >= names:
+            if record.items() >= marks[path].items() and record.keys() >= names and not record["kind"]:
                 results[path] = Scanned(**{name: record[name] for name in names})
             else:
                 tasks.append(_Task(path, os.fspath(root / path), options.frames))

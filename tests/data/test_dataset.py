@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from PIL import Image
 
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.decode import read_frames
@@ -15,7 +16,7 @@ from mote_fast.data.items import VideoItem
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.transforms import evaluation_pixels, normalise
 from mote_fast.data.views import Views
-from mote_fast.errors import ConfigError, MissingVideoError
+from mote_fast.errors import ConfigError, MissingVideoError, UndecodableVideoError
 from tests.tolerances import assert_close
 
 if TYPE_CHECKING:
@@ -89,4 +90,15 @@ def test_missing_file(tmp_path: Path) -> None:
     dataset = VideoDataset([VideoItem(str(tmp_path / "gone.mp4"), 0)], ClipRecipe())
     assert len(dataset) == 1
     with pytest.raises(MissingVideoError, match=r"gone\.mp4"):
+        dataset.load(0)
+
+
+def test_a_strip_is_not_scaled_to_fill_the_memory(tmp_path: Path) -> None:
+    """Two rows of 30,000 pixels are a small picture; with 224 rows, eight of them would take 18 GB."""
+    folder = tmp_path / "strip"
+    folder.mkdir()
+    for number in range(1, 9):
+        Image.new("RGB", (30_000, 2)).save(folder / f"img_{number:05d}.jpg")
+    dataset = VideoDataset([VideoItem(str(folder), 0, 8)], ClipRecipe())
+    with pytest.raises(UndecodableVideoError, match=r"8 frames of 3360000x224 after scaling take .* over the limit"):
         dataset.load(0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mote_fast.data.faults import CRASH, Failure, FaultLog
+from mote_fast.errors import ConfigError
 
 MISSING = Failure(3, "a/é.mp4", "MissingVideoError", "no such file", lasting=True)
 DAMAGED = Failure(5, "b.mp4", "UndecodableVideoError", "a frame cannot be decoded")
@@ -81,3 +82,24 @@ def test_the_summary_comes_with_the_epoch_that_has_news(tmp_path: Path, caplog: 
             log.record(DAMAGED)
         log.end_epoch()
     assert caplog.messages == [f"b.mp4: {DAMAGED.reason}", log.summary()]
+
+
+def test_a_file_that_cannot_be_written_is_named_at_once(tmp_path: Path) -> None:
+    """Hours into a run would be too late."""
+    with pytest.raises(ConfigError, match="folder: cannot be written"):
+        FaultLog(_made(tmp_path / "folder"))
+
+
+def test_a_disk_that_fills_up_does_not_end_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log still has every failure."""
+    log = FaultLog(tmp_path / "faults.jsonl")
+    _made(tmp_path / "faults.jsonl")
+    log.record(Failure(0, "a.mp4", "UndecodableVideoError", "no frames"))
+    assert "a.mp4: no frames" in caplog.text
+    assert "faults.jsonl: cannot be written" in caplog.text
+    assert len(log.failures) == 1
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mote_fast.data import video_info
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.frame_folders import check_template, probe_frame_folder, read_frame_folder
 from mote_fast.data.items import VideoItem, read_list
@@ -85,7 +86,7 @@ def test_faults_are_typed_and_named(tmp_path: Path) -> None:
     with pytest.raises(UndecodableVideoError, match=r"img_00003\.jpg: not an image"):
         read_frame_folder(folder, [2], FRAMES)
     Image.new("RGB", (10, 10)).save(image)
-    with pytest.raises(UndecodableVideoError, match=r"differ in size \(10x10, 64x48\)"):
+    with pytest.raises(UndecodableVideoError, match=r"differ in size \(64x48, 10x10\)"):
         read_frame_folder(folder, [1, 2], FRAMES)
 
 
@@ -103,3 +104,12 @@ def test_a_template_without_a_number_is_refused(template: str) -> None:
     """One image taken for every frame would train without an error."""
     with pytest.raises(ConfigError, match="frame_template"):
         check_template(template)
+
+
+def test_images_that_together_are_too_large_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of what is read at once is that of video files."""
+    folder = extract(tmp_path / "a")
+    monkeypatch.setattr(video_info, "MAX_READ_BYTES", 2 * 64 * 48 * 3)
+    assert len(read_frame_folder(folder, [0, 1, 1, 0], FRAMES)) == 4
+    with pytest.raises(UndecodableVideoError, match=r"3 frames of 64x48 take .* over the limit"):
+        read_frame_folder(folder, [0, 1, 2], FRAMES)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 
 import pytest
 
@@ -49,3 +52,21 @@ def test_limits_are_checked(processes: int, limit: float) -> None:
     """No process at all would wait forever."""
     with pytest.raises(ConfigError, match="above 0"):
         list(run_each(act, ["a"], processes, limit))
+
+
+def answer_and_die(task: int) -> int:
+    """Answers, and is killed before it gets another task."""
+    death = threading.Timer(0.3, os._exit, (9,))
+    death.daemon = True
+    death.start()
+    return 2 * task
+
+
+def test_a_process_that_dies_between_two_tasks_costs_neither() -> None:
+    """Where memory runs out, the kernel also kills processes that wait."""
+    outcomes = {}
+    for task, outcome in run_each(answer_and_die, range(3), processes=1, time_limit=60.0):
+        outcomes[task] = outcome
+        while multiprocessing.active_children():
+            multiprocessing.connection.wait([child.sentinel for child in multiprocessing.active_children()])
+    assert outcomes == {0: 0, 1: 2, 2: 4}

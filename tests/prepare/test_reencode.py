@@ -6,10 +6,12 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mote_fast.data.decode import probe
 from mote_fast.data.items import read_list
+from mote_fast.data.video_writer import write_video
 from mote_fast.errors import ConfigError, ListError
 from mote_fast.prepare.encoding import Encoding
 from mote_fast.prepare.reencode import (
@@ -56,6 +58,20 @@ def test_mirrors_a_tree(tree: Path, tmp_path: Path) -> None:
     assert (failure.path, failure.kind) == ("run/bad.mp4", "UndecodableVideoError")
     (line,) = (out / FAULT_FILE).read_text().splitlines()
     assert json.loads(line)["path"] == "run/bad.mp4"
+
+
+def test_a_size_that_cannot_be_encoded_costs_its_video_alone(tmp_path: Path) -> None:
+    """x264 takes at most 16,384 pixels a row; the other videos are written."""
+    root = tmp_path / "videos"
+    root.mkdir()
+    frames = np.zeros((2, 16, 20_000, 3), np.uint8)
+    write_video(root / "a.mkv", frames, codec="ffv1")
+    write_video(root / "b.mp4", frames[:, :, :32])
+    done = reencode(root, tmp_path / "out", find_videos(root))
+    assert done.written == 1
+    (failure,) = done.failures
+    assert (failure.path, failure.kind) == ("a.mkv", "UndecodableVideoError")
+    assert "cannot be written as H.264" in failure.reason
 
 
 def test_a_second_call_does_what_is_left(tree: Path, tmp_path: Path, make_video: VideoMaker) -> None:
@@ -148,6 +164,8 @@ def test_lists_follow_their_videos(tmp_path: Path) -> None:
     assert listed_videos(plain) == list(names)
     assert rewrite_list(plain, names) == "a b.mp4 3\nx/c.mkv.mp4 0\n"
     assert rewrite_list(table, names) == "id,path,label\n7,a b.mp4,3\n8,x/c.mkv.mp4,0\n"
+    wide = write(tmp_path / "wide.csv", "path,label\nx/c.mkv,0,a cell without a column\n")
+    assert rewrite_list(wide, names) == "path,label\nx/c.mkv.mp4,0\n"
     rewritten = write(tmp_path / "new.csv", rewrite_list(table, names))
     assert [item.label for item in read_list(rewritten)] == [item.label for item in read_list(table)]
     with pytest.raises(ListError, match="not among"):

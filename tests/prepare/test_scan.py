@@ -30,9 +30,10 @@ def scan_or_die(task: Any) -> Scanned:
     return really_scan(task)
 
 
-def scan_or_refuse(task: Any) -> Scanned:
-    """Fails wherever it is asked to work."""
-    raise AssertionError(f"{task.path} was scanned again")
+def scan_unless_good(task: Any) -> Scanned:
+    """Fails where it is asked to do again what is done."""
+    assert "good" not in task.path
+    return really_scan(task)
 
 
 def test_sound_and_bad_videos(tmp_path: Path, make_video: VideoMaker) -> None:
@@ -71,7 +72,7 @@ def test_damage_inside_is_decoded(tmp_path: Path, make_video: VideoMaker) -> Non
 def test_crashes_and_hangs_cost_only_their_file(
     tmp_path: Path, make_video: VideoMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each file that kills or hangs its process is marked, all others are scanned, and the marks are remembered."""
+    """Each file that kills or hangs its process is marked, and all others are scanned."""
     monkeypatch.setattr(scan, "_scan", scan_or_die)
     names = ["crash1.avi", "good1.avi", "hang.avi", "crash2.avi", "good2.avi", "good3.avi"]
     for name in names:
@@ -87,8 +88,19 @@ def test_crashes_and_hangs_cost_only_their_file(
         "good2.avi": "",
         "good3.avi": "",
     }
-    monkeypatch.setattr(scan, "_scan", scan_or_refuse)
-    assert scan_videos(tmp_path, names, tmp_path / "scan.jsonl", options) == found
+
+
+def test_what_failed_is_tried_again(tmp_path: Path, make_video: VideoMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow disk or a full memory is gone the next time, and nothing in the file tells; sound videos are done."""
+    make_video(tmp_path / "good.avi")
+    make_video(tmp_path / "crash.avi")
+    monkeypatch.setattr(scan, "_scan", scan_or_die)
+    names = ["good.avi", "crash.avi"]
+    found = scan_videos(tmp_path, names, tmp_path / "scan.jsonl", ScanOptions())
+    assert [found[name].kind for name in names] == ["", "DecoderCrash"]
+    monkeypatch.setattr(scan, "_scan", scan_unless_good)
+    found = scan_videos(tmp_path, names, tmp_path / "scan.jsonl", ScanOptions())
+    assert [found[name].num_frames for name in names] == [FRAMES, FRAMES]
 
 
 def test_an_interrupted_scan_continues(tmp_path: Path, make_video: VideoMaker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,9 +30,8 @@ class Place:
     index: int
     sample: Future[Sample] = field(init=False)
     clip: ReadyClip | None = None
-    # The video that is being read, which may be a stand-in, and since when.
-    trying: int = -1
-    since: float | None = None
+    # The video that is being read, which may be a stand-in, and since when; set in one step for all threads.
+    reading: tuple[int, float] | None = None
 
 
 ReadyBatch = list[Place]

@@ -200,7 +200,7 @@ class DaliLoader:
         """As ``samples.load_row``, but into a ``Place``."""
         if index in self._stalled:
             return self._stalled[index]
-        place.trying, place.since = index, time.monotonic()
+        place.reading = index, time.monotonic()
         path, planned = self._dataset.items[index].path, False
         try:
             info, plan = self._dataset.plan(index, epoch)
@@ -213,18 +213,18 @@ class DaliLoader:
     def _wait(self, place: Place) -> Place:
         """Wait for a place; give a video up that is over its time, and have the place read again without it."""
         while True:
-            since = place.since
-            left = self._time_limit if since is None else since + self._time_limit - time.monotonic()
+            reading = place.reading
+            left = self._time_limit if reading is None else reading[1] + self._time_limit - time.monotonic()
             try:
                 place.sample.result(max(0.0, left))
                 return place
             except FutureTimeoutError:
                 # Not begun yet, or at a stand-in by now.
-                if place.sample.done() or place.since != since or since is None:
+                if place.sample.done() or place.reading != reading or reading is None:
                     continue
-            path, threads = self._dataset.items[place.trying].path, self._threads
+            index, threads = reading[0], self._threads
             reason = f"took more than {self._time_limit:g} s to read; check the file, or raise time_limit"
-            self._stalled[place.trying] = Failure(place.trying, path, TIMEOUT, reason, lasting=True)
+            self._stalled[index] = Failure(index, self._dataset.items[index].path, TIMEOUT, reason, lasting=True)
             if threads is not None:
                 threads.add()
             place = self._begin(place.epoch, place.position, place.index)

@@ -53,7 +53,7 @@ class ShardLoader:
         recipe: how videos become clips.
         batch_size: B, videos in a batch of this process.
         training: see ``lanes_of``; otherwise every sample once, in the order of the shards, and unreadable ones are
-            named in ``Batch.failures``, those that were left out of the shards in the first batch of rank 0.
+            named in ``Batch.failures``, those that were left out of the shards in the first batch of the last rank.
         seed: of the run.
         decode_backend: "auto", "torchcodec" or "pyav", see ``read_frames``.
         shard: this process among those that share the epoch.
@@ -200,7 +200,8 @@ class ShardLoader:
 
     def _deliver(self, raw: RawBatch, first: bool) -> Batch:
         failures = list(raw.failures)
-        if first and not self._training and self._shard.rank == 0:
+        # The last rank has a batch wherever there is one at all.
+        if first and not self._training and self._shard.rank == self._shard.world_size - 1:
             failures += self.index.left_out
         for failure in failures:
             self.faults.record(failure)

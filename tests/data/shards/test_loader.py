@@ -284,18 +284,22 @@ def test_any_wrong_byte_loses_no_count(shards: Path, at: int, value: int, data: 
     assert sum(isinstance(sample, Failure) for sample in samples) <= PER_SHARD
 
 
-def test_left_out_videos_are_reported_in_evaluation(make: Make, loose: list[VideoItem], tmp_path: Path) -> None:
-    """A video that never got into a shard still counts as failed, once over all ranks."""
+@pytest.mark.parametrize("samples", [1, 5])
+def test_left_out_videos_are_reported_in_evaluation(
+    make: Make, loose: list[VideoItem], tmp_path: Path, samples: int
+) -> None:
+    """A video that never got into a shard still counts as failed, once over all ranks; also where some have nothing."""
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video")
-    write_shards([*loose[:5], VideoItem(str(bad), 0), VideoItem(str(tmp_path / "gone.mp4"), 0)], tmp_path / "out")
+    sound = loose[:samples]
+    write_shards([*sound, VideoItem(str(bad), 0), VideoItem(str(tmp_path / "gone.mp4"), 0)], tmp_path / "out")
     failures = []
     for rank in range(2):
         loader = make(folder=tmp_path / "out", shard=Shard(rank, 2), batch=1)
         failures += [failure for batch in loader.epoch(0) for failure in batch.failures]
     assert Counter((failure.index, failure.kind) for failure in failures) == {
-        (5, "UndecodableVideoError"): 1,
-        (6, "MissingVideoError"): 1,
+        (samples, "UndecodableVideoError"): 1,
+        (samples + 1, "MissingVideoError"): 1,
     }
 
 
