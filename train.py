@@ -7,6 +7,7 @@ or file is at fault.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -20,8 +21,14 @@ def main() -> int:
     """Parse the command line, train, and return the exit code."""
     parser = argparse.ArgumentParser(description="Train MoTE on a list of videos.")
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML, of this project or of the released code")
+    parser.add_argument("--resume", metavar="auto|none|FILE", help="the same as run.resume=...")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that stand above the file's")
-    arguments = parser.parse_args()
+    # Settings may stand on both sides of an option.
+    arguments = parser.parse_intermixed_args()
+    overrides = arguments.overrides
+    if arguments.resume is not None:
+        # JSON's quotes keep YAML from reading a path as something else.
+        overrides = [*overrides, f"run.resume={json.dumps(arguments.resume)}"]
     rank = int(os.environ.get("RANK", "0"))
     logging.basicConfig(
         level=logging.INFO if rank == 0 else logging.WARNING,
@@ -31,7 +38,7 @@ def main() -> int:
     if rank != 0:
         logging.getLogger("mote_fast.engine.released_yaml").setLevel(logging.ERROR)
     try:
-        config = load_config(arguments.config, arguments.overrides)
+        config = load_config(arguments.config, overrides)
     except ConfigError as error:
         # Every process reads the same settings, and one of them says what is wrong.
         if rank == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import resource
 import time
@@ -105,11 +106,16 @@ class RunLog:
         Args:
             kind: "train", "val" or "faults"; TensorBoard's group.
             step: optimiser steps taken.
-            values: by name; numbers go to TensorBoard.
+            values: by name; numbers go to TensorBoard. Those that are not finite are recorded as null.
             line: what people read.
         """
         if not self._leads:
             return
+        # JSON has no others, and float16's overflows are in the nature of its loss scaler.
+        values = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
         self._metrics.write({"kind": kind, "step": step, **values})
         if self._board is not None:
             for name, value in values.items():

@@ -39,8 +39,9 @@ from mote_fast.engine.step import (
     train_step,
 )
 from mote_fast.engine.stopping import StopRequest
-from mote_fast.errors import MoteError
+from mote_fast.errors import ConfigError, MoteError
 from mote_fast.evaluation.accuracy import accuracies
+from mote_fast.evaluation.files import make_folder
 from mote_fast.evaluation.predict import predict
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,10 @@ def train(config: TrainConfig) -> bool:
         MoteError: a setting, list, file or checkpoint is at fault, or the loss is no longer a number.
     """
     with joined(config.run.device) as world:
+        if config.optim.precision == "fp16" and world.device.type == "cpu":
+            raise ConfigError("optim.precision 'fp16' needs a GPU, and run.device found none; use 'bf16' or 'fp32'")
+        if world.leads:
+            make_folder(Path(config.run.output), "run.output")
         torch.manual_seed(config.run.seed)
         names = read_labels(config.data.labels)
         model = build_model(config.model, config.data, world)
@@ -121,7 +126,6 @@ def _train(
         compile=optim.compile,
     )
     if world.leads:
-        output.mkdir(parents=True, exist_ok=True)
         (output / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
     with (
         RunLog(
@@ -236,8 +240,8 @@ def _validate(run: Run) -> None:
             state.model.save(Path(run.config.run.output) / BEST_MODEL)
     values = {
         "epoch": progress.epoch + 1,
-        "top1": None if math.isnan(top1) else top1,
-        "top5": None if math.isnan(top5) else top5,
+        "top1": top1,
+        "top5": top5,
         "videos": found.videos,
         "failed": found.failed,
     }
@@ -281,12 +285,17 @@ def _finite_losses(run: Run, result: StepResult) -> list[float]:
     """Return the losses of a step, means over the processes.
 
     Raises:
-        MoteError: one is not a number, or infinite, and no loss scaler will skip the step: the weights are lost.
+        MoteError: one is not a number, or infinite, or the gradient's norm is, and no loss scaler has skipped the step:
+            the weights are lost.
     """
     losses = run.world.mean(result.losses).tolist()
-    if not all(map(math.isfinite, losses)) and not run.arithmetic.scaler.is_enabled():
+    named = {"the loss": losses}
+    if result.gradient_norm is not None:
+        named["the norm of the gradient"] = [result.gradient_norm.item()]
+    lost = [f"{name} is {values[0]}" for name, values in named.items() if not all(map(math.isfinite, values))]
+    if lost and not run.arithmetic.scaler.is_enabled():
         raise MoteError(
-            f"the loss is {losses[0]} at step {run.state.progress.step}; lower optim.lr or set optim.clip_gradient, "
+            f"{lost[0]} at step {run.state.progress.step}; lower optim.lr or set optim.clip_gradient, "
             f"and resume: the checkpoints in {run.config.run.output} are from before"
         )
     return losses

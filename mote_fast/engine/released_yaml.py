@@ -95,7 +95,10 @@ def translate(settings: Mapping[str, Setting]) -> dict[str, Setting]:
             caller to report.
     """
     given = {key: setting for key, setting in settings.items() if setting.value is not None}
-    ignored = sorted(given.keys() & IGNORED)
+    unread = IGNORED
+    if "solver.type" not in given or given["solver.type"].value == "cosine":
+        unread |= {"solver.lr_decay_step"}
+    ignored = sorted(given.keys() & unread)
     if ignored:
         log.warning(
             "%s: these keys have no effect here, nor had they in the released code: %s",
@@ -104,13 +107,15 @@ def translate(settings: Mapping[str, Setting]) -> dict[str, Setting]:
         )
     translated: dict[str, Setting] = {}
     for key, setting in given.items():
+        if key in unread:
+            continue
         if key in ONLY:
             _check_only(key, setting)
         elif key in RENAMED:
             translated[RENAMED[key]] = setting
         elif key in CONVERTED:
             translated |= {ours: Setting(value, setting.source) for ours, value in CONVERTED[key](key, given).items()}
-        elif key not in IGNORED:
+        else:
             translated[key] = setting
     return translated
 

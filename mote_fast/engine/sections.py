@@ -224,6 +224,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         _at_least(1, keep_last=self.keep_last, log_every=self.log_every, max_steps=self.max_steps)
         _at_least(0, save_every=self.save_every, eval_every=self.eval_every)
+        if not -(2**63) <= self.seed < 2**63:
+            raise ConfigError(f"seed must fit in 64 bits, got {self.seed}")
         if not self.resume:
             raise ConfigError("resume must be 'auto', 'none' or a checkpoint")
         if not self.output:

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 CHECKPOINT_FOLDER = "checkpoints"
+# Of the section run, what training depends on; the rest says where and when a run writes.
+_RUN_SETTINGS = ("seed", "device", "sync_routing")
+
 # What a killed process may leave beside the checkpoints; never read.
 PARTIAL_SUFFIX = ".partial"
 
@@ -241,9 +244,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
         f"{section}.{key}: {before[section].get(key)!r} -> {value!r}"
         for section, values in now.items()
-        if section != "run" and section in before
+        if section in before
         for key, value in values.items()
-        if before[section].get(key) != value
+        if (section != "run" or key in _RUN_SETTINGS) and before[section].get(key) != value
     ]
 
 

@@ -33,6 +33,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if not self.asked:
+        first, self.asked = not self.asked, True
+        # The flag stands by now, whatever becomes of a log line that interrupts another one.
+        if first:
             log.warning("%s: finishing this step, then saving and stopping", signal.Signals(number).name)
-        self.asked = True

@@ -9,8 +9,12 @@ from mote_fast.errors import ConfigError
 from mote_fast.files import staged
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, option: str = "--output") -> None:
     """Make the folder that results go to, before any work is done for them.
+
+    Args:
+        folder: its parents are made too.
+        option: what the user named it by.
 
     Raises:
         ConfigError: it cannot be made, or not be written to.
@@ -20,7 +24,7 @@ def make_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ConfigError(f"--output {folder}: cannot be written ({error})") from error
+        raise ConfigError(f"{option} {folder}: cannot be written ({error})") from error
 
 
 def write_whole(target: Path, content: bytes) -> None:

@@ -133,6 +133,7 @@ def test_wrong_types_name_file_and_key(write: Write) -> None:
         ("optim.schedule=multistep", "optim.milestones are missing"),
         ("run.resume=''", "command line: run.resume must be 'auto', 'none' or a checkpoint"),
         ("run.output=''", "command line: run.output must name a folder"),
+        ("run.seed=9223372036854775808", "command line: run.seed must fit in 64 bits, got 9223372036854775808"),
         ("run.keep_last=0", "command line: run.keep_last must be at least 1, got 0"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,18 +51,30 @@ def test_records_reach_metrics_and_tensorboard(tmp_path: Path, caplog: pytest.Lo
     assert not (tmp_path / "False").exists()
 
 
+def test_what_is_not_finite_is_recorded_as_null(tmp_path: Path) -> None:
+    """NaN and Infinity are no JSON, and float16 has them whenever its loss scaler backs off."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    with RunLog(tmp_path, leads=True, step=0, steps=1, kept=0, tensorboard=False) as log:
+        log.record("train", 1, {"loss": float("nan"), "gradient_norm": float("inf"), "lr": 1.0}, "")
+    record = json.loads((tmp_path / METRICS_FILE).read_text(), parse_constant=refuse)
+    assert (record["loss"], record["gradient_norm"], record["lr"]) == (None, None, 1.0)
+
+
 def test_pace_tells_waiting_from_working(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting is the time inside the iterator; the rest of the stretch is work."""
     now = [0.0]
     monkeypatch.setattr(logs.time, "perf_counter", lambda: now[0])
 
-    def slow() -> object:
+    def slow() -> Iterator[int]:
         for item in range(3):
             now[0] += 1.0
             yield item
 
     pace = Pace()
-    for _ in pace.timed(iter(slow())):  # pyright: ignore[reportArgumentType]
+    for _ in pace.timed(slow()):
         now[0] += 3.0
         pace.count(8)
     assert pace.waited == pytest.approx(0.25)

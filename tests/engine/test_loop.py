@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,37 @@ def test_impossible_runs_are_refused(videos: VideoFolder, tmp_path: Path, change
     """What only shows once model and lists are there is refused before the first step, with the key."""
     with pytest.raises(ConfigError, match=named):
         train(videos.config(tmp_path / "run", **changes))
+
+
+def test_float16_without_a_gpu_is_refused(videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where only the machine decides that it is a CPU."""
+    monkeypatch.setattr("mote_fast.engine.distributed.best_device", lambda: "cpu")
+    with pytest.raises(ConfigError, match=r"'fp16' needs a GPU"):
+        train(videos.config(tmp_path / "run", optim__precision="fp16", run__device="auto"))
+
+
+def test_a_folder_that_cannot_be_made_is_named(videos: VideoFolder, tmp_path: Path) -> None:
+    """One line with the key, before anything is built."""
+    (tmp_path / "file").touch()
+    config = videos.config(tmp_path / "run")
+    for output in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ConfigError, match=rf"run\.output {output}: cannot be written"):
+            train(replace(config, run=replace(config.run, output=str(output))))
+
+
+def test_a_gradient_that_is_no_number_ends_the_run(
+    videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finite loss may have it; the step has spent the weights, so they are not saved."""
+    take = loop.train_step
+
+    def diverges(*arguments: Any, **options: Any) -> Any:
+        return replace(take(*arguments, **options), gradient_norm=torch.tensor(float("inf")))
+
+    monkeypatch.setattr(loop, "train_step", diverges)
+    with pytest.raises(MoteError, match="the norm of the gradient is inf at step 1"):
+        train(videos.config(tmp_path / "run", run__save_every=1, optim__clip_gradient=1.0))
+    assert not list_checkpoints(tmp_path / "run" / "checkpoints")
 
 
 @pytest.mark.parametrize("header", ["plain", "mean"])

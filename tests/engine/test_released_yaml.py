@@ -212,6 +212,13 @@ def test_multistep(lists: Path, document: dict[str, Any]) -> None:
     assert "solver.lr_decay_step as one number must be at least 1" in refusal(write(lists, document))
 
 
+def test_decay_steps_beside_a_cosine(lists: Path, document: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """The released code reads them for multistep alone, so a file may still hold them."""
+    document["solver"] |= {"type": "cosine", "lr_decay_step": [15, 25]}
+    assert load_config(write(lists, document)).optim.milestones == ()
+    assert "solver.lr_decay_step" in caplog.text
+
+
 def test_pretrain_and_resume(lists: Path, document: dict[str, Any]) -> None:
     """They name the weights to start from and the run to continue; a file that is missing is reported."""
     (lists / "weights.pt").touch()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mote_fast import CheckpointError, ConfigError
 from mote_fast.engine.config import DataConfig, TrainConfig
 from mote_fast.engine.distributed import World
-from mote_fast.engine.sections import OptimConfig
+from mote_fast.engine.sections import OptimConfig, RunConfig
 from mote_fast.engine.setup import build_optimizer
 from mote_fast.engine.state import (
     CHECKPOINT_FOLDER,
@@ -79,11 +79,14 @@ def test_settings_are_the_configurations_and_changes_are_named(
     state = trained_state(0, steps=1)
     path = save_checkpoint(tmp_path, state.snapshot(CONFIG, ORDER, ALONE), keep_last=1)
     model = trainable()
-    changed = replace(CONFIG, optim=OptimConfig(weight_decay=0.01))
+    changed = replace(CONFIG, optim=OptimConfig(weight_decay=0.01), run=RunConfig(seed=7, log_every=3))
     other = TrainState(model, build_optimizer(model, changed.optim), state.scaler, Progress())
     other.restore(read_checkpoint(path), changed, ORDER, ALONE, path)
     assert [group["weight_decay"] for group in other.optimizer.param_groups] == [0.01, 0.01]
     assert "optim.weight_decay: 0.2 -> 0.01" in caplog.text
+    # The seed decides what is trained on; how often a run reports does not.
+    assert "run.seed: 1024 -> 7" in caplog.text
+    assert "log_every" not in caplog.text
 
 
 @pytest.mark.parametrize(

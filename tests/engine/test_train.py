@@ -42,6 +42,18 @@ def test_a_complete_run_exits_with_0(videos: VideoFolder, tmp_path: Path, monkey
     assert len(metrics_of(tmp_path / "other")) == 1
 
 
+def test_resume_is_an_option_too(
+    videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """``--resume`` is ``run.resume``, anywhere among the settings; a path is taken as it is written."""
+    config, missing = str(videos.write_config(tmp_path / "run")), str(tmp_path / "a: b")
+    assert main(monkeypatch, "run.max_steps=1", "--resume", "auto", "--config", config, "optim.epochs=1") == 0
+    assert main(monkeypatch, "--config", config, "--resume", "none") == 2
+    assert "run.resume=none" in capsys.readouterr().err
+    assert main(monkeypatch, "--config", config, "--resume", missing) == 2
+    assert f"run.resume names {missing!r}, which does not exist" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_training_end_to_end(tmp_path: Path) -> None:
     """Two processes learn six colours from video files: the loss falls, and validation is far above chance."""
