@@ -22,6 +22,9 @@ _PACKAGES = (
     "av",
     "nvidia-dali-cuda130",
     "nvidia-dali-cuda120",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
     "safetensors",
     "numpy",
 )

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 log = logging.getLogger(__name__)
+
+# Of the parameters; "int8" is float32 parameters with an image tower that runs quantised.
+Dtype: TypeAlias = torch.dtype | Literal["int8"]
 
 # The parts of a released checkpoint (spec section 2).
 _CLIP_KEY = "model_state_dict"
@@ -43,7 +46,7 @@ def create_model(
     clip_pretrained: str | Path | None = None,
     activation: Activation | None = None,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: Dtype = torch.float32,
     **head_options: Unpack[HeadOptions],
 ) -> VideoClassifier:
     """Build a classifier with a fresh head.
@@ -57,12 +60,14 @@ def create_model(
         clip_pretrained: an open_clip tag ("openai") or a weights file; None gives random towers.
         activation: only for a weights file of unknown origin, see ``mote_fast.clip.load_towers``.
         device: where the model goes.
-        dtype: of its parameters.
+        dtype: of its parameters; or "int8", for inference on the CPU with the image tower quantised, see
+            ``mote_fast.clip.int8``.
         head_options: ``expert_init``, ``expert_design``, ``aggregation``, ``modulation``, ``modulation_top_k`` and
             ``modulation_gamma``, see ``VideoHead``; left out, they are the paper's.
 
     Raises:
-        ConfigError: an argument is out of range, or the architecture is unknown.
+        ConfigError: an argument is out of range, or the architecture is unknown or has no int8 path.
+        BackendError: a package that int8 needs is missing.
         CheckpointError: the CLIP weights cannot be found, read or fitted.
         ActivationMismatchError: see ``mote_fast.clip.load_towers``.
     """
@@ -82,7 +87,7 @@ def load(
     frames: int = DEFAULT_FRAMES,
     activation: Activation | None = None,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: Dtype = torch.float32,
 ) -> VideoClassifier:
     """Load a classifier from a released .pt file or from a folder that ``save`` wrote.
 
@@ -99,11 +104,12 @@ def load(
         activation: of the file ``clip``, should its origin be unknown; released files are QuickGELU by origin, so
             "gelu" raises.
         device: where the model goes.
-        dtype: of its parameters.
+        dtype: of its parameters, or "int8", see ``create_model``.
 
     Raises:
         CheckpointError: a file is missing, damaged, unsafe or does not fit.
         ConfigError: an argument is out of range or does not apply.
+        BackendError: a package that int8 needs is missing.
         ActivationMismatchError: ``clip`` was not trained with QuickGELU.
     """
     if not 0.0 <= interpolate <= 1.0:
@@ -137,7 +143,7 @@ def released_checkpoint(model: VideoClassifier) -> dict[str, object]:
     }
 
 
-def _load_folder(folder: Path, device: str | torch.device, dtype: torch.dtype) -> VideoClassifier:
+def _load_folder(folder: Path, device: str | torch.device, dtype: Dtype) -> VideoClassifier:
     values, tensors = read_model_folder(folder)
     config = ModelConfig.from_json(values, str(folder))
     towers = build_towers(config.clip)
@@ -204,9 +210,17 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _finish(
-    towers: ClipTowers, head: VideoHead, frames: int, device: str | torch.device, dtype: torch.dtype
+    towers: ClipTowers, head: VideoHead, frames: int, device: str | torch.device, dtype: Dtype
 ) -> VideoClassifier:
+    if not isinstance(dtype, torch.dtype):
+        if dtype != "int8":
+            raise ConfigError(f"dtype must be a torch.dtype or 'int8', got {dtype!r}")
+        if torch.device(device).type != "cpu":
+            raise ConfigError(f"dtype='int8' runs on the CPU, not on {device}; there, use torch.float16")
     model = VideoClassifier(towers, head, frames)
     # Building the configuration checks the sizes against one another.
     _ = model.config
-    return model.to(device=device, dtype=dtype).eval()
+    if isinstance(dtype, torch.dtype):
+        return model.to(device=device, dtype=dtype).eval()
+    model.eval().clip.quantise()
+    return model

@@ -9,7 +9,15 @@ import torch
 from torch.nn import functional as F
 
 import mote_fast
-from mote_fast import ConfigError, LabelError, MissingVideoError, Prediction, VideoClassifier, classifier
+from mote_fast import (
+    ConfigError,
+    LabelError,
+    MissingVideoError,
+    Prediction,
+    UndecodableVideoError,
+    VideoClassifier,
+    classifier,
+)
 from mote_fast.data import evaluation_pixels, probe, read_frames, sample_frames
 from mote_fast.metrics import view_probabilities, view_scores
 from tests.tolerances import assert_close
@@ -44,7 +52,7 @@ def test_scores_equal_the_protocol_view_by_view(
 
 def test_frames_are_encoded_once(tiny: VideoClassifier, moving_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame that several clips share passes the image tower once, in batches of bounded size."""
-    monkeypatch.setattr(classifier, "FRAMES_PER_BATCH", 5)
+    monkeypatch.setattr(classifier, "FRAMES_PER_BATCH_ON_CPU", 5)
     seen: list[int] = []
     encode = tiny.clip.encode_frames
     monkeypatch.setattr(tiny.clip, "encode_frames", lambda pixels: seen.append(len(pixels)) or encode(pixels))
@@ -146,3 +154,11 @@ def test_real_clip(tiny: VideoClassifier, clips_dir: Path) -> None:
     assert [prediction.label for prediction in ranked if prediction.score > 0] == [
         prediction.label for prediction in sorted(ranked, key=lambda each: -each.score)
     ]
+
+
+def test_a_strip_is_not_scaled_to_fill_the_memory(tiny: VideoClassifier, tmp_path: Path) -> None:
+    """Two rows of 60,000 pixels are a small picture; scaled to the tower's height, eight of them are not."""
+    strip = torch.zeros(8, 2, 60_000, 3, dtype=torch.uint8)
+    path = mote_fast.data.write_video(tmp_path / "strip.avi", strip, codec="mjpeg", pix_fmt="yuvj420p")
+    with pytest.raises(UndecodableVideoError, match="after scaling"):
+        tiny.embed(path)

@@ -26,9 +26,9 @@ from mote_fast.analysis.similarity import expert_similarity, similarity_csv
 from mote_fast.analysis.tradeoff_points import TradeOffPoint, check_comparable, trade_off_csv, trade_off_point
 from mote_fast.analysis.variants import MERGED, Variant, clip_mean, expert_variants
 from mote_fast.classifier import VideoClassifier
-from mote_fast.cli.analyse_inputs import add_loading_options, loader_of, recipe_of, report, some_videos, whole_model
+from mote_fast.cli.analyse_inputs import add_loading_options, loader_of, recipe_of, report, some_videos
 from mote_fast.cli.classify import encode_labels
-from mote_fast.cli.options import add_model_options
+from mote_fast.cli.options import add_model_options, whole_model
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.items import UNLABELLED, VideoItem
 from mote_fast.data.plan import ONE_VIEW

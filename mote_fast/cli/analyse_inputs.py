@@ -1,4 +1,4 @@
-"""What the analyses read: a model whose experts are apart, and loaders of lists."""
+"""What the analyses read: loaders of lists."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-import torch
-
-from mote_fast.backends import best_device
-from mote_fast.checkpoint import create_model, load
 from mote_fast.classifier import VideoClassifier
-from mote_fast.cli.options import DTYPES, UNTRAINED_NOTE
+from mote_fast.cli.options import UNTRAINED_NOTE
 from mote_fast.data.batch import VideoLoader
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.faults import Failure
@@ -38,40 +34,6 @@ def add_loading_options(parser: argparse.ArgumentParser, views: str) -> None:
         metavar="NAME",
         help="image names in folders of extracted frames (default %(default)s)",
     )
-
-
-def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
-    """Build or load the model that the options ask for, its experts apart."""
-    device = arguments.device
-    if device == "auto":
-        device = "cpu" if arguments.dtype == "int8" else best_device()
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    if arguments.checkpoint is None:
-        if arguments.clip is not None:
-            raise ConfigError("--clip goes with --checkpoint; for fresh towers use --clip-pretrained")
-        # An untrained model is for trying things out: the same one every time.
-        torch.manual_seed(0)
-        model = create_model(
-            arguments.model,
-            frames=arguments.frames,
-            clip_pretrained=arguments.clip_pretrained,
-            device=device,
-            dtype=DTYPES[arguments.dtype],
-        )
-    else:
-        model = load(
-            arguments.checkpoint,
-            clip=arguments.clip,
-            interpolate=arguments.interpolate,
-            frames=arguments.frames,
-            device=device,
-            dtype=DTYPES[arguments.dtype],
-        )
-    model.decode_backend = arguments.decode
-    return model
 
 
 def recipe_of(model: VideoClassifier, views: Views) -> ClipRecipe:

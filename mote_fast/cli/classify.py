@@ -22,6 +22,7 @@ from mote_fast.cli.options import (
 from mote_fast.clip.class_features import TEMPLATES
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, VideoError
+from mote_fast.int8_effect import Int8Effect, int8_effect
 
 
 def add_command(commands: Any) -> None:
@@ -58,11 +59,20 @@ def run(arguments: argparse.Namespace) -> int:
             failed += 1
             results.append({"video": video, "predictions": None, "error": str(error)})
     untrained = arguments.checkpoint is None
+    effect = _int8_effect(model, results, classes) if arguments.dtype == "int8" else None
     if arguments.json:
         document = {"untrained": untrained, "views": f"{views.clips}x{views.crops}", "videos": results}
+        if effect is not None:
+            document["int8_effect"] = effect._asdict()
         print(json.dumps(document, ensure_ascii=False, indent=2))
     else:
         _print_ranked(results)
+    if effect is not None:
+        print(
+            f"note: int8 against float32, one view of the first video: feature cosine {effect.cosine:.5f}, scores "
+            f"within {100 * effect.score:.2f} %, {'the same' if effect.same_top else 'another'} best label",
+            file=sys.stderr,
+        )
     if untrained:
         print(UNTRAINED_NOTE, file=sys.stderr)
     report_failures(results)
@@ -85,6 +95,12 @@ def report_failures(results: list[dict[str, Any]]) -> None:
     for result in results:
         if result["error"]:
             print(f"mote-fast: error: {result['error']}", file=sys.stderr)
+
+
+def _int8_effect(model: VideoClassifier, results: list[dict[str, Any]], classes: Tensor) -> Int8Effect | None:
+    """Compare with float32 on the first video that could be read."""
+    readable = [result["video"] for result in results if not result["error"]]
+    return int8_effect(model, readable[0], classes) if readable else None
 
 
 def _print_ranked(results: list[dict[str, Any]]) -> None:

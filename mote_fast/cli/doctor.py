@@ -8,6 +8,7 @@ from typing import Any
 
 from mote_fast.backends import device_summary, survey, versions
 from mote_fast.clip.feature_cache import FeatureCache
+from mote_fast.clip.model_cache import ModelCache
 
 
 def add_command(commands: Any) -> None:
@@ -19,12 +20,13 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the report; finding something missing is no failure. Returns 0."""
-    cache = FeatureCache()
+    cache, models = FeatureCache(), ModelCache()
     report: dict[str, Any] = {
         "device": device_summary(),
         "versions": versions(),
         "backends": [vars(choice) for choice in survey()],
         "cache": {"path": str(cache.path), "bytes": cache.size(), "max_bytes": cache.max_bytes},
+        "int8_cache": {"path": str(models.folder), "bytes": models.size(), "max_bytes": models.max_bytes},
     }
     if arguments.json:
         print(json.dumps(report, indent=2))
@@ -36,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{choice['job']:10} {choice['chosen']}")
         for other, why in choice["others"].items():
             print(f"  not {other}: {why}")
-    filled, bound = report["cache"]["bytes"] / 1e6, cache.max_bytes / 1e6
-    print(f"cache      {cache.path} ({filled:.1f} of {bound:.0f} MB; delete it freely)")
+    for title, key in (("cache", "cache"), ("int8 cache", "int8_cache")):
+        kept = report[key]
+        filled, bound = kept["bytes"] / 1e6, kept["max_bytes"] / 1e6
+        print(f"{title:10} {kept['path']} ({filled:.1f} of {bound:.0f} MB; delete it freely)")
     return 0

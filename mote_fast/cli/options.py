@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import argparse
 import csv
+import logging
 from pathlib import Path
 
 import torch
 
 from mote_fast.backends import best_device
-from mote_fast.checkpoint import DEFAULT_INTERPOLATION, create_model, load
+from mote_fast.checkpoint import DEFAULT_INTERPOLATION, Dtype, create_model, load
 from mote_fast.classifier import VideoClassifier
 from mote_fast.config import DEFAULT_FRAMES
 from mote_fast.errors import ConfigError, LabelError
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES: dict[str, Dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "int8": "int8",
+}
 LABEL_SETS = ("k400",)
 
 UNTRAINED_NOTE = (
@@ -46,7 +52,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--frames", type=int, default=DEFAULT_FRAMES, metavar="T", help="frames per view (default %(default)s)"
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
-    group.add_argument("--dtype", choices=sorted(DTYPES), default="float32", help="of the parameters (default float32)")
+    group.add_argument(
+        "--dtype",
+        choices=sorted(DTYPES),
+        default="float32",
+        help="of the parameters; int8 runs the image tower quantised, on the CPU (default float32)",
+    )
     group.add_argument(
         "--decode",
         default="auto",
@@ -71,12 +82,22 @@ def add_label_options(parser: argparse.ArgumentParser) -> None:
 
 def model_of(arguments: argparse.Namespace) -> VideoClassifier:
     """Build or load the model that the options ask for, its experts merged for inference."""
-    device = best_device() if arguments.device == "auto" else arguments.device
+    return whole_model(arguments).fold()
+
+
+def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
+    """Build or load the model that the options ask for, its experts apart."""
+    device = arguments.device
+    if device == "auto":
+        device = "cpu" if arguments.dtype == "int8" else best_device()
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from error
     dtype = DTYPES[arguments.dtype]
+    if dtype == "int8":
+        # The first run of a model exports it for half a minute, and should say so.
+        logging.getLogger("mote_fast.clip.int8").setLevel(logging.INFO)
     if arguments.checkpoint is not None:
         model = load(
             arguments.checkpoint,
@@ -99,7 +120,7 @@ def model_of(arguments: argparse.Namespace) -> VideoClassifier:
             dtype=dtype,
         )
     model.decode_backend = arguments.decode
-    return model.fold()
+    return model
 
 
 def labels_of(arguments: argparse.Namespace) -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mote_fast.attention import attend
+from mote_fast.clip.mlp import run_mlp
 
 
 class KeysValues(NamedTuple):
@@ -49,16 +50,17 @@ def run_blocks(
     """
     rows = torch.arange(x.shape[0], device=x.device)
     for depth, block in enumerate(blocks):
-        q, keys_values = _project(block, block.ln_1(x))
-        if past is not None:
-            keys_values = KeysValues(*(torch.cat(pair, dim=1) for pair in zip(past[depth], keys_values, strict=True)))
+        normed = queried = block.ln_1(x)
         block_mask = mask
         if depth == len(blocks) - 1:
             # One query is left per sequence, so each sequence needs its own row of the mask.
-            x, q = x[rows, pooled, None], q[rows, pooled, None]
+            x, queried = x[rows, pooled, None], normed[rows, pooled, None]
             block_mask = None if mask is None else mask[pooled][:, None, None, :]
+        q, keys_values = _project(block, normed, queried)
+        if past is not None:
+            keys_values = KeysValues(*(torch.cat(pair, dim=1) for pair in zip(past[depth], keys_values, strict=True)))
         x = x + block.ls_1(_mix(block, q, keys_values, block_mask, backend))
-        x = x + block.ls_2(block.mlp(block.ln_2(x)))
+        x = x + block.ls_2(run_mlp(block.mlp, block.ln_2(x)))
     return x.squeeze(1)
 
 
@@ -68,18 +70,28 @@ def keys_values_of(
     """Return each block's keys and values for ``x [N, L, w]``: what later tokens need of a shared prefix."""
     cached: list[KeysValues] = []
     for depth, block in enumerate(blocks):
-        q, keys_values = _project(block, block.ln_1(x))
+        normed = block.ln_1(x)
+        q, keys_values = _project(block, normed, normed)
         cached.append(keys_values)
         if depth < len(blocks) - 1:
             x = x + block.ls_1(_mix(block, q, keys_values, mask, backend))
-            x = x + block.ls_2(block.mlp(block.ln_2(x)))
+            x = x + block.ls_2(run_mlp(block.mlp, block.ln_2(x)))
     return cached
 
 
-def _project(block: ResidualAttentionBlock, x: Tensor) -> tuple[Tensor, KeysValues]:
+def _project(block: ResidualAttentionBlock, x: Tensor, queried: Tensor) -> tuple[Tensor, KeysValues]:
+    """Project ``x [N, L, w]`` to keys and values, and ``queried [N, Lq, w]``, which may be ``x`` itself, to queries."""
     attn = block.attn
-    qkv = F.linear(x, attn.in_proj_weight, attn.in_proj_bias).unflatten(-1, (3, attn.num_heads, -1))
-    q, k, v = qkv.unbind(2)
+    if queried is x:
+        q, k, v = F.linear(x, attn.in_proj_weight, attn.in_proj_bias).unflatten(-1, (3, attn.num_heads, -1)).unbind(2)
+        return q, KeysValues(k, v)
+    width = x.shape[-1]
+    q = F.linear(queried, attn.in_proj_weight[:width], attn.in_proj_bias[:width]).unflatten(-1, (attn.num_heads, -1))
+    k, v = (
+        F.linear(x, attn.in_proj_weight[width:], attn.in_proj_bias[width:])
+        .unflatten(-1, (2, attn.num_heads, -1))
+        .unbind(2)
+    )
     return q, KeysValues(k, v)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+import copy
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -13,9 +12,9 @@ from torch import Tensor, nn
 
 from mote_fast.clip.blocks import KeysValues, keys_values_of, run_blocks
 from mote_fast.clip.config import ClipConfig
-
-# Bytes of weights that one thread hashes at a time.
-HASHED_AT_ONCE = 1 << 22
+from mote_fast.clip.fingerprint import Fingerprint
+from mote_fast.clip.int8 import Int8Tower
+from mote_fast.errors import ConfigError
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -31,6 +30,9 @@ class ClipTowers(nn.Module):
         config: what it was built from; saved beside the weights.
         tokenizer: maps a list of strings to int64 [N, context_length].
         attention: attention backend, see ``mote_fast.attention``.
+
+    Attributes:
+        int8: runs the image tower in int8; None, as built, runs it in its own dtype. Set by ``quantise``.
     """
 
     def __init__(self, model: nn.Module, config: ClipConfig, tokenizer: Tokenizer, attention: str = "auto") -> None:
@@ -42,7 +44,11 @@ class ClipTowers(nn.Module):
         self.attention = attention
         self.walks_frames = _is_plain_vision_tower(model.visual)
         self.walks_text = _is_plain_text_tower(self.text)
-        self._fingerprint: tuple[tuple[Any, ...], str] | None = None
+        self.int8: Int8Tower | None = None
+        # A function of these towers, not a bound method: a copy of compiled towers must compute with its own weights.
+        self._encode_frames: Callable[[ClipTowers, Tensor], Tensor] = ClipTowers.walk_frames
+        self._compiled = False
+        self._text_fingerprint, self._image_fingerprint = Fingerprint(), Fingerprint()
 
     @property
     def text(self) -> Any:
@@ -84,6 +90,15 @@ class ClipTowers(nn.Module):
         Returns:
             [N, d], projected, not L2-normalised (spec section 1).
         """
+        if self.int8 is not None:
+            return self.int8(self, pixels)
+        if self._compiled and not torch.compiler.is_compiling():
+            # Else every new number of frames would be compiled for.
+            torch._dynamo.maybe_mark_dynamic(pixels, 0)
+        return self._encode_frames(self, pixels)
+
+    def walk_frames(self, pixels: Tensor) -> Tensor:
+        """Encode frames as ``encode_frames`` does, with the parameters as they are: eager, never in int8."""
         if not self.walks_frames:
             return self.model.encode_image(pixels)
         visual = self.model.visual
@@ -146,24 +161,57 @@ class ClipTowers(nn.Module):
             return (tokens == eos).int().argmax(-1)
         return tokens.argmax(-1)
 
-    def text_fingerprint(self) -> str:
-        """Return the SHA-256 of the text tower's configuration and weights: what class features depend on.
+    def compile_frames(self, *args: Any, **kwargs: Any) -> None:
+        """Run the image tower through ``torch.compile`` from now on, compiled at the first call, for any batch size.
 
-        Computed again only when a tensor was replaced or changed in place.
+        Args:
+            args: of ``torch.compile``.
+            kwargs: of ``torch.compile``.
         """
+        self._encode_frames = torch.compile(ClipTowers.walk_frames, *args, **kwargs)
+        self._compiled = True
+
+    def quantise(self) -> None:
+        """Run the image tower in int8 from now on, see ``mote_fast.clip.int8``. The float weights stay, for saving.
+
+        Raises:
+            ConfigError: the tower is not CLIP's ViT in float32 on the CPU.
+            BackendError: a package is missing.
+        """
+        tower = Int8Tower()
+        tower.prepare(self)
+        self.int8 = tower
+
+    def without_int8(self) -> ClipTowers:
+        """Return towers that share these modules, and so the weights, and run the image tower in float32."""
+        twin = copy.copy(self)
+        twin.int8 = None
+        return twin
+
+    def train(self, mode: bool = True) -> ClipTowers:
+        """Set training mode, as any module's.
+
+        Raises:
+            ConfigError: training mode is asked of int8 towers.
+        """
+        if mode and self.int8 is not None:
+            raise ConfigError("an int8 model cannot be trained; load it with dtype=torch.float32")
+        return super().train(mode)
+
+    def image_state(self) -> dict[str, Tensor]:
+        """The image tower's tensors by name."""
+        return self.model.visual.state_dict()
+
+    def image_fingerprint(self) -> str:
+        """Return the SHA-256 of the image tower's configuration and weights."""
+        return self._image_fingerprint.of(self.config.model, self.image_state())
+
+    def text_fingerprint(self) -> str:
+        """Return the SHA-256 of the text tower's configuration and weights: what class features depend on."""
         state = {
             name: value for name, value in sorted(self.model.state_dict().items()) if not name.startswith("visual.")
         }
-        stamp = tuple((value.data_ptr(), value._version, value.dtype) for value in state.values())
-        if self._fingerprint is None or self._fingerprint[0] != stamp:
-            shapes = [(name, value.dtype, list(value.shape)) for name, value in state.items()]
-            digest = hashlib.sha256(repr((sorted(self.config.model.items()), shapes)).encode())
-            # Hashing releases the interpreter's lock; in pieces, so that the large embedding table is shared out too.
-            with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-                for piece in pool.map(_hash_piece, (piece for value in state.values() for piece in _pieces(value))):
-                    digest.update(piece)
-            self._fingerprint = (stamp, digest.hexdigest())
-        return self._fingerprint[1]
+        return self._text_fingerprint.of(self.config.model, state)
 
     def _project_text(self, pooled: Tensor) -> Tensor:
         x = self.text.ln_final(pooled)
@@ -176,15 +224,6 @@ class ClipTowers(nn.Module):
 def causal_mask(length: int, like: Tensor) -> Tensor:
     """Return the additive causal mask [length, length] in the dtype and on the device of ``like``."""
     return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
-
-
-def _pieces(value: Tensor) -> Sequence[Tensor]:
-    """Return the bytes of a tensor, uint8, in pieces of ``HASHED_AT_ONCE``."""
-    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).split(HASHED_AT_ONCE)
-
-
-def _hash_piece(piece: Tensor) -> bytes:
-    return hashlib.sha256(piece.numpy().data).digest()
 
 
 def _blocks(tower: Any) -> list[ResidualAttentionBlock]:

@@ -16,6 +16,7 @@ from torch import Tensor
 import mote_fast
 from mote_fast.cli import main
 from mote_fast.cli.options import kinetics400_labels
+from mote_fast.clip import ClipTowers
 
 Captured = pytest.CaptureFixture[str]
 
@@ -121,7 +122,7 @@ def test_doctor(capsys: Captured) -> None:
     status, out, _ = run(capsys, "doctor", "--json")
     report = json.loads(out)
     assert status == 0
-    assert [choice["job"] for choice in report["backends"]] == ["decode", "attention", "kernels"]
+    assert [choice["job"] for choice in report["backends"]] == ["decode", "loader", "attention", "kernels"]
     for choice in report["backends"]:
         assert choice["chosen"]
         assert choice["others"]
@@ -130,6 +131,41 @@ def test_doctor(capsys: Captured) -> None:
     status, out, _ = run(capsys, "doctor")
     assert status == 0
     assert "decode" in out
+
+
+def test_doctor_names_the_caches(capsys: Captured) -> None:
+    """Both caches on disk are named, with what they hold and may hold."""
+    report = json.loads(run(capsys, "doctor", "--json")[1])
+    for cache in (report["cache"], report["int8_cache"]):
+        assert cache["bytes"] == 0 < cache["max_bytes"]
+        assert cache["path"] in run(capsys, "doctor")[1]
+
+
+class FloatTower:
+    """Stands for an int8 tower, without the export."""
+
+    def prepare(self, towers: ClipTowers) -> None:
+        self.towers = towers
+
+    def __call__(self, towers: ClipTowers, pixels: Tensor) -> Tensor:
+        return towers.walk_frames(pixels) + 0.1
+
+
+def test_classify_in_int8_says_what_it_costs(
+    capsys: Captured, moving_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The difference to float32 on the first readable video is printed, and stands in the JSON document."""
+    monkeypatch.setattr("mote_fast.clip.towers.Int8Tower", FloatTower)
+    command = ("classify", tmp_path / "none.mp4", moving_video, "--labels", "a,b", "--dtype", "int8")
+    status, _, err = run(capsys, *command)
+    assert status == 2
+    assert "int8 against float32" in err
+    effect = json.loads(run(capsys, *command, "--json")[1])["int8_effect"]
+    assert 0 < effect["cosine"] < 1
+    assert effect["score"] > 0
+    assert isinstance(effect["same_top"], bool)
+    assert "int8_effect" not in json.loads(run(capsys, "classify", moving_video, "--labels", "a", "--json")[1])
+    assert "on the CPU" in run(capsys, *command, "--device", "meta")[2]
 
 
 def test_doctor_without_ffmpeg(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,170 @@
+"""The image tower in int8 on the CPU: ONNX Runtime's dynamic quantisation, exported once per model.
+
+Weights are int8 with a scale per output channel; the tokens entering a matrix product are uint8 with one scale for the
+whole batch, taken from their range. A feature therefore depends, in its third or fourth digit, on the frames that it
+is batched with. Attention, normalisation and the patch convolution stay float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import logging
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mote_fast.clip.fingerprint import Stamp, stamp_of
+from mote_fast.clip.model_cache import ModelCache
+from mote_fast.errors import BackendError, ConfigError
+
+if TYPE_CHECKING:
+    from mote_fast.clip.towers import ClipTowers
+
+log = logging.getLogger(__name__)
+
+# Part of the cache's key: to be raised with any change of what is exported or how it is quantised.
+RECIPE_VERSION = 1
+# The oldest operator set that the export targets, which the most versions of ONNX Runtime read.
+OPSET = 18
+# Bytes; larger than any weight.
+_NO_LIMIT = 1 << 62
+
+
+class Int8Tower:
+    """Runs the image tower of CLIP towers in int8.
+
+    The quantised tower follows the float weights: when they, or PyTorch's number of threads, change, it is looked up
+    or exported again at the next call.
+
+    Args:
+        cache: where exported towers are kept; None takes the user's cache folder.
+    """
+
+    def __init__(self, cache: ModelCache | None = None) -> None:
+        self.cache = ModelCache() if cache is None else cache
+        # ONNX Runtime's InferenceSession, and what it was made for.
+        self._session: Any = None
+        self._made_for: tuple[Stamp, int] | None = None
+
+    def __call__(self, towers: ClipTowers, pixels: Tensor) -> Tensor:
+        """Encode frames as ``ClipTowers.encode_frames`` does.
+
+        Args:
+            towers: whose image tower.
+            pixels: float32 [N, 3, S, S] on the CPU, normalised.
+
+        Returns:
+            float32 [N, d], without gradients.
+
+        Raises:
+            ConfigError: the towers or the pixels are elsewhere than on the CPU, or not float32.
+        """
+        if pixels.device.type != "cpu" or pixels.dtype != torch.float32:
+            raise ConfigError(f"int8 towers take float32 pixels on the CPU, got {pixels.dtype} on {pixels.device}")
+        self.prepare(towers)
+        (features,) = self._session.run(None, {"pixels": pixels.detach().contiguous().numpy()})
+        return torch.from_numpy(features)
+
+    def prepare(self, towers: ClipTowers) -> None:
+        """Have the session ready: from this object, from the cache, or by exporting (10 to 40 s for ViT-B/16).
+
+        Raises:
+            ConfigError: the tower is not CLIP's ViT in float32 on the CPU.
+            BackendError: a package is missing.
+        """
+        made_for = (stamp_of(towers.image_state()), torch.get_num_threads())
+        if self._made_for == made_for:
+            return
+        if towers.device.type != "cpu" or towers.dtype != torch.float32:
+            raise ConfigError(f"dtype='int8' is for float32 weights on the CPU, not {towers.dtype} on {towers.device}")
+        if not towers.walks_frames:
+            raise ConfigError(f"dtype='int8' serves CLIP's own ViT image towers, which {towers.config.name} is not")
+        onnxruntime = _required("onnxruntime")
+        versions = f"recipe {RECIPE_VERSION}, onnxruntime {onnxruntime.__version__}"
+        key = hashlib.sha256(f"{towers.image_fingerprint()}, {versions}".encode()).hexdigest()
+        content = self.cache.read(key)
+        if content is None:
+            content = quantised(towers)
+            self.cache.write(key, content)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        # Threads that spin between runs would take the processor from decoding and from PyTorch.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self._made_for = made_for
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the session out of copies: each makes its own from the cache."""
+        return self.__dict__ | {"_session": None, "_made_for": None}
+
+
+def quantised(towers: ClipTowers) -> bytes:
+    """Export the image tower and quantise its matrix products; the bytes of an ONNX file.
+
+    Signed 7-bit weights: with 8, sums of two products overflow the 16 bits that they get on processors without VNNI.
+
+    Raises:
+        BackendError: a package is missing.
+    """
+    optimizer = _required("onnxscript.optimizer")
+    quantization, helpers = _required("onnxruntime.quantization"), _required("onnxruntime.quantization.quant_utils")
+    log.info("exporting the image tower in int8, once for these weights (10 to 40 s for ViT-B/16) ...")
+    start = time.perf_counter()
+    size = towers.image_size
+    batch = torch.export.Dim("frames", min=1)
+    with torch.no_grad():
+        program = torch.onnx.export(
+            _ImageTower(towers).eval(),
+            # Two frames: with one, the exporter would take the batch for a constant.
+            (torch.zeros(2, 3, size, size),),
+            input_names=["pixels"],
+            output_names=["features"],
+            dynamic_shapes={"pixels": {0: batch}},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    # The exporter folds small constants only, and a weight that is sliced in the graph would stay float.
+    optimizer.fold_constants(program.model, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
+    optimizer.remove_unused_nodes(program.model)
+    model = program.model_proto
+    # The exporter has done what ONNX Runtime's preprocessing would do; without the mark it warns.
+    helpers.add_pre_process_metadata(model)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        quantization.quantize_dynamic(
+            model,
+            path,
+            op_types_to_quantize=["MatMul"],
+            weight_type=quantization.QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+        )
+        content = path.read_bytes()
+    log.info("exported in %.0f s, %.0f MB", time.perf_counter() - start, len(content) / 1e6)
+    return content
+
+
+class _ImageTower(nn.Module):
+    """The image tower as the exporter takes it, alone."""
+
+    def __init__(self, towers: ClipTowers) -> None:
+        super().__init__()
+        self.towers = towers
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.towers.walk_frames(pixels)
+
+
+def _required(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise BackendError(f"dtype='int8' needs {package} ({error}); pip install 'mote_fast[int8]'") from error

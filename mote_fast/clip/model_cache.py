@@ -1,0 +1,109 @@
+"""Quantised towers kept on disk, so that a model is exported once per machine and not once per process."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mote_fast.clip import feature_cache
+
+log = logging.getLogger(__name__)
+
+# About 20 towers of ViT-B/16, or 6 of ViT-L/14.
+DEFAULT_MAX_BYTES = 2 * 1024**3
+# Seconds after which a file that some process began to write and never finished is taken away.
+_ABANDONED_AFTER = 86400.0
+
+
+class ModelCache:
+    """A folder of exported towers, safe under concurrent processes, bounded in size, removable at any time.
+
+    A file's name holds the key it is found by and the SHA-256 of its content: a damaged file is told before it is
+    used, logged, and removed. When the files outgrow ``max_bytes``, those used longest ago go. A cache that cannot be
+    read or written costs time and a logged warning, never a result.
+
+    Args:
+        folder: where the files live; None takes the folder "int8" in the user's cache folder.
+        max_bytes: bound on the files, bytes; the newest file stays whatever its size.
+    """
+
+    def __init__(self, folder: str | Path | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self.folder = feature_cache.default_cache_folder() / "int8" if folder is None else Path(folder)
+        self.max_bytes = max_bytes
+
+    def read(self, key: str) -> bytes | None:
+        """Return the content stored under ``key`` (hexadecimal), or None."""
+        with self._tolerant("read"):
+            for path in sorted(self.folder.glob(f"{key}-*.onnx")):
+                content = path.read_bytes()
+                if path.stem == f"{key}-{_digest(content)}":
+                    os.utime(path)
+                    return content
+                log.warning("%s is damaged; it is removed, and the tower exported again", path)
+                path.unlink(missing_ok=True)
+        return None
+
+    def write(self, key: str, content: bytes) -> None:
+        """Store ``content`` under ``key``, all or nothing; then drop what was used longest ago over the bound."""
+        with self._tolerant("written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # Each process writes a file of its own, so that concurrent exports do not meet.
+            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".", suffix=".part", delete=False) as file:
+                try:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    target = self.folder / f"{key}-{_digest(content)}.onnx"
+                    Path(file.name).replace(target)
+                finally:
+                    Path(file.name).unlink(missing_ok=True)
+            self._prune(target)
+
+    def size(self) -> int:
+        """Bytes of the stored files."""
+        return sum(size for _, size, _ in self._files())
+
+    def clear(self) -> None:
+        """Delete the stored files."""
+        for _, _, path in self._files():
+            path.unlink(missing_ok=True)
+
+    def _prune(self, newest: Path) -> None:
+        for part in self.folder.glob(".*.part"):
+            with suppress(FileNotFoundError):
+                if time.time() - part.stat().st_mtime > _ABANDONED_AFTER:
+                    part.unlink()
+        excess = self.size() - self.max_bytes
+        for _, size, path in sorted(self._files()):
+            if excess <= 0:
+                break
+            if path != newest:
+                path.unlink(missing_ok=True)
+                excess -= size
+
+    def _files(self) -> list[tuple[float, int, Path]]:
+        """Time of last use, bytes and path of each file; another process may remove any of them meanwhile."""
+        found = []
+        for path in self.folder.glob("*.onnx"):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                found.append((status.st_mtime, status.st_size, path))
+        return found
+
+    @contextmanager
+    def _tolerant(self, attempt: str) -> Iterator[None]:
+        """Log a failure of the cache and end the block there: the caller can do without."""
+        try:
+            yield
+        except OSError as error:
+            log.warning("cache of int8 towers %s could not be %s: %s", self.folder, attempt, error)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

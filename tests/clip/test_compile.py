@@ -1,0 +1,59 @@
+"""torch.compile of the image tower: the same features, and one compilation for all batch sizes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from mote_fast import VideoClassifier
+from tests.tolerances import assert_close
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    """Compiled code is kept per function: tests must not share it."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def pixels(tiny: VideoClassifier, frames: int) -> torch.Tensor:
+    size = tiny.clip.image_size
+    return torch.randn(frames, 3, size, size)
+
+
+@torch.no_grad()
+def test_one_compilation_serves_every_batch(tiny: VideoClassifier) -> None:
+    """The tower is one graph without breaks, and batches of another size do not compile again."""
+    counter = CompileCounterWithBackend("eager")
+    tiny.compile(backend=counter, fullgraph=True)
+    for frames in (8, 5, 24):
+        x = pixels(tiny, frames)
+        assert_close(tiny.clip.encode_frames(x), tiny.clip.walk_frames(x))
+    assert counter.frame_count == 1
+
+
+@torch.no_grad()
+def test_a_copy_computes_with_its_own_weights(tiny: VideoClassifier) -> None:
+    """A copy of a compiled model does not run the weights that it was copied from."""
+    tiny.compile(backend="eager")
+    x = pixels(tiny, 2)
+    original = tiny.clip.encode_frames(x)
+    twin = copy.deepcopy(tiny)
+    twin.clip.model.visual.proj.zero_()
+    assert not twin.clip.encode_frames(x).any()
+    assert torch.equal(tiny.clip.encode_frames(x), original)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_the_default_compiler_is_exact(tiny: VideoClassifier) -> None:
+    """Inductor's code gives the eager features to the bound that is promised, whole and folded."""
+    expected = {frames: tiny.clip.walk_frames(pixels(tiny, frames).fill_(0.3)) for frames in (1, 3, 8)}
+    tiny.compile()
+    for frames, features in expected.items():
+        assert_close(tiny.fold().clip.encode_frames(pixels(tiny, frames).fill_(0.3)), features)

@@ -1,0 +1,220 @@
+"""int8 towers: near float32, exported once, refused where they cannot serve."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import mote_fast
+from mote_fast import BackendError, ConfigError, VideoClassifier
+from mote_fast.clip import ClipTowers, feature_cache, int8, load_towers
+from mote_fast.clip.config import TINY, ClipConfig
+from mote_fast.clip.int8 import Int8Tower
+from mote_fast.clip.loading import build_towers
+from mote_fast.clip.model_cache import ModelCache
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for these tests, so that the tiny tower is exported once and not by each of them."""
+    return tmp_path_factory.mktemp("exports")
+
+
+@pytest.fixture(autouse=True)
+def shared_cache(private_cache: None, exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_cache, "default_cache_folder", lambda: exports)
+
+
+@pytest.fixture
+def quantised_tiny() -> VideoClassifier:
+    torch.manual_seed(0)
+    return mote_fast.create_model("tiny", dtype="int8")
+
+
+@pytest.fixture
+def no_export(quantised_tiny: VideoClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, an export is a failure."""
+
+    def refuse(towers: ClipTowers) -> bytes:
+        raise AssertionError("exported again")
+
+    monkeypatch.setattr(int8, "quantised", refuse)
+
+
+def frames_for(towers: ClipTowers, count: int) -> Tensor:
+    size = towers.image_size
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(count))
+
+
+def tiny_export() -> bytes:
+    """The exported tiny tower: the smallest of the tests' exports."""
+    return min((path.read_bytes() for path in ModelCache().folder.glob("*.onnx")), key=len)
+
+
+def lowest_cosine(towers: ClipTowers, pixels: Tensor) -> float:
+    with torch.no_grad():
+        return F.cosine_similarity(towers.encode_frames(pixels), towers.walk_frames(pixels)).min().item()
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_features_stay_near_float32(quantised_tiny: VideoClassifier, count: int) -> None:
+    """Any number of frames, by one export; near, but not the float features themselves."""
+    assert 0.999 <= lowest_cosine(quantised_tiny.clip, frames_for(quantised_tiny.clip, count)) < 1.0 - 1e-7
+
+
+def test_golden_features(clip_file: Path, golden_clip: dict[str, Tensor]) -> None:
+    """CLIP's weights in OpenAI's layout, against the features of the released code."""
+    towers = load_towers(None, clip_file)
+    towers.quantise()
+    found = towers.encode_frames(golden_clip["image.input"])
+    assert F.cosine_similarity(found, golden_clip["image.frame_features"].flatten(0, 1)).min() >= 0.999
+
+
+def test_every_weight_is_quantised(quantised_tiny: VideoClassifier) -> None:
+    """No product with a stored matrix is left in float: what quantisation skips, it skips quietly."""
+    layers = TINY["vision_cfg"]["layers"]
+    operators = [node.op_type for node in onnx.load_from_string(tiny_export()).graph.node]
+    # Four a block, one more where the last takes its query apart, and the projection.
+    assert operators.count("MatMulInteger") == 4 * layers + 2
+    assert operators.count("MatMul") == 2 * layers
+    assert "Gemm" not in operators
+
+
+def test_the_cache_serves_a_second_model(quantised_tiny: VideoClassifier, no_export: None) -> None:
+    """Equal weights are exported once: another model, a folded one and a copy give the same bits."""
+    pixels = frames_for(quantised_tiny.clip, 3)
+    expected = quantised_tiny.clip.encode_frames(pixels)
+    torch.manual_seed(0)
+    again = mote_fast.create_model("tiny", dtype="int8")
+    for model in (again, again.fold(), copy.deepcopy(again)):
+        assert torch.equal(model.clip.encode_frames(pixels), expected)
+
+
+def test_a_damaged_file_is_exported_again(
+    quantised_tiny: VideoClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A broken file costs an export and a line in the log, and works afterwards."""
+    towers, cache = quantised_tiny.clip, ModelCache(tmp_path)
+    content = tiny_export()
+    exported: list[ClipTowers] = []
+    monkeypatch.setattr(int8, "quantised", lambda towers: exported.append(towers) or content)
+    Int8Tower(cache).prepare(towers)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(content[:-100])
+    Int8Tower(cache).prepare(towers)
+    Int8Tower(cache).prepare(towers)
+    assert len(exported) == 2
+    assert "damaged" in caplog.text
+    assert path.read_bytes() == content
+
+
+def test_changed_weights_are_followed(
+    quantised_tiny: VideoClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights loaded over an int8 model's are exported in their turn; nothing runs the old ones."""
+    towers = quantised_tiny.clip
+    towers.encode_frames(frames_for(towers, 1))
+    exported: list[ClipTowers] = []
+    content = tiny_export()
+    monkeypatch.setattr(int8, "quantised", lambda towers: exported.append(towers) or content)
+    monkeypatch.setattr(towers.int8, "cache", ModelCache(tmp_path))
+    with torch.no_grad():
+        towers.model.visual.proj.mul_(2)
+    for _ in range(2):
+        towers.encode_frames(frames_for(towers, 1))
+    assert exported == [towers]
+
+
+def test_saving_keeps_the_float_weights(quantised_tiny: VideoClassifier, no_export: None, tmp_path: Path) -> None:
+    """save() writes what was quantised, bit for bit; it loads in float32 and, from the cache, in int8."""
+    quantised_tiny.save(tmp_path / "model")
+    torch.manual_seed(0)
+    original = mote_fast.create_model("tiny")
+    loaded = mote_fast.load(tmp_path / "model")
+    assert loaded.clip.int8 is None
+    state = loaded.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in original.state_dict().items())
+    pixels = frames_for(loaded.clip, 2)
+    again = mote_fast.load(tmp_path / "model", dtype="int8")
+    assert torch.equal(again.clip.encode_frames(pixels), quantised_tiny.clip.encode_frames(pixels))
+
+
+def test_float_twin_shares_the_weights(quantised_tiny: VideoClassifier) -> None:
+    """without_int8() costs no second copy and leaves the int8 towers as they are."""
+    twin = quantised_tiny.clip.without_int8()
+    assert twin.int8 is None
+    assert quantised_tiny.clip.int8 is not None
+    assert twin.model is quantised_tiny.clip.model
+
+
+def test_training_is_refused(quantised_tiny: VideoClassifier) -> None:
+    """Gradients would not reach the image tower, so training mode raises; evaluation mode is where it already is."""
+    quantised_tiny.eval()
+    with pytest.raises(ConfigError, match="int8 model cannot be trained"):
+        quantised_tiny.train()
+
+
+def custom(**vision: object) -> ClipTowers:
+    return build_towers(ClipConfig({**TINY, "vision_cfg": {**TINY["vision_cfg"], **vision}}, "Other"))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: mote_fast.create_model("tiny", dtype="int8", device="cuda"), "on the CPU, not on cuda"),
+        (lambda: mote_fast.create_model("tiny", dtype="int4"), "'int4'"),  # pyright: ignore[reportArgumentType]
+        (lambda: custom(pool_type="avg").quantise(), "Other is not"),
+        (lambda: custom().bfloat16().quantise(), "bfloat16"),
+    ],
+)
+def test_where_it_cannot_serve(make: Callable[[], object], message: str) -> None:
+    """Other devices, dtypes and architectures are refused before anything is exported."""
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_moved_models_are_refused(quantised_tiny: VideoClassifier) -> None:
+    """An int8 model cast afterwards says what it takes instead of running float weights."""
+    towers = quantised_tiny.bfloat16().clip
+    with pytest.raises(ConfigError, match="float32 pixels on the CPU"):
+        towers.encode_frames(frames_for(towers, 1).bfloat16())
+
+
+@pytest.mark.parametrize("module", ["onnxruntime", "onnxscript.optimizer"])
+def test_a_missing_package_is_named(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra the error says what to install; exporting needs more packages than running."""
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(feature_cache, "default_cache_folder", lambda: tmp_path)
+    with pytest.raises(BackendError, match=rf"needs {module.partition('.')[0]} .*mote_fast\[int8\]"):
+        mote_fast.create_model("tiny", dtype="int8")
+
+
+def export_into(folder: Path) -> None:
+    torch.manual_seed(0)
+    towers = load_towers("tiny")
+    tower = Int8Tower(ModelCache(folder))
+    tower.prepare(towers)
+    pixels = frames_for(towers, 2)
+    assert F.cosine_similarity(tower(towers, pixels), towers.walk_frames(pixels)).min() > 0.999
+
+
+@pytest.mark.slow
+def test_two_processes_export_at_once(tmp_path: Path) -> None:
+    """Both serve, and leave whole files only."""
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=export_into, args=(tmp_path,)) for _ in range(2)]
+    for process in workers:
+        process.start()
+    for process in workers:
+        process.join()
+    assert [process.exitcode for process in workers] == [0, 0]
+    assert all(path.suffix == ".onnx" for path in tmp_path.iterdir())

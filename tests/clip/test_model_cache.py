@@ -1,0 +1,99 @@
+"""The cache of exported towers: bounded, shared between processes, and never the cause of a failure."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from mote_fast.clip.model_cache import ModelCache
+
+
+def only_file(cache: ModelCache) -> Path:
+    (path,) = cache.folder.iterdir()
+    return path
+
+
+def test_stored_bytes_come_back(tmp_path: Path) -> None:
+    """What is read equals what was written, per key."""
+    cache = ModelCache(tmp_path / "new")
+    assert cache.read("aa") is None
+    cache.write("aa", b"tower")
+    assert ModelCache(tmp_path / "new").read("aa") == b"tower"
+    assert cache.read("a") is None
+    assert cache.size() == 5
+    cache.clear()
+    assert (cache.size(), cache.read("aa")) == (0, None)
+
+
+@pytest.mark.parametrize("content", [b"", b"towex", b"tower and more"])
+def test_a_damaged_file_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes) -> None:
+    """Cut, changed or grown: told by its digest, named in the log, gone; then the key can be stored again."""
+    cache = ModelCache(tmp_path)
+    cache.write("aa", b"tower")
+    damaged = only_file(cache)
+    damaged.write_bytes(content)
+    assert cache.read("aa") is None
+    assert damaged.name in caplog.text
+    assert not damaged.exists()
+    cache.write("aa", b"tower")
+    assert cache.read("aa") == b"tower"
+
+
+def test_the_oldest_go_when_it_is_full(tmp_path: Path) -> None:
+    """Over the bound, files used longest ago are removed; a single file over the bound stays."""
+    cache = ModelCache(tmp_path, max_bytes=3)
+    for age, key in enumerate(("aa", "bb", "cc")):
+        cache.write(key, b"1")
+        for path in tmp_path.glob(f"{key}-*"):
+            os.utime(path, (1000 + age, 1000 + age))
+    assert cache.read("aa") == b"1"
+    cache.write("dd", b"2")
+    assert [key for key in ("aa", "bb", "cc", "dd") if cache.read(key) is not None] == ["aa", "cc", "dd"]
+    cache.write("ee", b"12345")
+    assert cache.read("ee") == b"12345"
+    assert cache.size() == 5
+
+
+def test_abandoned_parts_are_taken_away(tmp_path: Path) -> None:
+    """What a killed process left half written goes after a day; a fresh one may still be in use."""
+    old, fresh = tmp_path / ".old.part", tmp_path / ".fresh.part"
+    old.write_bytes(b"half")
+    fresh.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    ModelCache(tmp_path).write("aa", b"tower")
+    assert (old.exists(), fresh.exists()) == (False, True)
+
+
+def test_an_unusable_folder_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where nothing can be written nothing is cached, and nothing fails."""
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    cache = ModelCache(blocked / "cache")
+    cache.write("aa", b"tower")
+    assert cache.read("aa") is None
+    assert "could not be written" in caplog.text
+
+
+def hammer(folder: Path, worker: int) -> None:
+    cache = ModelCache(folder, max_bytes=3000)
+    for number in range(10):
+        cache.write("aa", bytes([number]) * 1000)
+        cache.write(f"b{worker}", bytes([number]) * 1000)
+        found = cache.read("aa")
+        assert found is None or found == found[:1] * 1000
+
+
+def test_concurrent_processes(tmp_path: Path) -> None:
+    """Processes that write, prune and read at once see whole files or none, and leave no parts."""
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=hammer, args=(tmp_path, worker)) for worker in range(2)]
+    for process in workers:
+        process.start()
+    for process in workers:
+        process.join()
+    assert [process.exitcode for process in workers] == [0, 0]
+    assert not list(tmp_path.glob(".*"))
+    assert 0 < ModelCache(tmp_path).size() <= 4000
