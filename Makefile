@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RESULTS := benchmarks/results
 
 .PHONY: help venv demo test test-slow data-faults train-smoke resume-trials interpret aot traffic bench bench-data \
-	scaling lint format clean
+	bench-check readme scaling lint format clean
 
 help:
 	@echo "make demo       build the environment, write a video, classify it"
@@ -17,9 +17,11 @@ help:
 	@echo "make interpret  every kernel under Triton's interpreter, 220 generated cases per test"
 	@echo "make aot        every kernel compiled for sm_80, sm_90 and sm_100, checked against the committed report"
 	@echo "make traffic    bytes that the kernels move at training shapes, against the compulsory ones"
-	@echo "make bench      operators and training step against the eager implementation, on this machine"
+	@echo "make bench      every stage, the operators and the memory against the released recipe, on this machine"
+	@echo "make bench-check  the quick benchmark's ratios against the committed ones"
 	@echo "make bench-data  loading against decord + Pillow, on this machine"
 	@echo "make scaling    time and memory of a training step against the number of experts"
+	@echo "make readme     rewrite README's performance table from the committed figures"
 	@echo "make lint       ruff and pyright"
 	@echo "make format     ruff format"
 	@echo "make clean      remove the environment and caches"
@@ -65,13 +67,24 @@ traffic: venv
 	TRITON_INTERPRET=1 $(BIN)/python benchmarks/traffic.py
 
 bench: venv
+	$(BIN)/python benchmarks/throughput.py --json $(RESULTS)/throughput.json --csv $(RESULTS)/throughput.csv \
+		--plot $(RESULTS)/throughput.png
+	$(BIN)/python benchmarks/memory.py --json $(RESULTS)/memory.json --plot $(RESULTS)/memory.png
 	$(BIN)/python benchmarks/kernels.py --json $(RESULTS)/kernels.json --csv $(RESULTS)/kernels.csv
 
 bench-data: venv
 	$(BIN)/python benchmarks/data.py --json $(RESULTS)/data.json --plot $(RESULTS)/data.png
 
+bench-check: venv
+	$(BIN)/python benchmarks/throughput.py --quick --check $(RESULTS)/baseline.json
+
 scaling: venv
-	$(BIN)/python benchmarks/scaling.py --json $(RESULTS)/scaling.json --plot $(RESULTS)/scaling.png
+	$(BIN)/python benchmarks/scaling.py --threads 1 --json $(RESULTS)/scaling.json --plot $(RESULTS)/scaling.png
+	$(BIN)/python benchmarks/inference_scaling.py --json $(RESULTS)/inference_scaling.json \
+		--plot $(RESULTS)/inference_scaling.png
+
+readme: venv
+	$(BIN)/python benchmarks/readme_table.py
 
 lint: venv
 	$(BIN)/ruff check .

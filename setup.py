@@ -12,8 +12,10 @@ ON_LINUX_X86 = f"{ON_LINUX} and platform_machine == 'x86_64'"
 # Reading shards, the training log, prediction tables, plots.
 TRAIN = ["matplotlib>=3.8", "pyarrow>=15", "tensorboard>=2.15", "webdataset>=1.0"]
 DALI = f"nvidia-dali-cuda130>=2; {ON_LINUX_X86}"
-# The released recipe's decoder: the arm that benchmarks compare with.
-BENCH = [f"decord; {ON_LINUX_X86}"]
+# The exporter and the runtime of dtype="int8".
+INT8 = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
+# The released recipe's decoder is the arm that benchmarks compare with.
+BENCH = [f"decord; {ON_LINUX_X86}", "matplotlib>=3.8", *INT8]
 TEST = ["pytest>=8", "pytest-benchmark>=5", "hypothesis>=6.100"]
 
 setup(
@@ -50,8 +52,9 @@ setup(
         "cuda13": [DALI],
         "cuda12": [DALI.replace("130", "120")],
         "train": TRAIN,
+        "int8": INT8,
         "bench": BENCH,
-        "test": [*TEST, *TRAIN],
+        "test": [*TEST, *TRAIN, *INT8],
         "dev": [*TEST, *TRAIN, *BENCH, DALI, "ruff>=0.12", "pyright>=1.1.400"],
     },
     entry_points={"console_scripts": ["mote-fast = mote_fast.cli:main"]},

@@ -5,6 +5,10 @@
 Heads of 1 to 16 experts take turns in one process, ours and the baseline of benchmarks/eager.py. Gradient memory is
 what parameters' gradients and factors hold between backward and the update; buffers are the most that the operators
 and the update took during a step, those factors included.
+
+What a step must touch of every expert is its weights, once to merge them, and three arrays, each read and written, in
+AdamW: seven times their bytes. A plain copy that takes turns with the steps tells how fast this machine moves bytes,
+and so how much time an expert explains. The fit of a step's time against the bytes is printed beside it.
 """
 
 from __future__ import annotations
@@ -12,14 +16,16 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from eager import EagerHead
 from figure import save_panels
+from fits import line
 from harness import environment, summarise
 from head_workloads import CLASSES, FRAMES, LOGIT_SCALE, PRESETS, Preset
 from torch import Tensor
@@ -28,8 +34,13 @@ from tqdm import tqdm
 from mote_fast import VideoHead, head_optimizer, mote_loss
 from mote_fast.cpu import memory
 from mote_fast.experts import TEMPERATURES
+from mote_fast.kernels.reference import expert_size
 
 PHASES = ("forward", "backward", "update")
+# Times that a step must move the bytes of an expert's weights: merge reads them; AdamW reads and writes them and two
+# moments.
+MOVED = 7
+COPIED_BYTES = 1 << 28
 
 
 def make_step(
@@ -66,7 +77,10 @@ def gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [grad for grad in held if grad is not None]
 
 
-def measure(preset: str, batch: int, counts: list[int], rounds: int) -> list[dict[str, Any]]:
+def measure(
+    preset: str, batch: int, counts: list[int], rounds: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return a row for every arm and number of experts, and the fit of each arm."""
     sizes = PRESETS[preset]
     steps = {}
     for experts in counts:
@@ -77,12 +91,20 @@ def measure(preset: str, batch: int, counts: list[int], rounds: int) -> list[dic
         steps["mote_fast", experts] = make_step(head, head_optimizer(head, 5e-5), sizes, batch, experts)
         steps["eager", experts] = make_step(eager, released, sizes, batch, experts)
     taken: dict[tuple[str, int], list[dict[str, float]]] = {key: [] for key in steps}
+    half = torch.ones(COPIED_BYTES // 8)
+    target = torch.empty_like(half)
+    copies = []
     for turn in tqdm(range(rounds + 2), unit="round", disable=None):
         for key, step in steps.items():
             figures = step(turn)
             # Two rounds warm up: optimiser states and buffers are made.
             if turn >= 2:
                 taken[key].append(figures)
+        begun = time.perf_counter()
+        target.copy_(half)
+        copies.append(time.perf_counter() - begun)
+    # The first copy touches the target's pages for the first time.
+    copy_bytes_per_second = COPIED_BYTES / statistics.median(copies[1:])
     rows = []
     for (arm, experts), figures in taken.items():
         row: dict[str, Any] = {"arm": arm, "preset": preset, "batch": batch, "experts": experts, "rounds": rounds}
@@ -95,8 +117,29 @@ def measure(preset: str, batch: int, counts: list[int], rounds: int) -> list[dic
         row["gradient_mib"] = round(max(each["gradient_bytes"] for each in figures) / 2**20, 1)
         if arm == "mote_fast":
             row["buffers_mib"] = round(max(each["buffer_bytes"] for each in figures) / 2**20, 1)
+        row["step_ms"] = round(1e3 * summarise([sum(each[phase] for phase in PHASES) for each in figures]).median, 3)
+        row["expert_bytes"] = 4 * sizes.layers * experts * expert_size(sizes.embed_dim)
         rows.append(row)
-    return rows
+    return rows, [fit(rows, arm, copy_bytes_per_second) for arm in ("mote_fast", "eager")]
+
+
+def fit(rows: Sequence[Mapping[str, Any]], arm: str, copy_bytes_per_second: float) -> dict[str, Any]:
+    """Fit an arm's step time to the bytes of its experts: ``fixed_ms + ms_per_mib x MiB``.
+
+    ``of_explained`` is the fitted slope over that of moving the bytes ``MOVED`` times at the speed of a copy: at most
+    1 where the weights' bytes explain all growth.
+    """
+    found = line([(row["expert_bytes"] / 2**20, row["step_ms"]) for row in rows if row["arm"] == arm])
+    explained = MOVED * 2**20 / copy_bytes_per_second * 1e3
+    return {
+        "arm": arm,
+        "fixed_ms": round(found.intercept, 3),
+        "ms_per_mib": round(found.slope, 4),
+        "r2": round(found.r2, 4),
+        "copy_gb_per_s": round(copy_bytes_per_second / 1e9, 2),
+        "explained_ms_per_mib": round(explained, 4),
+        "of_explained": round(found.slope / explained, 3),
+    }
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -104,6 +147,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         "forward, ms": "forward_ms",
         "backward, ms": "backward_ms",
         "AdamW, ms": "update_ms",
+        "step, ms": "step_ms",
         "gradients held, MiB": "gradient_mib",
     }
     title = f"One training step of the head, {rows[0]['preset']}, batch {rows[0]['batch']}, CPU"
@@ -129,12 +173,17 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     if options.quick:
         options.preset, options.rounds = "tiny", 2
-    rows = measure(options.preset, options.batch, options.experts, options.rounds)
+    rows, fits = measure(options.preset, options.batch, options.experts, options.rounds)
     for row in rows:
         print(row)
+    for found in fits:
+        print(
+            "{arm}: {fixed_ms} ms + {ms_per_mib} ms a MiB of experts (r2 {r2}); at a copy's {copy_gb_per_s} GB/s their "
+            "bytes explain {explained_ms_per_mib}, of which the slope is {of_explained}".format(**found)
+        )
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"environment": environment(), "rows": rows}, indent=1) + "\n")
+        options.json.write_text(json.dumps({"environment": environment(), "rows": rows, "fits": fits}, indent=1) + "\n")
     if options.plot:
         plot(rows, options.plot)
 

@@ -1,0 +1,90 @@
+"""Stage "text": the class features of a label set, by the padded recipe and by each shortcut alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mote_fast.clip import TEMPLATES, ClipTowers, FeatureCache, encode_classes
+from mote_fast.clip.blocks import KeysValues
+from mote_fast.clip.class_features import TOKENS_PER_BATCH
+from stages import flops, released
+from stages.peaks import gemm
+from stages.setting import Setting
+from stages.workload import RELEASED, Arm, Workload
+
+# Labels that the long arms measure; their times are scaled to the whole set.
+PADDED_LABELS, SHORT_LABELS, SHARED_LABELS = 4, 40, 100
+
+
+def text(setting: Setting) -> list[Workload]:
+    """Encode the label set."""
+    towers, labels = setting.model.clip, setting.labels
+    # Shared prefixes are paid once for all labels: scaled up from a part of them, that arm looks slower than it is.
+    padded, short, shared = (1, 8, 12) if setting.quick else (PADDED_LABELS, SHORT_LABELS, SHARED_LABELS)
+    cached = shared if setting.quick else len(labels)
+    cache = FeatureCache(setting.folder / "class_features")
+    encode_classes(towers, labels[:cached], cache=cache)
+    width = towers.config.model["text_cfg"]["width"]
+    context = towers.tokenizer(["a"]).shape[1]
+
+    def arm(
+        name: str, encode: Callable[[ClipTowers, Sequence[str]], Tensor], count: int, work: float | None = None
+    ) -> Arm:
+        return Arm(name, lambda: encode(towers, labels[:count]), scale=len(labels) / count, flops=work)
+
+    layers = towers.config.model["text_cfg"]["layers"]
+    work = flops.text_tower(padded * len(TEMPLATES), context, width, layers, towers.embed_dim)
+    arms = [
+        arm(RELEASED, released.encode_labels, padded, work),
+        arm("short context", encode_short, short),
+        arm("shared prefixes, padded", encode_shared_padded, padded),
+        arm("mote_fast", encode_classes, shared),
+        # Most of it is the tower's fingerprint, which does not grow with the labels.
+        Arm("mote_fast, from the cache", lambda: _from_cache(towers, labels[:cached], cache)),
+        gemm(len(TEMPLATES) * context, width, setting.device, setting.dtype),
+    ]
+    note = (
+        f"times are of {len(labels)} labels, scaled from {padded} (both padded arms), {short} (short context) and "
+        f"{shared} (mote_fast); the cache gives {cached} to a new process, which takes the tower's fingerprint first"
+    )
+    return [Workload("text", f"class features, {len(labels)} labels", arms, setting.rounds(2), warmup=0, note=note)]
+
+
+@torch.no_grad()
+def encode_short(towers: ClipTowers, labels: Sequence[str]) -> Tensor:
+    """Every prompt at the length it needs, from its first token on: no prefix is shared."""
+    tokens = towers.tokenizer([template.format(label) for label in labels for template in TEMPLATES])
+    ends = towers.end_positions(tokens)
+    prompts = torch.empty(len(tokens), towers.embed_dim, device=towers.device)
+    for end in ends.unique():
+        for rows in (ends == end).nonzero().squeeze(1).split(TOKENS_PER_BATCH // (int(end) + 1)):
+            prompts[rows] = F.normalize(towers.encode_tokens(tokens[rows]).float(), dim=-1)
+    return F.normalize(prompts.unflatten(0, (len(labels), -1)).mean(1), dim=-1)
+
+
+@torch.no_grad()
+def encode_shared_padded(towers: ClipTowers, labels: Sequence[str]) -> Tensor:
+    """Every template's words run once, what follows padded to 77 positions: prefixes are shared, context is not cut."""
+    features = torch.zeros(len(labels), towers.embed_dim, device=towers.device)
+    for template in TEMPLATES:
+        tokens = towers.tokenizer([template.format(label) for label in labels]).to(towers.device)
+        shared = towers.tokenizer([template.split("{}")[0].rstrip()])
+        # The start token and the template's words; its end-of-text token is not shared.
+        prefix = int(towers.end_positions(shared))
+        past = [
+            KeysValues(block.keys.expand(len(labels), -1, -1, -1), block.values.expand(len(labels), -1, -1, -1))
+            for block in towers.prefix_keys_values(tokens[:1, :prefix])
+        ]
+        ends = towers.end_positions(tokens) - prefix
+        features += F.normalize(towers.encode_suffixes(tokens[:, prefix:], ends, past, prefix).float(), dim=-1)
+    return F.normalize(features, dim=-1)
+
+
+def _from_cache(towers: ClipTowers, labels: Sequence[str], cache: FeatureCache) -> Tensor:
+    # A new process has hashed nothing yet: towers around the same modules have not either.
+    fresh = ClipTowers(towers.model, towers.config, towers.tokenizer, towers.attention)
+    return encode_classes(fresh, labels, cache=cache)
