@@ -50,4 +50,4 @@ def steady(setting: Setting) -> Workload:
     arms = [Arm(RELEASED, baseline, setting.views.clips), arm("mote_fast", setting.folded)]
     arms += [arm(name, *form) for name, form in setting.prepared.items()]
     note = f"{setting.video.name}, {setting.described()['views']} views of {setting.frames} frames, from file to scores"
-    return Workload("end2end", STEADY, arms, setting.rounds(5), warmup=1, note=note)
+    return Workload("end2end", STEADY, arms, setting.rounds(3), warmup=1, note=note)

@@ -64,7 +64,7 @@ def tower(setting: Setting, views: int) -> Workload:
         arms.append(arm(name, model.clip.encode_frames, trimmed=towers.walks_frames, preparation=seconds))
     arms.append(gemm(*setting.tower_rows(count), setting.device, setting.dtype))
     note = f"{count} frames; the peak is that of {'float32' if setting.dtype == torch.float32 else 'the same dtype'}"
-    return Workload("clip", tower_name(count), arms, setting.rounds(5), warmup=1, note=note)
+    return Workload("clip", tower_name(count), arms, setting.rounds(3), warmup=1, note=note)
 
 
 def encode_untrimmed(towers: ClipTowers, pixels: Tensor) -> Tensor:
