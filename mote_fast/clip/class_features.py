@@ -154,7 +154,8 @@ def _encode_after_prefix(
     rows, template = rows[order], first_row[order]
     for batch in _split_by_tokens(ends[rows] + 1 - length):
         picked = template[batch].to(towers.device)
-        batch_past = [KeysValues(block.keys[picked], block.values[picked]) for block in past]
+        # One block at a time: a copy for every prompt of all blocks would take the most memory of all.
+        batch_past = (KeysValues(block.keys[picked], block.values[picked]) for block in past)
         batch_rows = rows[batch]
         batch_ends = ends[batch_rows] - length
         suffixes = tokens[batch_rows, length : length + int(batch_ends.max()) + 1]

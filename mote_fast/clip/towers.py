@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -128,7 +128,7 @@ class ClipTowers(nn.Module):
         x = run_blocks(_blocks(self.text), x, ends, mask=causal_mask(x.shape[1], x), backend=self.attention)
         return self._project_text(x)
 
-    def encode_suffixes(self, tokens: Tensor, ends: Tensor, past: Sequence[KeysValues], offset: int) -> Tensor:
+    def encode_suffixes(self, tokens: Tensor, ends: Tensor, past: Iterable[KeysValues], offset: int) -> Tensor:
         """Encode prompts whose first ``offset`` tokens were run before.
 
         Args:
