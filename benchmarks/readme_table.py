@@ -88,13 +88,6 @@ def memory(result: Result) -> list[Line]:
     ]
 
 
-def inference_scaling(result: Result) -> list[Line]:
-    """Exponents of our arm."""
-    fits = [fit for fit in result["fits"] if fit["arm"] == "mote_fast"]
-    figures = [f"{fit['axis']} {fit['at_the_end']:.2f} ({fit['expected']:g})" for fit in fits]
-    return [Line("inference time grows as a power of ... (expected)", "; ".join(figures))]
-
-
 def class_features(result: Result) -> list[Line]:
     """The label set's encoding against the padded one."""
     taken = result["seconds_compared"]
@@ -167,7 +160,6 @@ THROUGHPUT = "python benchmarks/throughput.py"
 SOURCES = (
     Source("throughput.json", THROUGHPUT, throughput),
     Source("memory.json", "python benchmarks/memory.py", memory),
-    Source("inference_scaling.json", "python benchmarks/inference_scaling.py", inference_scaling),
     Source("class_features.json", "python benchmarks/class_features.py", class_features),
     Source("class_feature_cache.json", "python benchmarks/class_features.py --compared 0", class_feature_cache),
     Source("fold.json", "python benchmarks/fold.py", fold),
