@@ -121,15 +121,6 @@ def process_wide_precision() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32 = tf32
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Compute as a process with OMP_NUM_THREADS=1 does, so that its sums are the same ones."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def metrics_of(output: Path, kind: str = "train") -> list[dict[str, Any]]:
     """The records of one kind that a run wrote."""
     records = map(json.loads, (output / "metrics.jsonl").read_text().splitlines())
