@@ -180,15 +180,15 @@ def before() -> set[int]:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_killed_workers_cost_nothing(videos: list[Path], training: bool, before: set[int]) -> None:
-    """SIGKILL to every worker, twice in mid-epoch: the same batches, no failure, no duplicate."""
+    """SIGKILL to a worker, twice in mid-epoch: the same batches, no failure, no duplicate."""
     dataset = dataset_of(videos, 16, TRAIN if training else EVAL)
     reference = list(CpuLoader(dataset, 2, training=training).epoch(0))
     loader = CpuLoader(dataset, 2, training=training, workers=2)
     batches = []
     for number, batch in enumerate(loader.epoch(0)):
         if number in (0, 4):
-            for pid in children() - before:
-                os.kill(pid, signal.SIGKILL)
+            # One at a time: a video whose second worker was killed too would be given up, as it should be.
+            os.kill(min(children() - before), signal.SIGKILL)
         batches.append(batch)
     loader.close()
     assert_same(batches, reference)
