@@ -53,6 +53,15 @@ def throughput(result: Result) -> list[Line]:
                 "never" if videos is None else f"{videos:.0f}",
             )
         )
+    if "int8_on_labels" in result:
+        found = result["int8_on_labels"]
+        lines.append(
+            Line(
+                f"int8 against float32, {found['rankings']} rankings of {found['labels']} labels, random weights",
+                f"same best label in {found['same_top1']:.0%}; {found['top5_overlap']:.0%} of the top five shared; "
+                f"features' cosine {found['lowest_cosine']:.4f} at the lowest",
+            )
+        )
     lines.append(_arms(result, "head, 1 view", "head, one view", only=("mote_fast",)))
     lines.append(_arms(result, "training step, 8 views", "training step of the head, batch 8"))
     return lines

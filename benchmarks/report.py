@@ -146,6 +146,15 @@ def break_even(rows: Iterable[Row]) -> dict[str, float | None]:
     return found
 
 
+def describe_int8(found: Mapping[str, Any]) -> str:
+    """What int8 changes, in two lines."""
+    return (
+        f"int8 against float32: features' cosine {found['mean_cosine']:.5f} on average, "
+        f"{found['lowest_cosine']:.5f} at the lowest\n{found['rankings']} rankings of {found['labels']} labels: same best label in "
+        f"{found['same_top1']:.0%}, {found['top5_overlap']:.0%} of the top five shared (random weights and labels)"
+    )
+
+
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """Write the rows as they are in the JSON file."""
     path.parent.mkdir(parents=True, exist_ok=True)

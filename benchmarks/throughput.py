@@ -29,6 +29,7 @@ from harness import environment
 from plots import plot_ratios, plot_waterfalls
 from stages import STAGES, workloads_of
 from stages.measure import Row, measure
+from stages.ranked_labels import int8_on_labels
 from stages.setting import PRESETS, Setting
 from tqdm import tqdm
 from waterfall import waterfalls
@@ -90,6 +91,10 @@ def run(setting: Setting, stages: list[str]) -> dict[str, Any]:
         for arm, videos in even.items():
             after = "never" if videos is None else f"after {videos:.0f} videos"
             print(f"{arm}: what preparing it costs is won back {after}")
+        labels = int8_on_labels(setting)
+        if labels is not None:
+            print("\n" + report.describe_int8(labels))
+            result["int8_on_labels"] = labels
         result |= {"breakdown": found, "waterfalls": falls, "starts": begun, "break_even_videos": even}
     return result
 
@@ -106,7 +111,7 @@ def setting_of(options: argparse.Namespace, folder: Path) -> Setting:
         folder,
         torch.device(options.device),
         DTYPES[options.dtype],
-        options.frames or (4 if options.quick else 8),
+        options.frames or (2 if options.quick else 8),
         options.experts,
         tuple(options.batch),
         options.quick,
@@ -120,7 +125,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--batch", nargs="+", type=int, default=[], help="views a call of clip, head and train (by stage: 1 3, 1 3, 8)"
     )
-    parser.add_argument("--frames", type=int, help="frames a view (8, 4 in a quick run); training steps always take 8")
+    parser.add_argument("--frames", type=int, help="frames a view (8, 2 in a quick run); training steps always take 8")
     parser.add_argument("--experts", type=int, default=4)
     parser.add_argument("--video", type=Path, help="the file to decode; by default one is generated")
     parser.add_argument("--device", default=best_device())

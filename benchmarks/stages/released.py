@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from eager import EagerBlock, EagerHead
 from PIL import Image
+from released_loading import normalised, read
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import functional as TF
@@ -28,27 +29,13 @@ from mote_fast.modulation import modulation_factor
 from mote_fast.temporal import cosine_logits
 
 
-def read(path: Path, indices: Sequence[int]) -> np.ndarray:
-    """Decode frames with decord: uint8 [N, H, W, 3]."""
-    try:
-        import decord
-    except ImportError as error:
-        raise SystemExit("the released recipe decodes with decord: pip install 'mote_fast[bench]'") from error
-    return decord.VideoReader(str(path), num_threads=1).get_batch(list(indices)).asnumpy()
-
-
 def transform(frames: np.ndarray, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Scale, crop and normalise frames one by one with Pillow: float32 [N, 3, size, size]."""
     images = [
         TF.center_crop(TF.resize(Image.fromarray(frame), size, InterpolationMode.BICUBIC), [size, size])  # pyright: ignore[reportArgumentType]
         for frame in frames
     ]
-    # The released transforms stack the frames along the channels, and normalise that.
-    stacked = np.concatenate([np.asarray(image) for image in images], axis=2)
-    tensor = torch.from_numpy(stacked).permute(2, 0, 1).contiguous().float().div(255)
-    shift = torch.tensor(tuple(mean) * len(images))[:, None, None]
-    scale = torch.tensor(tuple(std) * len(images))[:, None, None]
-    return tensor.sub_(shift).div_(scale).unflatten(0, (len(images), 3))
+    return normalised(images, mean, std)
 
 
 @torch.no_grad()

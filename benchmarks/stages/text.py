@@ -24,7 +24,7 @@ def text(setting: Setting) -> list[Workload]:
     """Encode the label set."""
     towers, labels = setting.model.clip, setting.labels
     # Shared prefixes are paid once for all labels: scaled up from a part of them, that arm looks slower than it is.
-    padded, short, shared = (1, 8, 12) if setting.quick else (PADDED_LABELS, SHORT_LABELS, SHARED_LABELS)
+    padded, short, shared = (1, 4, 8) if setting.quick else (PADDED_LABELS, SHORT_LABELS, SHARED_LABELS)
     cached = shared if setting.quick else len(labels)
     cache = FeatureCache(setting.folder / "class_features")
     encode_classes(towers, labels[:cached], cache=cache)
