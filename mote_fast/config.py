@@ -94,6 +94,8 @@ class ModelConfig:
         try:
             clip = dict(values.pop("clip"))
             clip |= {"mean": tuple(clip["mean"]), "std": tuple(clip["std"])}
+            if clip.get("merges") is not None:
+                clip["merges"] = tuple(clip["merges"])
             return cls(clip=ClipConfig(**clip), head=HeadConfig(**values.pop("head")), **values)
         except (KeyError, TypeError, ConfigError) as error:
             raise CheckpointError(f"{source}: not a model configuration ({error})") from error

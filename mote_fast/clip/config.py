@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import open_clip
@@ -35,12 +35,14 @@ class ClipConfig:
         name: open_clip's architecture name, where it has one; it selects the tokenizer.
         mean: normalisation of the frames, per channel.
         std: normalisation of the frames, per channel.
+        merges: byte-pair merges of a small text tower's tokenizer, see ``mote_fast.clip.tokens``; None takes CLIP's.
     """
 
     model: dict[str, Any] = field(hash=False)
     name: str | None = None
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
+    merges: tuple[str, ...] | None = None
 
     @property
     def embed_dim(self) -> int:
@@ -60,7 +62,7 @@ class ClipConfig:
 
     def with_activation(self, activation: Activation) -> ClipConfig:
         """Return the same configuration with the given MLP activation."""
-        return ClipConfig({**self.model, "quick_gelu": activation == "quick_gelu"}, self.name, self.mean, self.std)
+        return replace(self, model={**self.model, "quick_gelu": activation == "quick_gelu"})
 
 
 def config_of_name(name: str) -> ClipConfig:

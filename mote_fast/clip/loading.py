@@ -18,6 +18,7 @@ from open_clip.pretrained import download_pretrained
 from torch import Tensor, nn
 
 from mote_fast.clip.config import Activation, ClipConfig, config_of_name, config_of_state_dict
+from mote_fast.clip.tokens import small_tokenizer
 from mote_fast.clip.towers import ClipTowers, Tokenizer
 from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError
 from mote_fast.weights import plain_state_dict, read_weights
@@ -87,15 +88,18 @@ def build_towers(config: ClipConfig, attention: str = "auto") -> ClipTowers:
 
 
 def tokenizer_of(config: ClipConfig) -> Tokenizer:
-    """Return the tokenizer that fits a configuration: open_clip's for a named architecture, else CLIP's own."""
+    """Return the tokenizer that fits a configuration: open_clip's for a named architecture, else CLIP's or a part."""
     if config.name is not None:
         return open_clip.get_tokenizer(config.name)
     text = config.model["text_cfg"]
     context_length = text.get("context_length", 77)
-    tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
+    if config.merges is not None:
+        tokenizer = small_tokenizer(config.merges, context_length)
+    else:
+        tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
     if text.get("vocab_size", tokenizer.vocab_size) < tokenizer.vocab_size:
         raise ConfigError(
-            f"the text tower knows {text['vocab_size']} tokens, CLIP's tokenizer makes {tokenizer.vocab_size}; "
+            f"the text tower knows {text['vocab_size']} tokens, its tokenizer makes {tokenizer.vocab_size}; "
             "such a tower needs a tokenizer of its own"
         )
     return tokenizer

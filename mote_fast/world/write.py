@@ -1,0 +1,92 @@
+"""The world as h264 files with lists, which every other part of the library reads as it reads anybody's videos."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from mote_fast.data.video_writer import write_video
+from mote_fast.seeding import generator_of
+from mote_fast.world.draw import draw
+from mote_fast.world.scenes import HOME, Domain, video_scenes
+from mote_fast.world.splits import CLOSE_SET, Split, splits
+from mote_fast.world.words import Object
+
+log = logging.getLogger(__name__)
+
+# The list of training videos of the close set; every split has a list of test videos besides, in its own name.
+TRAIN = "train"
+# Heights and widths to draw from, pixels.
+_SIDES = (64, 72, 80)
+
+
+def write_action(
+    path: Path, thing: Object, action: str, *, domain: Domain = HOME, seed: tuple[int | str, ...] = (0,)
+) -> Path:
+    """Write one video of ``thing`` performing ``action``; a function of the arguments, whatever else was written.
+
+    Args:
+        path: the file; its folder must exist.
+        thing: what is seen.
+        action: a key of ``ACTIONS``.
+        domain: camera and surroundings, see ``Domain``; rate and length are drawn from it.
+        seed: names the video among others of the same class.
+    """
+    random = generator_of("video", *seed, thing.name, action)
+    rate = domain.rates[int(torch.randint(len(domain.rates), (), generator=random))]
+    low, high = domain.seconds
+    frames = round(rate * (low + (high - low) * float(torch.rand((), generator=random))))
+    side = _SIDES[int(torch.randint(len(_SIDES), (), generator=random))]
+    drawn = draw(video_scenes(thing, action, domain, frames, random), side, side, random)
+    write_video(path, drawn, rate, crf=20, preset="veryfast")
+    return path
+
+
+def write_world(
+    folder: Path,
+    *,
+    seed: int = 0,
+    train_videos: int = 12,
+    test_videos: int = 6,
+    progress: Callable[[int], object] | None = None,
+) -> dict[str, Split]:
+    """Write every split that is not there yet, with its list and class names; return the splits.
+
+    ``folder`` gets ``NAME/*.mp4``, ``NAME.txt`` in the released format and ``NAME.csv`` for each split, and ``train``
+    for the training videos of the close set. Files that exist are complete: they appear whole or not at all.
+
+    Args:
+        folder: made where missing.
+        seed: of everything.
+        train_videos: of each class of the close set.
+        test_videos: of each class of every split.
+        progress: called with the number of videos done since the last call.
+    """
+    found = splits(seed, test_videos)
+    parts = {TRAIN: replace(found[CLOSE_SET], videos=train_videos), **found}
+    for name, split in parts.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        lines = []
+        for label, (thing, action) in enumerate(split.classes):
+            for number in range(split.videos):
+                relative = f"{name}/{label:03d}_{number:03d}.mp4"
+                _write_once(folder / relative, thing, action, split.domain, (seed, name, number))
+                lines.append(f"{relative} {label}")
+                if progress is not None:
+                    progress(1)
+        rows = ["id,name", *(f"{label},{text}" for label, text in enumerate(split.labels))]
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / f"{name}.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return found
+
+
+def _write_once(path: Path, thing: Object, action: str, domain: Domain, seed: tuple[int | str, ...]) -> None:
+    if path.exists():
+        return
+    part = path.with_stem(f".{path.stem}.part")
+    write_action(part, thing, action, domain=domain, seed=seed)
+    part.replace(path)
