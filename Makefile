@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := benchmarks/results
 
-.PHONY: help venv demo test test-slow data-faults train-smoke resume-trials interpret aot traffic bench bench-data \
+SEEDS ?= 3
+
+.PHONY: help venv demo tiny-clip tradeoff tradeoff-quick test test-slow data-faults train-smoke resume-trials interpret aot traffic bench bench-data \
 	bench-check readme scaling lint format clean
 
 help:
@@ -14,6 +16,7 @@ help:
 	@echo "make data-faults  2000 files, half of them damaged, and workers killed all the time"
 	@echo "make train-smoke  torchrun with two processes on generated videos: the loss falls, the model learns"
 	@echo "make resume-trials  runs killed at random, resumed, and compared bit for bit"
+	@echo "make tradeoff   MoTE against plain temporal transformers in a drawn world: table, CSV and figures"
 	@echo "make interpret  every kernel under Triton's interpreter, 220 generated cases per test"
 	@echo "make aot        every kernel compiled for sm_80, sm_90 and sm_100, checked against the committed report"
 	@echo "make traffic    bytes that the kernels move at training shapes, against the compulsory ones"
@@ -56,6 +59,17 @@ train-smoke: venv
 
 resume-trials: venv
 	$(BIN)/python -m pytest -m slow tests/engine/test_resume.py
+
+runs/tiny_clip/config.json:
+	$(BIN)/python lab/train_clip.py --output runs/tiny_clip
+
+tiny-clip: venv runs/tiny_clip/config.json
+
+tradeoff: tiny-clip
+	$(BIN)/python lab/tradeoff.py --seeds $(SEEDS)
+
+tradeoff-quick: tiny-clip
+	$(BIN)/python lab/tradeoff.py --quick --folder runs/tradeoff_quick
 
 interpret: venv
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels/interpreted --hypothesis-profile=long

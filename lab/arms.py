@@ -1,0 +1,145 @@
+"""The arms of the trade-off laboratory: which heads are compared, and one run of one of them.
+
+The image tower is frozen, so that every arm has the same one, and frame features are computed once. Training clips
+are not augmented, which makes that exact: it is what train.py does with ``model.train_clip=false`` and
+``data.augmentation=none``, but for the views that an epoch takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mote_fast.analysis.variants import CLIP_MEAN, Variant, clip_mean
+from mote_fast.evaluation.accuracy import accuracies
+from mote_fast.evaluation.predict import Predictions
+from mote_fast.losses import training_loss
+from mote_fast.method import TrainingMethod
+from mote_fast.metrics import pool_views, view_scores
+from mote_fast.optim import head_optimizer
+from mote_fast.seeding import generator_of, seed_of
+from mote_fast.temporal import VideoHead, cosine_logits
+
+LAYERS = (1, 2, 4, 6)
+EXPERTS = 4
+BATCH = 48
+WARMUP_EPOCHS = 2
+# Tried for every arm; the one with the better close-set accuracy on a seed of its own is taken.
+LEARNING_RATES = (3e-4, 1e-3)
+
+Kind = Literal["plain", "experts", "wmr", "mote"]
+METHODS: Mapping[Kind, TrainingMethod] = {
+    "plain": TrainingMethod(),
+    "experts": TrainingMethod(regulariser="none"),
+    "wmr": TrainingMethod(mse_weight=0.0),
+    "mote": TrainingMethod(),
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Frame features of a list: ``frames [N, V, T, d]``, ``labels`` int64 [N], and its classes' features [C, d]."""
+
+    frames: Tensor
+    labels: Tensor
+    classes: Tensor
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A head to train; ``kind`` says what of the method it has."""
+
+    kind: Kind
+    layers: int
+
+    @property
+    def name(self) -> str:
+        """Unique among the arms."""
+        return f"{self.kind}-{self.layers}"
+
+
+ARMS = (
+    *(Arm(kind, layers) for kind in ("plain", "mote") for layers in LAYERS),
+    Arm("experts", 4),
+    Arm("wmr", 4),
+)
+
+
+def train_head(arm: Arm, train: Data, lr: float, epochs: int, seed: int, logit_scale: float) -> VideoHead:
+    """Train one head on frame features by the library's own objective and optimiser.
+
+    Every epoch takes one view of each video, drawn anew. All arms of a seed see the same batches.
+    """
+    torch.manual_seed(seed_of(seed, "weights"))
+    width = train.frames.shape[-1]
+    head = VideoHead(width, max(1, width // 32), arm.layers, 0 if arm.kind == "plain" else EXPERTS, train.classes)
+    optimizer, method = head_optimizer(head, lr), METHODS[arm.kind]
+    order, draws = generator_of(seed, "order"), generator_of(seed, "routing")
+    steps_per_epoch = math.ceil(len(train.labels) / BATCH)
+    for epoch in range(epochs):
+        views = torch.randint(train.frames.shape[1], (len(train.labels),), generator=order)
+        for step, rows in enumerate(torch.randperm(len(train.labels), generator=order).split(BATCH)):
+            now = epoch + step / steps_per_epoch
+            for group in optimizer.param_groups:
+                group["lr"] = lr * _schedule(now, epochs)
+            loss = training_loss(
+                head,
+                train.frames[rows, views[rows]],
+                train.classes,
+                train.labels[rows],
+                logit_scale,
+                method,
+                method.draw(head.layers, head.experts, draws),
+            )
+            optimizer.zero_grad()
+            loss.total.backward()
+            optimizer.step()
+    return head.eval()
+
+
+def _schedule(epoch: float, epochs: int) -> float:
+    if epoch < WARMUP_EPOCHS:
+        return epoch / WARMUP_EPOCHS
+    return 0.5 * (1 + math.cos(math.pi * (epoch - WARMUP_EPOCHS) / (epochs - WARMUP_EPOCHS)))
+
+
+@torch.no_grad()
+def predictions_of(variant: Variant, data: Data, *, modulate: bool = False) -> Predictions:
+    """What a way to run a head says of a list's videos, as ``mote-fast eval`` would have it."""
+    features = variant.features(data.frames.flatten(0, 1), data.classes if modulate else None)
+    views = data.frames.shape[1]
+    return Predictions(
+        torch.arange(len(data.labels)),
+        data.labels,
+        view_scores(cosine_logits(features, data.classes).double(), views),
+        pool_views(features.mean(1).unflatten(0, (-1, views))),
+        F.normalize(data.classes, dim=-1),
+        (),
+    )
+
+
+def top1(variant: Variant, data: Data, *, modulate: bool = False) -> float:
+    """Percent of the videos whose best label is right, by the running score."""
+    return accuracies(predictions_of(variant, data, modulate=modulate)).running.top1
+
+
+def judge(head: VideoHead, lists: Mapping[str, Data]) -> dict[str, Any]:
+    """Top-1 on every list, without and with modulation."""
+    variant = Variant("merged", head.fold().features)
+    return {
+        "plain": {name: top1(variant, data) for name, data in lists.items()},
+        "modulated": {name: top1(variant, data, modulate=True) for name, data in lists.items()},
+    }
+
+
+def judge_mean(head_like: Data, lists: Mapping[str, Data]) -> dict[str, float]:
+    """Top-1 of CLIP-Mean on every list; it has nothing to train."""
+    variant = clip_mean(VideoHead(head_like.frames.shape[-1], 1, 0, 0, header="mean"))
+    assert variant.name == CLIP_MEAN
+    return {name: top1(variant, data) for name, data in lists.items()}
