@@ -150,8 +150,9 @@ def describe_int8(found: Mapping[str, Any]) -> str:
     """What int8 changes, in two lines."""
     return (
         f"int8 against float32: features' cosine {found['mean_cosine']:.5f} on average, "
-        f"{found['lowest_cosine']:.5f} at the lowest\n{found['rankings']} rankings of {found['labels']} labels: same best label in "
-        f"{found['same_top1']:.0%}, {found['top5_overlap']:.0%} of the top five shared (random weights and labels)"
+        f"{found['lowest_cosine']:.5f} at the lowest\n{found['rankings']} rankings of {found['labels']} labels: "
+        f"same best label in {found['same_top1']:.0%}, {found['top5_overlap']:.0%} of the top five shared "
+        "(random weights and labels)"
     )
 
 
