@@ -6,8 +6,8 @@ RESULTS := benchmarks/results
 
 SEEDS ?= 3
 
-.PHONY: help venv demo tiny-clip tradeoff tradeoff-quick test test-slow data-faults train-smoke resume-trials interpret aot traffic bench bench-data \
-	bench-check readme scaling lint format clean
+.PHONY: help venv demo test test-slow data-faults train-smoke resume-trials tiny-clip tradeoff tradeoff-quick \
+	interpret aot traffic bench bench-data bench-check readme scaling lint format clean
 
 help:
 	@echo "make demo       build the environment, write a video, classify it"
@@ -60,10 +60,10 @@ train-smoke: venv
 resume-trials: venv
 	$(BIN)/python -m pytest -m slow tests/engine/test_resume.py
 
-runs/tiny_clip/config.json:
+runs/tiny_clip/config.json: | venv
 	$(BIN)/python lab/train_clip.py --output runs/tiny_clip
 
-tiny-clip: venv runs/tiny_clip/config.json
+tiny-clip: runs/tiny_clip/config.json
 
 tradeoff: tiny-clip
 	$(BIN)/python lab/tradeoff.py --seeds $(SEEDS)

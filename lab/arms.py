@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mote_fast.analysis.variants import CLIP_MEAN, Variant, clip_mean
+from mote_fast.analysis.variants import Variant, clip_mean
+from mote_fast.engine.schedule import learning_rate, set_learning_rate
+from mote_fast.engine.sections import OptimConfig
 from mote_fast.evaluation.accuracy import accuracies
 from mote_fast.evaluation.predict import Predictions
 from mote_fast.losses import training_loss
@@ -80,14 +82,13 @@ def train_head(arm: Arm, train: Data, lr: float, epochs: int, seed: int, logit_s
     width = train.frames.shape[-1]
     head = VideoHead(width, max(1, width // 32), arm.layers, 0 if arm.kind == "plain" else EXPERTS, train.classes)
     optimizer, method = head_optimizer(head, lr), METHODS[arm.kind]
+    schedule = OptimConfig(lr=lr, epochs=epochs, warmup_epochs=WARMUP_EPOCHS)
     order, draws = generator_of(seed, "order"), generator_of(seed, "routing")
     steps_per_epoch = math.ceil(len(train.labels) / BATCH)
     for epoch in range(epochs):
         views = torch.randint(train.frames.shape[1], (len(train.labels),), generator=order)
         for step, rows in enumerate(torch.randperm(len(train.labels), generator=order).split(BATCH)):
-            now = epoch + step / steps_per_epoch
-            for group in optimizer.param_groups:
-                group["lr"] = lr * _schedule(now, epochs)
+            set_learning_rate(optimizer, learning_rate(epoch + step / steps_per_epoch, schedule), clip_ratio=0.0)
             loss = training_loss(
                 head,
                 train.frames[rows, views[rows]],
@@ -101,12 +102,6 @@ def train_head(arm: Arm, train: Data, lr: float, epochs: int, seed: int, logit_s
             loss.total.backward()
             optimizer.step()
     return head.eval()
-
-
-def _schedule(epoch: float, epochs: int) -> float:
-    if epoch < WARMUP_EPOCHS:
-        return epoch / WARMUP_EPOCHS
-    return 0.5 * (1 + math.cos(math.pi * (epoch - WARMUP_EPOCHS) / (epochs - WARMUP_EPOCHS)))
 
 
 @torch.no_grad()
@@ -138,8 +133,7 @@ def judge(head: VideoHead, lists: Mapping[str, Data]) -> dict[str, Any]:
     }
 
 
-def judge_mean(head_like: Data, lists: Mapping[str, Data]) -> dict[str, float]:
-    """Top-1 of CLIP-Mean on every list; it has nothing to train."""
-    variant = clip_mean(VideoHead(head_like.frames.shape[-1], 1, 0, 0, header="mean"))
-    assert variant.name == CLIP_MEAN
+def judge_mean(head: VideoHead, lists: Mapping[str, Data]) -> dict[str, float]:
+    """Top-1 of CLIP-Mean, which has nothing to train, on every list; ``head`` is any head of the same tower."""
+    variant = clip_mean(head)
     return {name: top1(variant, data) for name, data in lists.items()}

@@ -10,29 +10,35 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from mote_fast import load
+from mote_fast.clip import ClipTowers
 from mote_fast.data.items import read_labels, read_list
-from mote_fast.world.write import TRAIN
+from mote_fast.files import staged
 
-# Clips x crops: of the training videos, of which an epoch takes one each; and of the test videos (spec section 7).
-TRAIN_VIEWS, TEST_VIEWS = "3x1", "3x1"
+# Clips x crops of every video (spec section 7); an epoch takes one of a training video's.
+VIEWS = "3x1"
+
+
+def tower_name(towers: ClipTowers) -> str:
+    """Names both towers by their weights: features of others, and runs on them, are not theirs."""
+    return f"{towers.image_fingerprint()[:8]}{towers.text_fingerprint()[:8]}"
 
 
 def features_of(model_folder: Path, world: Path, names: list[str]) -> tuple[dict[str, Data], float]:
-    """Return the features of the lists named, and the tower's logit scale."""
+    """Return the features of the lists named, and the towers' logit scale."""
     model = load(model_folder)
     model.feature_cache = None
-    fingerprint = model.clip.image_fingerprint()[:16]
+    towers = tower_name(model.clip)
     found = {}
     for name in names:
-        cache = world / f"{name}.{fingerprint}.safetensors"
+        cache = world / f"{name}.{towers}.safetensors"
         if not cache.exists():
             items = read_list(world / f"{name}.txt", world)
-            views = TRAIN_VIEWS if name == TRAIN else TEST_VIEWS
             bar = tqdm(items, desc=f"features of {name}", unit="video", disable=None)
             with torch.no_grad():
-                frames = torch.stack([model.view_features(item.path, views) for item in bar])
+                frames = torch.stack([model.view_features(item.path, VIEWS) for item in bar])
                 classes = model.class_features(read_labels(world / f"{name}.csv"))
             labels = torch.tensor([item.label for item in items])
-            save_file({"frames": frames.contiguous(), "labels": labels, "classes": classes}, cache)
+            with staged(cache) as part:
+                save_file({"frames": frames.contiguous(), "labels": labels, "classes": classes}, part)
         found[name] = Data(**load_file(cache))
     return found, float(model.clip.logit_scale.detach())

@@ -4,8 +4,8 @@
     python lab/tradeoff.py --quick                                           # one seed, fewer epochs
 
 Every arm trains a head on the same frozen tower, the same videos and for the same steps; for each, the same learning
-rates are tried on a pilot seed and the better one by close-set accuracy is taken. A run whose result is in the folder
-is not repeated. The report is results.md and results.csv with the figures beside them.
+rates are tried on a pilot seed and the better one by close-set accuracy is taken. A run whose result is in the folder,
+of the same towers, is not repeated. The report is results.md and results.csv with the figures beside them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from typing import Any
 
 import torch
 from arms import ARMS, LEARNING_RATES, Arm, judge, judge_mean, train_head
-from features import features_of
+from features import features_of, tower_name
 from tqdm import tqdm
 from tradeoff_report import write_report
 
+from mote_fast import load
 from mote_fast.evaluation.files import write_whole
 from mote_fast.world.splits import CLOSE_SET, ZERO_SHOT
 from mote_fast.world.write import TRAIN, write_world
@@ -44,13 +45,14 @@ class Job:
     epochs: int
     seed: int
     clip: Path
+    towers: str
     world: Path
     folder: Path
 
     @property
     def result(self) -> Path:
         """The file that says what came of it."""
-        return self.folder / "runs" / f"{self.arm.name}_lr{self.lr:g}_e{self.epochs}_s{self.seed}.json"
+        return self.folder / "runs" / self.towers / f"{self.arm.name}_lr{self.lr:g}_e{self.epochs}_s{self.seed}.json"
 
 
 @cache
@@ -114,9 +116,10 @@ def main() -> None:
     with tqdm(desc="writing videos", unit="video", disable=None) as bar:
         write_world(world, progress=bar.update)
     data, logit_scale = _data(options.clip, world)
+    towers = tower_name(load(options.clip).clip)
 
     def job(arm: Arm, lr: float, seed: int) -> Job:
-        return Job(arm, lr, epochs, seed, options.clip, world, options.folder)
+        return Job(arm, lr, epochs, seed, options.clip, towers, world, options.folder)
 
     pilots = [job(arm, lr, PILOT_SEED) for arm in ARMS for lr in LEARNING_RATES]
     rates = chosen_rates(run_all(pilots, options.processes, "pilots"))
@@ -125,7 +128,7 @@ def main() -> None:
     lists = {name: data[name] for name in LISTS}
     example = jobs[[each.arm.name for each in jobs].index("mote-4")]
     head = train_head(example.arm, data[TRAIN], example.lr, epochs, example.seed, logit_scale)
-    write_report(options.folder, results, judge_mean(data[CLOSE_SET], lists), head, lists)
+    write_report(options.folder, results, judge_mean(head, lists), head, lists)
 
 
 if __name__ == "__main__":

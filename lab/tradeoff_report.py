@@ -17,13 +17,12 @@ from mote_fast.analysis.plots.classes import draw_classes
 from mote_fast.analysis.plots.experts import draw_experts
 from mote_fast.analysis.plots.similarity import draw_similarity
 from mote_fast.analysis.plots.tradeoff import draw_trade_off
-from mote_fast.analysis.similarity import Similarity, affinity
+from mote_fast.analysis.similarity import Similarity, affinity, video_features
 from mote_fast.analysis.tables import to_csv
 from mote_fast.analysis.tradeoff_points import TradeOffPoint
 from mote_fast.analysis.variants import clip_mean, expert_variants
 from mote_fast.evaluation.files import write_whole
 from mote_fast.evaluation.tradeoff import harmonic_mean, trade_off
-from mote_fast.metrics import pool_views
 from mote_fast.temporal import VideoHead
 from mote_fast.world.splits import CLOSE_SET, COMBINATIONS, ZERO_SHOT, splits
 
@@ -104,10 +103,7 @@ def write_report(
     views = lists[COMBINATIONS].frames.shape[1]
     with torch.no_grad():
         features = torch.stack([each.features(frames, None) for each in variants])
-    output, temporal = (
-        affinity(torch.stack([pool_views(one.mean(1).unflatten(0, (-1, views))) for one in each]))
-        for each in (features, features - frames)
-    )
+    output, temporal = (affinity(video_features(each, views)) for each in (features, features - frames))
     similarity = Similarity([each.name for each in variants], output, temporal, len(lists[COMBINATIONS].labels), ())
     figures = {
         "figure1b_tradeoff": draw_trade_off(points),

@@ -40,6 +40,8 @@ from mote_fast.world.words import vocabulary
 SIZE = 64
 log = logging.getLogger(__name__)
 
+# Bounds memory; the seed and this decide which pictures there are.
+DRAWN_AT_ONCE = 256
 # Pictures are shifted by up to so many pixels.
 SHIFT = 3
 # CLIP's bound on the logit scale.
@@ -62,9 +64,9 @@ class Pictures:
         self.seed = seed
         self.scenes: list[Scenes] = []
         parts: list[Tensor] = []
-        for number in tqdm(range(math.ceil(count / 256)), desc="drawing", unit="batch", disable=None):
+        for number in tqdm(range(math.ceil(count / DRAWN_AT_ONCE)), desc="drawing", unit="batch", disable=None):
             random = generator_of(seed, "stills", number)
-            self.scenes.append(still_scenes(256, random))
+            self.scenes.append(still_scenes(DRAWN_AT_ONCE, random))
             parts.append(draw(self.scenes[-1], SIZE + 2 * SHIFT, SIZE + 2 * SHIFT, random))
         self.pixels = torch.cat(parts)
 
@@ -78,7 +80,7 @@ class Pictures:
                     yield self._shown(rows, random), [self._told(row, random) for row in rows.tolist()]
 
     def _told(self, row: int, random: torch.Generator) -> str:
-        return caption(self.scenes[row // 256], row % 256, random)
+        return caption(self.scenes[row // DRAWN_AT_ONCE], row % DRAWN_AT_ONCE, random)
 
     def _shown(self, rows: Tensor, random: torch.Generator) -> Tensor:
         top, left = torch.randint(2 * SHIFT + 1, (2,), generator=random).tolist()

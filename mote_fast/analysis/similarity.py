@@ -77,8 +77,8 @@ def expert_similarity(
                 encoded = encode_batch(towers, batch)
                 views, frames = encoded.shape[1], encoded.flatten(0, 1)
                 features = torch.stack([variant.features(frames, None) for variant in variants])
-                outputs.append(_video_features(features, views))
-                temporals.append(_video_features(features - frames, views))
+                outputs.append(video_features(features, views))
+                temporals.append(video_features(features - frames, views))
         if progress is not None:
             progress(len(batch.indices) + len(batch.failures))
     if not outputs:
@@ -100,7 +100,7 @@ def similarity_csv(found: Similarity) -> str:
     )
 
 
-def _video_features(features: Tensor, views: int) -> Tensor:
-    """Average features [K, B * V, T, d] over frames and views: float32 [K, B, d], on the CPU."""
+def video_features(features: Tensor, views: int) -> Tensor:
+    """Average the features [K, B * V, T, d] of K variants over frames and views: float32 [K, B, d], on the CPU."""
     pooled = [pool_views(each.float().mean(1).unflatten(0, (-1, views))) for each in features]
     return torch.stack(pooled).cpu()

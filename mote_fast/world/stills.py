@@ -90,14 +90,15 @@ def place_of(x: float, y: float) -> str:
 
 def _action(x: float, y: float, size: float, strength: float, random: torch.Generator) -> str | None:
     """A seen action that can have led to this picture; None where none suggests itself."""
+    place = place_of(x, y)
     fitting = {
         "left": ["slide left", "swing"],
         "right": ["slide right", "swing"],
         "top": ["rise", "bounce"],
         "bottom": ["fall", "bounce"],
         "middle": ["spin", "rest", "swing", "bounce", "lighten"],
-    }.get(place_of(x, y), [])
-    if place_of(x, y) == "middle":
+    }.get(place, [])
+    if place == "middle":
         fitting += ["grow"] * 3 * (size > _IS_LARGE) + ["shrink"] * 3 * (size < _IS_SMALL)
         fitting += ["fade"] * 4 * (strength < _IS_FAINT)
     return pick(tuple(fitting), random) if fitting else None

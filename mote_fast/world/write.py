@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from mote_fast.data.items import VideoItem
 from mote_fast.data.video_writer import write_video
+from mote_fast.prepare.files import write_files
+from mote_fast.prepare.lists import format_labels, format_list
 from mote_fast.seeding import generator_of
 from mote_fast.world.draw import draw
 from mote_fast.world.scenes import HOME, Domain, video_scenes
 from mote_fast.world.splits import CLOSE_SET, Split, splits
 from mote_fast.world.words import Object
-
-log = logging.getLogger(__name__)
 
 # The list of training videos of the close set; every split has a list of test videos besides, in its own name.
 TRAIN = "train"
@@ -70,23 +70,23 @@ def write_world(
     parts = {TRAIN: replace(found[CLOSE_SET], videos=train_videos), **found}
     for name, split in parts.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
-        lines = []
+        items = []
         for label, (thing, action) in enumerate(split.classes):
             for number in range(split.videos):
                 relative = f"{name}/{label:03d}_{number:03d}.mp4"
                 _write_once(folder / relative, thing, action, split.domain, (seed, name, number))
-                lines.append(f"{relative} {label}")
+                items.append(VideoItem(relative, label))
                 if progress is not None:
                     progress(1)
-        rows = ["id,name", *(f"{label},{text}" for label, text in enumerate(split.labels))]
-        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        (folder / f"{name}.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        texts = {f"{name}.txt": format_list(items), f"{name}.csv": format_labels(split.labels)}
+        write_files(folder, texts, force=True)
     return found
 
 
 def _write_once(path: Path, thing: Object, action: str, domain: Domain, seed: tuple[int | str, ...]) -> None:
     if path.exists():
         return
+    # Not by ``staged``: the encoder takes the container from the name's ending.
     part = path.with_stem(f".{path.stem}.part")
     write_action(part, thing, action, domain=domain, seed=seed)
     part.replace(path)
