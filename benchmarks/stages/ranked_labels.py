@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mote_fast.data import probe, read_frames
-from mote_fast.data.transforms import evaluation_pixels
-from mote_fast.data.views import Views, plan_views
+from mote_fast.data.views import Views
 from stages.setting import INT8, LABELS, Setting
 
 CLIPS, LABEL_SETS = 4, 25
@@ -27,16 +25,13 @@ def int8_on_labels(setting: Setting) -> dict[str, Any] | None:
     prepared = setting.prepared.get(INT8)
     if prepared is None:
         return None
-    clip = setting.model.clip
-    plan = plan_views(probe(setting.video).num_frames, setting.frames, Views(CLIPS, 1))
-    frames = read_frames(setting.video, plan.frame_indices)
-    pixels = plan.gather(evaluation_pixels(frames, clip.image_size, 1, clip.config.mean, clip.config.std))
+    # As a user's calls batch the frames, on which int8 depends.
     exact, quantised = (
-        torch.stack([towers.encode_frames(view) for view in pixels]) for towers in (clip, prepared.model.clip)
+        model.view_features(setting.video, Views(CLIPS, 1)) for model in (setting.folded, prepared.model)
     )
     cosines = F.cosine_similarity(quantised, exact, dim=-1)
     head = setting.folded.head
-    sets = [setting.unit_rows(clip.embed_dim, seed=100 + number) for number in range(LABEL_SETS)]
+    sets = [setting.unit_rows(head.embed_dim, seed=100 + number) for number in range(LABEL_SETS)]
     scores, expected = (torch.cat([head(each, classes) for classes in sets]) for each in (quantised, exact))
     return {
         "rankings": len(scores),
