@@ -4,18 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := benchmarks/results
 
-SEEDS ?= 3
+SEEDS ?= 5
 
-.PHONY: help venv demo test test-slow data-faults train-smoke resume-trials tiny-clip tradeoff tradeoff-quick \
+.PHONY: help venv demo test test-slow data-faults train-smoke resume-trials tiny-clip tiny tradeoff tradeoff-quick \
 	interpret aot traffic bench bench-data bench-check readme scaling lint format clean
 
 help:
-	@echo "make demo       build the environment, write a video, classify it"
+	@echo "make demo       build the environment, draw videos of unseen classes, classify them"
 	@echo "make test       build the environment, run the tests"
 	@echo "make test-slow  the long suites: 3000 damaged videos and more generated cases"
 	@echo "make data-faults  2000 files, half of them damaged, and workers killed all the time"
 	@echo "make train-smoke  torchrun with two processes on generated videos: the loss falls, the model learns"
 	@echo "make resume-trials  runs killed at random, resumed, and compared bit for bit"
+	@echo "make tiny       train the shipped tiny model again, from nothing"
 	@echo "make tradeoff   MoTE against plain temporal transformers in a drawn world: table, CSV and figures"
 	@echo "make interpret  every kernel under Triton's interpreter, 220 generated cases per test"
 	@echo "make aot        every kernel compiled for sm_80, sm_90 and sm_100, checked against the committed report"
@@ -64,6 +65,11 @@ runs/tiny_clip/config.json: | venv
 	$(BIN)/python lab/train_clip.py --output runs/tiny_clip
 
 tiny-clip: runs/tiny_clip/config.json
+
+tiny: tiny-clip
+	$(BIN)/python lab/write_world.py
+	$(BIN)/python train.py --config configs/tiny_world.yaml
+	$(BIN)/python lab/pack_tiny.py --model runs/tiny/best
 
 tradeoff: tiny-clip
 	$(BIN)/python lab/tradeoff.py --seeds $(SEEDS)

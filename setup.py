@@ -30,7 +30,7 @@ setup(
     packages=[*find_packages(include=["mote_fast", "mote_fast.*"]), "mote_fast.kernels"],
     # A bare top-level package named "kernels" would collide with another distribution's.
     package_dir={"mote_fast.kernels": "kernels"},
-    package_data={"mote_fast": ["py.typed"]},
+    package_data={"mote_fast": ["py.typed", "presets/*.md", "presets/*/*"]},
     install_requires=[
         "torch>=2.10",
         "torchvision",

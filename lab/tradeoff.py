@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, default=Path("runs/tiny_clip"), help="what lab/train_clip.py wrote")
     parser.add_argument("--folder", type=Path, default=Path("runs/tradeoff"), help="where everything goes")
     parser.add_argument("--world", type=Path, help="the videos; FOLDER/world by default")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--quick", action="store_true", help="one seed and a quarter of the epochs")

@@ -23,12 +23,16 @@ from mote_fast.analysis.tradeoff_points import TradeOffPoint
 from mote_fast.analysis.variants import clip_mean, expert_variants
 from mote_fast.evaluation.files import write_whole
 from mote_fast.evaluation.tradeoff import harmonic_mean, trade_off
+from mote_fast.modulation import GAMMA
 from mote_fast.temporal import VideoHead
 from mote_fast.world.splits import CLOSE_SET, COMBINATIONS, ZERO_SHOT, splits
 
 # Kind of run -> its name in the report.
 NAMES = {"plain": "plain", "experts": "+ experts", "wmr": "+ WMR", "mote": "MoTE (+ MSE)"}
 MODULATED = "MoTE, modulated"
+PAPERS_GAMMA = str(GAMMA)
+# Of the table of other gammas.
+GAMMAS_LAYERS = 4
 SHOWN_CLASSES = 16
 
 
@@ -40,8 +44,18 @@ def rows_of(results: Sequence[Mapping[str, Any]], mean: Mapping[str, float]) -> 
         runs = [run for run in results if (run["kind"], run["layers"]) == (kind, layers)]
         rows.append(_row(NAMES[kind], layers, runs[0]["lr"], [run["plain"] for run in runs]))
         if kind == "mote":
-            rows.append(_row(MODULATED, layers, runs[0]["lr"], [run["modulated"] for run in runs]))
+            rows.append(_row(MODULATED, layers, runs[0]["lr"], [run["modulated"][PAPERS_GAMMA] for run in runs]))
     return rows
+
+
+def gamma_rows(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each gamma of the modulation, for MoTE with ``GAMMAS_LAYERS`` layers."""
+    runs = [run for run in results if (run["kind"], run["layers"]) == ("mote", GAMMAS_LAYERS)]
+    return [
+        _row(f"{MODULATED}, gamma {gamma}", GAMMAS_LAYERS, runs[0]["lr"], [run["modulated"][gamma] for run in runs])
+        for gamma in runs[0]["modulated"]
+        if gamma != PAPERS_GAMMA
+    ]
 
 
 def _row(name: str, layers: int, lr: float | None, runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
@@ -80,6 +94,7 @@ def write_report(
 ) -> None:
     """Write results.md, results.csv and the figures; ``head`` is one MoTE of the runs, for the figures of experts."""
     rows = rows_of(results, mean)
+    others = gamma_rows(results)
     points = [
         TradeOffPoint(
             row["model"],
@@ -113,5 +128,7 @@ def write_report(
     }
     for name, figure in figures.items():
         write_whole(folder / f"{name}.png", to_png(figure))
-    write_whole(folder / "results.md", markdown(rows).encode())
-    write_whole(folder / "results.csv", to_csv(list(rows[0]), (list(row.values()) for row in rows)).encode())
+    write_whole(folder / "results.md", markdown([*rows, *others]).encode())
+    write_whole(
+        folder / "results.csv", to_csv(list(rows[0]), (list(row.values()) for row in [*rows, *others])).encode()
+    )

@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 # Of the parameters; "int8" is float32 parameters with an image tower that runs quantised.
 Dtype: TypeAlias = torch.dtype | Literal["int8"]
 
+# Models whose trained weights come with the package, one folder each; a model card lies beside every one.
+SHIPPED_FOLDER = Path(__file__).parent / "presets"
+SHIPPED = ("tiny",)
+
 # The parts of a released checkpoint (spec section 2).
 _CLIP_KEY = "model_state_dict"
 _HEAD_KEY = "fusion_model_state_dict"
@@ -89,13 +93,14 @@ def load(
     device: str | torch.device = "cpu",
     dtype: Dtype = torch.float32,
 ) -> VideoClassifier:
-    """Load a classifier from a released .pt file or from a folder that ``save`` wrote.
+    """Load a classifier from a released .pt file, from a folder that ``save`` wrote, or one that the package ships.
 
     A released file holds the fine-tuned image tower and the head. Its text tower is the original CLIP's, which is
     therefore needed too, and with which the image tower is interpolated (spec section 7).
 
     Args:
-        path: the file or folder.
+        path: the file or folder; or "tiny", where there is none of that name, for the weights that come with the
+            package (see mote_fast/presets/tiny.md).
         clip: the original CLIP of a released file: OpenAI's .pt, an open_clip tag, or None for the tag "openai" of
             the architecture that the file's shapes tell. A folder is complete and takes none.
         interpolate: share of the fine-tuned image tower, in [0, 1]; the rest is the original's. 1 leaves it as tuned.
@@ -114,6 +119,8 @@ def load(
     """
     if not 0.0 <= interpolate <= 1.0:
         raise ConfigError(f"interpolate must lie in [0, 1], got {interpolate}")
+    if str(path) in SHIPPED and not Path(path).exists():
+        path = SHIPPED_FOLDER / str(path)
     if Path(path).is_dir():
         if clip is not None:
             raise ConfigError(f"{path} is a complete model folder; leave out clip={str(clip)!r}")

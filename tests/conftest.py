@@ -109,6 +109,17 @@ def tiny() -> mote_fast.VideoClassifier:
 @pytest.fixture(scope="session")
 def moving_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short h264 file of a moving ball."""
-    from mote_fast.cli.demo import rolling_ball
-
     return mote_fast.data.write_video(tmp_path_factory.mktemp("video") / "ball.mp4", rolling_ball(), fps=24)
+
+
+def rolling_ball(length: int = 36, height: int = 240, width: int = 320, radius: int = 26) -> Tensor:
+    """Draw a ball that rolls to the right over a shaded floor: uint8 [T, H, W, 3]."""
+    rows = torch.arange(height)[:, None].expand(height, width)
+    columns = torch.arange(width)[None, :].expand(height, width)
+    floor = torch.stack((80 + rows // 4, 110 + rows // 6, 150 - rows // 5), dim=-1)
+    frames = floor.to(torch.uint8).repeat(length, 1, 1, 1)
+    for time, frame in enumerate(frames):
+        centre = radius + time * (width - 2 * radius) // (length - 1)
+        ball = (columns - centre) ** 2 + (rows - 150) ** 2 <= radius**2
+        frame[ball] = torch.tensor([220, 60, 40], dtype=torch.uint8)
+    return frames

@@ -28,7 +28,7 @@ from mote_fast.analysis.variants import MERGED, Variant, clip_mean, expert_varia
 from mote_fast.classifier import VideoClassifier
 from mote_fast.cli.analyse_inputs import add_loading_options, loader_of, recipe_of, report, some_videos
 from mote_fast.cli.classify import encode_labels
-from mote_fast.cli.options import add_model_options, whole_model
+from mote_fast.cli.options import add_model_options, is_untrained, whole_model
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.items import UNLABELLED, VideoItem
 from mote_fast.data.plan import ONE_VIEW
@@ -80,7 +80,7 @@ def run_experts(arguments: argparse.Namespace) -> int:
     lines = [f"{'close-set':>10}{'zero-shot':>11}   top-1, %"]
     lines += [f"{row.close_set.top1:10.2f}{row.zero_shot.top1:11.2f}   {row.variant}" for row in rows]
     _show(arguments, document, lines, files)
-    return report(failures, arguments.checkpoint is None)
+    return report(failures, is_untrained(arguments))
 
 
 def run_classes(arguments: argparse.Namespace) -> int:
@@ -108,7 +108,7 @@ def run_classes(arguments: argparse.Namespace) -> int:
     lines = [" ".join(f"{name:>9}" for name in rows[0].top1) + "   top-1, %"]
     lines += [" ".join(f"{value:9.2f}" for value in row.top1.values()) + f"   {row.name}" for row in shown]
     _show(arguments, document, lines, files)
-    return report(failures, arguments.checkpoint is None)
+    return report(failures, is_untrained(arguments))
 
 
 def run_similarity(arguments: argparse.Namespace) -> int:
@@ -137,7 +137,7 @@ def run_similarity(arguments: argparse.Namespace) -> int:
         for name, line in zip(found.variants, found.output.tolist(), strict=True)
     ]
     _show(arguments, document, lines, files)
-    return report(found.failures, arguments.checkpoint is None)
+    return report(found.failures, is_untrained(arguments))
 
 
 def run_attention(arguments: argparse.Namespace) -> int:
@@ -161,7 +161,7 @@ def run_attention(arguments: argparse.Namespace) -> int:
     }
     lines = [f"{least:7.4f} to {most:7.4f}   {name}" for name, (least, most) in ranges.items()]
     _show(arguments, document, lines, files)
-    return report([], arguments.checkpoint is None)
+    return report([], is_untrained(arguments))
 
 
 def run_tradeoff(arguments: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from mote_fast.cli.options import (
     add_label_options,
     add_model_options,
     add_video_argument,
+    is_untrained,
     labels_of,
     model_of,
 )
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         except VideoError as error:
             failed += 1
             results.append({"video": video, "predictions": None, "error": str(error)})
-    untrained = arguments.checkpoint is None
+    untrained = is_untrained(arguments)
     effect = _int8_effect(model, results, classes) if arguments.dtype == "int8" else None
     if arguments.json:
         document = {"untrained": untrained, "views": f"{views.clips}x{views.crops}", "videos": results}

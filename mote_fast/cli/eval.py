@@ -18,7 +18,7 @@ from tqdm import tqdm
 from mote_fast.backends import best_device
 from mote_fast.classifier import VideoClassifier
 from mote_fast.cli.classify import encode_labels
-from mote_fast.cli.options import UNTRAINED_NOTE, add_model_options, model_of
+from mote_fast.cli.options import UNTRAINED_NOTE, add_model_options, is_untrained, model_of
 from mote_fast.data.batch import VideoLoader
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.frame_folders import FRAME_TEMPLATE
@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
             facts = {
                 "dataset": arguments.dataset or "+".join(split.name for split in splits),
                 "checkpoint": arguments.checkpoint,
-                "untrained": arguments.checkpoint is None,
+                "untrained": is_untrained(arguments),
                 "views": f"{views.clips}x{views.crops}",
                 "dtype": arguments.dtype,
                 "processes": world.size,
@@ -197,5 +197,5 @@ def _report(arguments: argparse.Namespace, evaluation: Evaluation, facts: dict[s
     if evaluation.failures:
         # The log named each when it failed; so does the report.
         print(f"mote-fast: error: {len(evaluation.failures)} videos could not be read", file=sys.stderr)
-    if arguments.checkpoint is None:
+    if is_untrained(arguments):
         print(UNTRAINED_NOTE, file=sys.stderr)

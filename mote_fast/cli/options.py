@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from mote_fast.backends import best_device
-from mote_fast.checkpoint import DEFAULT_INTERPOLATION, Dtype, create_model, load
+from mote_fast.checkpoint import DEFAULT_INTERPOLATION, SHIPPED, Dtype, create_model, load
 from mote_fast.classifier import VideoClassifier
 from mote_fast.config import DEFAULT_FRAMES
 from mote_fast.errors import ConfigError, LabelError
@@ -45,7 +45,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="tiny",
         metavar="NAME",
-        help="without --checkpoint: architecture with an untrained head (default %(default)s)",
+        help="without --checkpoint: tiny, trained on drawn videos and shipped with the package; or an architecture, "
+        "with an untrained head (default %(default)s)",
+    )
+    group.add_argument(
+        "--untrained", action="store_true", help="without --checkpoint: random weights for the tiny model too"
     )
     group.add_argument("--clip-pretrained", metavar="PATH|TAG", help="without --checkpoint: weights of the CLIP towers")
     group.add_argument(
@@ -80,6 +84,12 @@ def add_label_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--label-set", choices=LABEL_SETS, help="a known list of class names")
 
 
+def is_untrained(arguments: argparse.Namespace) -> bool:
+    """Whether the model that the options ask for has random weights in its head."""
+    shipped = arguments.model in SHIPPED and arguments.clip_pretrained is None and not arguments.untrained
+    return arguments.checkpoint is None and not shipped
+
+
 def model_of(arguments: argparse.Namespace) -> VideoClassifier:
     """Build or load the model that the options ask for, its experts merged for inference."""
     return whole_model(arguments).fold()
@@ -99,6 +109,8 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
         # The first run of a model exports it for half a minute, and should say so.
         logging.getLogger("mote_fast.clip.int8").setLevel(logging.INFO)
     if arguments.checkpoint is not None:
+        if arguments.untrained:
+            raise ConfigError("--untrained goes with --model; --checkpoint says which weights to take")
         model = load(
             arguments.checkpoint,
             clip=arguments.clip,
@@ -110,6 +122,8 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     else:
         if arguments.clip is not None:
             raise ConfigError("--clip goes with --checkpoint; for fresh towers use --clip-pretrained")
+        if not is_untrained(arguments):
+            return _shipped_model(arguments, device, dtype)
         # An untrained model is for trying things out: the same one every time.
         torch.manual_seed(0)
         model = create_model(
@@ -119,6 +133,13 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
             device=device,
             dtype=dtype,
         )
+    model.decode_backend = arguments.decode
+    return model
+
+
+def _shipped_model(arguments: argparse.Namespace, device: str | torch.device, dtype: Dtype) -> VideoClassifier:
+    model = load(arguments.model, device=device, dtype=dtype)
+    model.frames = arguments.frames
     model.decode_backend = arguments.decode
     return model
 

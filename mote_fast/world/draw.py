@@ -10,7 +10,7 @@ from torch import Tensor
 # Lines of the texture over the object's radius.
 _STRIPES, _DOTS = 5.0, 4.6
 # What a texture's gaps show of the object's colour.
-_GAP = 0.18
+_GAP = 0.3
 _MINOR_RADIUS = 0.13
 
 

@@ -29,10 +29,11 @@ _WAVES = {"swing": "x", "bounce": "y"}
 COLOUR_VALUES = torch.tensor(
     [[0.9, 0.15, 0.12], [0.15, 0.75, 0.2], [0.15, 0.3, 0.95], [0.95, 0.85, 0.1], [0.65, 0.2, 0.8], [0.95, 0.95, 0.95]]
 )
-_SIZE, _STRENGTH = 0.4, 1.0
-SMALL, LARGE = 0.2, 0.62
+_SIZE, _STRENGTH = 0.44, 1.0
+SMALL, LARGE = 0.3, 0.65
 FAINT = 0.25
 _REACH = 0.55
+_TINT = 0.02
 NOWHERE = 9.0
 
 
@@ -41,7 +42,7 @@ class Domain:
     """What a camera and its surroundings are like.
 
     Attributes:
-        brightness: range of the background's colours.
+        brightness: range of the background's greys.
         pattern: largest strength of bars over the background.
         distractors: largest number of them.
         shake: deviation of the camera's wander.
@@ -61,8 +62,8 @@ class Domain:
     steady: bool
 
 
-HOME = Domain((0.05, 0.4), 0.0, 2, 0.04, 0.03, (15, 20, 25), (1.0, 1.8), True)
-ABROAD = Domain((0.3, 0.65), 0.12, 4, 0.07, 0.06, (8, 10, 12), (1.4, 3.0), False)
+HOME = Domain((0.02, 0.2), 0.0, 2, 0.04, 0.03, (15, 20, 25), (1.0, 1.8), True)
+ABROAD = Domain((0.15, 0.35), 0.08, 4, 0.07, 0.06, (8, 10, 12), (1.4, 3.0), False)
 MAX_DISTRACTORS = max(HOME.distractors, ABROAD.distractors)
 
 
@@ -115,8 +116,7 @@ def _perform(move: str, state: dict[str, Tensor], time: Tensor, random: torch.Ge
 
 def _around(thing: Object, domain: Domain, frames: int, random: torch.Generator, shake: Tensor) -> dict[str, Tensor]:
     """What does not act: the object's looks, the background, distractors that the camera's wander moves too."""
-    low, high = domain.brightness
-    ground = low + (high - low) * torch.rand(1, 2, 3, generator=random)
+    ground = background(1, domain, random)
     count = int(torch.randint(domain.distractors + 1, (), generator=random))
     minor = 1.6 * torch.rand(1, domain.distractors, 2, generator=random) - 0.8
     minor[:, count:] = NOWHERE
@@ -143,6 +143,13 @@ def _around(thing: Object, domain: Domain, frames: int, random: torch.Generator,
         "minor_grey": torch.nn.functional.pad(grey, (0, padding)).expand(frames, -1),
         **{name: torch.full((frames,), value) for name, value in scalars.items()},
     }
+
+
+def background(count: int, domain: Domain, random: torch.Generator) -> Tensor:
+    """Greys at the two ends of the background's gradient, each with a hint of a colour: [count, 2, 3]."""
+    low, high = domain.brightness
+    grey = low + (high - low) * torch.rand(count, 2, 1, generator=random)
+    return (grey + _TINT * torch.randn(count, 2, 3, generator=random)).clamp(0, 1)
 
 
 def _wander(frames: int, columns: int, random: torch.Generator) -> Tensor:

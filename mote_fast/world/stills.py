@@ -14,12 +14,22 @@ from torch import Tensor
 
 from mote_fast.clip.class_features import TEMPLATES
 from mote_fast.world.draw import Scenes
-from mote_fast.world.scenes import ABROAD, COLOUR_VALUES, FAINT, HOME, LARGE, MAX_DISTRACTORS, NOWHERE, SMALL
+from mote_fast.world.scenes import (
+    ABROAD,
+    COLOUR_VALUES,
+    FAINT,
+    HOME,
+    LARGE,
+    MAX_DISTRACTORS,
+    NOWHERE,
+    SMALL,
+    background,
+)
 from mote_fast.world.words import ACTIONS, COLOURS, LIGHTS, PLACES, SHAPES, SIZES, TEXTURES, pick
 
 # Beyond this a thing stands at a side; up to it, in the middle.
 _AT_SIDE = 0.25
-_IS_SMALL, _IS_LARGE, _IS_FAINT = 0.28, 0.5, 0.5
+_IS_SMALL, _IS_LARGE, _IS_FAINT = 0.37, 0.53, 0.5
 
 
 def still_scenes(count: int, random: torch.Generator) -> Scenes:
@@ -32,7 +42,6 @@ def still_scenes(count: int, random: torch.Generator) -> Scenes:
         return torch.randint(size, (count,), generator=random)
 
     abroad = torch.rand(count, generator=random) < 0.3
-    brightness = torch.where(abroad, 1, 0)[:, None, None] * (ABROAD.brightness[0] - HOME.brightness[0])
     colour = index(len(COLOURS))
     minor = uniform(-0.8, 0.8, MAX_DISTRACTORS, 2)
     number = torch.where(abroad, index(ABROAD.distractors + 1), index(HOME.distractors + 1))
@@ -49,7 +58,7 @@ def still_scenes(count: int, random: torch.Generator) -> Scenes:
         colour=(COLOUR_VALUES[colour] + 0.05 * torch.randn(count, 3, generator=random)).clamp(0, 1),
         shape=index(len(SHAPES)),
         texture=index(len(TEXTURES)),
-        ground=uniform(*HOME.brightness, 2, 3) + brightness,
+        ground=torch.where(abroad[:, None, None], background(count, ABROAD, random), background(count, HOME, random)),
         pattern=torch.where(abroad, uniform(0, ABROAD.pattern), 0.0),
         pattern_angle=uniform(0, 2 * math.pi),
         minor=minor,
@@ -74,7 +83,7 @@ def caption(scenes: Scenes, row: int, random: torch.Generator) -> str:
     words += _maybe(0.9, list(COLOURS.values())[int(scenes.colour_name[row])], random)
     words.append(pick(list(SHAPES.values())[int(scenes.shape[row])], random))
     if action is None:
-        words += _maybe(0.7, PLACES[place_of(x, y)], random)
+        words += _maybe(0.9, PLACES[place_of(x, y)], random)
     else:
         words.append(pick(ACTIONS[action].names, random))
     text = " ".join(words)

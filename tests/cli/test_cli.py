@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,11 @@ from torch import Tensor
 
 import mote_fast
 from mote_fast.cli import main
+from mote_fast.cli.demo import RIGHT_MARK, SHOWN
 from mote_fast.cli.options import kinetics400_labels
 from mote_fast.clip import ClipTowers
+from mote_fast.world.words import Object, class_name
+from mote_fast.world.write import write_action
 
 Captured = pytest.CaptureFixture[str]
 
@@ -29,7 +33,9 @@ def run(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
 
 def test_classify_prints_ranked_labels(capsys: Captured, moving_video: Path) -> None:
     """Ranked labels for people, and the note that the weights are untrained goes to standard error."""
-    status, out, err = run(capsys, "classify", moving_video, "--labels", "archery, juggling balls,playing cello")
+    status, out, err = run(
+        capsys, "classify", moving_video, "--untrained", "--labels", "archery, juggling balls,playing cello"
+    )
     lines = out.splitlines()
     assert status == 0
     assert lines[0] == str(moving_video)
@@ -53,6 +59,7 @@ def test_classify_json(capsys: Captured, moving_video: Path, tmp_path: Path) -> 
         "--labels",
         "a,b",
         "--json",
+        "--untrained",
         "--topk",
         1,
     )
@@ -112,8 +119,7 @@ def test_embed(capsys: Captured, moving_video: Path, tmp_path: Path) -> None:
     vector = torch.tensor(json.loads(out)["videos"][0]["embedding"])
     assert status == 0
     assert torch.equal(load_file(path)[str(moving_video)], vector)
-    torch.manual_seed(0)
-    assert torch.equal(vector, mote_fast.create_model("tiny").fold().embed(moving_video))
+    assert torch.equal(vector, mote_fast.load("tiny").fold().embed(moving_video))
     assert run(capsys, "embed", moving_video)[0] == 2
 
 
@@ -250,12 +256,37 @@ def test_as_a_real_process(tmp_path: Path) -> None:
 
 
 def test_demo(capsys: Captured, tmp_path: Path) -> None:
-    """The demo writes a video, ranks labels and says that the weights are untrained."""
-    status, out, _ = run(capsys, "demo", "--folder", tmp_path / "demo")
+    """The demo writes videos of unseen classes and ranks labels for each; most come out right, and it counts them."""
+    status, out, err = run(capsys, "demo", "--folder", tmp_path / "demo")
+    videos = len(list((tmp_path / "demo").glob("*.mp4")))
+    right = re.search(r"(\d+) of (\d+) right", out)
     assert status == 0
-    assert (tmp_path / "demo" / "rolling_ball.mp4").is_file()
-    assert out.count("%") == 5
-    assert "untrained" in out.splitlines()[-1]
+    assert right is not None
+    assert int(right[2]) == videos == len(SHOWN)
+    assert int(right[1]) == out.count(RIGHT_MARK) > videos / 2
+    assert "untrained" not in out + err
+
+
+def test_classify_uses_the_shipped_weights(capsys: Captured, tmp_path: Path) -> None:
+    """Without a checkpoint the tiny model is the trained one, and says nothing of untrained weights."""
+    action, thing = "slide left", Object("circle", "red", "plain")
+    video = write_action(tmp_path / "video.mp4", thing, action, seed=("cli",))
+    labels = ",".join(class_name(thing, name) for name in ("slide right", action))
+    status, out, err = run(capsys, "classify", video, "--labels", labels, "--json", "--no-cache")
+    document = json.loads(out)
+    assert status == 0
+    assert document["untrained"] is False
+    assert document["videos"][0]["predictions"][0]["label"] == class_name(thing, action)
+    assert "untrained" not in err
+
+
+def test_untrained_goes_without_a_checkpoint(capsys: Captured, moving_video: Path, tmp_path: Path) -> None:
+    """Asking for given weights and for random ones at once is an error."""
+    status, _, err = run(
+        capsys, "classify", moving_video, "--labels", "a", "--checkpoint", tmp_path, "--untrained", "--device", "cpu"
+    )
+    assert status == 2
+    assert "--untrained" in err
 
 
 def test_real_clip_json(capsys: Captured, clips_dir: Path, tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ def test_two_splits(capsys: Captured, videos: Path, tmp_path: Path) -> None:
     """Each split's accuracies and their mean, in the files and on standard output."""
     lists = (videos / "one.txt", videos / "two.txt")
     data = ("--list", *lists, "--labels", videos / "names.csv", "--root", videos, "--dataset", "made up")
-    status, out, err = evaluate(capsys, "--protocol", "zeroshot", *data, "--output", tmp_path / "out", "--json")
+    status, out, err = evaluate(
+        capsys, "--protocol", "zeroshot", *data, "--output", tmp_path / "out", "--json", "--untrained"
+    )
     document = json.loads(out)
     assert status == 0
     assert "untrained" in err
@@ -73,7 +75,7 @@ def test_two_splits(capsys: Captured, videos: Path, tmp_path: Path) -> None:
         "per_class.csv",
         "predictions.parquet",
     }
-    status, out, _ = evaluate(capsys, "--protocol", "zeroshot", *data)
+    status, out, _ = evaluate(capsys, "--protocol", "zeroshot", *data, "--untrained")
     assert status == 0
     assert "mean of 2" in out
     assert f"{document['mean']['running']['readable']['top1']['mean']:.2f} ±" in out

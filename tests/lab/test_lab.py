@@ -63,7 +63,7 @@ def test_report(tmp_path: Path) -> None:
             accuracy = dict.fromkeys(lists, value)
             runs.append(
                 {"kind": arm.kind, "layers": arm.layers, "lr": 1e-3, "seed": seed}
-                | {"plain": accuracy, "modulated": accuracy}
+                | {"plain": accuracy, "modulated": {"0.05": accuracy, "0.8": accuracy}}
             )
     rows = rows_of(runs, dict.fromkeys(lists, 25.0))
     assert rows[0]["model"] == "CLIP-Mean"

@@ -1,0 +1,25 @@
+"""Write the world's videos and lists, for train.py and lab/tradeoff.py: about a minute on two cores; resumable.
+
+python lab/write_world.py --folder runs/tradeoff/world
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mote_fast.world.write import write_world
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/tradeoff/world"))
+    options = parser.parse_args()
+    with tqdm(desc="writing videos", unit="video", disable=None) as bar:
+        write_world(options.folder, progress=bar.update)
+
+
+if __name__ == "__main__":
+    main()
