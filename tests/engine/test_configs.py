@@ -21,6 +21,7 @@ EXAMPLES = {
     "k400_vit_l_14.yaml",
     "released_k400_vit_b_16.yaml",
     "smoke.yaml",
+    "tiny_world.yaml",
 }
 
 L14 = {
