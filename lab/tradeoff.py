@@ -1,11 +1,11 @@
 """The trade-off laboratory: does MoTE reconcile generalisation with specialisation, in this world, on this machine?
 
     python lab/tradeoff.py --clip runs/tiny_clip --folder runs/tradeoff      # make tradeoff
-    python lab/tradeoff.py --quick                                           # one seed, fewer epochs
+    python lab/tradeoff.py --quick --clip tiny                               # one seed, fewer epochs, shipped towers
 
 Every arm trains a head on the same frozen tower, the same videos and for the same steps; for each, the same learning
-rates are tried on a pilot seed and the better one by close-set accuracy is taken. A run whose result is in the folder,
-of the same towers, is not repeated. The report is results.md and results.csv with the figures beside them.
+rates are tried on a pilot seed and the best one by close-set accuracy is taken. A run whose result is in the folder,
+of the same towers, is not repeated. The report is results.md, results.csv and runs.json with the figures beside them.
 """
 
 from __future__ import annotations
@@ -103,11 +103,14 @@ def chosen_rates(pilots: Iterable[dict[str, Any]]) -> dict[tuple[str, int], floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clip", type=Path, default=Path("runs/tiny_clip"), help="what lab/train_clip.py wrote")
+    parser.add_argument(
+        "--clip", type=Path, default=Path("runs/tiny_clip"), help="what lab/train_clip.py wrote, or tiny"
+    )
     parser.add_argument("--folder", type=Path, default=Path("runs/tradeoff"), help="where everything goes")
     parser.add_argument("--world", type=Path, help="the videos; FOLDER/world by default")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--lr", type=float, help="one learning rate for every arm, without pilots")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--quick", action="store_true", help="one seed and a quarter of the epochs")
     options = parser.parse_args()
@@ -121,8 +124,11 @@ def main() -> None:
     def job(arm: Arm, lr: float, seed: int) -> Job:
         return Job(arm, lr, epochs, seed, options.clip, towers, world, options.folder)
 
-    pilots = [job(arm, lr, PILOT_SEED) for arm in ARMS for lr in LEARNING_RATES]
-    rates = chosen_rates(run_all(pilots, options.processes, "pilots"))
+    if options.lr is None:
+        pilots = [job(arm, lr, PILOT_SEED) for arm in ARMS for lr in LEARNING_RATES]
+        rates = chosen_rates(run_all(pilots, options.processes, "pilots"))
+    else:
+        rates = {(arm.kind, arm.layers): options.lr for arm in ARMS}
     jobs = [job(arm, rates[arm.kind, arm.layers], seed) for arm in ARMS for seed in range(seeds)]
     results = run_all(jobs, options.processes, "runs")
     lists = {name: data[name] for name in LISTS}

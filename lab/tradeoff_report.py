@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from arms import Data, predictions_of
 
 from mote_fast.analysis.class_accuracy import class_accuracies, most_divided
-from mote_fast.analysis.expert_accuracy import expert_accuracies
+from mote_fast.analysis.expert_accuracy import expert_accuracies, expert_accuracy_csv
 from mote_fast.analysis.plots.canvas import to_png
 from mote_fast.analysis.plots.classes import draw_classes
 from mote_fast.analysis.plots.experts import draw_experts
@@ -92,7 +93,10 @@ def write_report(
     head: VideoHead,
     lists: Mapping[str, Data],
 ) -> None:
-    """Write results.md, results.csv and the figures; ``head`` is one MoTE of the runs, for the figures of experts."""
+    """Write the tables, the CSVs, every run's result and the figures.
+
+    ``head`` is one MoTE of the runs, for experts.csv and the figures of experts.
+    """
     rows = rows_of(results, mean)
     others = gamma_rows(results)
     points = [
@@ -120,14 +124,17 @@ def write_report(
         features = torch.stack([each.features(frames, None) for each in variants])
     output, temporal = (affinity(video_features(each, views)) for each in (features, features - frames))
     similarity = Similarity([each.name for each in variants], output, temporal, len(lists[COMBINATIONS].labels), ())
+    experts = expert_accuracies(close, new)
     figures = {
         "figure1b_tradeoff": draw_trade_off(points),
-        "figure3_experts": draw_experts(expert_accuracies(close, new), CLOSE_SET, COMBINATIONS),
+        "figure3_experts": draw_experts(experts, CLOSE_SET, COMBINATIONS),
         "figure4_classes": draw_classes(divided, "unseen combinations on which the experts differ most"),
         "figure7_similarity": draw_similarity(similarity),
     }
     for name, figure in figures.items():
         write_whole(folder / f"{name}.png", to_png(figure))
+    write_whole(folder / "experts.csv", expert_accuracy_csv(experts).encode())
+    write_whole(folder / "runs.json", (json.dumps(list(results), indent=1) + "\n").encode())
     write_whole(folder / "results.md", markdown([*rows, *others]).encode())
     write_whole(
         folder / "results.csv", to_csv(list(rows[0]), (list(row.values()) for row in [*rows, *others])).encode()

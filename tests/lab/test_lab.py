@@ -72,5 +72,5 @@ def test_report(tmp_path: Path) -> None:
     assert "| plain | 1 | 0.001 | 2 | 50.0 ± 14.1 |" in markdown(rows)
     head = train_head(Arm("mote", 1), lists[CLOSE_SET], 1e-3, 3, 0, 20.0)
     write_report(tmp_path, runs, dict.fromkeys(lists, 25.0), head, lists)
-    assert {path.suffix for path in tmp_path.iterdir()} == {".md", ".csv", ".png"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".md", ".csv", ".json", ".png"}
     assert len(list(tmp_path.glob("*.png"))) == 4
