@@ -32,7 +32,7 @@ LAYERS = (1, 2, 4, 6)
 EXPERTS = 4
 BATCH = 48
 WARMUP_EPOCHS = 2
-# Tried for every arm; the one with the better close-set accuracy on a seed of its own is taken.
+# Tried for every arm; the one with the best close-set accuracy on a seed of its own is taken.
 LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 # Of the modulation: the paper's, and larger ones, which leave more of the temporal feature.
 GAMMAS = (0.05, 0.2, 0.8, 3.2)

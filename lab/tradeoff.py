@@ -26,11 +26,12 @@ from arms import ARMS, LEARNING_RATES, Arm, judge, judge_mean, train_head
 from features import features_of, tower_name
 from tqdm import tqdm
 from tradeoff_report import write_report
+from write_world import write
 
 from mote_fast import load
 from mote_fast.evaluation.files import write_whole
 from mote_fast.world.splits import CLOSE_SET, ZERO_SHOT
-from mote_fast.world.write import TRAIN, write_world
+from mote_fast.world.write import TRAIN
 
 PILOT_SEED = 100
 LISTS = (CLOSE_SET, *ZERO_SHOT)
@@ -116,8 +117,7 @@ def main() -> None:
     options = parser.parse_args()
     seeds, epochs = (1, max(4, options.epochs // 4)) if options.quick else (options.seeds, options.epochs)
     world = options.world or options.folder / "world"
-    with tqdm(desc="writing videos", unit="video", disable=None) as bar:
-        write_world(world, progress=bar.update)
+    write(world)
     data, logit_scale = _data(options.clip, world)
     towers = tower_name(load(options.clip).clip)
 

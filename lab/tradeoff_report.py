@@ -98,7 +98,7 @@ def write_report(
     ``head`` is one MoTE of the runs, for experts.csv and the figures of experts.
     """
     rows = rows_of(results, mean)
-    others = gamma_rows(results)
+    table = [*rows, *gamma_rows(results)]
     points = [
         TradeOffPoint(
             row["model"],
@@ -135,7 +135,5 @@ def write_report(
         write_whole(folder / f"{name}.png", to_png(figure))
     write_whole(folder / "experts.csv", expert_accuracy_csv(experts).encode())
     write_whole(folder / "runs.json", (json.dumps(list(results), indent=1) + "\n").encode())
-    write_whole(folder / "results.md", markdown([*rows, *others]).encode())
-    write_whole(
-        folder / "results.csv", to_csv(list(rows[0]), (list(row.values()) for row in [*rows, *others])).encode()
-    )
+    write_whole(folder / "results.md", markdown(table).encode())
+    write_whole(folder / "results.csv", to_csv(list(rows[0]), (list(row.values()) for row in table)).encode())

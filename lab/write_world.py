@@ -13,12 +13,16 @@ from tqdm import tqdm
 from mote_fast.world.write import write_world
 
 
+def write(folder: Path) -> None:
+    """Write what is missing of the world, with a progress bar."""
+    with tqdm(desc="writing videos", unit="video", disable=None) as bar:
+        write_world(folder, progress=bar.update)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/tradeoff/world"))
-    options = parser.parse_args()
-    with tqdm(desc="writing videos", unit="video", disable=None) as bar:
-        write_world(options.folder, progress=bar.update)
+    write(parser.parse_args().folder)
 
 
 if __name__ == "__main__":

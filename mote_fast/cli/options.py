@@ -119,11 +119,13 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
             device=device,
             dtype=dtype,
         )
+    elif arguments.clip is not None:
+        raise ConfigError("--clip goes with --checkpoint; for fresh towers use --clip-pretrained")
+    elif not is_untrained(arguments):
+        model = load(arguments.model, device=device, dtype=dtype)
+        # A model folder records its own number.
+        model.frames = arguments.frames
     else:
-        if arguments.clip is not None:
-            raise ConfigError("--clip goes with --checkpoint; for fresh towers use --clip-pretrained")
-        if not is_untrained(arguments):
-            return _shipped_model(arguments, device, dtype)
         # An untrained model is for trying things out: the same one every time.
         torch.manual_seed(0)
         model = create_model(
@@ -133,13 +135,6 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
             device=device,
             dtype=dtype,
         )
-    model.decode_backend = arguments.decode
-    return model
-
-
-def _shipped_model(arguments: argparse.Namespace, device: str | torch.device, dtype: Dtype) -> VideoClassifier:
-    model = load(arguments.model, device=device, dtype=dtype)
-    model.frames = arguments.frames
     model.decode_backend = arguments.decode
     return model
 
