@@ -185,7 +185,9 @@ def _merge_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def _pair(
     x_routed: Tensor, x_merged: Tensor, experts: Tensor, weights: Tensor, index: Tensor, probe: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Beside the outputs, what backward needs: the saved activations [2, N, 4d] and the merged row [P]."""
+    """Beside the outputs, what backward needs: the activations, [2, N, 4d] in an order of the launcher's, and the
+    merged row [P].
+    """
     merged = launchers("merge", experts.device).merge_experts_forward(experts, weights, x_merged.dtype)
     launch = launchers("expert_ffn", experts.device).expert_pair_forward
     return *launch(x_routed, x_merged, experts, merged, index), merged
