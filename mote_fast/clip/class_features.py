@@ -38,8 +38,8 @@ TEMPLATES = tuple(f"{opening} {middle}" for opening in _OPENINGS for middle in _
 # Prompts of so many labels are tokenised at a time; bounds memory, and is enough to fill the batches.
 LABELS_PER_CHUNK = 256
 # Token positions per forward pass: enough to keep the matrix products busy, few enough to stay near the caches
-# (1024 to 2048 was best of 512 to 8192 for ViT-B/16 on a CPU).
-TOKENS_PER_BATCH = 2048
+# (1024 and 2048 were best of 512 to 8192 for ViT-B/16 on a CPU; the smaller takes 0.6 of the memory).
+TOKENS_PER_BATCH = 1024
 # With fewer labels than this, running the prefixes apart costs more than it saves.
 FEWEST_TO_SHARE = 4
 
