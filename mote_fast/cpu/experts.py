@@ -24,7 +24,7 @@ MERGE_SLICE = 1 << 20
 # as its left factor; the transposed result is small to turn around.
 FEW_TOKENS = 64
 # The pair, which training spends most of its time in, keeps tokens in columns: weights are the left factor of every
-# product, 3 to 13% faster for both passes together. With fewer columns than this the library's product is twice as slow
+# product, 1 to 14% faster for both passes together. With fewer columns than this the library's product is twice as slow
 # that way around.
 FEW_COLUMNS = 16
 
