@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import mote_fast
+from mote_fast.data import available_backends
 
 # A busy machine must not fail a test: no example has a deadline. The ordinary profile repeats the same cases, so that a
 # run can be trusted to say what the last one said; "explore" looks for new ones (make test-slow).
@@ -28,6 +29,26 @@ SHARED = TESTS.parent.parent / "shared"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--clips", help="folder with the real clips that some tests decode (or MOTE_FAST_CLIPS)")
+    parser.addoption("--require-torchcodec", action="store_true", help="end at once where torchcodec cannot serve")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if session.config.getoption("--require-torchcodec") and (reason := available_backends()["torchcodec"]):
+        raise pytest.UsageError(reason)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("torchcodec") and (reason := available_backends()["torchcodec"]):
+        pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests used torchcodec, so that a run without it is not taken for one with it."""
+    ran, skipped = (
+        sum("torchcodec" in report.keywords for kind in kinds for report in terminalreporter.getreports(kind))
+        for kinds in (("passed", "failed"), ("skipped",))
+    )
+    terminalreporter.write_line(f"torchcodec: used by {ran} tests, {skipped} that need it skipped")
 
 
 @pytest.fixture(scope="session")

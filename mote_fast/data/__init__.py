@@ -2,7 +2,7 @@
 
 from mote_fast.data.batch import Batch, VideoLoader
 from mote_fast.data.dataset import VideoDataset
-from mote_fast.data.decode import probe, read_frames
+from mote_fast.data.decode import available_backends, probe, read_frames
 from mote_fast.data.faults import Failure, FaultLog
 from mote_fast.data.items import VideoItem, read_csv, read_labels, read_list, scan_folder
 from mote_fast.data.loader import make_loader
@@ -23,6 +23,7 @@ __all__ = [
     "VideoItem",
     "VideoLoader",
     "Views",
+    "available_backends",
     "evaluation_pixels",
     "make_loader",
     "probe",

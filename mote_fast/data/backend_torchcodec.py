@@ -8,10 +8,13 @@ index. It does not report concealed damage: a bit error that the decoder paints 
 from __future__ import annotations
 
 import functools
+import importlib.metadata
+import io
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
 
+import av
 import torch
 
 from mote_fast.data.video_info import VideoInfo, as_input, one_line
@@ -19,21 +22,59 @@ from mote_fast.errors import UndecodableVideoError
 
 # torchcodec's errors begin with the function and source file that raised them.
 _LOCATION = re.compile(r"^.*\.cpp:\d+, ")
+# What the dynamic linker said, in the tracebacks that torchcodec's error quotes.
+_LINKER = re.compile(r"^OSError: (.+)$", re.MULTILINE)
+_FFMPEG_LIBRARY = re.compile(r"lib(?:av|sw)[a-z]+(?:\.so\.\d+|\.\d+\.dylib)")
 
 
 @functools.cache
 def why_unavailable() -> str | None:
     """Why torchcodec cannot serve on this machine, with what to install, or None if it can.
 
-    The first call imports torchcodec, which loads the FFmpeg libraries; a failure is remembered, as it takes long.
+    The first call decodes two pictures, because torchcodec imports without FFmpeg's libraries and looks for them only
+    when it decodes. The answer is remembered, as it takes long.
     """
     try:
-        import torchcodec.decoders  # noqa: F401
+        from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportPrivateImportUsage]
+
+        VideoDecoder(_two_pictures(), device="cpu").get_frames_at([1])
     except ModuleNotFoundError:
         return "torchcodec is not installed; pip install torchcodec"
-    except (ImportError, OSError, RuntimeError) as error:
-        return f"torchcodec does not load; install FFmpeg's shared libraries, version 4 to 8 ({one_line(error)})"
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        return _explain(error)
     return None
+
+
+def _explain(error: Exception) -> str:
+    """Say in one line what torchcodec needs; its error quotes what the linker said of each FFmpeg version in turn."""
+    said = [line for line in _LINKER.findall(str(error)) if not line.startswith("Could not load this library")]
+    missing = sorted({name for line in said for name in _FFMPEG_LIBRARY.findall(line)})
+    others = [line for line in said if not _FFMPEG_LIBRARY.search(line)]
+    if missing and not others:
+        return (
+            "torchcodec needs the shared libraries of one FFmpeg version and finds no version complete "
+            f"({', '.join(missing)} do not load); install them: apt-get install ffmpeg, brew install ffmpeg, or "
+            "conda install -c conda-forge ffmpeg"
+        )
+    reason = others[0] if others else one_line(error)
+    return (
+        f"torchcodec {importlib.metadata.version('torchcodec')} does not work with torch {torch.__version__}; "
+        f"install the release made for it: pip install --upgrade torch torchcodec ({reason})"
+    )
+
+
+def _two_pictures() -> bytes:
+    """A video file of two small pictures."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="avi") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width = stream.height = 16
+        stream.pix_fmt = "yuv420p"
+        for _ in range(2):
+            container.mux(stream.encode(av.VideoFrame(16, 16, "yuv420p")))
+        container.mux(stream.encode(None))
+    return file.getvalue()
 
 
 def read(source: str | bytes, info: VideoInfo, indices: Sequence[int], num_threads: int) -> torch.Tensor:

@@ -174,15 +174,6 @@ def test_classify_in_int8_says_what_it_costs(
     assert "on the CPU" in run(capsys, *command, "--device", "meta")[2]
 
 
-def test_doctor_without_ffmpeg(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where torchcodec cannot load, PyAV serves and the report says why."""
-    reasons = {"torchcodec": "install FFmpeg's shared libraries", "pyav": None}
-    monkeypatch.setattr("mote_fast.backends.available_backends", lambda: reasons)
-    decode = json.loads(run(capsys, "doctor", "--json")[1])["backends"][0]
-    assert decode["chosen"] == "pyav"
-    assert "FFmpeg" in decode["others"]["torchcodec"]
-
-
 def test_convert_there_and_back(
     capsys: Captured, tmp_path: Path, clip_file: Path, clip_state: dict[str, Tensor], released_head: dict[str, Tensor]
 ) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from mote_fast.data.decode import available_backends
 from mote_fast.data.video_writer import write_video
 
 SQUARE = 16
@@ -116,15 +115,6 @@ def numbered_videos(tmp_path_factory: pytest.TempPathFactory) -> NumberedVideos:
     return NumberedVideos(tmp_path_factory.mktemp("numbered"))
 
 
-@pytest.fixture(scope="session")
-def needs_torchcodec() -> None:
-    reason = available_backends()["torchcodec"]
-    if reason is not None:
-        pytest.skip(reason)
-
-
-@pytest.fixture(params=["torchcodec", "pyav"])
+@pytest.fixture(params=[pytest.param("torchcodec", marks=pytest.mark.torchcodec), "pyav"])
 def decode_backend(request: pytest.FixtureRequest) -> str:
-    if request.param == "torchcodec":
-        request.getfixturevalue("needs_torchcodec")
     return request.param

@@ -69,7 +69,8 @@ def test_clips_follow_seed_epoch_and_index(video: Path, decode_backend: str) -> 
         assert not torch.equal(other.load(index, epoch).pixels, first)
 
 
-def test_backends_give_the_same_clips(video: Path, needs_torchcodec: None) -> None:
+@pytest.mark.torchcodec
+def test_backends_give_the_same_clips(video: Path) -> None:
     """Both decoders are exact, and the transforms are one code."""
     recipe = ClipRecipe(frames=4, size=32, augmentation="ssv2")
     clips = [

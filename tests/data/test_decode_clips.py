@@ -29,7 +29,7 @@ def test_probe(name: str, clips_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CLIPS)
-@pytest.mark.usefixtures("needs_torchcodec")
+@pytest.mark.torchcodec
 def test_backends_agree(name: str, clips_dir: Path) -> None:
     """Same pixels from both, at indices that need seeking, at the ends, and next to each other."""
     count, width, height = CLIPS[name][:3]
