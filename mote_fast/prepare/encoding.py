@@ -136,7 +136,7 @@ def _add_stream(container: OutputContainer, info: VideoInfo, encoding: Encoding)
     stream.width, stream.height = encoding.size_of(info.width, info.height)
     stream.pix_fmt = "yuv420p"
     stream.codec_context.colorspace, stream.codec_context.color_range = _BT601, _LIMITED
-    # The files are encoded in parallel; one thread also makes the bytes the same on every machine.
+    # The files are encoded in parallel already.
     stream.codec_context.thread_count = 1
     stream.codec_context.time_base = info.timeline.time_base if info.timeline.by_pts else 1 / rate
     return stream

@@ -22,12 +22,18 @@ from mote_fast.world.words import Object
 TRAIN = "train"
 # Heights and widths to draw from, pixels.
 _SIDES = (64, 72, 80)
+# x264 with its defaults is no function of its input: its macroblock tree gives several files for the same frames, and
+# its choices depend on the number of cores and on their instruction set.
+ENCODER = {"threads": 1, "x264-params": "mbtree=0:cpu-independent=1"}
 
 
 def write_action(
     path: Path, thing: Object, action: str, *, domain: Domain = HOME, seed: tuple[int | str, ...] = (0,)
 ) -> Path:
-    """Write one video of ``thing`` performing ``action``; a function of the arguments, whatever else was written.
+    """Write one video of ``thing`` performing ``action``.
+
+    The file's bytes are a function of the arguments, of the drawing's arithmetic (PyTorch) and of the encoder's version
+    (PyAV); not of what else was written, of the number of cores or of what they do besides.
 
     Args:
         path: the file; its folder must exist.
@@ -42,7 +48,7 @@ def write_action(
     frames = round(rate * (low + (high - low) * float(torch.rand((), generator=random))))
     side = _SIDES[int(torch.randint(len(_SIDES), (), generator=random))]
     drawn = draw(video_scenes(thing, action, domain, frames, random), side, side, random)
-    write_video(path, drawn, rate, crf=20, preset="veryfast")
+    write_video(path, drawn, rate, crf=20, preset="veryfast", **ENCODER)
     return path
 
 
