@@ -133,5 +133,5 @@ def adamw_launches(shape: Shape, master: torch.dtype, tile: VectorTile | None = 
     for name, run in runs.items():
         with recorded() as launches:
             run()
-        found[name] = launches[0]
+        (found[name],) = launches
     return found

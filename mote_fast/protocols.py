@@ -7,9 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import LongTensor, Tensor
-from torch.nn import functional as F
-
-from mote_fast.metrics import full_class_scores, pool_views, topk_accuracy
 
 # Splits of the half-class protocol.
 HALF_CLASS_SPLITS = 10
@@ -50,26 +47,3 @@ def half_class_tasks(labels: Tensor, classes: int) -> list[HalfClassTask]:
         videos = torch.isin(labels, half)
         tasks.append(HalfClassTask(half, videos, torch.searchsorted(half, labels[videos])))
     return tasks
-
-
-def feature_accuracy(video: Tensor, text: Tensor, labels: Tensor) -> Accuracy:
-    """Accuracy from features: the cosine of the mean of normalised view features with each class.
-
-    Args:
-        video: [N, V, d], one feature per view.
-        text: [C, d], class features.
-        labels: int64 [N], in [0, C).
-    """
-    scores = full_class_scores(pool_views(video), F.normalize(text.float(), dim=-1))
-    return Accuracy(topk_accuracy(scores, labels, 1), topk_accuracy(scores, labels, 5))
-
-
-def half_class_accuracy(video: Tensor, text: Tensor, labels: Tensor) -> list[Accuracy]:
-    """Accuracy on each half-class split: only its videos, told apart only from its classes.
-
-    Args: as ``feature_accuracy``.
-    """
-    return [
-        feature_accuracy(video[task.videos], text[task.classes], task.labels)
-        for task in half_class_tasks(labels, len(text))
-    ]

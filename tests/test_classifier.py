@@ -148,12 +148,12 @@ def test_bad_requests_are_named(tiny: VideoClassifier, moving_video: Path, tmp_p
         tiny.classify(tmp_path / "none.mp4", LABELS)
 
 
-def test_real_clip(tiny: VideoClassifier, clips_dir: Path) -> None:
-    """A real Kinetics clip goes through the whole pipeline."""
-    ranked = tiny.classify(clips_dir / "k400_arm_wrestling.mp4", LABELS, views="4x3")
-    assert [prediction.label for prediction in ranked if prediction.score > 0] == [
-        prediction.label for prediction in sorted(ranked, key=lambda each: -each.score)
-    ]
+def test_real_clip(clips_dir: Path) -> None:
+    """A real Kinetics clip through the shipped weights: the scores that they gave when this was written."""
+    labels = ["a red circle sliding to the left", "a blue star growing", "a white ring fading"]
+    ranked = mote_fast.load("tiny").classify(clips_dir / "k400_arm_wrestling.mp4", labels, views="4x3")
+    assert [each.index for each in ranked] == [0, 2, 1]
+    assert [each.score for each in ranked] == pytest.approx([0.6365, 0.3608, 0.0027], abs=1e-3)
 
 
 def test_a_strip_is_not_scaled_to_fill_the_memory(tiny: VideoClassifier, tmp_path: Path) -> None:

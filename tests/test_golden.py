@@ -16,7 +16,7 @@ from mote_fast.data.sampling import sample_frames, train_segment_bounds
 from mote_fast.data.transforms import crop_offsets, evaluation_pixels
 from mote_fast.experts import TEMPERATURES, routing_probabilities
 from mote_fast.metrics import topk_accuracy, view_scores
-from mote_fast.protocols import feature_accuracy, half_class_accuracy, half_class_splits
+from mote_fast.protocols import half_class_splits
 from tests.conftest import GOLDEN
 from tests.tolerances import assert_close
 
@@ -151,16 +151,11 @@ def test_crops() -> None:
 
 
 def test_protocols(golden: dict[str, Any]) -> None:
-    """Video scores from views, and the half-class protocol: splits exactly, accuracies to rounding."""
+    """Video scores from views, and the classes of each half-class split; its accuracies: tests/evaluation."""
     tensors = load_file(GOLDEN / "protocol.safetensors")
     scores = view_scores(tensors["views.logits"], golden["views"]["views"])
     assert_close(scores, tensors["views.scores"])
     for k in (1, 5):
         assert topk_accuracy(scores, tensors["views.labels"], k) == pytest.approx(golden["views"][f"top{k}"], abs=1e-4)
-    features = tensors["half.video"], tensors["half.text"], tensors["half.labels"]
-    assert feature_accuracy(*features) == pytest.approx(golden["half_class"]["full"], abs=1e-4)
-    expected = golden["half_class"]["splits"]
-    splits = half_class_splits(len(tensors["half.text"]))
-    for classes, accuracy, (names, *percent) in zip(splits, half_class_accuracy(*features), expected, strict=True):
-        assert classes.tolist() == names
-        assert accuracy == pytest.approx(percent, abs=1e-4)
+    found = [half.tolist() for half in half_class_splits(len(tensors["half.text"]))]
+    assert found == [names for names, *_ in golden["half_class"]["splits"]]

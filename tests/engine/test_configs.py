@@ -1,4 +1,4 @@
-"""The files in configs/: each loads, says what its name says, and no row of the paper's tables is forgotten."""
+"""The files in configs/: each loads, and is what its name and configs/README.md say."""
 
 from __future__ import annotations
 
@@ -23,77 +23,30 @@ EXAMPLES = {
     "smoke.yaml",
     "tiny_world.yaml",
 }
+ROWS = sorted(set(FILES) - SHARED - EXAMPLES)
 
-L14 = {
-    "model.arch": "ViT-L-14",
-    "model.layers": 6,
-    "optim.clip_ratio": 0.06,
-    "optim.epochs": 20,
-    "data.batch_size": 48,
+# The training that the paper's ablations vary.
+DEFAULT = "table1/mse.yaml"
+# What the rows of each ablation may vary. The name of a row ends with its value of the option that stands first.
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "table1/": ("model.header", "method.regulariser", "method.mse_weight", "model.modulation"),
+    "table2/a_": ("model.expert_init", "method.expert_data", "method.regulariser"),
+    "table2/b_experts_": ("model.experts",),
+    "table2/c_aggregation_": ("model.aggregation",),
+    "table2/d_routing_": ("method.routing", "model.experts"),
+    "table2/e_wmr_": ("method.regulariser", "method.beta"),
+    "table2/e_wmr_region_beta_": ("method.beta",),
+    "table2/f_gamma_": ("model.modulation_gamma", "model.modulation"),
+    "table7/a_design_": ("model.expert_design",),
+    "table7/b_top_k_": ("model.modulation_top_k", "model.modulation"),
+    "table7/c_supervision_": ("method.regulariser_loss",),
+    "table7/e_ucf101_": ("model.header", "model.modulation"),
+    "table7/f_temperature_": ("method.temperature",),
 }
-# The paper's method at ViT-L/14 as Tables 2 and 7 vary it; modulation is left out there unless said.
-PLAIN_TEST = L14 | {"model.modulation": False}
-FEW_SHOT = L14 | {"model.checkpoint": "runs/table4/vit_l_14/model"}
-
-# Every row of the paper's tables that is a training run: its file, and how it differs from the library's defaults.
-ROWS: dict[str, dict[str, Any]] = {
-    "table1/plain.yaml": PLAIN_TEST | {"model.header": "plain"},
-    "table1/experts.yaml": PLAIN_TEST | {"method.regulariser": "none"},
-    "table1/wmr.yaml": PLAIN_TEST | {"method.mse_weight": 0.0},
-    "table1/mse.yaml": PLAIN_TEST,
-    "table1/modulation.yaml": L14,
-    "table2/a_same_all.yaml": PLAIN_TEST
-    | {"model.expert_init": "same", "method.expert_data": "all", "method.regulariser": "none"},
-    "table2/a_same_routed.yaml": PLAIN_TEST | {"model.expert_init": "same"},
-    "table2/a_different_all.yaml": PLAIN_TEST | {"method.expert_data": "all"},
-    "table2/a_different_routed.yaml": PLAIN_TEST,
-    "table2/b_experts_3.yaml": PLAIN_TEST | {"model.experts": 3},
-    "table2/b_experts_4.yaml": PLAIN_TEST,
-    "table2/b_experts_5.yaml": PLAIN_TEST | {"model.experts": 5},
-    "table2/b_experts_6.yaml": PLAIN_TEST | {"model.experts": 6},
-    "table2/c_aggregation_random.yaml": PLAIN_TEST | {"model.aggregation": "random"},
-    "table2/c_aggregation_ensemble.yaml": PLAIN_TEST | {"model.aggregation": "ensemble"},
-    "table2/c_aggregation_merge.yaml": PLAIN_TEST,
-    "table2/d_routing_fixed.yaml": PLAIN_TEST | {"method.routing": "fixed", "model.experts": 1},
-    "table2/d_routing_random.yaml": PLAIN_TEST | {"method.routing": "random"},
-    "table2/d_routing_multinomial.yaml": PLAIN_TEST,
-    "table2/e_wmr_point.yaml": PLAIN_TEST | {"method.regulariser": "point"},
-    "table2/e_wmr_region_beta_0.6.yaml": PLAIN_TEST,
-    "table2/e_wmr_region_beta_0.8.yaml": PLAIN_TEST | {"method.beta": 0.8},
-    "table2/e_wmr_region_beta_1.0.yaml": PLAIN_TEST | {"method.beta": 1.0},
-    "table2/f_gamma_0.04.yaml": L14 | {"model.modulation_gamma": 0.04},
-    "table2/f_gamma_0.05.yaml": L14,
-    "table2/f_gamma_0.06.yaml": L14 | {"model.modulation_gamma": 0.06},
-    "table2/f_gamma_0.07.yaml": L14 | {"model.modulation_gamma": 0.07},
-    "table4/vit_b_16.yaml": {},
-    "table4/vit_l_14.yaml": L14,
-    "table4/vit_l_14_f16.yaml": L14 | {"data.frames": 16},
-    **{
-        f"table5/{name}_k{shots}.yaml": FEW_SHOT | {"optim.epochs": 10, "optim.warmup_epochs": 2.5}
-        for name in ("hmdb51", "ucf101")
-        for shots in (2, 4, 8, 16)
-    },
-    **{
-        f"table5/ssv2_k{shots}.yaml": FEW_SHOT
-        | {"optim.epochs": 2, "optim.warmup_epochs": 0.5, "data.augmentation": "ssv2"}
-        for shots in (2, 4, 8, 16)
-    },
-    "table7/a_design_ffn.yaml": PLAIN_TEST,
-    "table7/a_design_up_down.yaml": PLAIN_TEST | {"model.expert_design": "up_down"},
-    "table7/a_design_up.yaml": PLAIN_TEST | {"model.expert_design": "up"},
-    "table7/a_design_down.yaml": PLAIN_TEST | {"model.expert_design": "down"},
-    "table7/b_top_k_1.yaml": L14 | {"model.modulation_top_k": 1},
-    "table7/b_top_k_5.yaml": L14,
-    "table7/b_top_k_10.yaml": L14 | {"model.modulation_top_k": 10},
-    "table7/c_supervision_ce.yaml": PLAIN_TEST,
-    "table7/c_supervision_kl.yaml": PLAIN_TEST | {"method.regulariser_loss": "kl"},
-    "table7/c_supervision_mse.yaml": PLAIN_TEST | {"method.regulariser_loss": "mse"},
-    "table7/e_ucf101_plain.yaml": PLAIN_TEST | {"model.header": "plain"},
-    "table7/e_ucf101_mote.yaml": L14,
-    "table7/f_temperature_discrete.yaml": PLAIN_TEST,
-    "table7/f_temperature_normal.yaml": PLAIN_TEST | {"method.temperature": "normal"},
-    "table7/f_temperature_uniform.yaml": PLAIN_TEST | {"method.temperature": "uniform"},
-}
+# Their names say more than one value, or one in other words.
+TOLD_OTHERWISE = {"table1/", "table2/a_", "table2/e_wmr_", "table7/e_ucf101_"}
+# What acts at test alone: rows that differ in nothing else share a checkpoint.
+AT_TEST = {"model.aggregation", "model.modulation", "model.modulation_gamma", "model.modulation_top_k"}
 
 # Where the data are, and the sizes that the layout of a machine decides.
 PATHS = ("data.train_list", "data.val_list", "data.labels", "data.flip_labels", "data.train_root", "data.val_root")
@@ -113,16 +66,55 @@ def flat(config: TrainConfig) -> dict[str, Any]:
     return {f"{section}.{name}": value for section, values in to_dict(config).items() for name, value in values.items()}
 
 
-@pytest.mark.parametrize("name", sorted(ROWS))
-def test_a_row_is_its_difference_from_the_recipe(name: str, tmp_path: Path) -> None:
-    """A file says what its name says and nothing else: an ablation that varies two things shows neither."""
-    found, defaults = flat(load(name, tmp_path)), flat(TrainConfig())
-    ignored = {*PATHS, "run.output", "model.checkpoint"}
-    different = {key: value for key, value in found.items() if value != defaults[key] and key not in ignored}
-    # The B/16 defaults have no number of layers: the architecture gives it.
-    expected = {key: value for key, value in ROWS[name].items() if key not in ignored and value != defaults[key]}
-    assert different == expected
-    assert found["run.output"] == f"runs/{name.removesuffix('.yaml')}"
+def differences(name: str, other: str, folder: Path) -> set[str]:
+    """The options but for paths in which two files differ."""
+    one, two = flat(load(name, folder)), flat(load(other, folder))
+    return {key for key in one if one[key] != two[key]} - {*PATHS, "run.output", "model.checkpoint"}
+
+
+def named_values(ablation: str) -> dict[str, str]:
+    """The rows of an ablation, and what their names say after its own."""
+    return {
+        name: name.removeprefix(ablation).removesuffix(".yaml") for name in ROWS if re.match(f"{ablation}[^/]+$", name)
+    }
+
+
+def marked(mark: str) -> set[str]:
+    """The files that configs/README.md marks so."""
+    rows = re.findall(r"^\| \[[^]]+\]\(([\w./]+)\) \| (.*?) \|", (CONFIGS / "README.md").read_text(), re.MULTILINE)
+    return {name for name, said in rows if said.endswith(f" {mark}")}
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_an_ablation_varies_its_options_alone(ablation: str, tmp_path: Path) -> None:
+    """A row that varies two things at once shows neither, and two rows that are equal show nothing."""
+    found = [flat(load(name, tmp_path)) for name in named_values(ablation)]
+    assert len({tuple(config[key] for key in ABLATIONS[ablation]) for config in found}) == len(found) >= 2
+    for name in named_values(ablation):
+        assert differences(name, DEFAULT, tmp_path) <= set(ABLATIONS[ablation]), name
+
+
+@pytest.mark.parametrize("ablation", sorted(ABLATIONS.keys() - TOLD_OTHERWISE))
+def test_a_row_is_what_its_name_says(ablation: str, tmp_path: Path) -> None:
+    """experts_3 has 3 experts, gamma_0.04 a gamma of 0.04."""
+    for name, said in named_values(ablation).items():
+        assert str(flat(load(name, tmp_path))[ABLATIONS[ablation][0]]) == said, name
+
+
+def test_rows_of_one_training_share_a_checkpoint(tmp_path: Path) -> None:
+    """README's marks: * is the default method, + differs from it at test alone."""
+    assert len(marked("*")) > 5
+    assert len(marked("+")) > 5
+    for name in marked("*"):
+        assert not differences(name, DEFAULT, tmp_path), name
+    for name in marked("+"):
+        assert differences(name, DEFAULT, tmp_path) <= AT_TEST, name
+
+
+def test_a_run_has_a_folder_of_its_own() -> None:
+    """Two rows in one folder would resume one another."""
+    for name in ROWS:
+        assert f"output: runs/{name.removesuffix('.yaml')}\n" in (CONFIGS / name).read_text()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -134,11 +126,6 @@ def test_paths_of_one_data_set(name: str) -> None:
     assert len(folders) <= 1
     if known and folders:
         assert folders == {known[0]}
-
-
-def test_every_row_has_a_file_and_every_file_a_row() -> None:
-    """No row is forgotten, and no file is left that says nothing of any."""
-    assert set(FILES) == set(ROWS) | SHARED | EXAMPLES
 
 
 def test_few_shot_lists_say_their_shots() -> None:
@@ -183,4 +170,4 @@ def test_folder_starts_from_trained_towers(tmp_path: Path) -> None:
 def test_readme_lists_every_row() -> None:
     """Whoever looks for a row finds its file, and whoever finds a file learns its row."""
     linked = set(re.findall(r"\]\(([\w./]+\.yaml)\)", (CONFIGS / "README.md").read_text()))
-    assert linked == set(ROWS) | EXAMPLES
+    assert linked == set(FILES) - SHARED

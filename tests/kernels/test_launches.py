@@ -15,20 +15,19 @@ from benchmarks.launches import (
     pair_launches,
     routed_launches,
 )
+from mote_fast.kernels.reference import expert_size
 
 SHAPES = [VIT_B_16, VIT_L_14, Shape(16, 1, 1, 1)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_one_layer_takes_at_most_four_and_six_launches(shape: Shape) -> None:
+def test_one_layer_takes_three_launches_forward_and_five_backward(shape: Shape) -> None:
     """Both streams of a layer's experts, gradient of all experts included."""
     pair = pair_launches(shape, torch.bfloat16, torch.float32)
     merge = merge_launches(shape, torch.float32, torch.bfloat16)
     forward = [merge["forward"], *(launch for name, launch in pair.items() if name in ("up", "down"))]
     backward = [merge["expand"], *(launch for name, launch in pair.items() if name not in ("up", "down"))]
     assert (len(forward), len(backward)) == (3, 5)
-    assert len(forward) <= 4
-    assert len(backward) <= 6
 
 
 def test_routing_moves_no_shape() -> None:
@@ -38,9 +37,14 @@ def test_routing_moves_no_shape() -> None:
     assert all(isinstance(size, int) for launch in launches.values() for size in launch.grid)
 
 
-def test_optimiser_takes_one_launch_and_reads_numbers_on_the_device() -> None:
-    """Step, learning rate and scale may be tensors, which the host does not read."""
-    assert set(adamw_launches(VIT_L_14, torch.float32)) == {"one", "two", "device"}
+@pytest.mark.parametrize("given", ["one", "two", "device"])
+def test_optimiser_takes_one_launch_over_every_value(given: str) -> None:
+    """Also for two micro-batches, and for step, rate and scale as tensors, which the host does not read."""
+    launch = adamw_launches(VIT_L_14, torch.float32)[given]
+    arguments = dict(zip((param.name for param in launch.kernel.params), launch.args, strict=True))
+    (programs,) = launch.grid
+    assert (programs - 1) * arguments["BLOCK"] < expert_size(VIT_L_14.width) <= programs * arguments["BLOCK"]
+    assert arguments["EXPERTS"] == VIT_L_14.experts
 
 
 def test_nothing_is_compiled_per_batch_size() -> None:

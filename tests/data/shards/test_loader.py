@@ -15,7 +15,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import dataloader
 
 from mote_fast.data.batch import Batch
 from mote_fast.data.dataset import VideoDataset, load_clip
@@ -303,14 +302,6 @@ def test_left_out_videos_are_reported_in_evaluation(
     }
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the DataLoader look every half second, and not every five, whether its workers live."""
-    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)
-    # The method took the number for its default when it was defined.
-    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.5,))
-
-
 class DeadlyClips(LaneBatches):
     """Decodes as ever, but kills its process over one video, always or once."""
 
@@ -338,7 +329,7 @@ class HangingClips(DeadlyClips):
     ("work", "kind", "limit"), [(DeadlyClips, "DecoderCrash", 60.0), (HangingClips, "DecoderTimeout", 0.5)]
 )
 def test_a_worker_that_dies_costs_one_video(
-    make: Make, monkeypatch: pytest.MonkeyPatch, impatient: None, work: type[LaneBatches], kind: str, limit: float
+    make: Make, monkeypatch: pytest.MonkeyPatch, work: type[LaneBatches], kind: str, limit: float
 ) -> None:
     """A video that kills or hangs its decoder is named, and every other one is delivered once."""
     monkeypatch.setattr("mote_fast.data.shards.loader.LaneBatches", work)
@@ -349,7 +340,7 @@ def test_a_worker_that_dies_costs_one_video(
     assert (failure.index, failure.kind) == (7, kind)
 
 
-def test_a_worker_killed_from_outside_costs_nothing(make: Make, impatient: None) -> None:
+def test_a_worker_killed_from_outside_costs_nothing(make: Make) -> None:
     """The kernel may choose a worker when memory runs out: its batches are read again."""
     loader = make(workers=2, batch=1)
     batches = loader.epoch(0)
