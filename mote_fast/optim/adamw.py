@@ -67,13 +67,13 @@ class HeadAdamW(torch.optim.AdamW):
 
     def __init__(self, params: Iterable[dict[str, Any]], **options: Any) -> None:
         super().__init__(params, **options)
-        self._collectors: dict[Tensor, Collector] = {}
+        self.collectors: dict[Tensor, Collector] = {}
         self._shown: list[Tensor] = []
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         # A copy is no head's optimiser yet: it takes dense gradients until ``factor`` is called.
-        self.__dict__.setdefault("_collectors", {})
+        self.__dict__.setdefault("collectors", {})
         self.__dict__.setdefault("_shown", [])
 
     def factor(self, experts: TemporalExperts) -> None:
@@ -86,12 +86,12 @@ class HeadAdamW(torch.optim.AdamW):
             if (optimizer := me()) is not None:
                 optimizer._show_probes()
 
-        self._collectors[experts.weight] = Collector(experts.weight, changed)
-        experts.collect_with(self._collectors[experts.weight])
+        self.collectors[experts.weight] = Collector(experts.weight, changed)
+        experts.collect_with(self.collectors[experts.weight])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop all gradients, factored ones included."""
-        for collector in self._collectors.values():
+        for collector in self.collectors.values():
             collector.clear()
         self._show_probes()
         super().zero_grad(set_to_none)
@@ -149,7 +149,7 @@ class HeadAdamW(torch.optim.AdamW):
     @property
     def expert_weights(self) -> list[Tensor]:
         """The experts' parameters [E, P], whose gradients may be factored: what DistributedDataParallel must ignore."""
-        return list(self._collectors)
+        return list(self.collectors)
 
     @torch.no_grad()
     def all_reduce_gradients(self, group: dist.ProcessGroup | None = None, *, experts_only: bool = False) -> None:
@@ -163,7 +163,7 @@ class HeadAdamW(torch.optim.AdamW):
             group: the processes; None takes all.
             experts_only: leave out all but ``expert_weights``: where DistributedDataParallel averages the others.
         """
-        collectors = list(self._collectors.values())
+        collectors = list(self.collectors.values())
         for collector in collectors:
             collector.settle()
         densify_where_routes_differ(collectors, group)
@@ -175,7 +175,7 @@ class HeadAdamW(torch.optim.AdamW):
         shown = {id(probe) for probe in self._shown}
         for group in self.param_groups:
             for param in group["params"]:
-                if not experts_only or param in self._collectors or id(param) in shown:
+                if not experts_only or param in self.collectors or id(param) in shown:
                     yield param.grad
 
     def state_dict(self) -> dict[str, Any]:
@@ -234,7 +234,7 @@ class HeadAdamW(torch.optim.AdamW):
 
     def _factors(self, param: Tensor) -> list[Factor]:
         """The factored gradient of ``param``; empty where its gradient is dense or absent."""
-        collector = self._collectors.get(param)
+        collector = self.collectors.get(param)
         if collector is None:
             return []
         collector.settle()
@@ -251,7 +251,7 @@ class HeadAdamW(torch.optim.AdamW):
         own = list(self._parameters())
         self._shown.clear()
         for group, params in own:
-            factors = [factor for param in params if param in self._collectors for factor in self._factors(param)]
+            factors = [factor for param in params if param in self.collectors for factor in self._factors(param)]
             probes = [factor.probe for factor in factors] if visible else []
             group["params"] = [*params, *probes]
             self._shown += probes

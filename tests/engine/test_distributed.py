@@ -40,7 +40,7 @@ def step(given: list[Batch], world: World, synchronised: bool) -> dict[str, torc
     gradients: dict[str, torch.Tensor] = {}
 
     def keep(*_: object) -> None:
-        for collector in optimizer._collectors.values():
+        for collector in optimizer.collectors.values():
             collector.densify()
         gradients.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
 

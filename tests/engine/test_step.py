@@ -72,7 +72,7 @@ def gradients_of(model: VideoClassifier, given: list[Batch], precision: Precisio
     found: dict[str, Tensor] = {}
 
     def keep(*_: Any) -> None:
-        for collector in optimizer._collectors.values():
+        for collector in optimizer.collectors.values():
             collector.densify()
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
@@ -119,7 +119,7 @@ def test_accumulated_batches_give_the_mean_gradient() -> None:
         optimizer = build_optimizer(model, OptimConfig())
         loss = Objective(model, METHOD)(batch.pixels, batch.labels, routes(model, 2)[number])
         loss.total.backward()
-        for collector in optimizer._collectors.values():
+        for collector in optimizer.collectors.values():
             collector.densify()
         apart.append(
             (loss.total.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None})
@@ -158,7 +158,7 @@ def test_compiled_tower_gives_the_same_step_and_keeps_expert_gradients_factored(
     optimizer = build_optimizer(model, OptimConfig())
     (batch,) = batches(1)
     objective(batch.pixels, batch.labels, routes(model, 1)[0]).total.backward()
-    assert all(collector.factors for collector in optimizer._collectors.values())
+    assert all(collector.factors for collector in optimizer.collectors.values())
     assert_close(model.clip.model.visual.conv1.weight.grad, plain["clip.model.visual.conv1.weight"])
 
 

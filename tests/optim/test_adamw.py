@@ -169,7 +169,7 @@ def test_two_forward_passes_before_one_backward() -> None:
         second = head.streams(2 * frames, classes, [3, 1], [1.2, 9.6]).routed_logits.square().sum()
         (first + second).backward()
     for a, b in zip(weights_of(mine), weights_of(other), strict=True):
-        optimizer._collectors[a.weight].densify()
+        optimizer.collectors[a.weight].densify()
         assert_close(a.weight.grad, b.weight.grad)
 
 
@@ -219,7 +219,7 @@ def test_grad_scaler_skips_a_step_whose_factors_overflowed() -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     scaler.scale(torch.zeros(()))
     backward(mine, 0)
-    optimizer._collectors[weights_of(mine)[1].weight].factors[0].rows[1, 7] = float("inf")
+    optimizer.collectors[weights_of(mine)[1].weight].factors[0].rows[1, 7] = float("inf")
     scaler.step(optimizer)
     scaler.update()
     assert scaler.get_scale() == 512.0
@@ -241,7 +241,7 @@ def test_mixed_precision_steps() -> None:
 
 
 def optimizer_rows(optimizer: Any) -> list[Tensor]:
-    return [factor.rows for collector in optimizer._collectors.values() for factor in collector.factors]
+    return [factor.rows for collector in optimizer.collectors.values() for factor in collector.factors]
 
 
 def test_groups_schedulers_and_zero_grad() -> None:
