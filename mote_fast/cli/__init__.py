@@ -15,8 +15,8 @@ FAILED = 2
 INTERRUPTED = 130
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0 when all of it succeeded, 2 when any of it did not."""
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; what it parses has ``run``, which takes it and returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="mote-fast", description="Open-vocabulary video recognition with MoTE on CLIP."
     )
@@ -24,7 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (classify, embed, eval, tradeoff, analyse, prepare, convert, doctor, demo):
         module.add_command(commands)
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 when all of it succeeded, 2 when any of it did not."""
+    arguments = build_parser().parse_args(argv)
     logging.basicConfig(
         format="%(levelname)s: %(message)s", level=logging.INFO if arguments.verbose else logging.WARNING
     )
