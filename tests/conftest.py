@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,22 @@ def labels_dir() -> Path:
     return SHARED / "labels"
 
 
+CACHE_FOLDER = "mote_fast.clip.feature_cache.default_cache_folder"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep fixtures of modules and of the session out of the user's cache of class features."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CACHE_FOLDER, lambda: folder)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the tests out of the user's cache of class features."""
-    monkeypatch.setattr("mote_fast.clip.feature_cache.default_cache_folder", lambda: tmp_path / "cache")
+    """Start every test with a cache of its own, which is empty."""
+    monkeypatch.setattr(CACHE_FOLDER, lambda: tmp_path / "cache")
 
 
 @pytest.fixture(scope="session")

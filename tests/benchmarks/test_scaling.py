@@ -73,6 +73,7 @@ def test_memory_arms_run(tmp_path: Path, work: str, arm: str) -> None:
     memory.WORK[work](arm, Setting("tiny", video, tmp_path, frames=4, quick=True))()
 
 
+@pytest.mark.slow
 def test_command_of_inference_scaling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One axis from the command line: JSON and both plots."""
     files = ["--json", str(tmp_path / "run.json"), "--plot", str(tmp_path / "run.png")]

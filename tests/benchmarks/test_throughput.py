@@ -82,6 +82,7 @@ def test_outputs_that_differ_are_told() -> None:
     assert second["cosine"] == pytest.approx(0.96)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """One run end to end: the tables, the three files, the breakdown, and the guard against itself."""
     written = tmp_path / "run.json"

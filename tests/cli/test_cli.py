@@ -92,14 +92,15 @@ def test_labels_from_a_file(
     assert [each["label"] for each in sorted(predictions, key=lambda each: each["index"])] == expected
 
 
-def test_kinetics_label_set(capsys: Captured, moving_video: Path) -> None:
-    """The 400 names of torchvision's metadata can be asked for by name."""
-    status, out, _ = run(
-        capsys, "classify", moving_video, "--label-set", "k400", "--views", "1x1", "--topk", 400, "--json"
-    )
+def test_kinetics_label_set(capsys: Captured, moving_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The 400 names of torchvision's metadata can be asked for by name; the first of them stand for all."""
+    names = kinetics400_labels()
+    assert len(set(names)) == 400
+    monkeypatch.setattr("mote_fast.cli.options.kinetics400_labels", lambda: names[:3])
+    command = ("classify", moving_video, "--label-set", "k400", "--views", "1x1", "--json")
+    status, out, _ = run(capsys, *command)
     assert status == 0
-    assert len(json.loads(out)["videos"][0]["predictions"]) == 400
-    assert len(set(kinetics400_labels())) == 400
+    assert {each["label"] for each in json.loads(out)["videos"][0]["predictions"]} == set(names[:3])
 
 
 def test_kinetics_labels_match_the_data_sets(labels_dir: Path) -> None:

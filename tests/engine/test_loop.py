@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ import mote_fast
 from mote_fast import ConfigError, MoteError
 from mote_fast.cli import main
 from mote_fast.engine import loop
-from mote_fast.engine.config import load_config
+from mote_fast.engine.config import TrainConfig, load_config
 from mote_fast.engine.loop import train
 from mote_fast.engine.state import list_checkpoints, read_checkpoint
 from mote_fast.engine.stopping import StopRequest
@@ -23,13 +24,37 @@ from mote_fast.evaluation.predict import Predictions
 from tests.engine.conftest import VideoFolder, assert_same_run, final_weights, metrics_of
 
 
-def test_a_run_leaves_what_it_should(videos: VideoFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Two epochs: opening lines, metrics of every step, validations, checkpoints, the best and the final model."""
-    output = tmp_path / "run"
-    config = videos.config(output, run__eval_every=1, run__keep_last=1, optim__clip_gradient=1.0)
-    with caplog.at_level(logging.INFO):
+class Straight(NamedTuple):
+    """A run of two epochs that nothing interrupted, and what it logged."""
+
+    output: Path
+    options: dict[str, Any]
+    config: TrainConfig
+    log: str
+
+
+@pytest.fixture(scope="module")
+def straight(videos: VideoFolder, tmp_path_factory: pytest.TempPathFactory) -> Straight:
+    """Trained once; interrupted runs with the same options are compared with it."""
+    output = tmp_path_factory.mktemp("straight") / "run"
+    options = {"run__eval_every": 1, "run__keep_last": 1, "optim__clip_gradient": 1.0}
+    config = videos.config(output, **options)
+    written = io.StringIO()
+    handler, logger = logging.StreamHandler(written), logging.getLogger("mote_fast")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
         assert train(config)
-    text = caplog.text
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    return Straight(output, options, config, written.getvalue())
+
+
+def test_a_run_leaves_what_it_should(straight: Straight) -> None:
+    """Opening lines, metrics of every step, validations, checkpoints, the best and the final model."""
+    output, text = straight.output, straight.log
     assert "1 process on CPU, fp32" in text
     assert "experts cpu" in text
     assert "effective batch 6 = 6 x 1 x 1" in text
@@ -39,7 +64,7 @@ def test_a_run_leaves_what_it_should(videos: VideoFolder, tmp_path: Path, caplog
     assert all(record["gradient_norm"] > 0 for record in records)
     assert [record["videos"] for record in metrics_of(output, "val")] == [12, 12]
     assert [step for step, _ in list_checkpoints(output / "checkpoints")] == [8]
-    assert load_config(output / "config.yaml") == config
+    assert load_config(output / "config.yaml") == straight.config
     for name in ("model", "best"):
         model = mote_fast.load(output / name)
         assert model.frames == 4
@@ -81,11 +106,10 @@ def test_resuming_changes_nothing(videos: VideoFolder, tmp_path: Path) -> None:
 
 
 def test_a_request_to_stop_comes_before_validation(
-    videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    videos: VideoFolder, straight: Straight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked to stop in the last step of an epoch, a run saves, leaves the validation, and catches up on it."""
-    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    train(videos.config(straight, run__eval_every=1))
+    stopped = tmp_path / "stopped"
     take, requests = loop.train_step, []
 
     class Recorded(StopRequest):
@@ -101,25 +125,25 @@ def test_a_request_to_stop_comes_before_validation(
     monkeypatch.setattr(loop, "StopRequest", Recorded)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_step", asks)
-        assert not train(videos.config(stopped, run__eval_every=1))
+        assert not train(videos.config(stopped, **straight.options))
     assert not metrics_of(stopped, "val")
     assert [step for step, _ in list_checkpoints(stopped / "checkpoints")] == [4]
-    assert train(videos.config(stopped, run__eval_every=1))
-    assert_same_run(straight, stopped)
+    assert train(videos.config(stopped, **straight.options))
+    assert_same_run(straight.output, stopped)
 
 
 def test_damaged_checkpoints_cost_the_steps_since_the_one_before(
-    videos: VideoFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    videos: VideoFolder, straight: Straight, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The newest file cut short: the run goes on from the one before, and ends the same."""
-    straight, damaged = tmp_path / "straight", tmp_path / "damaged"
-    train(videos.config(straight))
-    train(videos.config(damaged, run__save_every=1, run__max_steps=6))
+    damaged = tmp_path / "damaged"
+    options = straight.options | {"run__keep_last": 2}
+    train(videos.config(damaged, **options, run__save_every=1, run__max_steps=6))
     *_, (_, newest) = list_checkpoints(damaged / "checkpoints")
     newest.write_bytes(newest.read_bytes()[:-100])
-    train(videos.config(damaged))
+    train(videos.config(damaged, **options))
     assert "passed over" in caplog.text
-    assert_same_run(straight, damaged)
+    assert_same_run(straight.output, damaged)
 
 
 def test_unreadable_videos_are_listed_and_counted(videos: VideoFolder, tmp_path: Path) -> None:
