@@ -1,17 +1,26 @@
 # Every target works from a clean clone; the environment is ./.venv.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
+CONSTRAINTS ?= constraints.txt
+# One process of tests for each core, each computing on one thread.
+PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+# Given to the whole suite: --require-torchcodec, --clips FOLDER, ...
+PYTEST_OPTIONS ?=
 RESULTS := benchmarks/results
 
 SEEDS ?= 5
 
-.PHONY: help venv demo test test-slow data-faults train-smoke resume-trials tiny-clip tiny tradeoff tradeoff-quick \
+.PHONY: help venv lock demo quick test test-without-ffmpeg test-latest test-oldest test-slow data-faults train-smoke resume-trials tiny-clip tiny tradeoff tradeoff-quick \
 	interpret aot traffic bench bench-data bench-check readme scaling lint format clean
 
 help:
 	@echo "make demo       build the environment, draw videos of unseen classes, classify them"
 	@echo "make test       build the environment, run the tests"
+	@echo "make quick      the tests that take no time, under a minute on two cores"
+	@echo "make test-without-ffmpeg  tests of decoding, data, drawn videos, benchmarks and commands, FFmpeg's libraries hidden"
+	@echo "make test-latest  all tests with the newest versions of everything, in .venv-latest"
+	@echo "make test-oldest  the quick tests with the oldest versions that setup.py admits, in .venv-oldest"
 	@echo "make test-slow  the long suites: 3000 damaged videos and more generated cases"
 	@echo "make data-faults  2000 files, half of them damaged, and workers killed all the time"
 	@echo "make train-smoke  torchrun with two processes on generated videos: the loss falls, the model learns"
@@ -26,26 +35,45 @@ help:
 	@echo "make bench-data  loading against decord + Pillow, on this machine"
 	@echo "make scaling    time and memory of a training step against the number of experts"
 	@echo "make readme     rewrite README's performance table from the committed figures"
+	@echo "make lock       write constraints.txt: the versions of everything in .venv"
 	@echo "make lint       ruff and pyright"
 	@echo "make format     ruff format"
 	@echo "make clean      remove the environment and caches"
 
 venv: $(BIN)/.installed
 
-$(BIN)/.installed: setup.py pyproject.toml constraints.txt
+$(BIN)/.installed: setup.py pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev]'
 	touch $@
+
+lock: venv
+	$(BIN)/python tools/versions.py lock > constraints.part && mv constraints.part constraints.txt
 
 demo: venv
 	$(BIN)/mote-fast demo
 
+quick: venv
+	@start=$$(date +%s); $(PYTEST) -m "not slow and not heavy" && echo "make quick took $$(($$(date +%s) - start)) s"
+
 # Triton's interpreter is a process-wide choice, made by Triton's own variable before it is imported.
 test: venv
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels/interpreted --hypothesis-profile=quick
+	TRITON_INTERPRET=1 $(PYTEST) tests/kernels/interpreted --hypothesis-profile=quick
 	$(BIN)/python benchmarks/static_report.py --quick
 	TRITON_INTERPRET=1 $(BIN)/python benchmarks/traffic.py --quick
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow" $(PYTEST_OPTIONS)
+
+test-without-ffmpeg: venv
+	$(BIN)/python tests/without_ffmpeg.py $(PYTEST) -m "not slow" tests/data tests/world tests/benchmarks tests/cli
+
+test-latest:
+	$(MAKE) test VENV=.venv-latest CONSTRAINTS=/dev/null
+
+test-oldest: venv
+	mkdir -p build
+	$(BIN)/python tools/versions.py oldest > build/oldest.part
+	cmp -s build/oldest.part build/oldest.txt || mv build/oldest.part build/oldest.txt
+	$(MAKE) quick VENV=.venv-oldest CONSTRAINTS=build/oldest.txt
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
@@ -117,4 +145,4 @@ format: venv
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-latest .venv-oldest build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -10,13 +10,15 @@ ON_LINUX = "platform_system == 'Linux'"
 ON_LINUX_X86 = f"{ON_LINUX} and platform_machine == 'x86_64'"
 
 # Reading shards, the training log, prediction tables, plots.
-TRAIN = ["matplotlib>=3.8", "pyarrow>=15", "tensorboard>=2.15", "webdataset>=1.0"]
-DALI = f"nvidia-dali-cuda130>=2; {ON_LINUX_X86}"
+TRAIN = ["matplotlib>=3.8.4", "pyarrow>=16", "tensorboard>=2.18", "webdataset>=1.0.2"]
+DALI = f"nvidia-dali-cuda130>=2.2; {ON_LINUX_X86}"
 # The exporter and the runtime of dtype="int8".
-INT8 = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
+INT8 = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.6"]
 # The released recipe's decoder is the arm that benchmarks compare with.
-BENCH = [f"decord; {ON_LINUX_X86}", "matplotlib>=3.8", *INT8]
-TEST = ["pytest>=8", "pytest-benchmark>=5", "hypothesis>=6.100"]
+BENCH = [f"decord>=0.6; {ON_LINUX_X86}", "matplotlib>=3.8.4", *INT8]
+TEST = ["pytest>=8.0", "pytest-benchmark>=5.0", "pytest-xdist>=3.6.1", "hypothesis>=6.100"]
+# Of the rules that `make lint` holds, and of tools/versions.py.
+TOOLS = ["ruff>=0.12", "pyright>=1.1.400", "packaging>=24.0"]
 
 setup(
     name="mote_fast",
@@ -32,21 +34,23 @@ setup(
     package_dir={"mote_fast.kernels": "kernels"},
     package_data={"mote_fast": ["py.typed", "presets/*.md", "presets/*/*"]},
     install_requires=[
-        "torch>=2.10",
-        "torchvision",
-        f"triton>=3.4; {ON_LINUX}",
-        "open_clip_torch>=3.0",
-        f"xformers>=0.0.33; {ON_LINUX_X86}",
+        # Lower bounds are releases that `make test-oldest` passed with; torch's own decide those of the five beside it.
+        "torch>=2.11",
+        "torchvision>=0.26",
+        f"triton>=3.6; {ON_LINUX}",
+        f"xformers>=0.0.35; {ON_LINUX_X86}",
+        "torchcodec>=0.12",
         # The xformers wheel is linked against CUDA 12's runtime, which a CUDA-13 torch does not bring.
-        f"nvidia-cuda-runtime-cu12; {ON_LINUX_X86}",
-        # 19 changes the arguments that the decoding backend uses.
-        "av>=14,<19",
-        "torchcodec>=0.8",
-        "numpy",
-        "platformdirs>=4",
-        "pyyaml",
+        f"nvidia-cuda-runtime-cu12>=12.8.90; {ON_LINUX_X86}",
+        "open_clip_torch>=3.0",
+        # Before 17.1 opening an MPEG program stream with options for its decoder is a segmentation fault; 19 changes
+        # arguments that the decoding backend uses.
+        "av>=17.1,<19",
+        "numpy>=2.0",
+        "platformdirs>=4.0",
+        "pyyaml>=6.0",
         "safetensors>=0.5",
-        "tqdm",
+        "tqdm>=4.66",
     ],
     extras_require={
         "cuda13": [DALI],
@@ -55,11 +59,10 @@ setup(
         "int8": INT8,
         "bench": BENCH,
         "test": [*TEST, *TRAIN, *INT8],
-        "dev": [*TEST, *TRAIN, *BENCH, DALI, "ruff>=0.12", "pyright>=1.1.400"],
+        "dev": [*TEST, *TRAIN, *BENCH, *TOOLS, DALI],
     },
     entry_points={"console_scripts": ["mote-fast = mote_fast.cli:main"]},
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",

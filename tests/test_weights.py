@@ -40,7 +40,7 @@ def test_pickled_objects_are_refused_unrun(tmp_path: Path, zipped: bool) -> None
 def test_raw_pickle_is_refused_unrun(tmp_path: Path) -> None:
     """The same for a bare pickle under a weights name."""
     marker, path = tmp_path / "exploded", tmp_path / "evil.pt"
-    path.write_bytes(pickle.dumps(Bomb(marker)))
+    path.write_bytes(pickle.dumps(Bomb(marker), protocol=2))
     with pytest.raises(CheckpointError, match=r"evil\.pt"):
         read_weights(path)
     assert not marker.exists()

@@ -76,7 +76,7 @@ def encode(source: str, part: Path, encoding: Encoding, keep_sound_part: bool = 
 
     Its frames are those that ``probe`` counts in the source, one to one, at the source's times counted from its first
     frame. Colours become BT.601, from what the source states. Frames of another size than the first one's are scaled
-    to it.
+    to it. The bytes are not reproducible: x264 may encode the same video otherwise at another time.
 
     Args:
         source: path of the video.

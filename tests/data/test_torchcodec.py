@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,13 +31,16 @@ OSError: Could not load this library: /site-packages/torchcodec/libtorchcodec_co
 """
 
 
-def raise_runtime_error(message: str) -> bytes:
-    raise RuntimeError(message)
-
-
 def reason_for(message: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Why torchcodec cannot serve, where it fails with ``message``."""
-    monkeypatch.setattr(backend_torchcodec, "_two_pictures", lambda: raise_runtime_error(message))
+    """Why torchcodec cannot serve, where its decoder fails with ``message``."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(message)
+
+    decoders = types.ModuleType("torchcodec.decoders")
+    decoders.VideoDecoder = fail  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "torchcodec", types.ModuleType("torchcodec"))
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", decoders)
     reason = backend_torchcodec.why_unavailable.__wrapped__()
     assert reason is not None
     assert "\n" not in reason

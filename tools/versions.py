@@ -1,0 +1,84 @@
+"""The versions that an environment is made of, as pip's constraints on standard output.
+
+    python tools/versions.py lock     every package that this environment's mote_fast[dev] needs, as installed here
+    python tools/versions.py oldest   the lower bound of every requirement that setup.py states
+
+``make lock`` and ``make test-oldest`` call it. A release that does not support every Python that the package supports
+is pinned for those that it supports; on the others pip chooses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+PACKAGE, EXTRA = "mote_fast", "dev"
+# What setup.py supports; held to it by tests/test_packaging.py.
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+
+
+def requirements(found: Distribution, extras: frozenset[str]) -> Iterator[Requirement]:
+    """The requirements of ``found`` that apply on this machine, those of its ``extras`` among them."""
+    for text in found.requires or []:
+        requirement = Requirement(text)
+        if requirement.marker is None or any(requirement.marker.evaluate({"extra": e}) for e in extras | {""}):
+            yield requirement
+
+
+def lock() -> list[str]:
+    """Pin every package that is reached from the package's requirements."""
+    seen: dict[str, set[str]] = {}
+    todo = [(PACKAGE, frozenset({EXTRA}))]
+    while todo:
+        name, extras = todo.pop()
+        known = seen.setdefault(canonicalize_name(name), set())
+        if known and extras <= known:
+            continue
+        known |= extras | {""}
+        for requirement in requirements(distribution(name), extras):
+            todo.append((requirement.name, frozenset(requirement.extras)))
+    return [_pin(name) for name in sorted(seen) if name != canonicalize_name(PACKAGE)]
+
+
+def oldest() -> list[str]:
+    """Pin every requirement of the package itself at the lower bound that it states."""
+    pins = {}
+    for requirement in requirements(distribution(PACKAGE), frozenset({EXTRA})):
+        bounds = [bound.version for bound in requirement.specifier if bound.operator in (">=", "==")]
+        if len(bounds) != 1:
+            raise SystemExit(f"{requirement}: state one lower bound in setup.py")
+        pins[canonicalize_name(requirement.name)] = bounds[0]
+    return [f"{name}=={lowest}" for name, lowest in sorted(pins.items())]
+
+
+def _pin(name: str) -> str:
+    found = distribution(name)
+    supported = SpecifierSet(found.metadata.get("Requires-Python") or "")
+    # A patch release stands for its Python: ">=3.10.1" is meant for 3.10.
+    fitting = [python for python in PYTHONS if supported.contains(f"{python}.99")]
+    pin = f"{name}=={found.version.split('+')[0]}"
+    return pin if len(fitting) == len(PYTHONS) else f'{pin}; python_version >= "{fitting[0]}"'
+
+
+def main() -> None:
+    """Print the constraints that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=("lock", "oldest"))
+    kind = parser.parse_args().kind
+    python = ".".join(map(str, sys.version_info[:3]))
+    try:
+        pins = lock() if kind == "lock" else oldest()
+    except PackageNotFoundError as error:
+        raise SystemExit(f"{error}: run make venv first") from error
+    print(f"# Written by `python tools/versions.py {kind}` for {PACKAGE} {version(PACKAGE)}, Python {python}.")
+    print("\n".join(pins))
+
+
+if __name__ == "__main__":
+    main()
