@@ -110,6 +110,7 @@ def test_our_folder_round_trip(tmp_path: Path, released_file: Any, clip_file: Pa
     assert back.classify(moving_video, labels) == model.classify(moving_video, labels)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "options",
     [
@@ -195,6 +196,7 @@ def test_back_to_a_released_file(tmp_path: Path, released_file: Any, clip_file: 
     assert all(torch.equal(back.state_dict()[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.heavy
 def test_presets_have_the_papers_sizes() -> None:
     """Layers, heads and frames of the paper's models; arguments override them."""
     with torch.device("meta"):

@@ -283,6 +283,7 @@ def test_draws_on_the_device_give_the_same(design: Any) -> None:
         assert_close(loss_of(head, method, DRAWS.to("cpu")).total, loss_of(head, method).total, "equivalent")
 
 
+@pytest.mark.heavy
 def test_a_step_compiles_whole() -> None:
     """Draws as tensors feed one graph with new experts and temperatures."""
     head, method = make_head(), TrainingMethod()

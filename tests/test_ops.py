@@ -133,6 +133,7 @@ def test_one_stream_alone_may_be_differentiated() -> None:
 EXAMPLE = pair_inputs(5, 16, 3, -1.2, 0.5, "contiguous", 0)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("factored", [False, True])
 def test_registration_of_the_pair(factored: bool) -> None:
     """Schema, fake kernel, autograd and dynamic compilation hold together, in both forms of the gradient."""
@@ -143,6 +144,7 @@ def test_registration_of_the_pair(factored: bool) -> None:
     torch.library.opcheck(torch.ops.mote_fast.expert_pair_ffn.default, arguments)
 
 
+@pytest.mark.heavy
 def test_registration_of_the_others() -> None:
     """Likewise for every other operator, backward ones included."""
     x_routed, x_merged, experts, weights, index = as_leaves(EXAMPLE, torch.float32)
@@ -165,6 +167,7 @@ def test_registration_of_the_others() -> None:
         torch.library.opcheck(getattr(torch.ops.mote_fast, name.split()[0]).default, arguments)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_operators_compile_whole(dynamic: bool) -> None:
     """One graph, forward and backward, with the same numbers."""
@@ -182,6 +185,7 @@ def test_operators_compile_whole(dynamic: bool) -> None:
         assert_close(mine, truth, "equivalent")
 
 
+@pytest.mark.heavy
 def test_a_training_step_of_the_head_compiles_whole() -> None:
     """Draws given as tensors feed one graph with new experts and temperatures; gradients agree with eager ones."""
     torch.manual_seed(0)

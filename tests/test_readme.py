@@ -49,6 +49,7 @@ def files(
     return tmp_path
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("files")
 @pytest.mark.parametrize("program", blocks("python"))
 def test_programs_run(program: str) -> None:

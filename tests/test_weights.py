@@ -127,6 +127,7 @@ while True:
 """
 
 
+@pytest.mark.heavy
 def test_kill_at_any_instant_leaves_a_whole_model(tmp_path: Path) -> None:
     """A writer killed with SIGKILL in the middle of its work leaves a folder whose two files belong together."""
     folder = tmp_path / "model"

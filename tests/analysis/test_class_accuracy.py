@@ -51,6 +51,7 @@ def test_by_hand() -> None:
     ]
 
 
+@pytest.mark.heavy
 @given(videos=st.integers(1, 30), classes=st.integers(1, 6), seed=st.integers(0, 1000))
 def test_classes_add_up(videos: int, classes: int, seed: int) -> None:
     """The classes' accuracies, weighed by their videos, make the accuracy of the list."""

@@ -15,6 +15,7 @@ from tests.evaluation.made_up import MadeUpLoader, made_up_pixels, small_model
 from tests.tolerances import assert_close
 
 
+@pytest.mark.heavy
 @given(variants=st.integers(1, 5), videos=st.integers(1, 6), seed=st.integers(0, 1000))
 def test_affinity(variants: int, videos: int, seed: int) -> None:
     """The mean over videos of the cosine of every pair; symmetric, ones on the diagonal."""

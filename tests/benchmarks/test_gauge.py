@@ -7,6 +7,7 @@ import torch
 from stages.gauge import measured
 
 
+@pytest.mark.heavy
 def test_a_peak_is_seen() -> None:
     """64 MiB that a call takes and frees show up; 16 in the next call do not inherit them."""
 

@@ -56,6 +56,7 @@ def test_shared_workloads_are_measured_once(setting: Setting) -> None:
     assert len(set(keys)) == len(keys)
 
 
+@pytest.mark.heavy
 def test_a_part_is_scaled_to_the_whole() -> None:
     """A quarter of the work, measured, counts as the whole; rates are of what was done."""
     tensor = torch.ones(2, 2)
@@ -72,6 +73,7 @@ def test_a_part_is_scaled_to_the_whole() -> None:
     assert peak["of_peak"] == pytest.approx(1.0)
 
 
+@pytest.mark.heavy
 def test_outputs_that_differ_are_told() -> None:
     """The table shows the relative difference and the cosine to the baseline's output."""
     outputs = torch.tensor([[3.0, 4.0]]), torch.tensor([[4.0, 3.0]])
@@ -104,6 +106,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert (tmp_path / "run_waterfall.png").stat().st_size > 0
 
 
+@pytest.mark.heavy
 def test_check_fails_on_a_regression(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

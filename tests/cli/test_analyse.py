@@ -93,6 +93,7 @@ def percent(hits: list[bool]) -> float:
     return 100.0 * sum(hits) / len(hits)
 
 
+@pytest.mark.heavy
 def test_experts(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
     """Every variant's accuracy is the direct one, in the document and the table, and merged is what eval gives."""
     data = videos / "data"
@@ -116,6 +117,7 @@ def test_experts(capsys: Captured, videos: Path, model: Path, tmp_path: Path) ->
     assert json.loads(out)["mean"]["running"]["readable"]["top1"]["mean"] == pytest.approx(expected["merged"])
 
 
+@pytest.mark.heavy
 def test_classes(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
     """Shares of each class are the direct ones, without modulation too; a bad video counts for none of them."""
     lists = ("--list", videos / "broken.txt", "--labels", videos / "names.txt", "--root", videos, "--views", "1x1")
@@ -136,6 +138,7 @@ def test_classes(capsys: Captured, videos: Path, model: Path, tmp_path: Path) ->
     assert is_png(tmp_path / "classes.png")
 
 
+@pytest.mark.heavy
 def test_similarity(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
     """Cosines of the embeddings, averaged over the videos that were taken from all over the list."""
     data = ("--list", videos / "data", "--count", 3, "--checkpoint", model, "--output", tmp_path)
@@ -162,6 +165,7 @@ def test_similarity(capsys: Captured, videos: Path, model: Path, tmp_path: Path)
     assert is_png(tmp_path / "similarity.png")
 
 
+@pytest.mark.heavy
 def test_attention(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
     """A map for each variant and frame, within the range that is reported; text for people names the files."""
     video = videos / "data" / "class0" / "0.mp4"
@@ -190,6 +194,7 @@ def results_of(folder: Path, *documents: dict[str, Any]) -> list[str]:
     return paths
 
 
+@pytest.mark.heavy
 def test_trade_off(capsys: Captured, tmp_path: Path) -> None:
     """The paper's L/14 numbers from result files, beside a second model."""
     values = (("zeroshot", "ucf", 88.7), ("closeset", "k400", 86.8), ("zeroshot", "hmdb", 61.4))
@@ -248,6 +253,7 @@ def test_failures_are_one_clear_line(
     assert message in errors[0]
 
 
+@pytest.mark.heavy
 def test_without_matplotlib(capsys: Captured, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Said before any video is read, with what to install."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

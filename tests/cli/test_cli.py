@@ -238,6 +238,7 @@ def test_bad_usage_exits_with_2(arguments: list[str], capsys: Captured) -> None:
     assert "usage:" in capsys.readouterr().err
 
 
+@pytest.mark.heavy
 def test_as_a_real_process(tmp_path: Path) -> None:
     """The installed module runs, fails with status 2 and shows no traceback."""
     command = [sys.executable, "-m", "mote_fast.cli", "classify", "none.mp4", "--labels", "a"]
@@ -247,6 +248,7 @@ def test_as_a_real_process(tmp_path: Path) -> None:
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.heavy
 def test_demo(capsys: Captured, tmp_path: Path) -> None:
     """The demo writes videos of unseen classes and ranks labels for each; most come out right, and it counts them."""
     status, out, err = run(capsys, "demo", "--folder", tmp_path / "demo")

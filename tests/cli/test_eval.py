@@ -97,6 +97,7 @@ def test_a_bad_video(capsys: Captured, videos: Path) -> None:
     assert "1 videos could not be read" in err
 
 
+@pytest.mark.heavy
 def test_a_folder_of_classes(capsys: Captured, videos: Path) -> None:
     """A folder per class needs neither list nor names; decoding in other processes gives the same."""
     arguments = ("--protocol", "closeset", "--list", videos / "data", "--json")

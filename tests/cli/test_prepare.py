@@ -33,6 +33,7 @@ def tree(tmp_path: Path, make_video: VideoMaker) -> Path:
     return tmp_path / "videos"
 
 
+@pytest.mark.heavy
 def test_folder(capsys: Captured, tree: Path, tmp_path: Path) -> None:
     """A folder per class becomes lists that the library reads, and the report names the damaged file; status 0."""
     output = tmp_path / "lists"

@@ -35,6 +35,7 @@ def plain_recipe(towers: ClipTowers, labels: list[str]) -> Tensor:
     return torch.stack(rows)
 
 
+@pytest.mark.heavy
 @settings(max_examples=15)
 @given(labels=st.lists(VISIBLE, min_size=1, max_size=5))
 def test_any_labels_match_the_plain_recipe(towers: ClipTowers, labels: list[str]) -> None:
@@ -63,6 +64,7 @@ def test_order_and_duplicates(towers: ClipTowers) -> None:
     assert_close(found.norm(dim=-1), torch.ones(3), "equivalent")
 
 
+@pytest.mark.heavy
 def test_ten_thousand_labels(towers: ClipTowers) -> None:
     """A label set of any size works; sampled rows match the plain recipe."""
     labels = [f"activity {number}" for number in range(10_000)]

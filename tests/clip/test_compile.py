@@ -26,6 +26,7 @@ def pixels(tiny: VideoClassifier, frames: int) -> torch.Tensor:
     return torch.randn(frames, 3, size, size)
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 def test_one_compilation_serves_every_batch(tiny: VideoClassifier) -> None:
     """The tower is one graph without breaks, and batches of another size do not compile again."""
@@ -37,6 +38,7 @@ def test_one_compilation_serves_every_batch(tiny: VideoClassifier) -> None:
     assert counter.frame_count == 1
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 def test_a_copy_computes_with_its_own_weights(tiny: VideoClassifier) -> None:
     """A copy of a compiled model does not run the weights that it was copied from."""

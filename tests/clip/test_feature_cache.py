@@ -89,6 +89,7 @@ def hammer(folder: Path, worker: int) -> None:
         assert torch.equal(found[f"{worker}-{number}"], vector(number))
 
 
+@pytest.mark.heavy
 def test_concurrent_processes(tmp_path: Path) -> None:
     """Processes that write and read at once lose nothing and break nothing."""
     context = multiprocessing.get_context("spawn")

@@ -22,6 +22,9 @@ from mote_fast.clip.int8 import Int8Tower
 from mote_fast.clip.loading import build_towers
 from mote_fast.clip.model_cache import ModelCache
 
+# Exports of whole towers.
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -89,6 +89,7 @@ def test_shapes_tell_the_architecture(clip_state: dict[str, Tensor]) -> None:
     assert (config.embed_dim, config.text_heads, config.name) == (64, 1, None)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16", "ViT-L-14", "RN50"])
 def test_shapes_of_the_presets_are_recognised(name: str) -> None:
     """A state dict of a named architecture gives its name and exactly its configuration."""

@@ -86,6 +86,7 @@ def hammer(folder: Path, worker: int) -> None:
         assert found is None or found == found[:1] * 1000
 
 
+@pytest.mark.heavy
 def test_concurrent_processes(tmp_path: Path) -> None:
     """Processes that write, prune and read at once see whole files or none, and leave no parts."""
     context = multiprocessing.get_context("spawn")

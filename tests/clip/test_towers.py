@@ -91,6 +91,7 @@ def test_other_architectures_match_open_clip(changes: dict[str, object]) -> None
     assert_close(other.encode_tokens(tokens), other.model.encode_text(tokens))
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["coca_ViT-B-32", "RN50", "EVA02-B-16"])
 def test_named_foreign_architectures_run(name: str) -> None:
@@ -102,6 +103,7 @@ def test_named_foreign_architectures_run(name: str) -> None:
     assert towers.encode_tokens(towers.tokenizer(["archery"])).shape == (1, towers.embed_dim)
 
 
+@pytest.mark.heavy
 def test_fingerprint_follows_the_text_tower_only(clip_file: Path) -> None:
     """Equal weights share a fingerprint; a change in the text tower makes another, one in the image tower does not."""
     one, two = load_towers(None, clip_file), load_towers(None, clip_file)

@@ -27,6 +27,9 @@ from tests.data.hostile_files import HOSTILE, write_hostile
 from tests.data.unkind import UnkindDataset
 from tests.tolerances import assert_close
 
+# Worker processes.
+pytestmark = pytest.mark.heavy
+
 if TYPE_CHECKING:
     from tests.data.conftest import NumberedVideos
 

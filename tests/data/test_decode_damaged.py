@@ -196,6 +196,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory, numbered_videos: NumberedV
     ]
 
 
+@pytest.mark.heavy
 def test_300_damaged_copies(sources: list[Path], tmp_path: Path) -> None:
     """Both outcomes must occur, or the damage was too mild or too harsh to test anything."""
     outcomes = run(sources, 300, tmp_path, seed=0)

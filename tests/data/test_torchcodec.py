@@ -73,6 +73,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip install torchcodec" in reason
 
 
+@pytest.mark.heavy
 def test_without_ffmpeg_reports_are_true(numbered_videos: NumberedVideos) -> None:
     """``doctor`` says that PyAV decodes and why; torchcodec is refused by name, and blames no video."""
     video = numbered_videos.write("h264.mp4")

@@ -26,6 +26,9 @@ from mote_fast.data.workers import WorkerPool
 from mote_fast.errors import BackendError, ConfigError
 from tests.data.unkind import UnkindDataset
 
+# Worker processes.
+pytestmark = pytest.mark.heavy
+
 if TYPE_CHECKING:
     from tests.data.conftest import NumberedVideos
 

@@ -257,6 +257,7 @@ def any_value(annotation: Any) -> st.SearchStrategy[Any]:
     return simple[annotation]
 
 
+@pytest.mark.heavy
 @given(data=st.data())
 def test_round_trip(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     """What is written into a run's folder is the run: every option, exactly, whatever text it holds."""

@@ -62,6 +62,7 @@ def worker(rank: int, folder: str) -> None:
     torch.save((found, agreed), Path(folder) / f"{rank}.pt")
 
 
+@pytest.mark.heavy
 def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
     """With routing synchronised, batch b twice is batch 2b; without, the mean of what each has with its own routing."""
     multiprocessing.spawn(worker, (str(tmp_path),), nprocs=PROCESSES)

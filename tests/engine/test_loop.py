@@ -23,6 +23,9 @@ from mote_fast.engine.stopping import StopRequest
 from mote_fast.evaluation.predict import Predictions
 from tests.engine.conftest import VideoFolder, assert_same_run, final_weights, metrics_of
 
+# Whole runs.
+pytestmark = pytest.mark.heavy
+
 
 class Straight(NamedTuple):
     """A run of two epochs that nothing interrupted, and what it logged."""

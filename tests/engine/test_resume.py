@@ -13,6 +13,9 @@ import pytest
 from mote_fast.engine.state import list_checkpoints
 from tests.engine.conftest import Launched, VideoFolder, assert_same_run
 
+# Whole runs.
+pytestmark = pytest.mark.heavy
+
 KILLS = 10
 
 

@@ -35,6 +35,7 @@ def test_rate_is_refreshed_at_the_first_and_every_tenth_batch() -> None:
     assert found == pytest.approx([3.0, 3.0, 3.09, 3.09, 3.19, 3.99])
 
 
+@pytest.mark.heavy
 @given(st.integers(1, 500), st.data())
 def test_refreshing_follows_the_released_loop(batches: int, data: st.DataObject) -> None:
     """For epochs of any length, the rate is the one that a loop with the released condition would have set last."""

@@ -52,6 +52,7 @@ def trained_state(seed: int, steps: int) -> TrainState:
     return TrainState(model, optimizer, arithmetic.scaler, Progress(1, 2, steps, 50.0, 0, 77))
 
 
+@pytest.mark.heavy
 def test_everything_comes_back(tmp_path: Path) -> None:
     """Weights, moments, loss scale, position, best metric and random state, through a file."""
     state = trained_state(0, steps=12)
@@ -72,6 +73,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
         assert all(torch.equal(after[key][name], value) for name, value in moments.items())
 
 
+@pytest.mark.heavy
 def test_settings_are_the_configurations_and_changes_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -105,6 +107,7 @@ def test_another_order_is_refused(tmp_path: Path, order: Order, named: str) -> N
         state.restore(read_checkpoint(path), CONFIG, order, ALONE, path)
 
 
+@pytest.mark.heavy
 def test_another_model_is_refused(tmp_path: Path) -> None:
     """A checkpoint of a frozen tower has fewer moments than a trained one wants."""
     state = trained_state(0, steps=1)
@@ -151,6 +154,7 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
         save_checkpoint(folder, small(1), keep_last=1)
 
 
+@pytest.mark.heavy
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_is_passed_over(data: st.DataObject, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

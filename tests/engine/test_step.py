@@ -109,6 +109,7 @@ def test_golden_trajectory(golden: dict[str, Any], golden_head: dict[str, Tensor
     assert_close(torch.stack(losses), torch.tensor(golden["trajectory"]["losses"]), "trajectory")
 
 
+@pytest.mark.heavy
 def test_accumulated_batches_give_the_mean_gradient() -> None:
     """A step over two batches has the mean of their gradients and losses, each batch with its own draws."""
     given = batches(2)
@@ -149,6 +150,7 @@ def test_recomputation_changes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> N
         assert_close(again[name], gradient)
 
 
+@pytest.mark.heavy
 def test_compiled_tower_gives_the_same_step_and_keeps_expert_gradients_factored() -> None:
     """torch.compile takes the image tower alone."""
     plain, _ = gradients_of(trainable(), batches(1))
@@ -185,6 +187,7 @@ def test_groups_and_rates() -> None:
     assert {id(parameter) for parameter in head["params"]} == {id(parameter) for parameter in model.head.parameters()}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_reduced_precision_stays_near_float32(precision: Precision) -> None:
     """Gradients come unscaled, in float32, and close to the exact ones."""

@@ -42,6 +42,7 @@ def test_a_complete_run_exits_with_0(videos: VideoFolder, tmp_path: Path, monkey
     assert len(metrics_of(tmp_path / "other")) == 1
 
 
+@pytest.mark.heavy
 def test_resume_is_an_option_too(
     videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

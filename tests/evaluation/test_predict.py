@@ -42,6 +42,7 @@ def by_hand(model: mote_fast.VideoClassifier, pixels: Tensor, classes: Tensor) -
     return scores, F.normalize(views.mean(0), dim=-1)
 
 
+@pytest.mark.heavy
 @settings(max_examples=15)
 @given(videos=st.integers(1, 5), views=st.integers(1, 4), frames=st.integers(1, 6), batch=st.integers(1, 4))
 def test_scores_of_any_shape(
@@ -200,6 +201,7 @@ def vars_of(found: Predictions) -> dict[str, Tensor]:
     return {name: value for name, value in vars(found).items() if isinstance(value, Tensor)}
 
 
+@pytest.mark.heavy
 def test_one_two_and_three_processes_agree(tmp_path: Path) -> None:
     """The same videos once each, the same failures and identical accuracies, on every process of any number."""
     multiprocessing.spawn(run_process, (str(tmp_path),), nprocs=PROCESSES)

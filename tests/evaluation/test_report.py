@@ -74,7 +74,8 @@ def test_files_agree(tmp_path: Path) -> None:
     assert f"{spread['mean']:.2f} ± {spread['deviation']:.2f}" in markdown
     assert "video3.mp4: made to fail" in markdown
     assert "run \\| walk" in markdown
-    rows = list(csv.DictReader((tmp_path / "per_class.csv").open()))
+    with (tmp_path / "per_class.csv").open() as file:
+        rows = list(csv.DictReader(file))
     assert len(rows) == 2 * len(NAMES)
     for split, entry in (("first", first), ("second", second)):
         mine = [row for row in rows if row["split"] == split]

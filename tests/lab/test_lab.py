@@ -54,6 +54,7 @@ def test_the_rate_is_chosen_by_close_set_accuracy() -> None:
     assert chosen_rates(pilots) == {("plain", 1): 1e-3}
 
 
+@pytest.mark.heavy
 def test_report(tmp_path: Path) -> None:
     """Means, deviations and harmonic means of the runs; every file is written."""
     lists = {name: made_up(len(split.classes), at) for at, (name, split) in enumerate(splits().items())}

@@ -52,6 +52,7 @@ def assert_same_parameters(mine: VideoHead, other: VideoHead) -> None:
         assert_close(a, b, "trajectory")
 
 
+@pytest.mark.heavy
 @settings(max_examples=15)
 @given(st.integers(1, 9), st.integers(1, 6), st.integers(0, 100))
 def test_steps_match_torch_adamw(experts: int, passes: int, seed: int) -> None:
@@ -107,6 +108,7 @@ def test_golden_trajectory(golden: dict[str, Any], golden_head: dict[str, Tensor
     assert_close(torch.stack(losses), torch.tensor(golden["trajectory"]["losses"]), "trajectory")
 
 
+@pytest.mark.heavy
 def test_state_passes_between_both_optimizers() -> None:
     """A run may change optimisers between any two steps, in both directions, and go on as if it had not."""
     mine, other = make_heads()
@@ -265,6 +267,7 @@ def test_groups_schedulers_and_zero_grad() -> None:
     assert all(torch.equal(before[name], value) for name, value in head.state_dict().items())
 
 
+@pytest.mark.heavy
 def test_compiled_steps_give_the_optimizer_dense_gradients() -> None:
     """Under torch.compile gradients are dense, and head_optimizer takes those as well."""
     mine, other = make_heads()

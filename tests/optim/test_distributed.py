@@ -66,6 +66,7 @@ def average(rank: int, synchronised: bool) -> tuple[list[int], float]:
     return carried, error
 
 
+@pytest.mark.heavy
 def test_two_processes(tmp_path: Path) -> None:
     """The same routing everywhere carries two rows a layer; different routing falls back to dense gradients."""
     multiprocessing.spawn(worker, (str(tmp_path),), nprocs=PROCESSES)

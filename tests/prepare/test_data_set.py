@@ -49,6 +49,7 @@ def root(tmp_path: Path, make_video: VideoMaker) -> Path:
     return root
 
 
+@pytest.mark.heavy
 def test_a_scan_names_every_fault(root: Path, tmp_path: Path) -> None:
     """Counts, reasons and lists of each fault; the lists stay whole."""
     output = tmp_path / "out"

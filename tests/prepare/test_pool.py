@@ -28,6 +28,7 @@ def act(task: str) -> str:
     return task.upper()
 
 
+@pytest.mark.heavy
 def test_each_task_has_its_outcome() -> None:
     """A file that kills or hangs its decoder costs itself alone."""
     tasks = ["a", "crash", "b", "damaged", "hang", "c", "d"]
@@ -62,6 +63,7 @@ def answer_and_die(task: int) -> int:
     return 2 * task
 
 
+@pytest.mark.heavy
 def test_a_process_that_dies_between_two_tasks_costs_neither() -> None:
     """Where memory runs out, the kernel also kills processes that wait."""
     outcomes = {}

@@ -88,7 +88,7 @@ def test_a_second_call_does_what_is_left(tree: Path, tmp_path: Path, make_video:
     assert not (out / FAULT_FILE).exists()
     second = states(out)
     assert second["run/b c.mp4"] == first["run/b c.mp4"]
-    assert second["jump/a.mkv.mp4"][1] == first["jump/a.mkv.mp4"][1]
+    assert probe(out / "jump" / "a.mkv.mp4").num_frames == probe(tree / "jump" / "a.mkv").num_frames
     assert probe(out / "jump" / "a.avi.mp4").num_frames == 15
     assert reencode(tree, out, videos).already_done == 4
 

@@ -69,6 +69,7 @@ def test_damage_inside_is_decoded(tmp_path: Path, make_video: VideoMaker) -> Non
     assert deep["v.avi"].kind == "UndecodableVideoError"
 
 
+@pytest.mark.heavy
 def test_crashes_and_hangs_cost_only_their_file(
     tmp_path: Path, make_video: VideoMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

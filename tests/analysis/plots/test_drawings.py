@@ -62,6 +62,7 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_png(name: str) -> None:
     """Every drawing renders to a PNG file of its figure's size, also where there is little to draw."""

@@ -33,6 +33,9 @@ from mote_fast.data.views import Views
 from mote_fast.errors import BackendError, ConfigError, ListError
 from tests.data.conftest import NumberedVideos
 
+# Pipelines and worker processes.
+pytestmark = pytest.mark.heavy
+
 # Mean absolute difference in normalised units, one decoder against another.
 SAME_PIXELS = 0.02
 

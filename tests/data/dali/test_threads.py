@@ -39,6 +39,7 @@ def test_a_thread_that_hangs_is_replaced() -> None:
     threads.close()
 
 
+@pytest.mark.heavy
 def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
     """The threads of concurrent.futures would be waited for at exit. Nor does importing the loader import DALI."""
     code = (

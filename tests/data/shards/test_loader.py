@@ -34,6 +34,9 @@ from mote_fast.prepare.shards import write_shards
 from tests.data.conftest import NumberedVideos
 from tests.tolerances import assert_close
 
+# Worker processes, and videos written for them.
+pytestmark = pytest.mark.heavy
+
 VIDEOS, PER_SHARD, BATCH = 23, 5, 4
 EVALUATION = ClipRecipe(frames=4, size=32)
 TRAINING = ClipRecipe(frames=4, size=32, augmentation="kinetics", flip_labels={0: 1})

@@ -1,0 +1,55 @@
+"""What is installed: bounds that setup.py states, and the lock that `make` installs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from tools.versions import PACKAGE, PYTHONS
+
+ROOT = Path(__file__).parents[1]
+REQUIREMENTS = [Requirement(text) for text in importlib.metadata.requires(PACKAGE) or []]
+# Alternatives, of which one environment has one.
+ONE_OF_TWO = {"nvidia-dali-cuda120"}
+
+
+@pytest.fixture(scope="module")
+def lock() -> dict[str, str]:
+    """Package -> version, of constraints.txt."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(re.match(r"([\w.-]+)==([^;\s]+)", line).groups() for line in lines if not line.startswith("#"))
+
+
+def test_every_requirement_has_a_lower_bound_and_a_pin_within_it(lock: dict[str, str]) -> None:
+    """Without a bound `make test-oldest` has nothing to install; without a pin two machines differ."""
+    for requirement in REQUIREMENTS:
+        assert [bound.operator for bound in requirement.specifier].count(">=") == 1, str(requirement)
+        name = canonicalize_name(requirement.name)
+        if name not in ONE_OF_TWO:
+            assert requirement.specifier.contains(lock[name]), str(requirement)
+
+
+def test_committed_figures_were_made_with_the_lock(lock: dict[str, str]) -> None:
+    """Whoever measures again installs what was measured."""
+    files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert files
+    for path in files:
+        found = json.loads(path.read_text())
+        versions = found.get("environment", found)["versions"]
+        for package, version in versions.items():
+            if package != "python":
+                assert lock[canonicalize_name(package)] == version, f"{path.name}: {package}"
+
+
+def test_the_lock_knows_the_pythons_that_are_supported() -> None:
+    """Its markers are for these."""
+    supported = SpecifierSet(importlib.metadata.metadata(PACKAGE)["Requires-Python"])
+    assert PYTHONS[0] in supported
+    assert f"3.{int(PYTHONS[0].split('.')[1]) - 1}" not in supported
