@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ SHARED = TESTS.parent.parent / "shared"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--clips", help="folder with the real clips that some tests decode (or MOTE_FAST_CLIPS)")
+    parser.addoption("--clips", help="folder with the real clips that some tests decode")
     parser.addoption("--require-torchcodec", action="store_true", help="end at once where torchcodec cannot serve")
 
 
@@ -54,9 +53,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def clips_dir(request: pytest.FixtureRequest) -> Path:
-    folder = Path(request.config.getoption("--clips") or os.environ.get("MOTE_FAST_CLIPS", SHARED / "clips"))
+    folder = Path(request.config.getoption("--clips") or SHARED / "clips")
     if not (folder / "k400_arm_wrestling.mp4").is_file():
-        pytest.skip(f"no real clips in {folder}; give --clips or MOTE_FAST_CLIPS")
+        pytest.skip(f"no real clips in {folder}; give --clips FOLDER")
     return folder
 
 
