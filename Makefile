@@ -1,18 +1,18 @@
 # Every target works from a clean clone; the environment is ./.venv.
 PYTHON ?= python3
-VENV ?= .venv
+VENV := .venv
 BIN := $(VENV)/bin
-CONSTRAINTS ?= constraints.txt
+CONSTRAINTS := constraints.txt
 # One process of tests for each core, each computing on one thread.
 PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 # Given to the whole suite: --require-torchcodec, --clips FOLDER, ...
-PYTEST_OPTIONS ?=
+PYTEST_OPTIONS :=
 RESULTS := benchmarks/results
 
 SEEDS ?= 5
 
-.PHONY: help venv lock demo quick test test-without-ffmpeg test-latest test-oldest test-slow data-faults train-smoke resume-trials tiny-clip tiny tradeoff tradeoff-quick \
-	interpret aot traffic bench bench-data bench-check readme scaling lint format clean
+.PHONY: help venv lock demo quick test test-without-ffmpeg test-latest test-oldest test-slow data-faults train-smoke \
+	resume-trials tiny-clip tiny tradeoff tradeoff-quick interpret aot traffic bench bench-data bench-check readme scaling lint format clean
 
 help:
 	@echo "make demo       build the environment, draw videos of unseen classes, classify them"

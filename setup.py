@@ -34,7 +34,7 @@ setup(
     package_dir={"mote_fast.kernels": "kernels"},
     package_data={"mote_fast": ["py.typed", "presets/*.md", "presets/*/*"]},
     install_requires=[
-        # Lower bounds are releases that `make test-oldest` passed with; torch's own decide those of the five beside it.
+        # Lower bounds are releases that `make test-oldest` passed with; torch's decides those of the four after it.
         "torch>=2.11",
         "torchvision>=0.26",
         f"triton>=3.6; {ON_LINUX}",
