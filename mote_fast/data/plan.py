@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 
 from mote_fast.data.sampling import Mode, sample_frames
-from mote_fast.data.transforms import CLIP_MEAN, CLIP_STD, crop_offsets, short_side_size
+from mote_fast.data.transforms import CLIP_MEAN, CLIP_STD, Box, Geometry, crop_offsets, short_side_size
 from mote_fast.data.views import ViewPlan, Views
 from mote_fast.errors import ConfigError
 from mote_fast.seeding import generator_of
@@ -33,15 +33,6 @@ ONE_VIEW = Views(clips=1, crops=1)
 
 # Draws of a crop before the fallback, as in torchvision's RandomResizedCrop.
 _CROP_TRIES = 10
-
-
-class Box(NamedTuple):
-    """A rectangle of the scaled frame, pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 @dataclass(frozen=True)
@@ -81,24 +72,6 @@ class ClipRecipe:
     def views_per_video(self) -> int:
         """V, clips times crops."""
         return self.views.clips * self.views.crops
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """What happens to every frame of a video, in this order.
-
-    Attributes:
-        scaled: (height, width) to scale the frame to, bicubic with antialiasing.
-        boxes: cut out of the scaled frame, one a crop, each then scaled to the crop's size, bilinear with antialiasing
-            (nothing to do where the box has that size).
-        flip: mirror left to right.
-        grayscale: replace the three channels by their luma.
-    """
-
-    scaled: tuple[int, int]
-    boxes: tuple[Box, ...]
-    flip: bool = False
-    grayscale: bool = False
 
 
 @dataclass(frozen=True)

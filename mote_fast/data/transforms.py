@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,12 +13,36 @@ from torchvision.transforms.v2 import functional as TF
 
 from mote_fast.errors import ConfigError
 
-if TYPE_CHECKING:
-    from mote_fast.data.plan import Geometry
-
 # CLIP's normalisation (OpenAI).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class Box(NamedTuple):
+    """A rectangle of the scaled frame, pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What happens to every frame of a video, in this order.
+
+    Attributes:
+        scaled: (height, width) to scale the frame to, bicubic with antialiasing.
+        boxes: cut out of the scaled frame, one a crop, each then scaled to the crop's size, bilinear with antialiasing
+            (nothing to do where the box has that size).
+        flip: mirror left to right.
+        grayscale: replace the three channels by their luma.
+    """
+
+    scaled: tuple[int, int]
+    boxes: tuple[Box, ...]
+    flip: bool = False
+    grayscale: bool = False
 
 
 def resize_short_side(frames: Tensor, size: int) -> Tensor:
@@ -105,7 +130,7 @@ def render(frames: Tensor, geometry: Geometry, size: int) -> Tensor:
 
     Args:
         frames: uint8 [U, H, W, 3], as ``read_frames`` returns them, on any device.
-        geometry: the plan, see ``mote_fast.data.plan``.
+        geometry: what to do, see ``Geometry``.
         size: side of the crops, pixels.
 
     Returns:
