@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from mote_fast.experts import merge_weights
 from mote_fast.kernels.reference import EXPANSION, unpack_expert
-from mote_fast.temporal import Streams, VideoHead, cosine_logits
+from mote_fast.streams import Streams, training_streams
+from mote_fast.temporal import VideoHead, cosine_logits
 from mote_fast.temporal_block import LAYER_NORM_EPS
 
 
@@ -97,3 +98,16 @@ class EagerHead(nn.Module):
             merged = merged + block.mlp.merged(block.ln_2(merged), weights)
         routed, merged = routed + frames, merged + frames
         return Streams(cosine_logits(routed, classes), cosine_logits(merged, classes), F.mse_loss(merged, frames))
+
+
+def streams_of(
+    head: VideoHead | EagerHead,
+    frames: Tensor,
+    classes: Tensor,
+    experts: Sequence[int],
+    temperatures: Sequence[float],
+) -> Streams:
+    """Both training streams of either head."""
+    if isinstance(head, EagerHead):
+        return head.streams(frames, classes, experts, temperatures)
+    return training_streams(head, frames, classes, experts, temperatures)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from eager import EagerHead, merge_linears
+from eager import EagerHead, merge_linears, streams_of
 from torch import Tensor
 
 from mote_fast import VideoHead, head_optimizer, mote_loss, ops
@@ -136,7 +136,7 @@ def _step(setting: Setting, head: VideoHead | EagerHead, optimizer: torch.optim.
     def run() -> Tensor:
         optimizer.zero_grad()
         frames.grad = None
-        loss = mote_loss(head.streams(frames, classes, *next(draws)), labels, LOGIT_SCALE).total
+        loss = mote_loss(streams_of(head, frames, classes, *next(draws)), labels, LOGIT_SCALE).total
         loss.backward()
         optimizer.step()
         return loss.detach()

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from data import RATE, scene
+from eager import streams_of
 from figure import save_bars
 from harness import environment
 from head_workloads import CLASSES, FRAMES, LEARNING_RATE, LOGIT_SCALE, PRESETS, WEIGHT_DECAY
@@ -63,7 +64,7 @@ def training(arm: str, setting: Setting) -> Callable[[], None]:
             draws = [turn % setting.experts] * sizes.layers, [TEMPERATURES[turn]] * sizes.layers
             optimizer.zero_grad()
             frames.grad = None
-            mote_loss(model.streams(frames, classes, *draws), labels, LOGIT_SCALE).total.backward()
+            mote_loss(streams_of(model, frames, classes, *draws), labels, LOGIT_SCALE).total.backward()
             optimizer.step()
 
     return run

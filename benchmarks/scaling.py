@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from eager import EagerHead
+from eager import EagerHead, streams_of
 from figure import save_panels
 from fits import line
 from harness import environment, summarise
@@ -57,7 +57,7 @@ def make_step(
         memory.reset_peak()
         before = memory.peak_bytes()
         clock = [time.perf_counter()]
-        loss = mote_loss(head.streams(frames, classes, *draws), labels, LOGIT_SCALE).total
+        loss = mote_loss(streams_of(head, frames, classes, *draws), labels, LOGIT_SCALE).total
         clock.append(time.perf_counter())
         loss.backward()
         clock.append(time.perf_counter())

@@ -26,7 +26,8 @@ from mote_fast.errors import (
 from mote_fast.losses import Loss, mote_loss, training_loss
 from mote_fast.method import Draws, TrainingMethod
 from mote_fast.optim import head_optimizer
-from mote_fast.temporal import Streams, VideoHead
+from mote_fast.streams import Streams, training_streams
+from mote_fast.temporal import VideoHead
 
 __version__ = "0.1.0"
 
@@ -57,4 +58,5 @@ __all__ = [
     "load",
     "mote_loss",
     "training_loss",
+    "training_streams",
 ]

@@ -17,6 +17,7 @@ from mote_fast.clip.loading import build_towers, fit_state_dict, load_towers
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.config import DEFAULT_EXPERTS, DEFAULT_FRAMES, HeadOptions, ModelConfig, default_layers
 from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError
+from mote_fast.released import head_from_released, head_to_released
 from mote_fast.temporal import Header, VideoHead
 from mote_fast.weights import read_model_folder, read_weights, state_dict_of
 
@@ -130,7 +131,7 @@ def load(
     head_state = {name: value.float() for name, value in state_dict_of(content, _HEAD_KEY, path).items()}
     towers = _original_clip(path, visual, clip, activation)
     _interpolate_visual(towers, visual, interpolate, path)
-    head = VideoHead.from_released(head_state, towers.config.text_heads)
+    head = head_from_released(head_state, towers.config.text_heads)
     if head.embed_dim != towers.embed_dim:
         raise CheckpointError(f"{path}: its head has width {head.embed_dim}, but {clip} gives {towers.embed_dim}")
     return _finish(towers, head, frames, device, dtype)
@@ -145,7 +146,7 @@ def released_checkpoint(model: VideoClassifier) -> dict[str, object]:
     return {
         "epoch": 0,
         _CLIP_KEY: {k: v.clone() for k, v in state.items() if k.startswith("visual.") or k == "logit_scale"},
-        _HEAD_KEY: model.head.released_state_dict(),
+        _HEAD_KEY: head_to_released(model.head),
         "optimizer_state_dict": {},
     }
 

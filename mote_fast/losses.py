@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mote_fast.method import Draws, RegulariserLoss, TrainingMethod
-from mote_fast.streams import every_expert_features, merged_features, routed_features, stream_features
-from mote_fast.temporal import Streams, VideoHead, cosine_logits
+from mote_fast.streams import Streams, every_expert_features, merged_features, routed_features, stream_features
+from mote_fast.temporal import VideoHead, cosine_logits
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def mote_loss(
     """``CE(expert stream) + wmr_weight * CE(merged stream) + mse_weight * MSE``.
 
     Args:
-        streams: what ``VideoHead.streams`` returned, logits [B, C].
+        streams: what ``training_streams`` returned, logits [B, C].
         labels: int64 [B], class indices.
         logit_scale: the factor itself, ``exp`` of CLIP's parameter (about 100); a tensor is trained through.
         wmr_weight: weight of the merged stream (weight merging regularisation).

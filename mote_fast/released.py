@@ -33,7 +33,15 @@ _TRAIN_CLASSES = "spe_cls_feature"
 
 
 def head_from_released(state_dict: Mapping[str, Tensor], heads: int) -> VideoHead:
-    """Build a head from a released head state dict; see ``VideoHead.from_released``."""
+    """Build a head from a state dict in the released layout (spec section 2); sizes are read off its shapes.
+
+    Args:
+        state_dict: the released ``fusion_model_state_dict``, without "module." prefixes.
+        heads: attention heads, CLIP text width / 64; the layout does not record them.
+
+    Raises:
+        CheckpointError: keys are missing, unknown or misshapen.
+    """
     state = dict(state_dict)
     layers = _count(state, r"transformer\.resblocks\.(\d+)\.")
     experts = _count(state, r"transformer\.resblocks\.0\.mlp\.fc_up\.(\d+)\.")
@@ -62,7 +70,13 @@ def head_from_released(state_dict: Mapping[str, Tensor], heads: int) -> VideoHea
 
 
 def head_to_released(head: VideoHead) -> dict[str, Tensor]:
-    """Return the head's tensors under the released names; see ``VideoHead.released_state_dict``."""
+    """Return the head's tensors under the released names; ``head_from_released`` reads them back without loss.
+
+    What ``set_inference`` sets is no part of the layout.
+
+    Raises:
+        CheckpointError: the experts are not whole FFNs, which the layout cannot express.
+    """
     if any(isinstance(block.mlp, ProjectionExperts) for block in head.temporal_blocks()):
         raise CheckpointError(
             f"head: the released layout has no place for expert_design={head.expert_design!r}; fold the head first, or "

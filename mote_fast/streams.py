@@ -7,15 +7,61 @@ Each pass returns features [B, T, d], unmodulated: the output of the last layer 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mote_fast.errors import ConfigError
+from mote_fast.experts import draw_experts, draw_temperatures
+from mote_fast.temporal import VideoHead, cosine_logits
 
-if TYPE_CHECKING:
-    from mote_fast.temporal import VideoHead
+
+@dataclass(frozen=True)
+class Streams:
+    """What one training step of the head gives: cosine logits [B, C] of both streams, and the MSE regulariser."""
+
+    routed_logits: Tensor
+    merged_logits: Tensor
+    mse: Tensor
+
+
+def training_streams(
+    head: VideoHead,
+    frames: Tensor,
+    classes: Tensor,
+    experts: Sequence[int] | Tensor | None = None,
+    temperatures: Sequence[float] | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    down_experts: Sequence[int] | Tensor | None = None,
+) -> Streams:
+    """Both streams over the same frame features (spec section 3).
+
+    Args:
+        head: what is trained.
+        frames: [B, T, d].
+        classes: [C, d], features of the training label set.
+        experts: the routed expert of each layer; None draws them. An int64 tensor [L] is read on the device, so a
+            compiled or captured step can be fed new draws.
+        temperatures: the merge temperature of each layer; None draws them. A tensor [L] works likewise.
+        generator: source of the draws, experts first; None uses PyTorch's global one.
+        down_experts: the routed expert of each down projection, where ``expert_design="up_down"`` routes it apart;
+            None draws them, last.
+
+    Raises:
+        ConfigError: the head has no layers to train, or a list does not have one valid entry per layer.
+    """
+    if not head.layers:
+        raise ConfigError("header='mean' has no parameters to train; choose header='mote' or 'plain'")
+    if experts is None:
+        experts = draw_experts(head.layers, head.experts, generator)
+    if temperatures is None:
+        temperatures = draw_temperatures(head.layers, generator)
+    if down_experts is None and head.expert_design == "up_down":
+        down_experts = draw_experts(head.layers, head.experts, generator)
+    routed, merged = stream_features(head, frames, experts, temperatures, down_experts)
+    return Streams(cosine_logits(routed, classes), cosine_logits(merged, classes), F.mse_loss(merged, frames))
 
 
 def stream_features(
@@ -64,7 +110,7 @@ def routed_features(
     """Features of the routed stream alone; arguments as in ``stream_features``."""
     head.check_frames(frames)
     routes = torch.as_tensor(_routes(head, experts, down_experts), device=frames.device)
-    return run_routed(head, frames, routes[:, None].expand(-1, len(frames), *routes.shape[1:])) + frames
+    return head.run_routed(frames, routes[:, None].expand(-1, len(frames), *routes.shape[1:])) + frames
 
 
 def every_expert_features(head: VideoHead, frames: Tensor) -> Tensor:
@@ -72,7 +118,7 @@ def every_expert_features(head: VideoHead, frames: Tensor) -> Tensor:
     head.check_frames(frames)
     index = torch.arange(head.experts, device=frames.device).repeat_interleave(len(frames))
     repeated = frames.repeat(head.experts, 1, 1)
-    return run_routed(head, repeated, index.expand(head.layers, -1)) + repeated
+    return head.run_routed(repeated, index.expand(head.layers, -1)) + repeated
 
 
 def merged_features(head: VideoHead, frames: Tensor, temperatures: Sequence[float] | Tensor) -> Tensor:
@@ -84,21 +130,6 @@ def merged_features(head: VideoHead, frames: Tensor, temperatures: Sequence[floa
         x = block.attend(x)
         x = x + block.mlp.at_temperature(block.ln_2(x), temperature)
     return x + frames
-
-
-def run_routed(head: VideoHead, frames: Tensor, index: Tensor) -> Tensor:
-    """Output of the last layer, [B, T, d], each video through experts of its own; for inference too.
-
-    Args:
-        head: a head with layers.
-        frames: [B, T, d].
-        index: int64 [L, B], or [L, B, 2] to name up and down projections apart; read on the device, unchecked.
-    """
-    x = head.embed_frames(frames)
-    for block, chosen in zip(head.temporal_blocks(), index, strict=True):
-        x = block.attend(x)
-        x = x + block.mlp.routed(block.ln_2(x), chosen)
-    return x
 
 
 def _routes(

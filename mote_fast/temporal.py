@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
@@ -14,9 +12,8 @@ from torch.nn import functional as F
 from mote_fast.checks import check_choice
 from mote_fast.errors import ConfigError
 from mote_fast.expert_designs import ExpertDesign, LayerFFN, make_experts
-from mote_fast.experts import INIT_STD, ExpertInit, FeedForward, draw_experts, draw_temperatures
+from mote_fast.experts import INIT_STD, ExpertInit, FeedForward
 from mote_fast.modulation import GAMMA, TOP_K, modulation_factor
-from mote_fast.streams import run_routed, stream_features
 from mote_fast.temporal_block import TemporalBlock
 
 Header = Literal["mote", "plain", "mean"]
@@ -26,15 +23,6 @@ Aggregation = Literal["merge", "ensemble", "random"]
 
 # Rows of the position table: CLIP's context length, as released, and so the most frames a view may have.
 MAX_FRAMES = 77
-
-
-@dataclass(frozen=True)
-class Streams:
-    """What one training step of the head gives: cosine logits [B, C] of both streams, and the MSE regulariser."""
-
-    routed_logits: Tensor
-    merged_logits: Tensor
-    mse: Tensor
 
 
 class VideoHead(nn.Module):
@@ -227,41 +215,6 @@ class VideoHead(nn.Module):
         )
         return factor.to(x.dtype)[:, None, None] * x + frames
 
-    def streams(
-        self,
-        frames: Tensor,
-        classes: Tensor,
-        experts: Sequence[int] | Tensor | None = None,
-        temperatures: Sequence[float] | Tensor | None = None,
-        generator: torch.Generator | None = None,
-        down_experts: Sequence[int] | Tensor | None = None,
-    ) -> Streams:
-        """Training: both streams over the same frame features (spec section 3).
-
-        Args:
-            frames: [B, T, d].
-            classes: [C, d], features of the training label set.
-            experts: the routed expert of each layer; None draws them. An int64 tensor [L] is read on the device, so a
-                compiled or captured step can be fed new draws.
-            temperatures: the merge temperature of each layer; None draws them. A tensor [L] works likewise.
-            generator: source of the draws, experts first; None uses PyTorch's global one.
-            down_experts: the routed expert of each down projection, where ``expert_design="up_down"`` routes it apart;
-                None draws them, last.
-
-        Raises:
-            ConfigError: the head has no layers to train, or a list does not have one valid entry per layer.
-        """
-        if not self.layers:
-            raise ConfigError("header='mean' has no parameters to train; choose header='mote' or 'plain'")
-        if experts is None:
-            experts = draw_experts(self.layers, self.experts, generator)
-        if temperatures is None:
-            temperatures = draw_temperatures(self.layers, generator)
-        if down_experts is None and self.expert_design == "up_down":
-            down_experts = draw_experts(self.layers, self.experts, generator)
-        routed, merged = stream_features(self, frames, experts, temperatures, down_experts)
-        return Streams(cosine_logits(routed, classes), cosine_logits(merged, classes), F.mse_loss(merged, frames))
-
     def fold(self) -> VideoHead:
         """Return an equivalent head for inference whose FFNs are plain: the merge is done once (spec section 4).
 
@@ -302,32 +255,18 @@ class VideoHead(nn.Module):
         """Input of the first layer, [B, T, d]: the frames with their positions added."""
         return frames + self.frame_positions[: frames.shape[1]]
 
-    @classmethod
-    def from_released(cls, state_dict: dict[str, Tensor], heads: int) -> VideoHead:
-        """Build a head from a state dict in the released layout (spec section 2); sizes are read off its shapes.
+    def run_routed(self, frames: Tensor, index: Tensor) -> Tensor:
+        """Output of the last layer, [B, T, d], each video through experts of its own; the head has layers.
 
         Args:
-            state_dict: the released ``fusion_model_state_dict``, without "module." prefixes.
-            heads: attention heads, CLIP text width / 64; the layout does not record them.
-
-        Raises:
-            CheckpointError: keys are missing, unknown or misshapen.
+            frames: [B, T, d].
+            index: int64 [L, B], or [L, B, 2] to name up and down projections apart; read on the device, unchecked.
         """
-        from mote_fast.released import head_from_released
-
-        return head_from_released(state_dict, heads)
-
-    def released_state_dict(self) -> dict[str, Tensor]:
-        """Return the parameters in the released layout; ``from_released`` reads them back without loss.
-
-        What ``set_inference`` sets is no part of it.
-
-        Raises:
-            CheckpointError: the experts are not whole FFNs, which the layout cannot express.
-        """
-        from mote_fast.released import head_to_released
-
-        return head_to_released(self)
+        x = self.embed_frames(frames)
+        for block, chosen in zip(self.temporal_blocks(), index, strict=True):
+            x = block.attend(x)
+            x = x + block.mlp.routed(block.ln_2(x), chosen)
+        return x
 
     def _make_ffn(self, experts: int) -> LayerFFN:
         if self.header == "plain":
@@ -343,12 +282,12 @@ class VideoHead(nn.Module):
         """The output x of the last layer at inference, [B, T, d]."""
         if expert is not None:
             index = torch.full((self.layers, len(frames)), expert, device=frames.device)
-            return run_routed(self, frames, index)
+            return self.run_routed(frames, index)
         if self._aggregation == "random":
             source = frames.device if generator is None else generator.device
             shape = (self.layers, len(frames), *((2,) if self.expert_design == "up_down" else ()))
             index = torch.randint(self.experts, shape, generator=generator, device=source)
-            return run_routed(self, frames, index.to(frames.device))
+            return self.run_routed(frames, index.to(frames.device))
         x = self.embed_frames(frames)
         for block in self.blocks:
             x = block(x)

@@ -14,6 +14,7 @@ from torch import Tensor
 import mote_fast
 from mote_fast import ActivationMismatchError, CheckpointError, ConfigError
 from mote_fast.checkpoint import released_checkpoint
+from mote_fast.released import head_to_released
 from mote_fast.weights import CONFIG_FILE, WEIGHTS_FILE
 from tests.tolerances import assert_close
 
@@ -63,7 +64,7 @@ def test_released_files_load(
     state = model.clip.model.state_dict()
     for name, value in tuned_visual.items():
         assert_close(state[name], value, kind)
-    back = model.head.released_state_dict()
+    back = head_to_released(model.head)
     for name, value in released_head.items():
         assert back[name].dtype == torch.float32
         assert_close(back[name], value, kind)

@@ -17,6 +17,8 @@ from mote_fast.data.transforms import crop_offsets, evaluation_pixels
 from mote_fast.experts import TEMPERATURES, routing_probabilities
 from mote_fast.metrics import topk_accuracy, view_scores
 from mote_fast.protocols import half_class_splits
+from mote_fast.released import head_from_released, head_to_released
+from mote_fast.streams import training_streams
 from tests.conftest import GOLDEN
 from tests.tolerances import assert_close
 
@@ -26,7 +28,7 @@ LOGIT_SCALE = 100.0
 
 @pytest.fixture
 def head(released_head: dict[str, Tensor]) -> VideoHead:
-    return VideoHead.from_released(released_head, HEADS)
+    return head_from_released(released_head, HEADS)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def test_training_step_values_and_gradients(
 ) -> None:
     """Both streams' logits, every part of the loss, and the gradient of the input and of every parameter."""
     frames = golden_head["input.video"].clone().requires_grad_()
-    streams = head.streams(frames, golden_head["input.text"], *draws(golden, 0))
+    streams = training_streams(head, frames, golden_head["input.text"], *draws(golden, 0))
     loss = mote_loss(streams, golden_head["input.labels"], LOGIT_SCALE)
     loss.total.backward()
     assert_close(streams.routed_logits, golden_head["train.logits_expert"])
@@ -72,7 +74,7 @@ def test_training_step_values_and_gradients(
     for parameter in head.parameters():
         assert parameter.grad is not None
         parameter.data = parameter.grad
-    gradients = head.released_state_dict()
+    gradients = head_to_released(head)
     expected = {name.removeprefix("train.grad."): value for name, value in golden_head.items() if "train.grad" in name}
     del expected["input"]
     assert len(expected) == 49
@@ -85,7 +87,7 @@ def test_ten_step_trajectory(head: VideoHead, golden: dict[str, Any], golden_hea
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.2)
     losses = []
     for step in range(10):
-        streams = head.streams(golden_head["input.video"], golden_head["input.text"], *draws(golden, step))
+        streams = training_streams(head, golden_head["input.video"], golden_head["input.text"], *draws(golden, step))
         loss = mote_loss(streams, golden_head["input.labels"], LOGIT_SCALE).total
         optimizer.zero_grad()
         loss.backward()
@@ -135,7 +137,7 @@ def test_clip_features_and_pipeline(
     frames = towers.encode_frames(golden_clip["image.input"]).unflatten(0, (2, 8))
     assert_close(frames, golden_clip["image.frame_features"])
     assert_close(towers.logit_scale, golden_clip["logit_scale"])
-    logits = VideoHead.from_released(released_head, HEADS)(frames, classes)
+    logits = head_from_released(released_head, HEADS)(frames, classes)
     assert_close(logits, golden_clip["pipeline.logits"])
 
 

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mote_fast import ConfigError, VideoHead, head_optimizer, mote_loss
 from mote_fast.losses import Loss, training_loss
 from mote_fast.method import Draws, TrainingMethod
-from mote_fast.streams import stream_features
+from mote_fast.streams import stream_features, training_streams
 from mote_fast.temporal import cosine_logits
 from tests.tolerances import assert_close
 
@@ -75,7 +75,7 @@ def test_the_default_is_mote_loss_bit_for_bit() -> None:
     head, found = make_head(), []
     frames, classes, labels = INPUTS
     for run in (
-        lambda: mote_loss(head.streams(frames, classes, DRAWS.experts, DRAWS.temperatures), labels, SCALE),
+        lambda: mote_loss(training_streams(head, frames, classes, DRAWS.experts, DRAWS.temperatures), labels, SCALE),
         lambda: loss_of(head, TrainingMethod()),
     ):
         with OperatorCounter() as counter:
@@ -123,7 +123,7 @@ def test_kl_pulls_the_merged_stream_to_the_routed_logits() -> None:
     """Table 7c: KL(routed || merged), mean over videos; the routed stream learns from the labels alone."""
     head, (frames, classes, labels) = make_head(), inputs()
     loss = loss_of(head, TrainingMethod(regulariser_loss="kl", mse_weight=0.0))
-    streams = head.streams(frames, classes, DRAWS.experts, DRAWS.temperatures)
+    streams = training_streams(head, frames, classes, DRAWS.experts, DRAWS.temperatures)
     p, q = ((SCALE * logits).softmax(-1) for logits in (streams.routed_logits, streams.merged_logits))
     assert_close(loss.merged, (p * (p / q).log()).sum(-1).mean())
     assert_close(loss.routed, F.cross_entropy(SCALE * streams.routed_logits, labels))

@@ -16,6 +16,7 @@ from mote_fast import DoubleBackwardError, ShapeError, VideoHead, ops
 from mote_fast.experts import TEMPERATURES, merge_weights
 from mote_fast.kernels import reference
 from mote_fast.kernels.reference import expert_size
+from mote_fast.streams import training_streams
 from tests.tolerances import assert_close
 
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -193,7 +194,7 @@ def test_a_training_step_of_the_head_compiles_whole() -> None:
     frames, classes = torch.randn(3, 8, 16), torch.randn(5, 16)
 
     def loss(experts: Tensor, temperatures: Tensor) -> Tensor:
-        streams = head.streams(frames, classes, experts, temperatures)
+        streams = training_streams(head, frames, classes, experts, temperatures)
         return streams.routed_logits.square().sum() + streams.merged_logits.square().sum() + streams.mse
 
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")

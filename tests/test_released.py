@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mote_fast import CheckpointError, VideoHead
+from mote_fast.released import head_from_released, head_to_released
 
 
 def test_golden_head_round_trip(released_head: dict[str, Tensor]) -> None:
     """Released -> ours -> released gives the same names and the same bits."""
-    back = VideoHead.from_released(released_head, 2).released_state_dict()
+    back = head_to_released(head_from_released(released_head, 2))
     assert back.keys() == released_head.keys()
     assert all(torch.equal(back[name], value) for name, value in released_head.items())
 
@@ -32,7 +33,7 @@ def test_our_head_round_trip(layers: int, experts: int, header: Any, classes: in
     for name, buffer in head.named_buffers():
         if name.endswith("fusion"):
             buffer.normal_()
-    back = VideoHead.from_released(head.released_state_dict(), 2)
+    back = head_from_released(head_to_released(head), 2)
     ours, theirs = head.state_dict(), back.state_dict()
     assert (back.header, back.layers, back.experts) == (head.header, head.layers, head.experts)
     assert ours.keys() == theirs.keys()
@@ -44,17 +45,17 @@ def test_other_designs_are_refused_until_folded(design: Any) -> None:
     """The layout has places for whole FFNs only; what a head of another design computes fits once it is folded."""
     head = VideoHead(16, 2, 2, 3, expert_design=design)
     with pytest.raises(CheckpointError, match=f"expert_design='{design}'"):
-        head.released_state_dict()
+        head_to_released(head)
     frames, classes = torch.randn(2, 4, 16), torch.randn(5, 16)
-    back = VideoHead.from_released(head.fold().released_state_dict(), 2)
+    back = head_from_released(head_to_released(head.fold()), 2)
     assert torch.equal(back(frames, classes), head.fold()(frames, classes))
 
 
 def test_round_trip_shares_no_memory(released_head: dict[str, Tensor]) -> None:
     """Training the head must not change the dictionary it came from, nor the one it gave."""
     before = released_head["transformer.resblocks.0.mlp.fc_up.1.weight"].clone()
-    head = VideoHead.from_released(released_head, 2)
-    given_away = head.released_state_dict()
+    head = head_from_released(released_head, 2)
+    given_away = head_to_released(head)
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.add_(1)
@@ -80,4 +81,4 @@ def test_defects_are_named(released_head: dict[str, Tensor], change: Any, messag
     state = dict(released_head)
     change(state)
     with pytest.raises(CheckpointError, match=message):
-        VideoHead.from_released(state, 2)
+        head_from_released(state, 2)

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from mote_fast import ConfigError, VideoHead, mote_loss
 from mote_fast.method import TrainingMethod
 from mote_fast.modulation import modulation_factor
+from mote_fast.released import head_from_released, head_to_released
+from mote_fast.streams import training_streams
 from mote_fast.temporal import cosine_logits
 from mote_fast.temporal_block import TemporalAttention
 from tests.tolerances import assert_close
@@ -173,10 +175,10 @@ def test_one_expert_equals_a_plain_ffn() -> None:
     one, plain = make_head(experts=1), make_head(header="plain")
     released = {
         name.replace("mlp.fc_up.0", "mlp.c_fc").replace("mlp.fc_dn.0", "mlp.c_proj"): value
-        for name, value in one.released_state_dict().items()
+        for name, value in head_to_released(one).items()
         if not name.endswith("fusion_weight")
     }
-    plain = VideoHead.from_released(released, HEADS)
+    plain = head_from_released(released, HEADS)
     assert plain.header == "plain"
     assert_close(plain(*inputs()), one(*inputs()), "equivalent")
     assert make_head(experts=0).header == "plain"
@@ -199,7 +201,7 @@ def test_streams_draw_from_the_generator() -> None:
     head = make_head()
     frames, classes = inputs()
     first, again, other = (
-        head.streams(frames, classes, generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
+        training_streams(head, frames, classes, generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
     )
     assert torch.equal(first.routed_logits, again.routed_logits)
     assert torch.equal(first.merged_logits, again.merged_logits)
@@ -211,8 +213,10 @@ def test_streams_draw_what_the_method_draws() -> None:
     head = make_head(expert_design="up_down")
     frames, classes = inputs()
     drawn = TrainingMethod().draw(2, 3, torch.Generator().manual_seed(3))
-    expected = head.streams(frames, classes, drawn.experts, drawn.temperatures, down_experts=drawn.down_experts)
-    found = head.streams(frames, classes, generator=torch.Generator().manual_seed(3))
+    expected = training_streams(
+        head, frames, classes, drawn.experts, drawn.temperatures, down_experts=drawn.down_experts
+    )
+    found = training_streams(head, frames, classes, generator=torch.Generator().manual_seed(3))
     assert torch.equal(found.routed_logits, expected.routed_logits)
     assert torch.equal(found.merged_logits, expected.merged_logits)
 
@@ -223,7 +227,7 @@ def test_streams_equal_two_separate_passes(design: str) -> None:
     head = make_head(layers=3, expert_design=design)
     frames, classes = inputs()
     experts, temperatures = [0, 2, 1], [-0.6, 2.4, float("inf")]
-    streams = head.streams(frames, classes, experts, temperatures, down_experts=experts)
+    streams = training_streams(head, frames, classes, experts, temperatures, down_experts=experts)
     routed = merged = frames + head.frame_positions[: frames.shape[1]]
     for block, expert, temperature in zip(head.blocks, experts, temperatures, strict=True):
         routed, merged = block.attend(routed), block.attend(merged)
@@ -242,7 +246,7 @@ def test_loss_weights() -> None:
     """The total is CE + 0.5 CE + 0.1 MSE unless told otherwise, and a tensor scale is trained through."""
     head = make_head()
     frames, classes = inputs()
-    streams = head.streams(frames, classes, [0, 1], [1.2, 1.2])
+    streams = training_streams(head, frames, classes, [0, 1], [1.2, 1.2])
     scale = torch.tensor(10.0, requires_grad=True)
     loss = mote_loss(streams, torch.tensor([0, 1, 2]), scale)
     assert_close(loss.total, loss.routed + 0.5 * loss.merged + 0.1 * loss.mse, "equivalent")
@@ -294,11 +298,11 @@ def test_bad_inputs_are_named() -> None:
         with pytest.raises(ConfigError, match="frames"):
             head(wrong, classes)
     with pytest.raises(ConfigError, match="one entry for each"):
-        head.streams(frames, classes, [0], [1.2, 1.2])
+        training_streams(head, frames, classes, [0], [1.2, 1.2])
     with pytest.raises(ConfigError, match=r"0\.\.2"):
-        head.streams(frames, classes, [0, 3], [1.2, 1.2])
+        training_streams(head, frames, classes, [0, 3], [1.2, 1.2])
     with pytest.raises(ConfigError, match="train"):
-        make_head(header="mean").streams(frames, classes)
+        training_streams(make_head(header="mean"), frames, classes)
     for expert in (-1, 3):
         with pytest.raises(ConfigError, match=r"expert must lie in 0\.\.2"):
             head.features(frames, expert=expert)

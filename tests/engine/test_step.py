@@ -18,6 +18,7 @@ from mote_fast.engine.setup import build_optimizer
 from mote_fast.engine.step import Arithmetic, Objective, draws_of_step, train_step
 from mote_fast.method import Draws, TrainingMethod
 from mote_fast.optim import head_optimizer
+from mote_fast.released import head_from_released
 from mote_fast.temporal import VideoHead
 from tests.test_golden import HEADS, LOGIT_SCALE, draws
 from tests.tolerances import assert_close
@@ -88,7 +89,7 @@ def gradients_of(model: VideoClassifier, given: list[Batch], precision: Precisio
 
 def test_golden_trajectory(golden: dict[str, Any], golden_head: dict[str, Tensor], released_head: Any) -> None:
     """Ten steps of the engine from the released head give the released losses."""
-    head = VideoHead.from_released(released_head, HEADS)
+    head = head_from_released(released_head, HEADS)
     head.set_train_class_features(golden_head["input.text"])
     features, labels = golden_head["input.video"], golden_head["input.labels"]
     model = nn.Module()

@@ -22,6 +22,7 @@ from mote_fast.evaluation import predict as predict_module
 from mote_fast.evaluation.accuracy import accuracies
 from mote_fast.evaluation.predict import LabelSet, Predictions, predict, predict_label_sets
 from mote_fast.metrics import view_scores
+from mote_fast.released import head_from_released
 from tests.evaluation.made_up import MadeUpLoader, failure_of, made_up_pixels, random_classes, small_model
 from tests.tolerances import assert_close
 
@@ -62,7 +63,7 @@ def test_scores_of_any_shape(
 def test_agrees_with_the_released_views(golden_clip: dict[str, Tensor], released_head: dict[str, Tensor]) -> None:
     """Golden frame features of two views give the released logits, and so the released score."""
     towers = small_model().clip
-    model = mote_fast.VideoClassifier(towers, mote_fast.VideoHead.from_released(released_head, 2), 8)
+    model = mote_fast.VideoClassifier(towers, head_from_released(released_head, 2), 8)
     frames, classes = golden_clip["image.frame_features"], golden_clip["text.class_features"]
     towers.encode_frames = lambda pixels: frames.flatten(0, 1)  # type: ignore[method-assign]
     found = predict(model, MadeUpLoader(made_up_pixels(1, views=2, frames=8)), classes)

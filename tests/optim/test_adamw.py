@@ -18,6 +18,8 @@ from mote_fast.cpu import experts as cpu_experts
 from mote_fast.cpu import memory
 from mote_fast.experts import TEMPERATURES, TemporalExperts
 from mote_fast.kernels.reference import expert_size
+from mote_fast.released import head_from_released
+from mote_fast.streams import training_streams
 from tests.test_golden import HEADS, LOGIT_SCALE, draws
 from tests.tolerances import assert_close
 
@@ -39,7 +41,7 @@ def backward(head: VideoHead, seed: int, scale: float = 1.0) -> None:
     frames = torch.randn(3, 5, WIDTH, generator=generator)
     classes = torch.randn(7, WIDTH, generator=generator)
     labels = torch.randint(7, (3,), generator=generator)
-    (scale * mote_loss(head.streams(frames, classes, generator=generator), labels, 10.0).total).backward()
+    (scale * mote_loss(training_streams(head, frames, classes, generator=generator), labels, 10.0).total).backward()
 
 
 def weights_of(head: VideoHead) -> list[TemporalExperts]:
@@ -95,11 +97,11 @@ def test_factored_update_in_slices(slice_size: int, monkeypatch: pytest.MonkeyPa
 
 def test_golden_trajectory(golden: dict[str, Any], golden_head: dict[str, Tensor], released_head: Any) -> None:
     """Ten steps from the released head give the released losses."""
-    head = VideoHead.from_released(released_head, HEADS)
+    head = head_from_released(released_head, HEADS)
     optimizer = head_optimizer(head, lr=1e-3)
     losses = []
     for step in range(len(golden["trajectory"]["losses"])):
-        streams = head.streams(golden_head["input.video"], golden_head["input.text"], *draws(golden, step))
+        streams = training_streams(head, golden_head["input.video"], golden_head["input.text"], *draws(golden, step))
         loss = mote_loss(streams, golden_head["input.labels"], LOGIT_SCALE).total
         losses.append(loss.detach())
         optimizer.zero_grad()
@@ -167,8 +169,8 @@ def test_two_forward_passes_before_one_backward() -> None:
     optimizer = head_optimizer(mine, 1e-3)
     for head in (mine, other):
         frames, classes = torch.ones(2, 3, WIDTH), torch.eye(4, WIDTH)
-        first = head.streams(frames, classes, [0, 1], [-0.6, 2.4]).merged_logits.square().sum()
-        second = head.streams(2 * frames, classes, [3, 1], [1.2, 9.6]).routed_logits.square().sum()
+        first = training_streams(head, frames, classes, [0, 1], [-0.6, 2.4]).merged_logits.square().sum()
+        second = training_streams(head, 2 * frames, classes, [3, 1], [1.2, 9.6]).routed_logits.square().sum()
         (first + second).backward()
     for a, b in zip(weights_of(mine), weights_of(other), strict=True):
         optimizer.collectors[a.weight].densify()
@@ -276,7 +278,7 @@ def test_compiled_steps_give_the_optimizer_dense_gradients() -> None:
     experts, temperatures = torch.tensor([1, 3]), torch.tensor([0.6, -2.4])
 
     def loss(head: VideoHead) -> Tensor:
-        streams = head.streams(frames, classes, experts, temperatures)
+        streams = training_streams(head, frames, classes, experts, temperatures)
         return streams.routed_logits.square().sum() + streams.mse
 
     torch.compile(loss, fullgraph=True, backend="aot_eager")(mine).backward()
@@ -315,7 +317,7 @@ def test_no_tensor_as_large_as_a_dense_gradient_is_made(monkeypatch: pytest.Monk
     for profiled in (False, True):
         sizes.clear()
         with torch.profiler.profile(profile_memory=profiled) as profiler:
-            streams = head.streams(frames, classes, [3], [TEMPERATURES[0]])
+            streams = training_streams(head, frames, classes, [3], [TEMPERATURES[0]])
             streams.merged_logits.sum().backward()
             optimizer.step()
             optimizer.zero_grad()

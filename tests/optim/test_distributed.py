@@ -12,6 +12,7 @@ from torch import multiprocessing
 
 from mote_fast import VideoHead, head_optimizer, mote_loss
 from mote_fast.kernels.reference import expert_size
+from mote_fast.streams import training_streams
 
 WIDTH, EXPERTS, CLIPS = 16, 6, 4
 PROCESSES = 2
@@ -22,7 +23,7 @@ def step(head: VideoHead, clips: slice, seed: int) -> None:
     generator = torch.Generator().manual_seed(0)
     frames, classes = torch.randn(CLIPS, 3, WIDTH, generator=generator), torch.randn(5, WIDTH, generator=generator)
     labels = torch.randint(5, (CLIPS,), generator=generator)
-    streams = head.streams(frames[clips], classes, generator=torch.Generator().manual_seed(seed))
+    streams = training_streams(head, frames[clips], classes, generator=torch.Generator().manual_seed(seed))
     mote_loss(streams, labels[clips], 10.0).total.backward()
 
 

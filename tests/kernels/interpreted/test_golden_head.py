@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mote_fast import VideoHead, head_optimizer, mote_loss, ops
+from mote_fast import head_optimizer, mote_loss, ops
+from mote_fast.released import head_from_released, head_to_released
+from mote_fast.streams import training_streams
 from tests.test_golden import HEADS, LOGIT_SCALE, draws
 from tests.tolerances import assert_close
 
@@ -17,10 +19,10 @@ def test_training_step_through_the_kernels(
     golden: dict[str, Any], golden_head: dict[str, Tensor], released_head: dict[str, Tensor]
 ) -> None:
     """Logits of both streams, the loss and every gradient of one released step."""
-    head = VideoHead.from_released(released_head, HEADS)
+    head = head_from_released(released_head, HEADS)
     frames = golden_head["input.video"].clone().requires_grad_()
     with ops.triton_everywhere():
-        streams = head.streams(frames, golden_head["input.text"], *draws(golden, 0))
+        streams = training_streams(head, frames, golden_head["input.text"], *draws(golden, 0))
         loss = mote_loss(streams, golden_head["input.labels"], LOGIT_SCALE)
         loss.total.backward()
     assert_close(streams.routed_logits, golden_head["train.logits_expert"])
@@ -31,7 +33,7 @@ def test_training_step_through_the_kernels(
     for parameter, source in zip(gradients.parameters(), head.parameters(), strict=True):
         assert source.grad is not None
         parameter.data = source.grad
-    for name, gradient in gradients.released_state_dict().items():
+    for name, gradient in head_to_released(gradients).items():
         if (expected := golden_head.get(f"train.grad.{name}")) is not None:
             assert_close(gradient, expected)
 
@@ -40,12 +42,14 @@ def test_trajectory_through_the_kernels(
     golden: dict[str, Any], golden_head: dict[str, Tensor], released_head: dict[str, Tensor]
 ) -> None:
     """Ten steps of head_optimizer, the factored update being a kernel too."""
-    head = VideoHead.from_released(released_head, HEADS)
+    head = head_from_released(released_head, HEADS)
     optimizer = head_optimizer(head, lr=1e-3)
     losses = []
     with ops.triton_everywhere():
         for step in range(len(golden["trajectory"]["losses"])):
-            streams = head.streams(golden_head["input.video"], golden_head["input.text"], *draws(golden, step))
+            streams = training_streams(
+                head, golden_head["input.video"], golden_head["input.text"], *draws(golden, step)
+            )
             loss = mote_loss(streams, golden_head["input.labels"], LOGIT_SCALE).total
             losses.append(loss.detach())
             optimizer.zero_grad()
