@@ -71,7 +71,9 @@ class EagerHead(nn.Module):
     def __init__(self, head: VideoHead) -> None:
         super().__init__()
         self.frame_positions = nn.Parameter(head.frame_positions.detach().clone())
-        self.blocks = nn.ModuleList(EagerBlock(head.embed_dim, head.heads, head.experts) for _ in range(head.layers))
+        self.blocks = nn.ModuleList(
+            EagerBlock(head.embed_dim, head.config.heads, head.experts) for _ in range(head.layers)
+        )
         self.to(head.frame_positions)
         own = {key: value for key, value in head.state_dict().items() if ".mlp." not in key}
         self.load_state_dict(own, strict=False)

@@ -12,6 +12,7 @@ import torch
 from harness import compare, environment, publish
 
 from mote_fast import VideoHead
+from mote_fast.head_config import HeadConfig
 
 # Width, heads and layers of the paper's two heads; four experts, eight frames.
 SIZES = {"ViT-B-16": (512, 8, 4), "ViT-L-14": (768, 12, 6)}
@@ -26,7 +27,7 @@ def main() -> None:
     for name, (width, heads, layers) in SIZES.items():
         for batch in (1, 8):
             torch.manual_seed(0)
-            head = VideoHead(width, heads, layers, 4).eval()
+            head = VideoHead(HeadConfig(width, heads, layers, 4)).eval()
             folded = head.fold()
             frames, classes = torch.randn(batch, 8, width), torch.randn(400, width)
             with torch.no_grad():

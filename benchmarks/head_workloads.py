@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mote_fast import VideoHead, head_optimizer, mote_loss, ops
 from mote_fast.experts import draw_experts, draw_temperatures, merge_weights
+from mote_fast.head_config import HeadConfig
 
 Arms = dict[str, Callable[[], object]]
 
@@ -45,7 +46,7 @@ class Setting:
     def head(self) -> VideoHead:
         torch.manual_seed(0)
         sizes = PRESETS[self.preset]
-        return VideoHead(sizes.embed_dim, sizes.heads, sizes.layers, self.experts).to(self.device)
+        return VideoHead(HeadConfig(sizes.embed_dim, sizes.heads, sizes.layers, self.experts)).to(self.device)
 
     def tensor(self, *shape: int) -> Tensor:
         return torch.randn(shape, device=self.device)

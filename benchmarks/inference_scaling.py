@@ -15,7 +15,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Axis:
 def over_experts(setting: Setting, experts: int) -> Calls:
     """The head, one view: merging reads every expert, and a folded head has one."""
     own = setting.head
-    head = VideoHead(own.embed_dim, own.heads, own.layers, experts, own.train_class_features)
+    head = VideoHead(replace(own.config, experts=experts), own.train_class_features)
     return head_calls(setting, 1, setting.frames, head=head.to(setting.device).eval())
 
 

@@ -38,6 +38,7 @@ from mote_fast.clip import encode_classes
 from mote_fast.data import read_frames
 from mote_fast.data.video_writer import write_video
 from mote_fast.experts import TEMPERATURES
+from mote_fast.head_config import HeadConfig
 
 OURS = "mote_fast"
 ARMS = (RELEASED, OURS)
@@ -49,7 +50,7 @@ def training(arm: str, setting: Setting) -> Callable[[], None]:
     """Training steps of the head with its optimiser."""
     sizes = PRESETS[NAMES[setting.preset]]
     torch.manual_seed(0)
-    head = VideoHead(sizes.embed_dim, sizes.heads, sizes.layers, setting.experts)
+    head = VideoHead(HeadConfig(sizes.embed_dim, sizes.heads, sizes.layers, setting.experts))
     model = head if arm == OURS else released.EagerHead(head)
     optimizer = (
         head_optimizer(head, LEARNING_RATE, WEIGHT_DECAY)

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from mote_fast import VideoHead, head_optimizer, mote_loss
 from mote_fast.cpu import memory
 from mote_fast.experts import TEMPERATURES
+from mote_fast.head_config import HeadConfig
 from mote_fast.kernels.reference import expert_size
 
 PHASES = ("forward", "backward", "update")
@@ -85,7 +86,7 @@ def measure(
     steps = {}
     for experts in counts:
         torch.manual_seed(0)
-        head = VideoHead(sizes.embed_dim, sizes.heads, sizes.layers, experts)
+        head = VideoHead(HeadConfig(sizes.embed_dim, sizes.heads, sizes.layers, experts))
         eager = EagerHead(head)
         released = torch.optim.AdamW(eager.parameters(), 5e-5, weight_decay=0.2)
         steps["mote_fast", experts] = make_step(head, head_optimizer(head, 5e-5), sizes, batch, experts)

@@ -21,6 +21,7 @@ from mote_fast.engine.schedule import learning_rate, set_learning_rate
 from mote_fast.engine.sections import OptimConfig
 from mote_fast.evaluation.accuracy import accuracies
 from mote_fast.evaluation.predict import Predictions
+from mote_fast.head_config import HeadConfig
 from mote_fast.losses import training_loss
 from mote_fast.method import TrainingMethod
 from mote_fast.metrics import pool_views, view_scores
@@ -82,7 +83,9 @@ def train_head(arm: Arm, train: Data, lr: float, epochs: int, seed: int, logit_s
     """
     torch.manual_seed(seed_of(seed, "weights"))
     width = train.frames.shape[-1]
-    head = VideoHead(width, max(1, width // 32), arm.layers, 0 if arm.kind == "plain" else EXPERTS, train.classes)
+    head = VideoHead(
+        HeadConfig(width, max(1, width // 32), arm.layers, 0 if arm.kind == "plain" else EXPERTS), train.classes
+    )
     optimizer, method = head_optimizer(head, lr), METHODS[arm.kind]
     schedule = OptimConfig(lr=lr, epochs=epochs, warmup_epochs=WARMUP_EPOCHS)
     order, draws = generator_of(seed, "order"), generator_of(seed, "routing")

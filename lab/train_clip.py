@@ -33,6 +33,7 @@ from mote_fast.clip.tokens import BASE_TOKENS, merges_for
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.config import DEFAULT_EXPERTS, DEFAULT_FRAMES, DEFAULT_LAYERS
 from mote_fast.data.transforms import normalise
+from mote_fast.head_config import HeadConfig
 from mote_fast.seeding import generator_of
 from mote_fast.temporal import VideoHead
 from mote_fast.world.draw import Scenes, draw
@@ -159,7 +160,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     # Why without modulation: docs/tradeoff.md.
     heads = towers.config.text_heads
-    head = VideoHead(towers.embed_dim, heads, DEFAULT_LAYERS, DEFAULT_EXPERTS, modulation=False)
+    head = VideoHead(HeadConfig(towers.embed_dim, heads, DEFAULT_LAYERS, DEFAULT_EXPERTS, modulation=False))
     VideoClassifier(towers, head, DEFAULT_FRAMES).eval().save(options.output)
     settings: dict[str, Any] = {name: str(value) for name, value in vars(options).items()}
     log = {"settings": settings, "history": history}

@@ -23,6 +23,7 @@ from mote_fast.errors import (
     UndecodableVideoError,
     VideoError,
 )
+from mote_fast.head_config import HeadConfig
 from mote_fast.losses import Loss, mote_loss, training_loss
 from mote_fast.method import Draws, TrainingMethod
 from mote_fast.optim import head_optimizer
@@ -39,6 +40,7 @@ __all__ = [
     "DoubleBackwardError",
     "Draws",
     "FrameIndexError",
+    "HeadConfig",
     "LabelError",
     "ListError",
     "Loss",

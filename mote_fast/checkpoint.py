@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,14 +14,12 @@ from mote_fast.classifier import VideoClassifier
 from mote_fast.clip.config import Activation, name_of_shapes, vision_config_of_state_dict
 from mote_fast.clip.loading import build_towers, fit_state_dict, load_towers
 from mote_fast.clip.towers import ClipTowers
-from mote_fast.config import DEFAULT_EXPERTS, DEFAULT_FRAMES, HeadOptions, ModelConfig, default_layers
+from mote_fast.config import DEFAULT_EXPERTS, DEFAULT_FRAMES, ModelConfig, default_layers
 from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError
+from mote_fast.head_config import HeadConfig
 from mote_fast.released import head_from_released, head_to_released
-from mote_fast.temporal import Header, VideoHead
+from mote_fast.temporal import VideoHead
 from mote_fast.weights import read_model_folder, read_weights, state_dict_of
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +43,12 @@ def create_model(
     *,
     experts: int = DEFAULT_EXPERTS,
     layers: int | None = None,
-    header: Header = "mote",
     frames: int = DEFAULT_FRAMES,
     clip_pretrained: str | Path | None = None,
     activation: Activation | None = None,
     device: str | torch.device = "cpu",
     dtype: Dtype = torch.float32,
-    **head_options: Unpack[HeadOptions],
+    **head_options: Any,
 ) -> VideoClassifier:
     """Build a classifier with a fresh head.
 
@@ -60,15 +56,14 @@ def create_model(
         name: "ViT-B-16", "ViT-L-14", "tiny", or any architecture that open_clip knows.
         experts: E, temporal experts per layer.
         layers: temporal layers; None takes the preset's (4 for ViT-B-16, 6 for ViT-L-14).
-        header: "mote", "plain" or "mean", see ``VideoHead``.
         frames: T, frames per view.
         clip_pretrained: an open_clip tag ("openai") or a weights file; None gives random towers.
         activation: only for a weights file of unknown origin, see ``mote_fast.clip.load_towers``.
         device: where the model goes.
         dtype: of its parameters; or "int8", for inference on the CPU with the image tower quantised, see
             ``mote_fast.clip.int8``.
-        head_options: ``expert_init``, ``expert_design``, ``aggregation``, ``modulation``, ``modulation_top_k`` and
-            ``modulation_gamma``, see ``VideoHead``; left out, they are the paper's.
+        head_options: ``header``, ``expert_init``, ``expert_design``, ``aggregation``, ``modulation``,
+            ``modulation_top_k`` and ``modulation_gamma``, see ``HeadOptions``; left out, they are the paper's.
 
     Raises:
         ConfigError: an argument is out of range, or the architecture is unknown or has no int8 path.
@@ -80,8 +75,8 @@ def create_model(
     if clip_pretrained is None and not name.startswith(("hf-hub:", "local-dir:")):
         log.info("%s: CLIP towers are random; pass clip_pretrained='openai' or a file for trained ones", name)
     depth = default_layers(name) if layers is None else layers
-    head = VideoHead(towers.embed_dim, towers.config.text_heads, depth, experts, header=header, **head_options)
-    return _finish(towers, head, frames, device, dtype)
+    config = HeadConfig(towers.embed_dim, towers.config.text_heads, depth, experts, **head_options)
+    return _finish(towers, VideoHead(config), frames, device, dtype)
 
 
 def load(
@@ -158,7 +153,7 @@ def _load_folder(folder: Path, device: str | torch.device, dtype: Dtype) -> Vide
     fit_state_dict(towers.model, _part(tensors, "clip."), folder)
     state = _part(tensors, "head.")
     try:
-        head = VideoHead(**asdict(config.head), train_class_features=state.get("train_class_features"))
+        head = VideoHead(config.head, state.get("train_class_features"))
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{folder}: its configuration does not describe a head ({error})") from error
     fit_state_dict(head, state, folder)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from mote_fast.clip.class_features import Progress, check_labels, encode_classes
 from mote_fast.clip.feature_cache import FeatureCache
 from mote_fast.clip.towers import ClipTowers
-from mote_fast.config import HeadConfig, ModelConfig
+from mote_fast.config import ModelConfig
 from mote_fast.data.decode import probe, read_frames
 from mote_fast.data.transforms import evaluation_pixels, short_side_size
 from mote_fast.data.video_info import check_read_size
@@ -65,7 +65,7 @@ class VideoClassifier(nn.Module):
     @property
     def config(self) -> ModelConfig:
         """What this model was built from."""
-        return ModelConfig(self.clip.config, HeadConfig.of(self.head), self.frames)
+        return ModelConfig(self.clip.config, self.head.config, self.frames)
 
     @property
     def device(self) -> torch.device:

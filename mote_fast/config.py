@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, TypedDict
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from mote_fast.clip.config import ClipConfig
 from mote_fast.errors import CheckpointError, ConfigError
-from mote_fast.expert_designs import ExpertDesign
-from mote_fast.experts import ExpertInit
-from mote_fast.modulation import GAMMA, TOP_K
-from mote_fast.temporal import Aggregation, Header, VideoHead
+from mote_fast.head_config import HeadConfig
 
 # Version of the folder format; raised when older code could not read what newer code writes. Version 1 had no head
 # options; its heads have the defaults.
@@ -25,39 +22,6 @@ DEFAULT_EXPERTS = 4
 # Temporal layers per architecture (spec, "Shapes"); others take DEFAULT_LAYERS.
 PRESET_LAYERS: Mapping[str, int] = {"ViT-B-16": 4, "ViT-L-14": 6, "tiny": 2}
 DEFAULT_LAYERS = 4
-
-
-class HeadOptions(TypedDict, total=False):
-    """The options of ``VideoHead`` beyond its sizes and header; see there."""
-
-    expert_init: ExpertInit
-    expert_design: ExpertDesign
-    aggregation: Aggregation
-    modulation: bool
-    modulation_top_k: int
-    modulation_gamma: float
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """Sizes and options of the video head; each is an argument and an attribute of ``VideoHead``."""
-
-    embed_dim: int
-    heads: int
-    layers: int
-    experts: int
-    header: Header = "mote"
-    expert_init: ExpertInit = "different"
-    expert_design: ExpertDesign = "ffn"
-    aggregation: Aggregation = "merge"
-    modulation: bool = True
-    modulation_top_k: int = TOP_K
-    modulation_gamma: float = GAMMA
-
-    @classmethod
-    def of(cls, head: VideoHead) -> HeadConfig:
-        """Return what ``head`` was built with, or set to since."""
-        return cls(**{field.name: getattr(head, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from mote_fast.errors import CheckpointError, ConfigError
 from mote_fast.expert_designs import ProjectionExperts
 from mote_fast.experts import TemporalExperts
+from mote_fast.head_config import HeadConfig
 from mote_fast.kernels.reference import Expert, pack_expert, unpack_expert
 from mote_fast.temporal import VideoHead
 
@@ -50,10 +51,10 @@ def head_from_released(state_dict: Mapping[str, Tensor], heads: int) -> VideoHea
         if train_classes is None:
             raise CheckpointError("head: neither temporal layers nor spe_cls_feature found; is this a released head?")
         _refuse_leftovers(state)
-        return VideoHead(train_classes.shape[1], heads, 0, 0, train_classes, header="mean")
+        return VideoHead(HeadConfig(train_classes.shape[1], heads, 0, 0, header="mean"), train_classes)
     positions = _take(state, _POSITIONS)
     try:
-        head = VideoHead(positions.shape[1], heads, layers, experts, train_classes)
+        head = VideoHead(HeadConfig(positions.shape[1], heads, layers, experts), train_classes)
         head.to(positions.dtype)
         converted: dict[str, Tensor] = {"frame_positions": positions}
         for layer in range(layers):
@@ -79,8 +80,8 @@ def head_to_released(head: VideoHead) -> dict[str, Tensor]:
     """
     if any(isinstance(block.mlp, ProjectionExperts) for block in head.temporal_blocks()):
         raise CheckpointError(
-            f"head: the released layout has no place for expert_design={head.expert_design!r}; fold the head first, or "
-            "save it as a folder"
+            f"head: the released layout has no place for expert_design={head.config.expert_design!r}; fold the head "
+            "first, or save it as a folder"
         )
     released: dict[str, Tensor] = {}
     if head.train_class_features is not None:

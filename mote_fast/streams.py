@@ -58,7 +58,7 @@ def training_streams(
         experts = draw_experts(head.layers, head.experts, generator)
     if temperatures is None:
         temperatures = draw_temperatures(head.layers, generator)
-    if down_experts is None and head.expert_design == "up_down":
+    if down_experts is None and head.config.expert_design == "up_down":
         down_experts = draw_experts(head.layers, head.experts, generator)
     routed, merged = stream_features(head, frames, experts, temperatures, down_experts)
     return Streams(cosine_logits(routed, classes), cosine_logits(merged, classes), F.mse_loss(merged, frames))
@@ -137,7 +137,7 @@ def _routes(
 ) -> Sequence[int] | Tensor:
     """The checked experts of each layer; paired as [L, 2] where the down projection is routed apart."""
     _check_experts(head, "experts", experts)
-    if head.expert_design != "up_down" or down_experts is None:
+    if head.config.expert_design != "up_down" or down_experts is None:
         return experts
     _check_experts(head, "down_experts", down_experts)
     return torch.stack((torch.as_tensor(experts), torch.as_tensor(down_experts)), -1)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal, cast
+from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mote_fast.checks import check_choice
 from mote_fast.errors import ConfigError
-from mote_fast.expert_designs import ExpertDesign, LayerFFN, make_experts
-from mote_fast.experts import INIT_STD, ExpertInit, FeedForward
-from mote_fast.modulation import GAMMA, TOP_K, modulation_factor
+from mote_fast.expert_designs import LayerFFN, make_experts
+from mote_fast.experts import INIT_STD, FeedForward
+from mote_fast.head_config import Aggregation, HeadConfig
+from mote_fast.modulation import modulation_factor
 from mote_fast.temporal_block import TemporalBlock
-
-Header = Literal["mote", "plain", "mean"]
-
-# How inference uses the experts (paper Table 2c).
-Aggregation = Literal["merge", "ensemble", "random"]
 
 # Rows of the position table: CLIP's context length, as released, and so the most frames a view may have.
 MAX_FRAMES = 77
@@ -28,86 +23,46 @@ MAX_FRAMES = 77
 class VideoHead(nn.Module):
     """Turns frame features into video logits.
 
-    Where there is one FFN per layer or none, the options about experts have one meaning and change nothing.
-
     Args:
-        embed_dim: d, width of the frame and class features.
-        heads: attention heads; MoTE uses CLIP's text width / 64.
-        layers: L, temporal layers.
-        experts: E, experts per layer; none means a plain FFN, and one computes the same as a plain FFN.
+        config: its sizes and options.
         train_class_features: [S, d], features of the fine-tuning label set. Without them (or all zero, the
             released code's placeholder) modulation has nothing to compare with and is left out.
-        header: "mote", "plain" (one ordinary FFN per layer: the Text4Vis-like baseline) or "mean" (mean pooling
-            alone: CLIP-Mean).
-        expert_init: experts start from draws of their own ("different") or from one ("same"; Table 2a).
-        expert_design: what an expert is, see ``mote_fast.expert_designs`` (Table 7a).
-        aggregation: how inference uses the experts, see ``set_inference``.
-        modulation: as in ``set_inference``, and so the next two.
-        modulation_top_k: K of the modulation.
-        modulation_gamma: gamma of the modulation.
+
+    Attributes:
+        config: what it was built with, or set to since by ``set_inference``.
 
     Raises:
-        ConfigError: sizes that do not fit together, or an unknown option.
+        ConfigError: the class features are of another width.
     """
 
     train_class_features: Tensor | None
-    aggregation: Aggregation
-    modulation: bool
-    modulation_top_k: int
-    modulation_gamma: float
 
-    def __init__(
-        self,
-        embed_dim: int,
-        heads: int,
-        layers: int,
-        experts: int,
-        train_class_features: Tensor | None = None,
-        header: Header = "mote",
-        *,
-        expert_init: ExpertInit = "different",
-        expert_design: ExpertDesign = "ffn",
-        aggregation: Aggregation = "merge",
-        modulation: bool = True,
-        modulation_top_k: int = TOP_K,
-        modulation_gamma: float = GAMMA,
-    ) -> None:
+    def __init__(self, config: HeadConfig, train_class_features: Tensor | None = None) -> None:
         super().__init__()
-        check_choice("header", header, Header)
-        check_choice("expert_init", expert_init, ExpertInit)
-        check_choice("expert_design", expert_design, ExpertDesign)
-        if header != "mean" and layers < 1:
-            raise ConfigError(f"layers must be at least 1, got {layers}; header='mean' has none")
-        if heads < 1 or embed_dim % heads:
-            raise ConfigError(f"heads must divide embed_dim: {embed_dim} is not a multiple of {heads}")
-        self.embed_dim = embed_dim
-        self.heads = heads
-        self.header: Header = "plain" if header == "mote" and experts < 1 else header
-        self.expert_init: ExpertInit = expert_init
-        self.expert_design: ExpertDesign = expert_design
-        self.set_inference(
-            aggregation=aggregation,
-            modulation=modulation,
-            modulation_top_k=modulation_top_k,
-            modulation_gamma=modulation_gamma,
-        )
+        self.config = config
         self.register_buffer("train_class_features", None)
         self.set_train_class_features(train_class_features)
-        depth = 0 if self.header == "mean" else layers
-        self.blocks = nn.ModuleList(TemporalBlock(embed_dim, heads, self._make_ffn(experts)) for _ in range(depth))
-        if depth:
-            self.frame_positions = nn.Parameter(torch.empty(MAX_FRAMES, embed_dim))
+        self.blocks = nn.ModuleList(
+            TemporalBlock(config.embed_dim, config.heads, self._make_ffn()) for _ in range(config.layers)
+        )
+        if config.layers:
+            self.frame_positions = nn.Parameter(torch.empty(MAX_FRAMES, config.embed_dim))
             nn.init.normal_(self.frame_positions, std=INIT_STD)
+
+    @property
+    def embed_dim(self) -> int:
+        """d, the width of the frame and class features."""
+        return self.config.embed_dim
 
     @property
     def layers(self) -> int:
         """L, the number of temporal layers."""
-        return len(self.blocks)
+        return self.config.layers
 
     @property
     def experts(self) -> int:
         """E, the number of experts per layer; 1 for a plain FFN, 0 for mean pooling."""
-        return self.temporal_blocks()[0].mlp.experts if self.layers else 0
+        return self.config.experts
 
     def set_inference(
         self,
@@ -130,21 +85,13 @@ class VideoHead(nn.Module):
         Raises:
             ConfigError: a value is unknown or out of range; nothing is changed.
         """
-        if aggregation is not None:
-            check_choice("aggregation", aggregation, Aggregation)
-        if modulation_top_k is not None and modulation_top_k < 1:
-            raise ConfigError(f"modulation_top_k must be at least 1, got {modulation_top_k}")
-        if modulation_gamma is not None and not 0 < modulation_gamma < math.inf:
-            raise ConfigError(f"modulation_gamma must be positive, got {modulation_gamma}")
         given = {
             "aggregation": aggregation,
             "modulation": modulation,
             "modulation_top_k": modulation_top_k,
             "modulation_gamma": modulation_gamma,
         }
-        for name, value in given.items():
-            if value is not None:
-                setattr(self, name, value)
+        self.config = replace(self.config, **{name: value for name, value in given.items() if value is not None})
 
     def set_train_class_features(self, features: Tensor | None) -> None:
         """Store the class features [S, d] of the fine-tuning label set, which modulation compares with."""
@@ -203,15 +150,15 @@ class VideoHead(nn.Module):
             passes = [self.features(frames, classes, expert=expert) for expert in range(self.experts)]
             return torch.stack([one / one.mean(1, keepdim=True).norm(dim=-1, keepdim=True) for one in passes]).mean(0)
         x = self._temporal(frames, expert, generator)
-        if classes is None or not (self.modulation and self.can_modulate):
+        if classes is None or not (self.config.modulation and self.can_modulate):
             return x + frames
         assert self.train_class_features is not None
         factor = modulation_factor(
             frames,
             F.normalize(classes, dim=-1),
             F.normalize(self.train_class_features, dim=-1),
-            top_k=self.modulation_top_k,
-            gamma=self.modulation_gamma,
+            top_k=self.config.modulation_top_k,
+            gamma=self.config.modulation_gamma,
         )
         return factor.to(x.dtype)[:, None, None] * x + frames
 
@@ -222,20 +169,23 @@ class VideoHead(nn.Module):
         """
         if self._aggregation != "merge":
             return self
+        own = self.config
         folded = VideoHead(
-            self.embed_dim,
-            self.heads,
-            self.layers,
-            0,
-            header="mean" if not self.layers else "plain",
-            modulation=self.modulation,
-            modulation_top_k=self.modulation_top_k,
-            modulation_gamma=self.modulation_gamma,
+            HeadConfig(
+                own.embed_dim,
+                own.heads,
+                own.layers,
+                experts=0,
+                header="mean" if own.header == "mean" else "plain",
+                modulation=own.modulation,
+                modulation_top_k=own.modulation_top_k,
+                modulation_gamma=own.modulation_gamma,
+            )
         )
         folded.to(next(self.parameters(), torch.empty(0)))
         folded.set_train_class_features(self.train_class_features)
-        own = {name: tensor for name, tensor in self.state_dict().items() if ".mlp." not in name}
-        folded.load_state_dict(own, strict=False)
+        unchanged = {name: tensor for name, tensor in self.state_dict().items() if ".mlp." not in name}
+        folded.load_state_dict(unchanged, strict=False)
         for mine, other in zip(self.temporal_blocks(), folded.temporal_blocks(), strict=True):
             other.mlp.load_state_dict(mine.mlp.fold().state_dict())
         return folded.train(self.training)
@@ -268,15 +218,16 @@ class VideoHead(nn.Module):
             x = x + block.mlp.routed(block.ln_2(x), chosen)
         return x
 
-    def _make_ffn(self, experts: int) -> LayerFFN:
-        if self.header == "plain":
-            return FeedForward(self.embed_dim)
-        return make_experts(self.embed_dim, experts, self.expert_design, self.expert_init)
+    def _make_ffn(self) -> LayerFFN:
+        config = self.config
+        if config.header == "plain":
+            return FeedForward(config.embed_dim)
+        return make_experts(config.embed_dim, config.experts, config.expert_design, config.expert_init)
 
     @property
     def _aggregation(self) -> Aggregation:
         # With one FFN there is one way; folding and merging are the cheapest forms of it, and draw nothing.
-        return self.aggregation if self.experts > 1 else "merge"
+        return self.config.aggregation if self.experts > 1 else "merge"
 
     def _temporal(self, frames: Tensor, expert: int | None, generator: torch.Generator | None) -> Tensor:
         """The output x of the last layer at inference, [B, T, d]."""
@@ -285,7 +236,7 @@ class VideoHead(nn.Module):
             return self.run_routed(frames, index)
         if self._aggregation == "random":
             source = frames.device if generator is None else generator.device
-            shape = (self.layers, len(frames), *((2,) if self.expert_design == "up_down" else ()))
+            shape = (self.layers, len(frames), *((2,) if self.config.expert_design == "up_down" else ()))
             index = torch.randint(self.experts, shape, generator=generator, device=source)
             return self.run_routed(frames, index.to(frames.device))
         x = self.embed_frames(frames)

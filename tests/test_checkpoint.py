@@ -143,7 +143,11 @@ def test_settings_made_later_are_saved(tmp_path: Path) -> None:
     model.head.set_inference(aggregation="ensemble", modulation_gamma=0.04)
     model.save(tmp_path / "ours")
     head = mote_fast.load(tmp_path / "ours").config.head
-    assert (head.aggregation, head.modulation_gamma, head.modulation_top_k) == ("ensemble", 0.04, 5)
+    assert (head.aggregation, head.modulation_gamma, head.modulation_top_k) == (
+        "ensemble",
+        0.04,
+        5,
+    )
 
 
 def test_folders_of_the_first_version_load(tmp_path: Path) -> None:
@@ -205,8 +209,14 @@ def test_presets_have_the_papers_sizes() -> None:
             mote_fast.create_model("ViT-B-16", device="meta"),
             mote_fast.create_model("ViT-L-14", device="meta"),
         )
-    assert (base.head.layers, base.head.heads, base.head.experts, base.frames, base.clip.embed_dim) == (4, 8, 4, 8, 512)
-    assert (large.head.layers, large.head.heads, large.clip.embed_dim) == (6, 12, 768)
+    assert (base.head.layers, base.head.config.heads, base.head.experts, base.frames, base.clip.embed_dim) == (
+        4,
+        8,
+        4,
+        8,
+        512,
+    )
+    assert (large.head.layers, large.head.config.heads, large.clip.embed_dim) == (6, 12, 768)
     assert base.clip.config.activation == "quick_gelu"
     small = mote_fast.create_model("tiny", experts=2, layers=1, frames=4, dtype=torch.bfloat16)
     assert (small.head.experts, small.head.layers, small.frames, small.clip.dtype) == (2, 1, 4, torch.bfloat16)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mote_fast import ConfigError, VideoHead, head_optimizer, mote_loss
+from mote_fast.head_config import HeadConfig
 from mote_fast.losses import Loss, training_loss
 from mote_fast.method import Draws, TrainingMethod
 from mote_fast.streams import stream_features, training_streams
@@ -25,9 +26,10 @@ DRAWS = Draws([0, 2], [-0.6, 2.4], [1, 1])
 SCALE = 10.0
 
 
-def make_head(**options: Any) -> VideoHead:
+def make_head(train_class_features: Tensor | None = None, **options: Any) -> VideoHead:
     torch.manual_seed(0)
-    head = VideoHead(**({"embed_dim": WIDTH, "heads": HEADS, "layers": LAYERS, "experts": 3} | options))
+    sizes = {"embed_dim": WIDTH, "heads": HEADS, "layers": LAYERS, "experts": 3} | options
+    head = VideoHead(HeadConfig(**sizes), train_class_features)
     for name, parameter in head.named_parameters():
         # Experts that start alike stay alike; the rest is made loud enough for errors to show.
         if parameter.ndim > 1 and not (".mlp." in name and options.get("expert_init") == "same"):

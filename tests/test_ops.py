@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mote_fast import DoubleBackwardError, ShapeError, VideoHead, ops
 from mote_fast.experts import TEMPERATURES, merge_weights
+from mote_fast.head_config import HeadConfig
 from mote_fast.kernels import reference
 from mote_fast.kernels.reference import expert_size
 from mote_fast.streams import training_streams
@@ -190,7 +191,7 @@ def test_operators_compile_whole(dynamic: bool) -> None:
 def test_a_training_step_of_the_head_compiles_whole() -> None:
     """Draws given as tensors feed one graph with new experts and temperatures; gradients agree with eager ones."""
     torch.manual_seed(0)
-    head = VideoHead(16, 2, 2, 4)
+    head = VideoHead(HeadConfig(16, 2, 2, 4))
     frames, classes = torch.randn(3, 8, 16), torch.randn(5, 16)
 
     def loss(experts: Tensor, temperatures: Tensor) -> Tensor:

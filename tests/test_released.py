@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mote_fast import CheckpointError, VideoHead
+from mote_fast.head_config import HeadConfig
 from mote_fast.released import head_from_released, head_to_released
 
 
@@ -29,13 +30,13 @@ def test_golden_head_round_trip(released_head: dict[str, Tensor]) -> None:
 )
 def test_our_head_round_trip(layers: int, experts: int, header: Any, classes: int) -> None:
     """Ours -> released -> ours gives the same head in every variant, fusion weights included."""
-    head = VideoHead(16, 2, layers, experts, torch.randn(classes, 16), header)
+    head = VideoHead(HeadConfig(16, 2, layers, experts, header=header), torch.randn(classes, 16))
     for name, buffer in head.named_buffers():
         if name.endswith("fusion"):
             buffer.normal_()
     back = head_from_released(head_to_released(head), 2)
     ours, theirs = head.state_dict(), back.state_dict()
-    assert (back.header, back.layers, back.experts) == (head.header, head.layers, head.experts)
+    assert back.config == head.config
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(theirs[name], value) for name, value in ours.items())
 
@@ -43,7 +44,7 @@ def test_our_head_round_trip(layers: int, experts: int, header: Any, classes: in
 @pytest.mark.parametrize("design", ["up_down", "up", "down"])
 def test_other_designs_are_refused_until_folded(design: Any) -> None:
     """The layout has places for whole FFNs only; what a head of another design computes fits once it is folded."""
-    head = VideoHead(16, 2, 2, 3, expert_design=design)
+    head = VideoHead(HeadConfig(16, 2, 2, 3, expert_design=design))
     with pytest.raises(CheckpointError, match=f"expert_design='{design}'"):
         head_to_released(head)
     frames, classes = torch.randn(2, 4, 16), torch.randn(5, 16)

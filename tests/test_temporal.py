@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mote_fast import ConfigError, VideoHead, mote_loss
+from mote_fast.head_config import HeadConfig
 from mote_fast.method import TrainingMethod
 from mote_fast.modulation import modulation_factor
 from mote_fast.released import head_from_released, head_to_released
@@ -23,10 +24,10 @@ from tests.tolerances import assert_close
 WIDTH, HEADS, CLASSES = 32, 4, 6
 
 
-def make_head(**options: Any) -> VideoHead:
+def make_head(train_class_features: Tensor | None = None, **options: Any) -> VideoHead:
     torch.manual_seed(0)
     sizes = {"embed_dim": WIDTH, "heads": HEADS, "layers": 2, "experts": 3, "header": "mote"} | options
-    head = VideoHead(**sizes)
+    head = VideoHead(HeadConfig(**sizes), train_class_features)
     # The initial 0.02 leaves the temporal path too faint for errors in it to show.
     for parameter in head.parameters():
         if parameter.ndim > 1:
@@ -58,7 +59,7 @@ def test_fold_changes_nothing(header: str, design: str) -> None:
         block.mlp.fusion.normal_()
     frames, classes = inputs()
     folded = head.fold()
-    assert folded.header == ("mean" if header == "mean" else "plain")
+    assert folded.config.header == ("mean" if header == "mean" else "plain")
     assert_close(folded(frames, classes), head(frames, classes), "equivalent")
     assert_close(folded.features(frames, classes), head.features(frames, classes), "equivalent")
 
@@ -126,7 +127,7 @@ def test_what_does_not_merge_is_not_folded(aggregation: str) -> None:
     assert head.fold() is head
     assert head.fold()(*inputs(), generator=torch.Generator().manual_seed(0)).shape == (3, CLASSES)
     single = make_head(aggregation=aggregation, experts=1)
-    assert single.fold().header == "plain"
+    assert single.fold().config.header == "plain"
     assert_close(single.fold()(*inputs()), single(*inputs()), "equivalent")
 
 
@@ -179,9 +180,9 @@ def test_one_expert_equals_a_plain_ffn() -> None:
         if not name.endswith("fusion_weight")
     }
     plain = head_from_released(released, HEADS)
-    assert plain.header == "plain"
+    assert plain.config.header == "plain"
     assert_close(plain(*inputs()), one(*inputs()), "equivalent")
-    assert make_head(experts=0).header == "plain"
+    assert make_head(experts=0).config.header == "plain"
 
 
 @torch.no_grad()
@@ -313,7 +314,7 @@ def test_a_refused_setting_changes_nothing() -> None:
     head = make_head()
     with pytest.raises(ConfigError, match="modulation_gamma"):
         head.set_inference(aggregation="ensemble", modulation_gamma=-1.0)
-    assert (head.aggregation, head.modulation_gamma) == ("merge", 0.05)
+    assert (head.config.aggregation, head.config.modulation_gamma) == ("merge", 0.05)
 
 
 def test_cosines_keep_float32_under_autocast() -> None:

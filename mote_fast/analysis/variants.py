@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -38,12 +39,12 @@ def expert_variants(head: VideoHead) -> list[Variant]:
     """
     if head.experts < 2:
         raise ConfigError(
-            f"experts cannot be compared: this head has {head.experts} (header {head.header!r}); "
+            f"experts cannot be compared: this head has {head.experts} (header {head.config.header!r}); "
             "give a MoTE checkpoint whose experts are not yet folded into one"
         )
-    if head.aggregation != "merge":
+    if head.config.aggregation != "merge":
         raise ConfigError(
-            f"experts are compared with their merge, but this head's aggregation is {head.aggregation!r}; "
+            f"experts are compared with their merge, but this head's aggregation is {head.config.aggregation!r}; "
             "call head.set_inference(aggregation='merge') and save the model"
         )
     # Folded, so that the merge is done once.
@@ -53,5 +54,5 @@ def expert_variants(head: VideoHead) -> list[Variant]:
 
 def clip_mean(head: VideoHead) -> Variant:
     """Return the baseline without temporal layers: the frame features of the same towers, as they are."""
-    mean = VideoHead(head.embed_dim, head.heads, layers=0, experts=0, header="mean")
+    mean = VideoHead(replace(head.config, header="mean"))
     return Variant(CLIP_MEAN, mean.features)

@@ -35,7 +35,9 @@ def first_lines(config: TrainConfig, world: World, model: VideoClassifier, loade
     head = model.head
     total = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    shape = f"{head.header} head of {head.layers} layers x {head.experts} experts" if head.layers else "mean pooling"
+    shape = (
+        f"{head.config.header} head of {head.layers} layers x {head.experts} experts" if head.layers else "mean pooling"
+    )
     name = config.model.checkpoint or config.model.arch
     yield f"model: {name}, {shape}; {millions(total)} parameters, {millions(trained)} trained"
 

@@ -15,10 +15,7 @@ from mote_fast.data.loader import LoaderBackend
 from mote_fast.data.plan import Augmentation
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError
-from mote_fast.expert_designs import ExpertDesign
-from mote_fast.experts import ExpertInit
-from mote_fast.modulation import GAMMA, TOP_K
-from mote_fast.temporal import Aggregation, Header
+from mote_fast.head_config import HeadOptions
 
 Decoder = Literal["auto", "torchcodec", "pyav"]
 Schedule = Literal["cosine", "multistep"]
@@ -81,9 +78,9 @@ class DataConfig:
             raise ConfigError("augmentation 'ssv2' swaps the labels of mirrored videos: give the file data.flip_labels")
 
 
-@dataclass(frozen=True)
-class ModelSection:
-    """What is trained, and what it starts from.
+@dataclass(frozen=True, kw_only=True)
+class ModelSection(HeadOptions):
+    """What is trained, and what it starts from; the options of the head are ``HeadOptions``.
 
     Attributes:
         arch: "ViT-B-16", "ViT-L-14", "tiny", or any architecture that open_clip knows.
@@ -92,15 +89,8 @@ class ModelSection:
         activation: of a weights file of unknown origin; null where the origin tells it.
         checkpoint: released .pt file or model folder to fine-tune, which brings its own towers and head: the other keys
             of this section, but for ``clip_pretrained`` and ``train_clip``, then stand aside. null starts afresh.
-        header: "mote", "plain" (one ordinary FFN a layer) or "mean" (mean pooling, CLIP-Mean).
         layers: L, temporal layers; null takes the architecture's (4 for ViT-B-16, 6 for ViT-L-14).
         experts: E, experts per layer; 0 or 1 is a plain FFN.
-        expert_init: whether experts start from draws of their own or from the same one (Table 2a).
-        expert_design: which projections are experts, and how they are routed (Table 7a).
-        aggregation: how the experts answer together at test: merged weights, averaged logits, one drawn (Table 2c).
-        modulation: temporal feature modulation at test (spec section 5).
-        modulation_top_k: K, class names compared on each side.
-        modulation_gamma: gamma, sharpness of the factor.
         train_clip: tune CLIP's image tower too; false freezes it.
     """
 
@@ -108,23 +98,13 @@ class ModelSection:
     clip_pretrained: str | None = "openai"
     activation: Activation | None = None
     checkpoint: str | None = None
-    header: Header = "mote"
     layers: int | None = None
     experts: int = 4
-    expert_init: ExpertInit = "different"
-    expert_design: ExpertDesign = "ffn"
-    aggregation: Aggregation = "merge"
-    modulation: bool = True
-    modulation_top_k: int = TOP_K
-    modulation_gamma: float = GAMMA
     train_clip: bool = True
 
     def __post_init__(self) -> None:
-        _at_least(0, experts=self.experts)
-        _at_least(1, modulation_top_k=self.modulation_top_k)
-        _positive(modulation_gamma=self.modulation_gamma)
-        if self.layers is not None and self.layers < 1 and self.header != "mean":
-            raise ConfigError(f"layers must be at least 1, got {self.layers}; header 'mean' has none")
+        super().__post_init__()
+        self.check_depth(1 if self.layers is None else self.layers, self.experts)
         if self.header == "mean" and not self.train_clip:
             raise ConfigError("train_clip is false and header is 'mean': there is nothing to train")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from mote_fast.engine.config import TrainConfig
 from mote_fast.engine.distributed import World
 from mote_fast.engine.sections import DataConfig, ModelSection, OptimConfig
 from mote_fast.errors import ConfigError, ListError
+from mote_fast.head_config import HeadOptions
 from mote_fast.optim import HeadAdamW, head_optimizer
 from mote_fast.prepare.flip import read_flip_labels
 
@@ -72,16 +73,10 @@ def build_model(model: ModelSection, data: DataConfig, world: World) -> VideoCla
             model.arch,
             experts=model.experts,
             layers=model.layers,
-            header=model.header,
             frames=data.frames,
             clip_pretrained=model.clip_pretrained,
             activation=model.activation,
-            expert_init=model.expert_init,
-            expert_design=model.expert_design,
-            aggregation=model.aggregation,
-            modulation=model.modulation,
-            modulation_top_k=model.modulation_top_k,
-            modulation_gamma=model.modulation_gamma,
+            **{option.name: getattr(model, option.name) for option in fields(HeadOptions)},
         )
     built.decode_backend = data.decode
     if built.clip.walks_frames and built.clip.image_size != data.size:

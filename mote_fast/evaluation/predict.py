@@ -155,7 +155,7 @@ def _judge(head: VideoHead, frames: Tensor, batch: Batch, label_set: LabelSet) -
         return _Rows(indices, labels, empty, torch.empty(0, frames.shape[-1]))
     views = frames.shape[1]
     features = _features(head, frames, classes.to(frames), indices).float()
-    if head.aggregation == "ensemble":
+    if head.config.aggregation == "ensemble":
         # The mean of the experts' cosines is the cosine of no one feature.
         cosines = head(frames.flatten(0, 1), classes.to(frames)).float()
     else:
@@ -166,7 +166,7 @@ def _judge(head: VideoHead, frames: Tensor, batch: Batch, label_set: LabelSet) -
 
 def _features(head: VideoHead, frames: Tensor, classes: Tensor, indices: Tensor) -> Tensor:
     """Temporal features [B * V, T, d] of ``frames [B, V, T, d]``."""
-    if head.aggregation != "random":
+    if head.config.aggregation != "random":
         return head.features(frames.flatten(0, 1), classes)
     # A video's draws are its own, so that they do not depend on its batch or process.
     drawn = (generator_of("random routing", index) for index in indices.tolist())

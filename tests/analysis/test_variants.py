@@ -12,6 +12,7 @@ from mote_fast.analysis.variants import CLIP_MEAN, MERGED, clip_mean, expert_var
 from mote_fast.errors import ConfigError
 from mote_fast.expert_designs import ExpertDesign, ProjectionExperts
 from mote_fast.experts import TemporalExperts, run_expert
+from mote_fast.head_config import HeadConfig
 from mote_fast.kernels.reference import Expert, unpack_expert
 from mote_fast.temporal import VideoHead
 from tests.tolerances import assert_close
@@ -21,7 +22,7 @@ WIDTH, EXPERTS = 16, 3
 
 def head_of(design: ExpertDesign = "ffn") -> VideoHead:
     torch.manual_seed(0)
-    head = VideoHead(WIDTH, 2, 2, EXPERTS, expert_design=design)
+    head = VideoHead(HeadConfig(WIDTH, 2, 2, EXPERTS, expert_design=design))
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     head.set_train_class_features(torch.randn(6, WIDTH))
@@ -73,12 +74,12 @@ def test_clip_mean_is_the_frames() -> None:
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        (VideoHead(WIDTH, 2, 2, 0, header="plain"), "has 1 .*'plain'"),
-        (VideoHead(WIDTH, 2, 0, 0, header="mean"), "has 0 .*'mean'"),
-        (VideoHead(WIDTH, 2, 2, 1), "has 1"),
+        (VideoHead(HeadConfig(WIDTH, 2, 2, 0, header="plain")), "has 1 .*'plain'"),
+        (VideoHead(HeadConfig(WIDTH, 2, 0, 0, header="mean")), "has 0 .*'mean'"),
+        (VideoHead(HeadConfig(WIDTH, 2, 2, 1)), "has 1"),
         (head_of().fold(), "folded"),
-        (VideoHead(WIDTH, 2, 2, 3, aggregation="ensemble"), "'ensemble'"),
-        (VideoHead(WIDTH, 2, 2, 3, aggregation="random"), "'random'"),
+        (VideoHead(HeadConfig(WIDTH, 2, 2, 3, aggregation="ensemble")), "'ensemble'"),
+        (VideoHead(HeadConfig(WIDTH, 2, 2, 3, aggregation="random")), "'random'"),
     ],
 )
 def test_heads_without_experts_to_compare(head: VideoHead, message: str) -> None:

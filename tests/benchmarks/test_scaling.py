@@ -15,6 +15,7 @@ from inference_scaling import AXES, fits_of
 from stages.setting import Setting
 
 from mote_fast.data.video_writer import write_video
+from mote_fast.head_config import HeadConfig
 
 
 def test_bytes_explain_a_step_that_only_moves_them() -> None:
@@ -34,7 +35,7 @@ def test_measured_rows_count_their_bytes() -> None:
     """A row's bytes are those of the head's expert weights."""
     rows, fits = scaling.measure("tiny", 2, [1, 2], rounds=1)
     sizes = scaling.PRESETS["tiny"]
-    head = scaling.VideoHead(sizes.embed_dim, sizes.heads, sizes.layers, 2)
+    head = scaling.VideoHead(HeadConfig(sizes.embed_dim, sizes.heads, sizes.layers, 2))
     held = sum(value.nbytes for name, value in head.named_parameters() if name.endswith("mlp.weight"))
     assert {row["expert_bytes"] for row in rows if row["experts"] == 2} == {held}
     assert [fit["arm"] for fit in fits] == ["mote_fast", "eager"]

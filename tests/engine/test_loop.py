@@ -266,7 +266,7 @@ def test_baselines_train(videos: VideoFolder, tmp_path: Path, header: str) -> No
     """The plain transformer and CLIP-Mean run through the same loop."""
     output = tmp_path / "run"
     train(videos.config(output, model__header=header, run__max_steps=1))
-    assert mote_fast.load(output / "model").head.header == header
+    assert mote_fast.load(output / "model").head.config.header == header
 
 
 def test_tar_shards_train_like_files(videos: VideoFolder, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -25,12 +25,14 @@ def test_sections_can_be_made_in_python() -> None:
 
 
 def documented(cls: type) -> dict[str, str]:
-    """Return what the "Attributes:" part of a class says of each field, on one line."""
-    text = inspect.getdoc(cls) or ""
-    part = re.search(r"^Attributes:\n((?:    .*\n|\n)*)", text + "\n", re.MULTILINE)
-    assert part, f"{cls.__name__} documents no attributes"
-    entries = re.findall(r"^    (\w+): ((?:.*\n)(?:^     +.*\n)*)", part[1], re.MULTILINE)
-    return {name: " ".join(meaning.split()) for name, meaning in entries}
+    """Return what the "Attributes:" parts of a class and of its bases say of each field, on one line."""
+    found = {}
+    for each in filter(is_dataclass, reversed(cls.__mro__)):
+        part = re.search(r"^Attributes:\n((?:    .*\n|\n)*)", (inspect.getdoc(each) or "") + "\n", re.MULTILINE)
+        assert part, f"{each.__name__} documents no attributes"
+        entries = re.findall(r"^    (\w+): ((?:.*\n)(?:^     +.*\n)*)", part[1], re.MULTILINE)
+        found |= {name: " ".join(meaning.split()) for name, meaning in entries}
+    return found
 
 
 def schema_rows() -> dict[str, str]:

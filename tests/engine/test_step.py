@@ -16,6 +16,7 @@ from mote_fast.engine import step as step_module
 from mote_fast.engine.sections import OptimConfig, Precision
 from mote_fast.engine.setup import build_optimizer
 from mote_fast.engine.step import Arithmetic, Objective, draws_of_step, train_step
+from mote_fast.head_config import HeadConfig
 from mote_fast.method import Draws, TrainingMethod
 from mote_fast.optim import head_optimizer
 from mote_fast.released import head_from_released
@@ -238,7 +239,7 @@ def test_clipping_reports_the_norm_before_it() -> None:
 
 def test_draws_are_functions_of_seed_step_and_rank() -> None:
     """Equal integers draw alike, others do not; without a rank every process draws the same."""
-    head = VideoHead(16, 2, 8, 4)
+    head = VideoHead(HeadConfig(16, 2, 8, 4))
 
     def drawn(**changes: Any) -> list[Draws]:
         return draws_of_step(head, METHOD, 3, **({"seed": 1, "step": 2, "rank": 0} | changes))

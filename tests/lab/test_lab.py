@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from tradeoff import chosen_rates
 from tradeoff_report import markdown, rows_of, write_report
 
+from mote_fast.head_config import HeadConfig
 from mote_fast.temporal import VideoHead
 from mote_fast.world.splits import CLOSE_SET, ZERO_SHOT, splits
 
@@ -41,7 +42,7 @@ def test_a_run_repeats_and_learns() -> None:
 def test_clip_mean_has_nothing_to_train() -> None:
     """Mean pooling judges by the frame features alone."""
     data = made_up(6, 0)
-    head = VideoHead(WIDTH, 1, 1, 0)
+    head = VideoHead(HeadConfig(WIDTH, 1, 1, 0))
     assert judge_mean(head, {"close": data}) == {"close": 100.0}
 
 

@@ -17,6 +17,7 @@ from mote_fast.cpu import adamw as cpu_adamw
 from mote_fast.cpu import experts as cpu_experts
 from mote_fast.cpu import memory
 from mote_fast.experts import TEMPERATURES, TemporalExperts
+from mote_fast.head_config import HeadConfig
 from mote_fast.kernels.reference import expert_size
 from mote_fast.released import head_from_released
 from mote_fast.streams import training_streams
@@ -31,7 +32,7 @@ OPTIONS: dict[str, Any] = {"lr": 1e-2, "weight_decay": 0.2, "betas": (0.8, 0.95)
 def make_heads(experts: int = 4, seed: int = 0) -> tuple[VideoHead, VideoHead]:
     """The same head twice."""
     torch.manual_seed(seed)
-    head = VideoHead(WIDTH, 2, 2, experts)
+    head = VideoHead(HeadConfig(WIDTH, 2, 2, experts))
     return head, copy.deepcopy(head)
 
 
@@ -290,7 +291,7 @@ def test_compiled_steps_give_the_optimizer_dense_gradients() -> None:
 
 def test_plain_heads_have_nothing_to_factor() -> None:
     """A head without experts is optimised like any module."""
-    mine = VideoHead(WIDTH, 2, 1, 0)
+    mine = VideoHead(HeadConfig(WIDTH, 2, 1, 0))
     other = copy.deepcopy(mine)
     ours, theirs = head_optimizer(mine, **OPTIONS), torch.optim.AdamW(other.parameters(), **OPTIONS)
     for head, optimizer in ((mine, ours), (other, theirs)):
@@ -302,7 +303,7 @@ def test_plain_heads_have_nothing_to_factor() -> None:
 def test_no_tensor_as_large_as_a_dense_gradient_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """From forward to update, the largest allocation is the two rows, however many experts there are."""
     experts, width = 8, 64
-    head = VideoHead(width, 2, 1, experts)
+    head = VideoHead(HeadConfig(width, 2, 1, experts))
     optimizer = head_optimizer(head, 1e-3)
     frames, classes = torch.randn(1, 2, width), torch.randn(3, width)
     sizes: list[int] = []

@@ -11,6 +11,7 @@ from torch import distributed as dist
 from torch import multiprocessing
 
 from mote_fast import VideoHead, head_optimizer, mote_loss
+from mote_fast.head_config import HeadConfig
 from mote_fast.kernels.reference import expert_size
 from mote_fast.streams import training_streams
 
@@ -38,7 +39,7 @@ def worker(rank: int, folder: str) -> None:
 def average(rank: int, synchronised: bool) -> tuple[list[int], float]:
     """How many values each all-reduce of a step carried, and how far the step is from that of one process."""
     torch.manual_seed(0)
-    head = VideoHead(WIDTH, 2, 2, EXPERTS)
+    head = VideoHead(HeadConfig(WIDTH, 2, 2, EXPERTS))
     reference = copy.deepcopy(head)
     optimizer = head_optimizer(head, 1e-2)
     seeds = [7, 7] if synchronised else [7, 8]
@@ -82,7 +83,7 @@ def test_two_processes(tmp_path: Path) -> None:
 def test_experts_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where others average the dense gradients, the experts' two rows a layer and their routes are all that is sent."""
     torch.manual_seed(0)
-    head = VideoHead(WIDTH, 2, 2, EXPERTS)
+    head = VideoHead(HeadConfig(WIDTH, 2, 2, EXPERTS))
     optimizer = head_optimizer(head, 1e-2)
     step(head, slice(0, CLIPS), 7)
     sent: list[int] = []
