@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from mote_fast.clip.class_features import Progress, check_labels, encode_classes
 from mote_fast.clip.feature_cache import FeatureCache
+from mote_fast.clip.int8 import Int8Tower
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.config import ModelConfig
 from mote_fast.data.decode import probe, read_frames
@@ -50,6 +51,7 @@ class VideoClassifier(nn.Module):
         clip: the CLIP towers.
         head: the video head.
         frames: T, frames per view.
+        int8: runs the image tower in int8; None, as built, runs it in its own dtype. Set by ``quantise``.
         decode_backend: "auto", "torchcodec" or "pyav", see ``mote_fast.data.read_frames``.
         feature_cache: where class features are kept between processes; None keeps none.
     """
@@ -59,6 +61,7 @@ class VideoClassifier(nn.Module):
         self.clip = clip
         self.head = head
         self.frames = frames
+        self.int8: Int8Tower | None = None
         self.decode_backend = "auto"
         self.feature_cache: FeatureCache | None = FeatureCache()
 
@@ -176,8 +179,19 @@ class VideoClassifier(nn.Module):
             pixels = evaluation_pixels(
                 part.to(self.device), clip.image_size, parsed.crops, clip.config.mean, clip.config.std, clip.dtype
             )
-            encoded.append(clip.encode_frames(pixels.flatten(0, 1)).unflatten(0, (len(part), parsed.crops)))
+            encoded.append(self.encode_frames(pixels.flatten(0, 1)).unflatten(0, (len(part), parsed.crops)))
         return plan.gather(torch.cat(encoded))
+
+    def encode_frames(self, pixels: Tensor) -> Tensor:
+        """Encode frames by the image tower, in int8 where the model is quantised.
+
+        Args:
+            pixels: [N, 3, S, S], normalised, in the model's dtype.
+
+        Returns:
+            [N, d], projected, not L2-normalised (spec section 1).
+        """
+        return self.clip.encode_frames(pixels) if self.int8 is None else self.int8(pixels)
 
     @torch.no_grad()
     def class_features(self, labels: Sequence[str], *, progress: Progress | None = None) -> Tensor:
@@ -190,9 +204,31 @@ class VideoClassifier(nn.Module):
         A head whose inference does not merge keeps its experts, see ``VideoHead.fold``.
         """
         folded = VideoClassifier(self.clip, self.head.fold(), self.frames)
+        folded.int8 = self.int8
         folded.decode_backend = self.decode_backend
         folded.feature_cache = self.feature_cache
         return folded.train(self.training)
+
+    def quantise(self) -> None:
+        """Run the image tower in int8 from now on, see ``mote_fast.clip.int8``. The float weights stay, for saving.
+
+        Raises:
+            ConfigError: the tower is not CLIP's ViT in float32 on the CPU.
+            BackendError: a package is missing.
+        """
+        tower = Int8Tower(self.clip)
+        tower.prepare()
+        self.int8 = tower
+
+    def train(self, mode: bool = True) -> VideoClassifier:
+        """Set training mode, as any module's.
+
+        Raises:
+            ConfigError: training mode is asked of an int8 model.
+        """
+        if mode and self.int8 is not None:
+            raise ConfigError("an int8 model cannot be trained; load it with dtype=torch.float32")
+        return super().train(mode)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Run the image tower through ``torch.compile`` from now on, in place, as ``nn.Module.compile`` does.

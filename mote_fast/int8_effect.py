@@ -40,9 +40,9 @@ def int8_effect(model: VideoClassifier, video: Video, classes: Tensor, views: st
         ConfigError: the model is not an int8 one.
         VideoError: the video cannot be read.
     """
-    if model.clip.int8 is None:
+    if model.int8 is None:
         raise ConfigError("int8_effect compares a model made with dtype='int8'; this one is not")
-    twin = VideoClassifier(model.clip.without_int8(), model.head, model.frames).eval()
+    twin = VideoClassifier(model.clip, model.head, model.frames).eval()
     twin.decode_backend = model.decode_backend
     quantised, exact = (each.view_features(video, views) for each in (model, twin))
     scores, expected = (model.scores_of(features, classes) for features in (quantised, exact))

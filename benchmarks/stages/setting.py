@@ -123,9 +123,9 @@ class Setting:
 
     def _quantise(self, model: VideoClassifier) -> None:
         # A cache of the run's own: what the export costs is part of the figures.
-        tower = Int8Tower(ModelCache(self.folder / "int8"))
-        tower.prepare(model.clip)
-        model.clip.int8 = tower
+        tower = Int8Tower(model.clip, ModelCache(self.folder / "int8"))
+        tower.prepare()
+        model.int8 = tower
 
     def described(self) -> dict[str, Any]:
         """What a JSON file keeps of the setting."""

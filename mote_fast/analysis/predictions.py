@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mote_fast.analysis.variants import Variant
-from mote_fast.clip.towers import ClipTowers
+from mote_fast.classifier import VideoClassifier
 from mote_fast.data.batch import VideoLoader
 from mote_fast.data.faults import Failure
 from mote_fast.evaluation.predict import Predictions, Progress, encode_batch
@@ -18,7 +18,7 @@ from mote_fast.temporal import cosine_logits
 
 
 def predict_variants(
-    towers: ClipTowers,
+    model: VideoClassifier,
     variants: Sequence[Variant],
     loader: VideoLoader,
     classes: Tensor,
@@ -28,7 +28,7 @@ def predict_variants(
     """Judge every video of a loader by each variant; the merged one's predictions are those of ``predict``.
 
     Args:
-        towers: encode the frames.
+        model: encodes the frames.
         variants: what follows them.
         loader: made for evaluation, of one process.
         classes: [C, d], class features of the labels to choose from.
@@ -48,7 +48,7 @@ def predict_variants(
             labels.append(batch.labels.cpu())
             # Not around the loader's own work: what it allocated in inference mode could not be written to afterwards.
             with torch.inference_mode():
-                encoded = encode_batch(towers, batch)
+                encoded = encode_batch(model, batch)
                 views, frames = encoded.shape[1], encoded.flatten(0, 1)
                 targets = classes.to(frames)
                 for variant in variants:

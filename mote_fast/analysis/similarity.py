@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mote_fast.analysis.tables import to_csv
 from mote_fast.analysis.variants import Variant
-from mote_fast.clip.towers import ClipTowers
+from mote_fast.classifier import VideoClassifier
 from mote_fast.data.batch import VideoLoader
 from mote_fast.data.faults import Failure
 from mote_fast.errors import ConfigError
@@ -52,14 +52,14 @@ def affinity(features: Tensor) -> Tensor:
 
 
 def expert_similarity(
-    towers: ClipTowers, variants: Sequence[Variant], loader: VideoLoader, *, progress: Progress | None = None
+    model: VideoClassifier, variants: Sequence[Variant], loader: VideoLoader, *, progress: Progress | None = None
 ) -> Similarity:
     """Compare the variants' features of every video of a loader; without a label set, so without modulation.
 
     A video's feature is that of ``VideoClassifier.embed``: averaged over frames, normalised, averaged over views.
 
     Args:
-        towers: encode the frames.
+        model: encodes the frames.
         variants: at least one; of one head with layers.
         loader: made for evaluation, of one process.
         progress: called with the number of videos done since the last call.
@@ -74,7 +74,7 @@ def expert_similarity(
         failures.extend(batch.failures)
         if len(batch.indices):
             with torch.inference_mode():
-                encoded = encode_batch(towers, batch)
+                encoded = encode_batch(model, batch)
                 views, frames = encoded.shape[1], encoded.flatten(0, 1)
                 features = torch.stack([variant.features(frames, None) for variant in variants])
                 outputs.append(video_features(features, views))

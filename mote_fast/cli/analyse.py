@@ -123,7 +123,7 @@ def run_similarity(arguments: argparse.Namespace) -> int:
         contextlib.closing(loader_of(arguments, model, items, views)) as loader,
         tqdm(total=len(items), unit="videos", disable=None) as bar,
     ):
-        found = expert_similarity(model.clip, variants, loader, progress=bar.update)
+        found = expert_similarity(model, variants, loader, progress=bar.update)
     files = _write(folder, "similarity", draw_similarity(found), similarity_csv(found))
     document = {
         "variants": list(found.variants),
@@ -271,7 +271,7 @@ def _predict(
         contextlib.closing(loader_of(arguments, model, split.items, _views(arguments, protocol))) as loader,
         tqdm(total=len(split.items), unit="videos", desc=split.name, disable=None) as bar,
     ):
-        return predict_variants(model.clip, variants, loader, classes, progress=bar.update)
+        return predict_variants(model, variants, loader, classes, progress=bar.update)
 
 
 def _views(arguments: argparse.Namespace, protocol: ProtocolName) -> Views:

@@ -13,17 +13,15 @@ import logging
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mote_fast.clip.fingerprint import Stamp, stamp_of
 from mote_fast.clip.model_cache import ModelCache
+from mote_fast.clip.towers import ClipTowers
 from mote_fast.errors import BackendError, ConfigError
-
-if TYPE_CHECKING:
-    from mote_fast.clip.towers import ClipTowers
 
 log = logging.getLogger(__name__)
 
@@ -42,20 +40,21 @@ class Int8Tower:
     or exported again at the next call.
 
     Args:
+        towers: whose image tower; its float weights stay where they are.
         cache: where exported towers are kept; None takes the user's cache folder.
     """
 
-    def __init__(self, cache: ModelCache | None = None) -> None:
+    def __init__(self, towers: ClipTowers, cache: ModelCache | None = None) -> None:
+        self.towers = towers
         self.cache = ModelCache() if cache is None else cache
         # ONNX Runtime's InferenceSession, and what it was made for.
         self._session: Any = None
         self._made_for: tuple[Stamp, int] | None = None
 
-    def __call__(self, towers: ClipTowers, pixels: Tensor) -> Tensor:
+    def __call__(self, pixels: Tensor) -> Tensor:
         """Encode frames as ``ClipTowers.encode_frames`` does.
 
         Args:
-            towers: whose image tower.
             pixels: float32 [N, 3, S, S] on the CPU, normalised.
 
         Returns:
@@ -66,17 +65,18 @@ class Int8Tower:
         """
         if pixels.device.type != "cpu" or pixels.dtype != torch.float32:
             raise ConfigError(f"int8 towers take float32 pixels on the CPU, got {pixels.dtype} on {pixels.device}")
-        self.prepare(towers)
+        self.prepare()
         (features,) = self._session.run(None, {"pixels": pixels.detach().contiguous().numpy()})
         return torch.from_numpy(features)
 
-    def prepare(self, towers: ClipTowers) -> None:
+    def prepare(self) -> None:
         """Have the session ready: from this object, from the cache, or by exporting (10 to 40 s for ViT-B/16).
 
         Raises:
             ConfigError: the tower is not CLIP's ViT in float32 on the CPU.
             BackendError: a package is missing.
         """
+        towers = self.towers
         made_for = (stamp_of(towers.image_state()), torch.get_num_threads())
         if self._made_for == made_for:
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,8 +12,6 @@ from torch import Tensor, nn
 from mote_fast.clip.blocks import KeysValues, keys_values_of, run_blocks
 from mote_fast.clip.config import ClipConfig
 from mote_fast.clip.fingerprint import Fingerprint
-from mote_fast.clip.int8 import Int8Tower
-from mote_fast.errors import ConfigError
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -30,9 +27,6 @@ class ClipTowers(nn.Module):
         config: what it was built from; saved beside the weights.
         tokenizer: maps a list of strings to int64 [N, context_length].
         attention: attention backend, see ``mote_fast.attention``.
-
-    Attributes:
-        int8: runs the image tower in int8; None, as built, runs it in its own dtype. Set by ``quantise``.
     """
 
     def __init__(self, model: nn.Module, config: ClipConfig, tokenizer: Tokenizer, attention: str = "auto") -> None:
@@ -44,7 +38,6 @@ class ClipTowers(nn.Module):
         self.attention = attention
         self.walks_frames = _is_plain_vision_tower(model.visual)
         self.walks_text = _is_plain_text_tower(self.text)
-        self.int8: Int8Tower | None = None
         # A function of these towers, not a bound method: a copy of compiled towers must compute with its own weights.
         self._encode_frames: Callable[[ClipTowers, Tensor], Tensor] = ClipTowers.walk_frames
         self._compiled = False
@@ -90,15 +83,13 @@ class ClipTowers(nn.Module):
         Returns:
             [N, d], projected, not L2-normalised (spec section 1).
         """
-        if self.int8 is not None:
-            return self.int8(self, pixels)
         if self._compiled and not torch.compiler.is_compiling():
             # Else every new number of frames would be compiled for.
             torch._dynamo.maybe_mark_dynamic(pixels, 0)
         return self._encode_frames(self, pixels)
 
     def walk_frames(self, pixels: Tensor) -> Tensor:
-        """Encode frames as ``encode_frames`` does, with the parameters as they are: eager, never in int8."""
+        """Encode frames as ``encode_frames`` does, with the parameters as they are: eager, never compiled."""
         if not self.walks_frames:
             return self.model.encode_image(pixels)
         visual = self.model.visual
@@ -170,33 +161,6 @@ class ClipTowers(nn.Module):
         """
         self._encode_frames = torch.compile(ClipTowers.walk_frames, *args, **kwargs)
         self._compiled = True
-
-    def quantise(self) -> None:
-        """Run the image tower in int8 from now on, see ``mote_fast.clip.int8``. The float weights stay, for saving.
-
-        Raises:
-            ConfigError: the tower is not CLIP's ViT in float32 on the CPU.
-            BackendError: a package is missing.
-        """
-        tower = Int8Tower()
-        tower.prepare(self)
-        self.int8 = tower
-
-    def without_int8(self) -> ClipTowers:
-        """Return towers that share these modules, and so the weights, and run the image tower in float32."""
-        twin = copy.copy(self)
-        twin.int8 = None
-        return twin
-
-    def train(self, mode: bool = True) -> ClipTowers:
-        """Set training mode, as any module's.
-
-        Raises:
-            ConfigError: training mode is asked of int8 towers.
-        """
-        if mode and self.int8 is not None:
-            raise ConfigError("an int8 model cannot be trained; load it with dtype=torch.float32")
-        return super().train(mode)
 
     def image_state(self) -> dict[str, Tensor]:
         """The image tower's tensors by name."""

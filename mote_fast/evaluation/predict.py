@@ -13,7 +13,6 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from mote_fast.classifier import VideoClassifier
-from mote_fast.clip.towers import ClipTowers
 from mote_fast.data.batch import Batch, VideoLoader
 from mote_fast.data.faults import Failure
 from mote_fast.data.items import UNLABELLED
@@ -112,17 +111,17 @@ def predict_label_sets(
         for batch in loader.epoch(0):
             failures.extend(batch.failures)
             if len(batch.indices):
-                for found, judged in zip(rows, _judge_batch(model.clip, head, batch, label_sets), strict=True):
+                for found, judged in zip(rows, _judge_batch(model, head, batch, label_sets), strict=True):
                     found.append(judged)
             if progress is not None:
                 progress(len(batch.indices) + len(batch.failures))
     return _gather(rows, failures, label_sets)
 
 
-def encode_batch(towers: ClipTowers, batch: Batch) -> Tensor:
+def encode_batch(model: VideoClassifier, batch: Batch) -> Tensor:
     """Encode the frames of a batch, a bounded number at a time: [B, V, T, d]."""
     pixels = batch.pixels.flatten(0, 1)
-    parts = [towers.encode_frames(part.to(towers.device, towers.dtype)) for part in pixels.split(FRAMES_PER_PASS)]
+    parts = [model.encode_frames(part.to(model.device, model.clip.dtype)) for part in pixels.split(FRAMES_PER_PASS)]
     return torch.cat(parts).unflatten(0, (len(batch.indices), -1, batch.pixels.shape[1]))
 
 
@@ -135,10 +134,10 @@ class _Rows(NamedTuple):
     features: Tensor
 
 
-def _judge_batch(towers: ClipTowers, head: VideoHead, batch: Batch, label_sets: Sequence[LabelSet]) -> list[_Rows]:
+def _judge_batch(model: VideoClassifier, head: VideoHead, batch: Batch, label_sets: Sequence[LabelSet]) -> list[_Rows]:
     # Not around the loader's own work: what it allocated in inference mode could not be written to afterwards.
-    with _inferring(towers.device):
-        frames = encode_batch(towers, batch)
+    with _inferring(model.device):
+        frames = encode_batch(model, batch)
         return [_judge(head, frames, batch, label_set) for label_set in label_sets]
 
 

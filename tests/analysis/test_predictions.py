@@ -36,7 +36,7 @@ def test_against_a_pass_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     variants = [*expert_variants(model.head), clip_mean(model.head)]
     done: list[int] = []
     found = predict_variants(
-        model.clip, variants, MadeUpLoader(pixels, broken=[3]), classes, progress=lambda count: done.append(count)
+        model, variants, MadeUpLoader(pixels, broken=[3]), classes, progress=lambda count: done.append(count)
     )
     assert (sum(encoded), sum(done)) == ((VIDEOS - 1) * VIEWS * FRAMES, VIDEOS)
     assert list(found) == [variant.name for variant in variants]
@@ -65,5 +65,5 @@ def test_nothing_readable() -> None:
     """Predictions of no videos, and every failure."""
     model = small_model()
     loader = MadeUpLoader(made_up_pixels(2), broken=[0, 1])
-    found = predict_variants(model.clip, expert_variants(model.head), loader, random_classes(model))
+    found = predict_variants(model, expert_variants(model.head), loader, random_classes(model))
     assert all(each.running.shape == (0, 7) and len(each.failures) == 2 for each in found.values())

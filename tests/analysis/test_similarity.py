@@ -35,7 +35,7 @@ def test_against_features_of_each_video() -> None:
     variants = expert_variants(model.head)
     done: list[int] = []
     loader = MadeUpLoader(pixels, broken=[1])
-    found = expert_similarity(model.clip, variants, loader, progress=lambda count: done.append(count))
+    found = expert_similarity(model, variants, loader, progress=lambda count: done.append(count))
     assert (found.videos, len(found.failures), sum(done)) == (4, 1, 5)
 
     def pooled(features: torch.Tensor) -> torch.Tensor:
@@ -66,4 +66,4 @@ def test_nothing_readable() -> None:
     """There is no mean over no videos; the error gives the first reason."""
     model = small_model()
     with pytest.raises(ConfigError, match=r"none of the 2 videos .* made to fail"):
-        expert_similarity(model.clip, expert_variants(model.head), MadeUpLoader(made_up_pixels(2), broken=[0, 1]))
+        expert_similarity(model, expert_variants(model.head), MadeUpLoader(made_up_pixels(2), broken=[0, 1]))

@@ -151,18 +151,21 @@ def test_doctor_names_the_caches(capsys: Captured) -> None:
 class FloatTower:
     """Stands for an int8 tower, without the export."""
 
-    def prepare(self, towers: ClipTowers) -> None:
+    def __init__(self, towers: ClipTowers) -> None:
         self.towers = towers
 
-    def __call__(self, towers: ClipTowers, pixels: Tensor) -> Tensor:
-        return towers.walk_frames(pixels) + 0.1
+    def prepare(self) -> None:
+        pass
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return self.towers.walk_frames(pixels) + 0.1
 
 
 def test_classify_in_int8_says_what_it_costs(
     capsys: Captured, moving_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The difference to float32 on the first readable video is printed, and stands in the JSON document."""
-    monkeypatch.setattr("mote_fast.clip.towers.Int8Tower", FloatTower)
+    monkeypatch.setattr("mote_fast.classifier.Int8Tower", FloatTower)
     command = ("classify", tmp_path / "none.mp4", moving_video, "--labels", "a,b", "--dtype", "int8")
     status, _, err = run(capsys, *command)
     assert status == 2

@@ -63,22 +63,21 @@ def tiny_export() -> bytes:
     return min((path.read_bytes() for path in ModelCache().folder.glob("*.onnx")), key=len)
 
 
-def lowest_cosine(towers: ClipTowers, pixels: Tensor) -> float:
+def lowest_cosine(model: VideoClassifier, pixels: Tensor) -> float:
     with torch.no_grad():
-        return F.cosine_similarity(towers.encode_frames(pixels), towers.walk_frames(pixels)).min().item()
+        return F.cosine_similarity(model.encode_frames(pixels), model.clip.walk_frames(pixels)).min().item()
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_features_stay_near_float32(quantised_tiny: VideoClassifier, count: int) -> None:
     """Any number of frames, by one export; near, but not the float features themselves."""
-    assert 0.999 <= lowest_cosine(quantised_tiny.clip, frames_for(quantised_tiny.clip, count)) < 1.0 - 1e-7
+    assert 0.999 <= lowest_cosine(quantised_tiny, frames_for(quantised_tiny.clip, count)) < 1.0 - 1e-7
 
 
 def test_golden_features(clip_file: Path, golden_clip: dict[str, Tensor]) -> None:
     """CLIP's weights in OpenAI's layout, against the features of the released code."""
     towers = load_towers(None, clip_file)
-    towers.quantise()
-    found = towers.encode_frames(golden_clip["image.input"])
+    found = Int8Tower(towers)(golden_clip["image.input"])
     assert F.cosine_similarity(found, golden_clip["image.frame_features"].flatten(0, 1)).min() >= 0.999
 
 
@@ -95,11 +94,11 @@ def test_every_weight_is_quantised(quantised_tiny: VideoClassifier) -> None:
 def test_the_cache_serves_a_second_model(quantised_tiny: VideoClassifier, no_export: None) -> None:
     """Equal weights are exported once: another model, a folded one and a copy give the same bits."""
     pixels = frames_for(quantised_tiny.clip, 3)
-    expected = quantised_tiny.clip.encode_frames(pixels)
+    expected = quantised_tiny.encode_frames(pixels)
     torch.manual_seed(0)
     again = mote_fast.create_model("tiny", dtype="int8")
     for model in (again, again.fold(), copy.deepcopy(again)):
-        assert torch.equal(model.clip.encode_frames(pixels), expected)
+        assert torch.equal(model.encode_frames(pixels), expected)
 
 
 def test_a_damaged_file_is_exported_again(
@@ -110,11 +109,11 @@ def test_a_damaged_file_is_exported_again(
     content = tiny_export()
     exported: list[ClipTowers] = []
     monkeypatch.setattr(int8, "quantised", lambda towers: exported.append(towers) or content)
-    Int8Tower(cache).prepare(towers)
+    Int8Tower(towers, cache).prepare()
     (path,) = tmp_path.iterdir()
     path.write_bytes(content[:-100])
-    Int8Tower(cache).prepare(towers)
-    Int8Tower(cache).prepare(towers)
+    Int8Tower(towers, cache).prepare()
+    Int8Tower(towers, cache).prepare()
     assert len(exported) == 2
     assert "damaged" in caplog.text
     assert path.read_bytes() == content
@@ -125,15 +124,15 @@ def test_changed_weights_are_followed(
 ) -> None:
     """Weights loaded over an int8 model's are exported in their turn; nothing runs the old ones."""
     towers = quantised_tiny.clip
-    towers.encode_frames(frames_for(towers, 1))
+    quantised_tiny.encode_frames(frames_for(towers, 1))
     exported: list[ClipTowers] = []
     content = tiny_export()
     monkeypatch.setattr(int8, "quantised", lambda towers: exported.append(towers) or content)
-    monkeypatch.setattr(towers.int8, "cache", ModelCache(tmp_path))
+    monkeypatch.setattr(quantised_tiny.int8, "cache", ModelCache(tmp_path))
     with torch.no_grad():
         towers.model.visual.proj.mul_(2)
     for _ in range(2):
-        towers.encode_frames(frames_for(towers, 1))
+        quantised_tiny.encode_frames(frames_for(towers, 1))
     assert exported == [towers]
 
 
@@ -143,20 +142,12 @@ def test_saving_keeps_the_float_weights(quantised_tiny: VideoClassifier, no_expo
     torch.manual_seed(0)
     original = mote_fast.create_model("tiny")
     loaded = mote_fast.load(tmp_path / "model")
-    assert loaded.clip.int8 is None
+    assert loaded.int8 is None
     state = loaded.state_dict()
     assert all(torch.equal(state[name], value) for name, value in original.state_dict().items())
     pixels = frames_for(loaded.clip, 2)
     again = mote_fast.load(tmp_path / "model", dtype="int8")
-    assert torch.equal(again.clip.encode_frames(pixels), quantised_tiny.clip.encode_frames(pixels))
-
-
-def test_float_twin_shares_the_weights(quantised_tiny: VideoClassifier) -> None:
-    """without_int8() costs no second copy and leaves the int8 towers as they are."""
-    twin = quantised_tiny.clip.without_int8()
-    assert twin.int8 is None
-    assert quantised_tiny.clip.int8 is not None
-    assert twin.model is quantised_tiny.clip.model
+    assert torch.equal(again.encode_frames(pixels), quantised_tiny.encode_frames(pixels))
 
 
 def test_training_is_refused(quantised_tiny: VideoClassifier) -> None:
@@ -175,8 +166,8 @@ def custom(**vision: object) -> ClipTowers:
     [
         (lambda: mote_fast.create_model("tiny", dtype="int8", device="cuda"), "on the CPU, not on cuda"),
         (lambda: mote_fast.create_model("tiny", dtype="int4"), "'int4'"),  # pyright: ignore[reportArgumentType]
-        (lambda: custom(pool_type="avg").quantise(), "Other is not"),
-        (lambda: custom().bfloat16().quantise(), "bfloat16"),
+        (lambda: Int8Tower(custom(pool_type="avg")).prepare(), "Other is not"),
+        (lambda: Int8Tower(custom().bfloat16()).prepare(), "bfloat16"),
     ],
 )
 def test_where_it_cannot_serve(make: Callable[[], object], message: str) -> None:
@@ -187,9 +178,9 @@ def test_where_it_cannot_serve(make: Callable[[], object], message: str) -> None
 
 def test_moved_models_are_refused(quantised_tiny: VideoClassifier) -> None:
     """An int8 model cast afterwards says what it takes instead of running float weights."""
-    towers = quantised_tiny.bfloat16().clip
+    pixels = frames_for(quantised_tiny.clip, 1).bfloat16()
     with pytest.raises(ConfigError, match="float32 pixels on the CPU"):
-        towers.encode_frames(frames_for(towers, 1).bfloat16())
+        quantised_tiny.bfloat16().encode_frames(pixels)
 
 
 @pytest.mark.parametrize("module", ["onnxruntime", "onnxscript.optimizer"])
@@ -204,10 +195,10 @@ def test_a_missing_package_is_named(module: str, tmp_path: Path, monkeypatch: py
 def export_into(folder: Path) -> None:
     torch.manual_seed(0)
     towers = load_towers("tiny")
-    tower = Int8Tower(ModelCache(folder))
-    tower.prepare(towers)
+    tower = Int8Tower(towers, ModelCache(folder))
+    tower.prepare()
     pixels = frames_for(towers, 2)
-    assert F.cosine_similarity(tower(towers, pixels), towers.walk_frames(pixels)).min() > 0.999
+    assert F.cosine_similarity(tower(pixels), towers.walk_frames(pixels)).min() > 0.999
 
 
 @pytest.mark.slow
