@@ -1,10 +1,12 @@
 """Packaging of mote_fast; the top-level folder kernels/ installs as ``mote_fast.kernels``."""
 
 from pathlib import Path
+from runpy import run_path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+VERSION = run_path(str(HERE / "mote_fast/version.py"))["__version__"]
 
 ON_LINUX = "platform_system == 'Linux'"
 ON_LINUX_X86 = f"{ON_LINUX} and platform_machine == 'x86_64'"
@@ -22,7 +24,7 @@ TOOLS = ["ruff>=0.12", "pyright>=1.1.400", "packaging>=24.0"]
 
 setup(
     name="mote_fast",
-    version="0.1.0",
+    version=VERSION,
     description="MoTE video recognition on CLIP: train and serve a mixture of temporal experts, fast",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -33,10 +33,10 @@ from stages.workload import RELEASED
 from tqdm import tqdm
 
 from mote_fast import VideoHead
-from mote_fast.backends import best_device
 from mote_fast.data import probe
 from mote_fast.data.video_writer import write_video
 from mote_fast.data.views import plan_views
+from mote_fast.runtime.environment import best_device
 
 Calls = dict[str, Callable[[], Any]]
 

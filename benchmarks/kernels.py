@@ -19,7 +19,7 @@ import torch
 from harness import compare, environment
 from head_workloads import PRESETS, WORKLOADS, Setting
 
-from mote_fast.backends import best_device
+from mote_fast.runtime.environment import best_device
 
 # Interleaved rounds per workload: many for the short ones.
 ROUNDS = {"merge": 40, "experts": 20, "step": 12}

@@ -12,7 +12,7 @@ import pytest
 import torch
 from head_workloads import WORKLOADS, Setting
 
-from mote_fast.backends import best_device
+from mote_fast.runtime.environment import best_device
 
 ARMS = {
     "merge": ("mote_fast", "eager", "copy"),

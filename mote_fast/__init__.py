@@ -29,8 +29,7 @@ from mote_fast.method import Draws, TrainingMethod
 from mote_fast.optim import head_optimizer
 from mote_fast.streams import Streams, training_streams
 from mote_fast.temporal import VideoHead
-
-__version__ = "0.1.0"
+from mote_fast.version import __version__
 
 __all__ = [
     "ActivationMismatchError",
@@ -54,6 +53,7 @@ __all__ = [
     "VideoClassifier",
     "VideoError",
     "VideoHead",
+    "__version__",
     "create_model",
     "data",
     "head_optimizer",

@@ -11,6 +11,7 @@ import torch
 from mote_fast.attention import resolve_backend, xformers_problem
 from mote_fast.data.dali.pipeline import why_unavailable as why_dali_unavailable
 from mote_fast.data.decode import available_backends
+from mote_fast.runtime.environment import best_device
 
 _PACKAGES = (
     "torch",
@@ -37,11 +38,6 @@ class Choice:
     job: str
     chosen: str
     others: dict[str, str]
-
-
-def best_device() -> str:
-    """Return "cuda" where PyTorch sees a GPU, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def survey() -> list[Choice]:

@@ -9,6 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def one_line(error: BaseException, limit: int = 240) -> str:
+    """Return the text of an error on one line of at most ``limit`` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
 class MoteError(Exception):
     """Base class of the library's own errors."""
 

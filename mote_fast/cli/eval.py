@@ -15,7 +15,6 @@ from torch import Tensor
 from torch import distributed as dist
 from tqdm import tqdm
 
-from mote_fast.backends import best_device
 from mote_fast.classifier import VideoClassifier
 from mote_fast.cli.classify import encode_labels
 from mote_fast.cli.options import UNTRAINED_NOTE, add_model_options, is_untrained, model_of
@@ -33,6 +32,7 @@ from mote_fast.evaluation.files import make_folder
 from mote_fast.evaluation.prediction_table import check_parquet
 from mote_fast.evaluation.report import accuracy_lines, result_document, to_json, write_report
 from mote_fast.evaluation.splits import Split, VideoPool, pool_splits, read_split
+from mote_fast.runtime.environment import best_device
 
 _DESCRIPTION = """\
 Evaluate a model by a protocol of the paper. Several lists are splits: the report has each one's accuracies, their mean

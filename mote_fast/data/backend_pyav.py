@@ -25,8 +25,8 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from mote_fast.data.video_info import MAX_FRAMES, DamageError, Timeline, VideoInfo, one_line, open_video, sound_frames
-from mote_fast.errors import UndecodableVideoError
+from mote_fast.data.video_info import MAX_FRAMES, DamageError, Timeline, VideoInfo, open_video, sound_frames
+from mote_fast.errors import UndecodableVideoError, one_line
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 import av
 import torch
 
-from mote_fast.data.video_info import VideoInfo, as_input, one_line
-from mote_fast.errors import UndecodableVideoError
+from mote_fast.data.video_info import VideoInfo, as_input
+from mote_fast.errors import UndecodableVideoError, one_line
 
 # torchcodec's errors begin with the function and source file that raised them.
 _LOCATION = re.compile(r"^.*\.cpp:\d+, ")

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mote_fast.data.video_info import MAX_PIXELS, Timeline, VideoInfo, check_read_size, one_line
-from mote_fast.errors import ConfigError, FrameIndexError, MissingVideoError, UndecodableVideoError
+from mote_fast.data.video_info import MAX_PIXELS, Timeline, VideoInfo, check_read_size
+from mote_fast.errors import ConfigError, FrameIndexError, MissingVideoError, UndecodableVideoError, one_line
 
 # As the usual extraction scripts name them; numbers start at 1.
 FRAME_TEMPLATE = "img_{:05d}.jpg"

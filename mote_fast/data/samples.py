@@ -10,8 +10,7 @@ from torch import Tensor
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.faults import CRASH, TIMEOUT, Failure, FaultLog
 from mote_fast.data.order import replacement
-from mote_fast.data.video_info import one_line
-from mote_fast.errors import ListError, MoteError, VideoError
+from mote_fast.errors import ListError, MoteError, VideoError, one_line
 
 # Stand-ins tried for one place. Where nine videos of ten are broken, one place in 800 would need more.
 MAX_STAND_INS = 64

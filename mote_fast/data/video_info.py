@@ -17,7 +17,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from mote_fast.errors import UndecodableVideoError
+from mote_fast.errors import UndecodableVideoError, one_line
 
 # 8192 x 8192: twice 8K television. A header can claim any size, and the claim alone must not fill the memory.
 MAX_PIXELS = 2**26
@@ -91,12 +91,6 @@ def check_read_size(path: str, frames: int, width: int, height: int, when: str =
 
 class DamageError(Exception):
     """A decoder met damage; the message says what it was. Internal: callers see ``UndecodableVideoError``."""
-
-
-def one_line(error: BaseException, limit: int = 240) -> str:
-    """The text of an error on one line of at most ``limit`` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 @contextmanager

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import torch
 
-from mote_fast import __version__
 from mote_fast.attention import resolve_backend
 from mote_fast.classifier import VideoClassifier
 from mote_fast.data.decode import available_backends
 from mote_fast.engine.config import TrainConfig
 from mote_fast.engine.distributed import World
 from mote_fast.engine.setup import Loaders
+from mote_fast.version import __version__
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from mote_fast.backends import best_device
 from mote_fast.errors import ConfigError
+from mote_fast.runtime.environment import best_device
 
 
 @dataclass(frozen=True)

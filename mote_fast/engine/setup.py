@@ -14,6 +14,7 @@ from mote_fast.classifier import VideoClassifier
 from mote_fast.clip.class_features import TEMPLATES
 from mote_fast.data.batch import VideoLoader
 from mote_fast.data.dataset import VideoDataset
+from mote_fast.data.flip_labels import read_flip_labels
 from mote_fast.data.items import check_items, read_list
 from mote_fast.data.loader import make_loader
 from mote_fast.data.order import Shard
@@ -26,7 +27,6 @@ from mote_fast.engine.sections import DataConfig, ModelSection, OptimConfig
 from mote_fast.errors import ConfigError, ListError
 from mote_fast.head_config import HeadOptions
 from mote_fast.optim import HeadAdamW, head_optimizer
-from mote_fast.prepare.flip import read_flip_labels
 
 # Videos that cannot be read, one file for each list and process.
 FAULT_FOLDER = "faults"

@@ -15,8 +15,8 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from mote_fast.data.decode import probe
-from mote_fast.data.video_info import DamageError, VideoInfo, one_line, open_video, sound_frames
-from mote_fast.errors import ConfigError, UndecodableVideoError
+from mote_fast.data.video_info import DamageError, VideoInfo, open_video, sound_frames
+from mote_fast.errors import ConfigError, UndecodableVideoError, one_line
 
 # FFmpeg's filters that turn a frame clockwise by so many degrees.
 _TURNS = {0: (), 90: (("transpose", "clock"),), 180: (("hflip", ""), ("vflip", "")), 270: (("transpose", "cclock"),)}

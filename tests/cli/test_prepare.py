@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mote_fast.cli import main
+from mote_fast.data.flip_labels import read_flip_labels
 from mote_fast.data.items import check_items, read_labels, read_list
-from mote_fast.prepare.flip import read_flip_labels
 from tests.prepare.conftest import VideoMaker, touch, write
 from tests.prepare.conftest import make_video as make_video
 

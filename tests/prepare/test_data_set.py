@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from mote_fast.data.flip_labels import read_flip_labels
 from mote_fast.data.items import VideoItem, read_labels, read_list
 from mote_fast.errors import ConfigError, ListError
 from mote_fast.prepare.data_set import write_data_set
-from mote_fast.prepare.flip import read_flip_labels
 from mote_fast.prepare.lists import LABELS_FILE, DataSet, VideoList
 from mote_fast.prepare.scan import ScanOptions
 from tests.prepare.conftest import VideoMaker, write

@@ -30,8 +30,7 @@ from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.faults import TIMEOUT, Failure, FaultLog
 from mote_fast.data.order import ALONE, Shard, Slots, evaluation_batches, training_batches
 from mote_fast.data.samples import SampleReader, failure_of
-from mote_fast.data.video_info import one_line
-from mote_fast.errors import BackendError, ConfigError, MoteError
+from mote_fast.errors import BackendError, ConfigError, MoteError, one_line
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mote_fast.data.plan import ClipRecipe
-from mote_fast.data.video_info import one_line
+from mote_fast.errors import one_line
 
 if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline

@@ -11,7 +11,7 @@ import torch
 
 from mote_fast.data.dali.pipeline import DALI_ERRORS, ClipInput, Columns, columns
 from mote_fast.data.dali.routing import Timing
-from mote_fast.data.video_info import one_line
+from mote_fast.errors import one_line
 
 if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline

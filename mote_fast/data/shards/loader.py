@@ -21,8 +21,7 @@ from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.shards.batches import IDLE, Desk, LaneBatches, RawBatch
 from mote_fast.data.shards.index import key_of, read_shard_index
 from mote_fast.data.shards.stream import Lane, lanes_of, webdataset
-from mote_fast.data.video_info import one_line
-from mote_fast.errors import BackendError, ConfigError, MoteError
+from mote_fast.errors import BackendError, ConfigError, MoteError, one_line
 from mote_fast.processes import worker_context
 
 logger = logging.getLogger(__name__)

@@ -20,8 +20,7 @@ import torch
 from mote_fast.data.faults import Failure
 from mote_fast.data.order import Shard
 from mote_fast.data.shards.index import ShardIndex, TarShard, key_of
-from mote_fast.data.video_info import one_line
-from mote_fast.errors import BackendError, ConfigError
+from mote_fast.errors import BackendError, ConfigError, one_line
 from mote_fast.seeding import generator_of, seed_of
 
 
