@@ -15,7 +15,7 @@ SEEDS ?= 5
 	resume-trials tiny-clip tiny tradeoff tradeoff-quick interpret aot traffic bench bench-data bench-check readme scaling lint format clean
 
 help:
-	@echo "make demo       build the environment, draw videos of unseen classes, classify them"
+	@echo "make demo       build the environment, classify videos of classes that the model never saw"
 	@echo "make test       build the environment, run the tests"
 	@echo "make quick      the tests that take no time, under a minute on two cores"
 	@echo "make test-without-ffmpeg  tests of decoding, data, drawn videos, benchmarks and commands, FFmpeg's libraries hidden"
@@ -64,7 +64,7 @@ test: venv
 	$(PYTEST) -m "not slow" $(PYTEST_OPTIONS)
 
 test-without-ffmpeg: venv
-	$(BIN)/python tests/without_ffmpeg.py $(PYTEST) -m "not slow" tests/data tests/world tests/benchmarks tests/cli
+	$(BIN)/python tests/without_ffmpeg.py $(PYTEST) -m "not slow" tests/data tests/lab tests/benchmarks tests/cli
 
 test-latest:
 	$(MAKE) test VENV=.venv-latest CONSTRAINTS=/dev/null

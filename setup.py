@@ -34,7 +34,7 @@ setup(
     packages=[*find_packages(include=["mote_fast", "mote_fast.*"]), "mote_fast.kernels"],
     # A bare top-level package named "kernels" would collide with another distribution's.
     package_dir={"mote_fast.kernels": "kernels"},
-    package_data={"mote_fast": ["py.typed", "presets/*.md", "presets/*/*"]},
+    package_data={"mote_fast": ["py.typed", "presets/*.md", "presets/*/*", "presets/*/*/*"]},
     install_requires=[
         # Lower bounds are releases that `make test-oldest` passed with; torch's decides those of the four after it.
         "torch>=2.11",

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from features import features_of
 from torch.nn import functional as F
+from world.splits import CLOSE_SET, ZERO_SHOT
+from world.write import TRAIN
 
 from mote_fast.modulation import GAMMA, modulation_factor
-from mote_fast.world.splits import CLOSE_SET, ZERO_SHOT
-from mote_fast.world.write import TRAIN
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from mote_fast import load
-from mote_fast.checkpoint import SHIPPED_FOLDER
+from mote_fast.runtime.environment import PRESETS
 
 LARGEST_BYTES = 4_000_000
 
@@ -19,7 +19,7 @@ LARGEST_BYTES = 4_000_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("runs/tiny/best"), help="model folder")
-    parser.add_argument("--output", type=Path, default=SHIPPED_FOLDER / "tiny")
+    parser.add_argument("--output", type=Path, default=PRESETS / "tiny")
     options = parser.parse_args()
     load(options.model, dtype=torch.float16).save(options.output)
     size = sum(file.stat().st_size for file in options.output.iterdir())

@@ -26,12 +26,12 @@ from arms import ARMS, LEARNING_RATES, Arm, judge, judge_mean, train_head
 from features import features_of, tower_name
 from tqdm import tqdm
 from tradeoff_report import write_report
+from world.splits import CLOSE_SET, ZERO_SHOT
+from world.write import TRAIN
 from write_world import write
 
 from mote_fast import load
 from mote_fast.evaluation.files import write_whole
-from mote_fast.world.splits import CLOSE_SET, ZERO_SHOT
-from mote_fast.world.write import TRAIN
 
 PILOT_SEED = 100
 LISTS = (CLOSE_SET, *ZERO_SHOT)

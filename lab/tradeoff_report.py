@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from arms import Data, predictions_of
+from world.splits import CLOSE_SET, COMBINATIONS, ZERO_SHOT, splits
 
 from mote_fast.analysis.class_accuracy import class_accuracies, most_divided
 from mote_fast.analysis.expert_accuracy import expert_accuracies, expert_accuracy_csv
@@ -26,7 +27,6 @@ from mote_fast.evaluation.files import write_whole
 from mote_fast.evaluation.tradeoff import harmonic_mean, trade_off
 from mote_fast.modulation import GAMMA
 from mote_fast.temporal import VideoHead
-from mote_fast.world.splits import CLOSE_SET, COMBINATIONS, ZERO_SHOT, splits
 
 # Kind of run -> its name in the report.
 NAMES = {"plain": "plain", "experts": "+ experts", "wmr": "+ WMR", "mote": "MoTE (+ MSE)"}

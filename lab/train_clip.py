@@ -25,6 +25,9 @@ from open_clip.loss import ClipLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
+from world.draw import Scenes, draw
+from world.stills import caption, still_scenes
+from world.words import vocabulary
 
 from mote_fast.classifier import VideoClassifier
 from mote_fast.clip.config import ClipConfig
@@ -36,9 +39,6 @@ from mote_fast.data.transforms import normalise
 from mote_fast.head_config import HeadConfig
 from mote_fast.seeding import generator_of
 from mote_fast.temporal import VideoHead
-from mote_fast.world.draw import Scenes, draw
-from mote_fast.world.stills import caption, still_scenes
-from mote_fast.world.words import vocabulary
 
 SIZE = 64
 log = logging.getLogger(__name__)

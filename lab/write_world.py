@@ -9,8 +9,7 @@ import argparse
 from pathlib import Path
 
 from tqdm import tqdm
-
-from mote_fast.world.write import write_world
+from world.write import write_world
 
 
 def write(folder: Path) -> None:

@@ -18,6 +18,7 @@ from mote_fast.config import DEFAULT_EXPERTS, DEFAULT_FRAMES, ModelConfig, defau
 from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError
 from mote_fast.head_config import HeadConfig
 from mote_fast.released import head_from_released, head_to_released
+from mote_fast.runtime.environment import PRESETS
 from mote_fast.temporal import VideoHead
 from mote_fast.weights import read_model_folder, read_weights, state_dict_of
 
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 Dtype: TypeAlias = torch.dtype | Literal["int8"]
 
 # Models whose trained weights come with the package, one folder each; a model card lies beside every one.
-SHIPPED_FOLDER = Path(__file__).parent / "presets"
 SHIPPED = ("tiny",)
 
 # The parts of a released checkpoint (spec section 2).
@@ -116,7 +116,7 @@ def load(
     if not 0.0 <= interpolate <= 1.0:
         raise ConfigError(f"interpolate must lie in [0, 1], got {interpolate}")
     if str(path) in SHIPPED and not Path(path).exists():
-        path = SHIPPED_FOLDER / str(path)
+        path = PRESETS / str(path)
     if Path(path).is_dir():
         if clip is not None:
             raise ConfigError(f"{path} is a complete model folder; leave out clip={str(clip)!r}")

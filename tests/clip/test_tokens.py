@@ -5,9 +5,9 @@ from __future__ import annotations
 import open_clip
 from hypothesis import given
 from hypothesis import strategies as st
+from world.words import vocabulary
 
 from mote_fast.clip.tokens import BASE_TOKENS, merges_for, small_tokenizer
-from mote_fast.world.words import vocabulary
 
 MERGES = merges_for(vocabulary())
 SMALL, WHOLE = small_tokenizer(MERGES, 77), open_clip.SimpleTokenizer()

@@ -10,10 +10,13 @@ from arms import ARMS, Arm, Data, judge, judge_mean, train_head
 from torch.nn import functional as F
 from tradeoff import chosen_rates
 from tradeoff_report import markdown, rows_of, write_report
+from world.splits import CLOSE_SET, ZERO_SHOT, splits
+from write_demo import SHOWN, file_name
 
+from mote_fast.cli.demo import CLIPS
+from mote_fast.data.items import read_labels
 from mote_fast.head_config import HeadConfig
 from mote_fast.temporal import VideoHead
-from mote_fast.world.splits import CLOSE_SET, ZERO_SHOT, splits
 
 WIDTH, FRAMES = 32, 4
 
@@ -76,3 +79,12 @@ def test_report(tmp_path: Path) -> None:
     write_report(tmp_path, runs, dict.fromkeys(lists, 25.0), head, lists)
     assert {path.suffix for path in tmp_path.iterdir()} == {".md", ".csv", ".json", ".png"}
     assert len(list(tmp_path.glob("*.png"))) == 4
+
+
+def test_the_demo_shows_the_worlds_classes() -> None:
+    """The shipped videos and label lists carry the names that the world gives them."""
+    found = splits()
+    expected = {file_name(number, found[name].classes[index], name) for number, (name, index) in enumerate(SHOWN)}
+    assert {path.relative_to(CLIPS).as_posix() for path in CLIPS.glob("*/*.mp4")} == expected
+    for name in {name for name, _ in SHOWN}:
+        assert read_labels(CLIPS / f"{name}.csv") == found[name].labels

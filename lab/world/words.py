@@ -113,12 +113,6 @@ def class_name(thing: Object, action: str) -> str:
     return f"{thing.name} {ACTIONS[action].names[0]}"
 
 
-def any_name(thing: Object, action: str, random: torch.Generator) -> str:
-    """A name drawn from all synonyms."""
-    words = (TEXTURES[thing.texture], COLOURS[thing.colour], SHAPES[thing.shape], ACTIONS[action].names)
-    return " ".join(pick(each, random) for each in words)
-
-
 def pick(choices: tuple[str, ...], random: torch.Generator) -> str:
     """One of the choices, all with equal chances."""
     return choices[int(torch.randint(len(choices), (), generator=random))]

@@ -13,10 +13,10 @@ from mote_fast.data.video_writer import write_video
 from mote_fast.prepare.files import write_files
 from mote_fast.prepare.lists import format_labels, format_list
 from mote_fast.seeding import generator_of
-from mote_fast.world.draw import draw
-from mote_fast.world.scenes import HOME, Domain, video_scenes
-from mote_fast.world.splits import CLOSE_SET, Split, splits
-from mote_fast.world.words import Object
+from world.draw import draw
+from world.scenes import HOME, Domain, video_scenes
+from world.splits import CLOSE_SET, Split, splits
+from world.words import Object
 
 # The list of training videos of the close set; every split has a list of test videos besides, in its own name.
 TRAIN = "train"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from world.draw import draw
+from world.stills import caption, place_of, still_scenes
+from world.words import ACTIONS, SHAPES, vocabulary
+
 from mote_fast.seeding import generator_of
-from mote_fast.world.draw import draw
-from mote_fast.world.stills import caption, place_of, still_scenes
-from mote_fast.world.words import ACTIONS, SHAPES, vocabulary
 
 COUNT = 200
 

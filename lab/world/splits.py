@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from mote_fast.seeding import generator_of
-from mote_fast.world.scenes import ABROAD, HOME, Domain
-from mote_fast.world.words import ACTIONS, COLOURS, SHAPES, TEXTURES, Object, class_name
+from world.scenes import ABROAD, HOME, Domain
+from world.words import ACTIONS, COLOURS, SHAPES, TEXTURES, Object, class_name
 
 # Objects that perform each action, or each pair of an action and its reverse.
 OBJECTS_PER_ACTION = 4

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mote_fast.world.draw import Scenes
-from mote_fast.world.words import ACTIONS, COLOURS, SHAPES, TEXTURES, Object
+from world.draw import Scenes
+from world.words import ACTIONS, COLOURS, SHAPES, TEXTURES, Object
 
 # Move -> what it changes, and the signs of where it begins and ends. "x" and "y" are the frame's coordinates.
 MOVES: Mapping[str, tuple[str, float, float]] = {

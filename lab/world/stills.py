@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mote_fast.clip.class_features import TEMPLATES
-from mote_fast.world.draw import Scenes
-from mote_fast.world.scenes import (
+from world.draw import Scenes
+from world.scenes import (
     ABROAD,
     COLOUR_VALUES,
     FAINT,
@@ -25,7 +25,7 @@ from mote_fast.world.scenes import (
     SMALL,
     background,
 )
-from mote_fast.world.words import ACTIONS, COLOURS, LIGHTS, PLACES, SHAPES, SIZES, TEXTURES, pick
+from world.words import ACTIONS, COLOURS, LIGHTS, PLACES, SHAPES, SIZES, TEXTURES, pick
 
 # Beyond this a thing stands at a side; up to it, in the middle.
 _AT_SIDE = 0.25

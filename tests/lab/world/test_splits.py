@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mote_fast.world.splits import CLOSE_SET, COMBINATIONS, SHIFTED, UNSEEN_ACTIONS, splits
-from mote_fast.world.words import ACTIONS
+from world.splits import CLOSE_SET, COMBINATIONS, SHIFTED, UNSEEN_ACTIONS, splits
+from world.words import ACTIONS
 
 FOUND = splits()
 

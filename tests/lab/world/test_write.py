@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from world import write
+from world.draw import draw
+from world.scenes import ABROAD, HOME, MOVES, video_scenes
+from world.splits import CLOSE_SET, ZERO_SHOT, splits
+from world.words import ACTIONS, COLOURS, SHAPES, TEXTURES, Object
+from world.write import TRAIN, write_action, write_world
 
 from mote_fast.data.decode import probe, read_frames
 from mote_fast.data.items import read_labels, read_list
 from mote_fast.seeding import generator_of
-from mote_fast.world import write
-from mote_fast.world.draw import draw
-from mote_fast.world.scenes import ABROAD, HOME, MOVES, video_scenes
-from mote_fast.world.splits import CLOSE_SET, ZERO_SHOT, splits
-from mote_fast.world.words import ACTIONS, COLOURS, SHAPES, TEXTURES, Object
-from mote_fast.world.write import TRAIN, write_action, write_world
 
 THING = Object("star", "yellow", "striped")
 
