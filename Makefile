@@ -77,17 +77,17 @@ test-oldest: venv
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
-	$(BIN)/python -m pytest -m "not slow" --hypothesis-profile=explore tests/data tests/clip tests/test_*.py
+	$(BIN)/python -m pytest -m "not slow" --hypothesis-profile=explore tests/data tests/clip tests/head tests/model tests/ops tests/runtime tests/training
 
 data-faults: venv
 	$(BIN)/python -m pytest -m slow -o log_cli=true --log-cli-level=INFO \
-		tests/data/test_fault_trials.py tests/data/test_workers.py
+		tests/data/loading/test_fault_trials.py tests/data/loading/test_workers.py
 
 train-smoke: venv
-	$(BIN)/python -m pytest -m slow tests/engine/test_train.py
+	$(BIN)/python -m pytest -m slow tests/training/test_train.py
 
 resume-trials: venv
-	$(BIN)/python -m pytest -m slow tests/engine/test_resume.py
+	$(BIN)/python -m pytest -m slow tests/training/test_resume.py
 
 runs/tiny_clip/config.json: | venv
 	$(BIN)/python lab/train_clip.py --output runs/tiny_clip

@@ -12,9 +12,9 @@ import logging
 import os
 import sys
 
-from mote_fast.engine.config import load_config
-from mote_fast.engine.loop import train
 from mote_fast.errors import ConfigError, MoteError
+from mote_fast.training.config.train_config import load_config
+from mote_fast.training.loop import train
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def main() -> int:
         datefmt="%H:%M:%S",
     )
     if rank != 0:
-        logging.getLogger("mote_fast.engine.released_yaml").setLevel(logging.ERROR)
+        logging.getLogger("mote_fast.training.config.released_yaml").setLevel(logging.ERROR)
     try:
         config = load_config(arguments.config, overrides)
     except ConfigError as error:

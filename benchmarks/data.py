@@ -30,11 +30,11 @@ from released_loading import load_clip
 from torch import Tensor
 
 from mote_fast.data.dataset import VideoDataset
-from mote_fast.data.decode import available_backends
+from mote_fast.data.decoding.decode import available_backends
+from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.items import VideoItem
 from mote_fast.data.plan import Augmentation, ClipRecipe
 from mote_fast.data.transforms import normalise
-from mote_fast.data.video_writer import write_video
 from mote_fast.errors import VideoError
 from mote_fast.prepare.reencode import reencode
 

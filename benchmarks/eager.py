@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mote_fast.experts import merge_weights
+from mote_fast.head.experts import merge_weights
+from mote_fast.head.temporal_block import LAYER_NORM_EPS
+from mote_fast.head.video_head import VideoHead, cosine_logits
 from mote_fast.kernels.reference import EXPANSION, unpack_expert
-from mote_fast.streams import Streams, training_streams
-from mote_fast.temporal import VideoHead, cosine_logits
-from mote_fast.temporal_block import LAYER_NORM_EPS
+from mote_fast.training.streams import Streams, training_streams
 
 
 class QuickGELU(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from harness import compare, environment, publish
 
 from mote_fast import VideoHead
-from mote_fast.head_config import HeadConfig
+from mote_fast.head.head_config import HeadConfig
 
 # Width, heads and layers of the paper's two heads; four experts, eight frames.
 SIZES = {"ViT-B-16": (512, 8, 4), "ViT-L-14": (768, 12, 6)}

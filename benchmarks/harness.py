@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from mote_fast.backends import device_summary, versions
+from mote_fast.cli.backends import device_summary, versions
 
 
 class Timing(NamedTuple):

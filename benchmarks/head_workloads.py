@@ -10,9 +10,10 @@ import torch
 from eager import EagerHead, merge_linears, streams_of
 from torch import Tensor
 
-from mote_fast import VideoHead, head_optimizer, mote_loss, ops
-from mote_fast.experts import draw_experts, draw_temperatures, merge_weights
-from mote_fast.head_config import HeadConfig
+from mote_fast import VideoHead, head_optimizer, mote_loss
+from mote_fast.head.experts import draw_experts, draw_temperatures, merge_weights
+from mote_fast.head.head_config import HeadConfig
+from mote_fast.ops import operators
 
 Arms = dict[str, Callable[[], object]]
 
@@ -64,7 +65,7 @@ def merge(setting: Setting) -> Arms:
     @torch.no_grad()
     def ours() -> None:
         for stack in stacks:
-            ops.merge_experts(stack, weights)
+            operators.merge_experts(stack, weights)
 
     @torch.no_grad()
     def theirs() -> None:
@@ -93,12 +94,12 @@ def experts(setting: Setting) -> Arms:
 
     def dense() -> object:
         return torch.autograd.grad(
-            ops.expert_pair_ffn(*inputs, mixture.weight, weights, index), [*inputs, mixture.weight], grads
+            operators.expert_pair_ffn(*inputs, mixture.weight, weights, index), [*inputs, mixture.weight], grads
         )
 
     def factored() -> object:
         return torch.autograd.grad(
-            ops.expert_pair_ffn(*inputs, mixture.weight, weights, index, probe), [*inputs, probe], grads
+            operators.expert_pair_ffn(*inputs, mixture.weight, weights, index, probe), [*inputs, probe], grads
         )
 
     def theirs() -> object:

@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from mote_fast import VideoHead
 from mote_fast.data import probe
-from mote_fast.data.video_writer import write_video
+from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.views import plan_views
 from mote_fast.runtime.environment import best_device
 

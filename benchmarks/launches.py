@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mote_fast.kernels import adamw, expert_ffn, merge, routed_ffn
+from mote_fast.kernels import expert_ffn, factored_adamw, merge, routed_ffn
 from mote_fast.kernels.reference import expert_size
 from mote_fast.kernels.tiles import MatrixTile, VectorTile
 
-MODULES: tuple[ModuleType, ...] = (merge, expert_ffn, routed_ffn, adamw)
+MODULES: tuple[ModuleType, ...] = (merge, expert_ffn, routed_ffn, factored_adamw)
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,11 @@ def adamw_launches(shape: Shape, master: torch.dtype, tile: VectorTile | None = 
     factor = (row, row, empty(shape.experts, dtype=torch.float32), empty(dtype=torch.int64))
     number = empty(dtype=torch.float32)
     runs: dict[str, Callable[[], None]] = {
-        "one": lambda: adamw.adamw_factored(stack, stack, stack, [factor], 1, 1e-4, tile=tile),
-        "two": lambda: adamw.adamw_factored(stack, stack, stack, [factor] * 2, 1, 1e-4, grad_scale=number, tile=tile),
-        "device": lambda: adamw.adamw_factored(
+        "one": lambda: factored_adamw.adamw_factored(stack, stack, stack, [factor], 1, 1e-4, tile=tile),
+        "two": lambda: factored_adamw.adamw_factored(
+            stack, stack, stack, [factor] * 2, 1, 1e-4, grad_scale=number, tile=tile
+        ),
+        "device": lambda: factored_adamw.adamw_factored(
             stack, stack, stack, [factor], number, number, grad_scale=number, tile=tile
         ),
     }

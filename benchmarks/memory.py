@@ -36,9 +36,9 @@ from tqdm import tqdm
 from mote_fast import VideoHead, head_optimizer, mote_loss
 from mote_fast.clip import encode_classes
 from mote_fast.data import read_frames
-from mote_fast.data.video_writer import write_video
-from mote_fast.experts import TEMPERATURES
-from mote_fast.head_config import HeadConfig
+from mote_fast.data.decoding.video_writer import write_video
+from mote_fast.head.experts import TEMPERATURES
+from mote_fast.head.head_config import HeadConfig
 
 OURS = "mote_fast"
 ARMS = (RELEASED, OURS)

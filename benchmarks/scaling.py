@@ -32,10 +32,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mote_fast import VideoHead, head_optimizer, mote_loss
-from mote_fast.cpu import memory
-from mote_fast.experts import TEMPERATURES
-from mote_fast.head_config import HeadConfig
+from mote_fast.head.experts import TEMPERATURES
+from mote_fast.head.head_config import HeadConfig
 from mote_fast.kernels.reference import expert_size
+from mote_fast.ops import cpu_memory
 
 PHASES = ("forward", "backward", "update")
 # Times that a step must move the bytes of an expert's weights: merge reads them; AdamW reads and writes them and two
@@ -55,8 +55,8 @@ def make_step(
     def step(turn: int) -> dict[str, float]:
         draws = [turn % experts] * sizes.layers, [TEMPERATURES[turn % len(TEMPERATURES)]] * sizes.layers
         frames.grad = None
-        memory.reset_peak()
-        before = memory.peak_bytes()
+        cpu_memory.reset_peak()
+        before = cpu_memory.peak_bytes()
         clock = [time.perf_counter()]
         loss = mote_loss(streams_of(head, frames, classes, *draws), labels, LOGIT_SCALE).total
         clock.append(time.perf_counter())
@@ -67,7 +67,7 @@ def make_step(
         clock.append(time.perf_counter())
         optimizer.zero_grad()
         seconds = dict(zip(PHASES, (b - a for a, b in itertools.pairwise(clock)), strict=True))
-        return seconds | {"gradient_bytes": held, "buffer_bytes": memory.peak_bytes() - before}
+        return seconds | {"gradient_bytes": held, "buffer_bytes": cpu_memory.peak_bytes() - before}
 
     return step
 

@@ -34,7 +34,7 @@ from stages.setting import PRESETS, Setting
 from tqdm import tqdm
 from waterfall import waterfalls
 
-from mote_fast.data.video_writer import write_video
+from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.runtime.environment import best_device
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

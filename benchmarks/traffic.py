@@ -47,8 +47,8 @@ try:
 except ImportError:
     from launches import VIT_B_16, VIT_L_14, Shape
 
-from mote_fast.kernels.adamw import adamw_factored
 from mote_fast.kernels.expert_ffn import expert_pair_backward, expert_pair_forward
+from mote_fast.kernels.factored_adamw import adamw_factored
 from mote_fast.kernels.merge import expand_expert_gradient, merge_experts_backward, merge_experts_forward
 from mote_fast.kernels.reference import EXPANSION, expert_size
 from mote_fast.kernels.routed_ffn import routed_backward, routed_forward

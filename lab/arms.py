@@ -17,17 +17,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mote_fast.analysis.variants import Variant, clip_mean
-from mote_fast.engine.schedule import learning_rate, set_learning_rate
-from mote_fast.engine.sections import OptimConfig
 from mote_fast.evaluation.accuracy import accuracies
 from mote_fast.evaluation.predict import Predictions
-from mote_fast.head_config import HeadConfig
-from mote_fast.losses import training_loss
-from mote_fast.method import TrainingMethod
-from mote_fast.metrics import pool_views, view_scores
-from mote_fast.optim import head_optimizer
-from mote_fast.seeding import generator_of, seed_of
-from mote_fast.temporal import VideoHead, cosine_logits
+from mote_fast.head.head_config import HeadConfig
+from mote_fast.head.scores import pool_views, view_scores
+from mote_fast.head.video_head import VideoHead, cosine_logits
+from mote_fast.runtime.seeding import generator_of, seed_of
+from mote_fast.training.config.sections import OptimConfig
+from mote_fast.training.losses import training_loss
+from mote_fast.training.method import TrainingMethod
+from mote_fast.training.optim import head_optimizer
+from mote_fast.training.schedule import learning_rate, set_learning_rate
 
 LAYERS = (1, 2, 4, 6)
 EXPERTS = 4

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from mote_fast import load
 from mote_fast.clip import ClipTowers
 from mote_fast.data.items import read_labels, read_list
-from mote_fast.files import staged
+from mote_fast.runtime.files import staged
 
 # Clips x crops of every video (spec section 7); an epoch takes one of a training video's.
 VIEWS = "3x1"

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from world.splits import CLOSE_SET, ZERO_SHOT
 from world.write import TRAIN
 
-from mote_fast.modulation import GAMMA, modulation_factor
+from mote_fast.head.modulation import GAMMA, modulation_factor
 
 
 @torch.no_grad()

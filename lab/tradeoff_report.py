@@ -15,18 +15,18 @@ from world.splits import CLOSE_SET, COMBINATIONS, ZERO_SHOT, splits
 from mote_fast.analysis.class_accuracy import class_accuracies, most_divided
 from mote_fast.analysis.expert_accuracy import expert_accuracies, expert_accuracy_csv
 from mote_fast.analysis.plots.canvas import to_png
-from mote_fast.analysis.plots.classes import draw_classes
-from mote_fast.analysis.plots.experts import draw_experts
-from mote_fast.analysis.plots.similarity import draw_similarity
-from mote_fast.analysis.plots.tradeoff import draw_trade_off
+from mote_fast.analysis.plots.draw_classes import draw_classes
+from mote_fast.analysis.plots.draw_experts import draw_experts
+from mote_fast.analysis.plots.draw_similarity import draw_similarity
+from mote_fast.analysis.plots.draw_tradeoff import draw_trade_off
 from mote_fast.analysis.similarity import Similarity, affinity, video_features
 from mote_fast.analysis.tables import to_csv
 from mote_fast.analysis.tradeoff_points import TradeOffPoint
 from mote_fast.analysis.variants import clip_mean, expert_variants
+from mote_fast.evaluation.combine import harmonic_mean, trade_off
 from mote_fast.evaluation.files import write_whole
-from mote_fast.evaluation.tradeoff import harmonic_mean, trade_off
-from mote_fast.modulation import GAMMA
-from mote_fast.temporal import VideoHead
+from mote_fast.head.modulation import GAMMA
+from mote_fast.head.video_head import VideoHead
 
 # Kind of run -> its name in the report.
 NAMES = {"plain": "plain", "experts": "+ experts", "wmr": "+ WMR", "mote": "MoTE (+ MSE)"}

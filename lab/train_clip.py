@@ -29,16 +29,16 @@ from world.draw import Scenes, draw
 from world.stills import caption, still_scenes
 from world.words import vocabulary
 
-from mote_fast.classifier import VideoClassifier
-from mote_fast.clip.config import ClipConfig
-from mote_fast.clip.loading import build_towers
+from mote_fast.clip.clip_config import ClipConfig
+from mote_fast.clip.pretrained import build_towers
 from mote_fast.clip.tokens import BASE_TOKENS, merges_for
 from mote_fast.clip.towers import ClipTowers
-from mote_fast.config import DEFAULT_EXPERTS, DEFAULT_FRAMES, DEFAULT_LAYERS
 from mote_fast.data.transforms import normalise
-from mote_fast.head_config import HeadConfig
-from mote_fast.seeding import generator_of
-from mote_fast.temporal import VideoHead
+from mote_fast.head.head_config import HeadConfig
+from mote_fast.head.video_head import VideoHead
+from mote_fast.model.classifier import VideoClassifier
+from mote_fast.model.model_config import DEFAULT_EXPERTS, DEFAULT_FRAMES, DEFAULT_LAYERS
+from mote_fast.runtime.seeding import generator_of
 
 SIZE = 64
 log = logging.getLogger(__name__)

@@ -6,8 +6,6 @@
 """
 
 from mote_fast import data
-from mote_fast.checkpoint import create_model, load
-from mote_fast.classifier import Prediction, VideoClassifier
 from mote_fast.errors import (
     ActivationMismatchError,
     BackendError,
@@ -23,12 +21,14 @@ from mote_fast.errors import (
     UndecodableVideoError,
     VideoError,
 )
-from mote_fast.head_config import HeadConfig
-from mote_fast.losses import Loss, mote_loss, training_loss
-from mote_fast.method import Draws, TrainingMethod
-from mote_fast.optim import head_optimizer
-from mote_fast.streams import Streams, training_streams
-from mote_fast.temporal import VideoHead
+from mote_fast.head.head_config import HeadConfig
+from mote_fast.head.video_head import VideoHead
+from mote_fast.model.checkpoint import create_model, load
+from mote_fast.model.classifier import Prediction, VideoClassifier
+from mote_fast.training.losses import Loss, mote_loss, training_loss
+from mote_fast.training.method import Draws, TrainingMethod
+from mote_fast.training.optim import head_optimizer
+from mote_fast.training.streams import Streams, training_streams
 from mote_fast.version import __version__
 
 __all__ = [

@@ -14,11 +14,11 @@ from mote_fast import VideoHead, mote_loss
 from mote_fast.clip import TEMPLATES, ClipTowers, encode_classes, load_towers
 from mote_fast.data.sampling import sample_frames, train_segment_bounds
 from mote_fast.data.transforms import crop_offsets, evaluation_pixels
-from mote_fast.experts import TEMPERATURES, routing_probabilities
-from mote_fast.metrics import topk_accuracy, view_scores
-from mote_fast.protocols import half_class_splits
-from mote_fast.released import head_from_released, head_to_released
-from mote_fast.streams import training_streams
+from mote_fast.evaluation.protocols import half_class_splits
+from mote_fast.head.experts import TEMPERATURES, routing_probabilities
+from mote_fast.head.scores import topk_accuracy, view_scores
+from mote_fast.model.released import head_from_released, head_to_released
+from mote_fast.training.streams import training_streams
 from tests.conftest import GOLDEN
 from tests.tolerances import assert_close
 

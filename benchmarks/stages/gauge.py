@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from mote_fast.cpu import memory
+from mote_fast.ops import cpu_memory
 
 _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
@@ -41,7 +41,7 @@ def measured(call: Callable[[], Any], device: torch.device) -> tuple[Any, float 
 
 def reset_peak() -> bool:
     """Give free memory back and begin the high-water mark anew; False where the system cannot."""
-    memory.release()
+    cpu_memory.release()
     gc.collect()
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -10,7 +10,7 @@ from head_workloads import step as training_step
 from torch import Tensor
 
 from mote_fast import VideoHead
-from mote_fast.temporal import cosine_logits
+from mote_fast.head.video_head import cosine_logits
 from stages import flops
 from stages.peaks import gemm
 from stages.released import ReleasedHead, evaluate_views

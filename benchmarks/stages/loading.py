@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mote_fast.data import probe, read_frames
-from mote_fast.data.decode import available_backends
+from mote_fast.data.decoding.decode import available_backends
 from mote_fast.data.transforms import evaluation_pixels
 from stages import released
 from stages.setting import Setting

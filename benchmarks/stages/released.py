@@ -24,9 +24,9 @@ from torchvision.transforms.functional import InterpolationMode
 
 from mote_fast import VideoHead
 from mote_fast.clip import TEMPLATES, ClipTowers
-from mote_fast.metrics import view_scores
-from mote_fast.modulation import modulation_factor
-from mote_fast.temporal import cosine_logits
+from mote_fast.head.modulation import modulation_factor
+from mote_fast.head.scores import view_scores
+from mote_fast.head.video_head import cosine_logits
 
 
 def transform(frames: np.ndarray, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:

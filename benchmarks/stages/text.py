@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mote_fast.clip import TEMPLATES, ClipTowers, FeatureCache, encode_classes
-from mote_fast.clip.blocks import KeysValues
 from mote_fast.clip.class_features import TOKENS_PER_BATCH
+from mote_fast.clip.transformer import KeysValues
 from stages import flops, released
 from stages.peaks import gemm
 from stages.setting import Setting

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mote_fast.attention import attend
-from mote_fast.clip import ClipTowers, blocks
+from mote_fast.clip import ClipTowers, transformer
 from mote_fast.clip.mlp import run_mlp
+from mote_fast.ops.attention import attend
 from stages.peaks import gemm
 from stages.setting import INT8, Setting, weight_bytes
 from stages.workload import EQUAL, RELEASED, Arm, Workload
@@ -83,7 +83,7 @@ def encode_untrimmed(towers: ClipTowers, pixels: Tensor) -> Tensor:
 
 def encode_with_plain_mlp(towers: ClipTowers, pixels: Tensor) -> Tensor:
     """``ClipTowers.encode_frames`` with open_clip's own MLP."""
-    with patch.object(blocks, "run_mlp", _plain_mlp):
+    with patch.object(transformer, "run_mlp", _plain_mlp):
         return towers.encode_frames(pixels)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mote_fast.seeding import generator_of
+from mote_fast.runtime.seeding import generator_of
 from world.scenes import ABROAD, HOME, Domain
 from world.words import ACTIONS, COLOURS, SHAPES, TEXTURES, Object, class_name
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
+from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.items import VideoItem
-from mote_fast.data.video_writer import write_video
 from mote_fast.prepare.files import write_files
 from mote_fast.prepare.lists import format_labels, format_list
-from mote_fast.seeding import generator_of
+from mote_fast.runtime.seeding import generator_of
 from world.draw import draw
 from world.scenes import HOME, Domain, video_scenes
 from world.splits import CLOSE_SET, Split, splits

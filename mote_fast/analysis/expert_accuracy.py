@@ -9,7 +9,7 @@ from mote_fast.analysis.tables import to_csv
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.accuracy import RUNNING, accuracies
 from mote_fast.evaluation.predict import Predictions
-from mote_fast.protocols import Accuracy
+from mote_fast.evaluation.protocols import Accuracy
 
 
 @dataclass(frozen=True)

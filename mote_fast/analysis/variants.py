@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from mote_fast.errors import ConfigError
-from mote_fast.temporal import VideoHead
+from mote_fast.head.video_head import VideoHead
 
 MERGED = "merged"
 CLIP_MEAN = "CLIP-Mean"

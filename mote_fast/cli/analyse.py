@@ -15,17 +15,16 @@ from tqdm import tqdm
 from mote_fast.analysis.attention_maps import attention_csv, attention_maps
 from mote_fast.analysis.class_accuracy import ClassAccuracy, class_accuracies, class_accuracy_csv, most_divided
 from mote_fast.analysis.expert_accuracy import ExpertAccuracy, expert_accuracies, expert_accuracy_csv
-from mote_fast.analysis.plots.attention import draw_attention
 from mote_fast.analysis.plots.canvas import check_plots, to_png
-from mote_fast.analysis.plots.classes import draw_classes
-from mote_fast.analysis.plots.experts import draw_experts
-from mote_fast.analysis.plots.similarity import draw_similarity
-from mote_fast.analysis.plots.tradeoff import draw_trade_off
+from mote_fast.analysis.plots.draw_attention import draw_attention
+from mote_fast.analysis.plots.draw_classes import draw_classes
+from mote_fast.analysis.plots.draw_experts import draw_experts
+from mote_fast.analysis.plots.draw_similarity import draw_similarity
+from mote_fast.analysis.plots.draw_tradeoff import draw_trade_off
 from mote_fast.analysis.predictions import predict_variants
 from mote_fast.analysis.similarity import expert_similarity, similarity_csv
 from mote_fast.analysis.tradeoff_points import TradeOffPoint, check_comparable, trade_off_csv, trade_off_point
 from mote_fast.analysis.variants import MERGED, Variant, clip_mean, expert_variants
-from mote_fast.classifier import VideoClassifier
 from mote_fast.cli.analyse_inputs import add_loading_options, loader_of, recipe_of, report, some_videos
 from mote_fast.cli.classify import encode_labels
 from mote_fast.cli.options import add_model_options, is_untrained, whole_model
@@ -35,12 +34,13 @@ from mote_fast.data.plan import ONE_VIEW
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
+from mote_fast.evaluation.combine import read_result
 from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, ProtocolName
 from mote_fast.evaluation.files import make_folder, write_whole
 from mote_fast.evaluation.predict import Predictions
 from mote_fast.evaluation.report import ALL, READABLE, to_json
 from mote_fast.evaluation.splits import Split, read_split
-from mote_fast.evaluation.tradeoff import read_result
+from mote_fast.model.classifier import VideoClassifier
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

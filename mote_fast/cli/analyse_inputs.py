@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from mote_fast.classifier import VideoClassifier
 from mote_fast.cli.options import UNTRAINED_NOTE
-from mote_fast.data.batch import VideoLoader
 from mote_fast.data.dataset import VideoDataset
-from mote_fast.data.faults import Failure
-from mote_fast.data.frame_folders import FRAME_TEMPLATE
+from mote_fast.data.decoding.frame_folders import FRAME_TEMPLATE
 from mote_fast.data.items import VideoItem, read_list, scan_folder
-from mote_fast.data.loader import LoaderBackend, make_loader
+from mote_fast.data.loaders import LoaderBackend, make_loader
+from mote_fast.data.loading.batch import VideoLoader
+from mote_fast.data.loading.faults import Failure
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError
+from mote_fast.model.classifier import VideoClassifier
 
 
 def add_loading_options(parser: argparse.ArgumentParser, views: str) -> None:

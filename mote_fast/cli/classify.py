@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from mote_fast.classifier import VideoClassifier
+from mote_fast.cli.int8_effect import Int8Effect, int8_effect
 from mote_fast.cli.options import (
     UNTRAINED_NOTE,
     add_label_options,
@@ -23,7 +23,7 @@ from mote_fast.cli.options import (
 from mote_fast.clip.class_features import TEMPLATES
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, VideoError
-from mote_fast.int8_effect import Int8Effect, int8_effect
+from mote_fast.model.classifier import VideoClassifier
 
 
 def add_command(commands: Any) -> None:

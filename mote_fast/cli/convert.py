@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from mote_fast.checkpoint import DEFAULT_INTERPOLATION, load, released_checkpoint
-from mote_fast.config import DEFAULT_FRAMES
 from mote_fast.errors import CheckpointError
-from mote_fast.files import staged
+from mote_fast.model.checkpoint import DEFAULT_INTERPOLATION, load, released_checkpoint
+from mote_fast.model.model_config import DEFAULT_FRAMES
+from mote_fast.runtime.files import staged
 
 
 def add_command(commands: Any) -> None:

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mote_fast.checkpoint import load
 from mote_fast.data.items import read_labels
+from mote_fast.model.checkpoint import load
 from mote_fast.runtime.environment import PRESETS
 
 # NAME.csv is a label set, and NAME/NUMBER_CLASS_NAME.mp4 a video of one of its classes; lab/write_demo.py writes them.

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from mote_fast.backends import device_summary, survey, versions
+from mote_fast.cli.backends import device_summary, survey, versions
 from mote_fast.clip.feature_cache import FeatureCache
 from mote_fast.clip.model_cache import ModelCache
 

@@ -15,23 +15,23 @@ from torch import Tensor
 from torch import distributed as dist
 from tqdm import tqdm
 
-from mote_fast.classifier import VideoClassifier
 from mote_fast.cli.classify import encode_labels
 from mote_fast.cli.options import UNTRAINED_NOTE, add_model_options, is_untrained, model_of
-from mote_fast.data.batch import VideoLoader
 from mote_fast.data.dataset import VideoDataset
-from mote_fast.data.frame_folders import FRAME_TEMPLATE
-from mote_fast.data.loader import LoaderBackend, make_loader
-from mote_fast.data.order import Shard
+from mote_fast.data.decoding.frame_folders import FRAME_TEMPLATE
+from mote_fast.data.loaders import LoaderBackend, make_loader
+from mote_fast.data.loading.batch import VideoLoader
+from mote_fast.data.loading.order import Shard
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.views import Views
-from mote_fast.engine.distributed import World, joined
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, Evaluation, ProtocolName, check_protocol, evaluate
 from mote_fast.evaluation.files import make_folder
 from mote_fast.evaluation.prediction_table import check_parquet
 from mote_fast.evaluation.report import accuracy_lines, result_document, to_json, write_report
 from mote_fast.evaluation.splits import Split, VideoPool, pool_splits, read_split
+from mote_fast.model.classifier import VideoClassifier
+from mote_fast.runtime.distributed import World, joined
 from mote_fast.runtime.environment import best_device
 
 _DESCRIPTION = """\

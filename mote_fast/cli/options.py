@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from mote_fast.checkpoint import DEFAULT_INTERPOLATION, SHIPPED, Dtype, create_model, load
-from mote_fast.classifier import VideoClassifier
-from mote_fast.config import DEFAULT_FRAMES
 from mote_fast.errors import ConfigError, LabelError
+from mote_fast.model.checkpoint import DEFAULT_INTERPOLATION, SHIPPED, Dtype, create_model, load
+from mote_fast.model.classifier import VideoClassifier
+from mote_fast.model.model_config import DEFAULT_FRAMES
 from mote_fast.runtime.environment import best_device
 
 DTYPES: dict[str, Dtype] = {

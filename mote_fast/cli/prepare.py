@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from mote_fast.cli import prepare_fewshot, prepare_reencode, prepare_shards
-from mote_fast.prepare.data_set import REPORT_FILES, write_data_set
 from mote_fast.prepare.folder import read_folder
 from mote_fast.prepare.hmdb51 import read_hmdb51
 from mote_fast.prepare.kinetics import read_k400, read_k600
@@ -18,6 +17,7 @@ from mote_fast.prepare.lists import DataSet
 from mote_fast.prepare.scan import ScanOptions
 from mote_fast.prepare.ssv2 import read_ssv2
 from mote_fast.prepare.ucf101 import read_ucf101
+from mote_fast.prepare.write_data_set import REPORT_FILES, write_data_set
 
 # Each adds one step with its add_command(steps).
 STEPS = (prepare_fewshot, prepare_reencode, prepare_shards)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mote_fast.errors import ConfigError
-from mote_fast.files import staged
 from mote_fast.prepare.encoding import PRESETS, Encoding
 from mote_fast.prepare.reencode import FAULT_FILE, find_videos, listed_videos, reencode, rewrite_list
+from mote_fast.runtime.files import staged
 
 
 def add_command(commands: Any) -> None:

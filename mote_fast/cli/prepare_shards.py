@@ -11,9 +11,9 @@ from dataclasses import asdict
 from typing import Any
 
 from mote_fast.data.items import check_items, read_labels, read_list
-from mote_fast.data.shards.index import INDEX_FILE
+from mote_fast.data.shards.shard_index import INDEX_FILE
 from mote_fast.errors import ConfigError
-from mote_fast.prepare.shards import write_shards
+from mote_fast.prepare.write_shards import write_shards
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 

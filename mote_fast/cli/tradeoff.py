@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
+from mote_fast.evaluation.combine import combine, read_result
 from mote_fast.evaluation.report import ALL, READABLE
-from mote_fast.evaluation.tradeoff import combine, read_result
 
 
 def add_command(commands: Any) -> None:

@@ -2,7 +2,7 @@
 
 from mote_fast.clip.class_features import TEMPLATES, encode_classes
 from mote_fast.clip.feature_cache import FeatureCache
-from mote_fast.clip.loading import load_towers
+from mote_fast.clip.pretrained import load_towers
 from mote_fast.clip.towers import ClipTowers
 
 __all__ = ["TEMPLATES", "ClipTowers", "FeatureCache", "encode_classes", "load_towers"]

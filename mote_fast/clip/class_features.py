@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mote_fast.clip.blocks import KeysValues
 from mote_fast.clip.feature_cache import FeatureCache
 from mote_fast.clip.towers import ClipTowers
+from mote_fast.clip.transformer import KeysValues
 from mote_fast.errors import LabelError
 
 log = logging.getLogger(__name__)

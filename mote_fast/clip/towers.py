@@ -9,9 +9,9 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from mote_fast.clip.blocks import KeysValues, keys_values_of, run_blocks
-from mote_fast.clip.config import ClipConfig
+from mote_fast.clip.clip_config import ClipConfig
 from mote_fast.clip.fingerprint import Fingerprint
+from mote_fast.clip.transformer import KeysValues, keys_values_of, run_blocks
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -26,7 +26,7 @@ class ClipTowers(nn.Module):
         model: the open_clip model, weights loaded.
         config: what it was built from; saved beside the weights.
         tokenizer: maps a list of strings to int64 [N, context_length].
-        attention: attention backend, see ``mote_fast.attention``.
+        attention: attention backend, see ``mote_fast.ops.attention``.
     """
 
     def __init__(self, model: nn.Module, config: ClipConfig, tokenizer: Tokenizer, attention: str = "auto") -> None:

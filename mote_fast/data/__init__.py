@@ -1,16 +1,16 @@
 """From a video file to pixels: lists, sampling, decoding, transforms, views, and the loaders that feed a model."""
 
-from mote_fast.data.batch import Batch, VideoLoader
 from mote_fast.data.dataset import VideoDataset
-from mote_fast.data.decode import available_backends, probe, read_frames
-from mote_fast.data.faults import Failure, FaultLog
+from mote_fast.data.decoding.decode import available_backends, probe, read_frames
+from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.items import VideoItem, read_csv, read_labels, read_list, scan_folder
-from mote_fast.data.loader import make_loader
-from mote_fast.data.order import Shard
+from mote_fast.data.loaders import make_loader
+from mote_fast.data.loading.batch import Batch, VideoLoader
+from mote_fast.data.loading.faults import Failure, FaultLog
+from mote_fast.data.loading.order import Shard
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.sampling import sample_frames
 from mote_fast.data.transforms import evaluation_pixels
-from mote_fast.data.video_writer import write_video
 from mote_fast.data.views import Views
 
 __all__ = [

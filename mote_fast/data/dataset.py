@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from mote_fast.data.decode import VideoSource, probe, read_frames
-from mote_fast.data.frame_folders import FRAME_TEMPLATE, check_template, probe_frame_folder, read_frame_folder
+from mote_fast.data.decoding.decode import VideoSource, probe, read_frames
+from mote_fast.data.decoding.frame_folders import FRAME_TEMPLATE, check_template, probe_frame_folder, read_frame_folder
+from mote_fast.data.decoding.video_info import VideoInfo, check_read_size
 from mote_fast.data.items import VideoItem
 from mote_fast.data.plan import ClipPlan, ClipRecipe, plan_clip
 from mote_fast.data.transforms import render
-from mote_fast.data.video_info import VideoInfo, check_read_size
 from mote_fast.errors import ConfigError
 
 

@@ -17,7 +17,7 @@ from mote_fast.data.sampling import Mode, sample_frames
 from mote_fast.data.transforms import CLIP_MEAN, CLIP_STD, Box, Geometry, crop_offsets, short_side_size
 from mote_fast.data.views import ViewPlan, Views
 from mote_fast.errors import ConfigError
-from mote_fast.seeding import generator_of
+from mote_fast.runtime.seeding import generator_of
 
 Augmentation = Literal["none", "kinetics", "ssv2"]
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mote_fast.data.items import UNLABELLED
 from mote_fast.evaluation.predict import Predictions
-from mote_fast.protocols import Accuracy
+from mote_fast.evaluation.protocols import Accuracy
 
 # Names of the two scores, in reports and result files.
 RUNNING = "running"

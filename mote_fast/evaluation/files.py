@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from mote_fast.errors import ConfigError
-from mote_fast.files import staged
+from mote_fast.runtime.files import staged
 
 
 def make_folder(folder: Path, option: str = "--output") -> None:

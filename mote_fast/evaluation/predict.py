@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from mote_fast.classifier import VideoClassifier
-from mote_fast.data.batch import Batch, VideoLoader
-from mote_fast.data.faults import Failure
 from mote_fast.data.items import UNLABELLED
+from mote_fast.data.loading.batch import Batch, VideoLoader
+from mote_fast.data.loading.faults import Failure
 from mote_fast.errors import ConfigError
-from mote_fast.metrics import full_class_scores, pool_views, view_scores
-from mote_fast.seeding import generator_of
-from mote_fast.temporal import VideoHead, cosine_logits
+from mote_fast.head.scores import full_class_scores, pool_views, view_scores
+from mote_fast.head.video_head import VideoHead, cosine_logits
+from mote_fast.model.classifier import VideoClassifier
+from mote_fast.runtime.seeding import generator_of
 
 # Told how many videos were dealt with since the last call.
 Progress = Callable[[int], object]

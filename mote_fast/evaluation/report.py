@@ -14,7 +14,7 @@ from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING, Ranked, count_cla
 from mote_fast.evaluation.evaluate import Evaluation
 from mote_fast.evaluation.files import write_whole
 from mote_fast.evaluation.prediction_table import prediction_parquet
-from mote_fast.protocols import Accuracy
+from mote_fast.evaluation.protocols import Accuracy
 
 RESULT_FILE = "result.json"
 REPORT_FILE = "report.md"

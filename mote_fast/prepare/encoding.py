@@ -14,8 +14,8 @@ from av.filter import Graph
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from mote_fast.data.decode import probe
-from mote_fast.data.video_info import DamageError, VideoInfo, open_video, sound_frames
+from mote_fast.data.decoding.decode import probe
+from mote_fast.data.decoding.video_info import DamageError, VideoInfo, open_video, sound_frames
 from mote_fast.errors import ConfigError, UndecodableVideoError, one_line
 
 # FFmpeg's filters that turn a frame clockwise by so many degrees.

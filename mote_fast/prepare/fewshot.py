@@ -9,7 +9,7 @@ import torch
 
 from mote_fast.data.items import VideoItem
 from mote_fast.errors import ConfigError, ListError
-from mote_fast.seeding import generator_of
+from mote_fast.runtime.seeding import generator_of
 
 
 def few_shot(items: Sequence[VideoItem], shots: int, seed: int = 0) -> list[VideoItem]:

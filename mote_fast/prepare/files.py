@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mote_fast.errors import ConfigError
-from mote_fast.files import staged
+from mote_fast.runtime.files import staged
 
 
 def check_writable(folder: Path, names: Iterable[str], force: bool) -> None:

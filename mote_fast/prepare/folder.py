@@ -11,7 +11,7 @@ import torch
 from mote_fast.data.items import VideoItem, scan_folder
 from mote_fast.errors import ConfigError, ListError
 from mote_fast.prepare.lists import LABELS_FILE, DataSet, VideoList, underscores_to_spaces
-from mote_fast.seeding import generator_of
+from mote_fast.runtime.seeding import generator_of
 
 TRAIN_FOLDERS = frozenset({"train", "training"})
 VAL_FOLDERS = frozenset({"val", "valid", "validation", "test"})

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
-from mote_fast.data.faults import CRASH, TIMEOUT
+from mote_fast.data.loading.faults import CRASH, TIMEOUT
 from mote_fast.errors import BackendError, ConfigError, MoteError, VideoError
-from mote_fast.processes import worker_context
+from mote_fast.runtime.processes import worker_context
 
 # Seconds that a process may take to end.
 _END_LIMIT = 5.0

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from mote_fast.data.faults import Failure, FaultLog
 from mote_fast.data.items import VIDEO_SUFFIXES, VideoItem, read_list
+from mote_fast.data.loading.faults import Failure, FaultLog
 from mote_fast.errors import ConfigError, ListError
-from mote_fast.files import staged
 from mote_fast.prepare.encoding import Encoding, encode
 from mote_fast.prepare.journal import Journal
 from mote_fast.prepare.lists import format_list
 from mote_fast.prepare.pool import Fault, run_each
+from mote_fast.runtime.files import staged
 
 JOURNAL_FILE = ".reencode.jsonl"
 FAULT_FILE = "faults.jsonl"

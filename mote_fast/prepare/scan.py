@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mote_fast.data.decode import probe, read_frames
+from mote_fast.data.decoding.decode import probe, read_frames
 from mote_fast.errors import ConfigError, UndecodableVideoError, VideoError
 from mote_fast.prepare.journal import Journal
 from mote_fast.prepare.pool import Fault, run_each

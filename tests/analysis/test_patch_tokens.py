@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mote_fast.analysis.patch_tokens import encode_patches
-from mote_fast.clip.config import ClipConfig
-from mote_fast.clip.loading import build_towers
+from mote_fast.clip.clip_config import ClipConfig
+from mote_fast.clip.pretrained import build_towers
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.errors import ConfigError
 from tests.tolerances import assert_close

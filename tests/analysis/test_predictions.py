@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from mote_fast.analysis.predictions import predict_variants
 from mote_fast.analysis.variants import CLIP_MEAN, MERGED, clip_mean, expert_variants
 from mote_fast.evaluation.predict import predict
-from mote_fast.metrics import view_scores
+from mote_fast.head.scores import view_scores
 from tests.evaluation.made_up import MadeUpLoader, failure_of, made_up_pixels, random_classes, small_model
 from tests.tolerances import assert_close
 

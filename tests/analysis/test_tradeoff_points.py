@@ -8,7 +8,7 @@ import pytest
 
 from mote_fast.analysis.tradeoff_points import TradeOffPoint, check_comparable, trade_off_csv, trade_off_point
 from mote_fast.errors import ConfigError
-from tests.evaluation.test_tradeoff import result
+from tests.evaluation.test_combine import result
 
 
 def results(close_set: float, *zero_shot: float, names: tuple[str, ...] = ("ucf", "hmdb", "k600")) -> list[Any]:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from mote_fast.analysis.variants import CLIP_MEAN, MERGED, clip_mean, expert_variants
 from mote_fast.errors import ConfigError
-from mote_fast.expert_designs import ExpertDesign, ProjectionExperts
-from mote_fast.experts import TemporalExperts, run_expert
-from mote_fast.head_config import HeadConfig
+from mote_fast.head.expert_designs import ExpertDesign, ProjectionExperts
+from mote_fast.head.experts import TemporalExperts, run_expert
+from mote_fast.head.head_config import HeadConfig
+from mote_fast.head.video_head import VideoHead
 from mote_fast.kernels.reference import Expert, unpack_expert
-from mote_fast.temporal import VideoHead
 from tests.tolerances import assert_close
 
 WIDTH, EXPERTS = 16, 3

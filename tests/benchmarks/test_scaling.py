@@ -14,8 +14,8 @@ from data import scene
 from inference_scaling import AXES, fits_of
 from stages.setting import Setting
 
-from mote_fast.data.video_writer import write_video
-from mote_fast.head_config import HeadConfig
+from mote_fast.data.decoding.video_writer import write_video
+from mote_fast.head.head_config import HeadConfig
 
 
 def test_bytes_explain_a_step_that_only_moves_them() -> None:

@@ -20,7 +20,7 @@ from stages.peaks import GEMM
 from stages.setting import Setting
 from stages.workload import RELEASED, Arm, Workload
 
-from mote_fast.data.video_writer import write_video
+from mote_fast.data.decoding.video_writer import write_video
 
 pytest.importorskip("decord", reason="the released recipe decodes with decord")
 

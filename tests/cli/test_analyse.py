@@ -17,7 +17,7 @@ import mote_fast
 from mote_fast.cli import main
 from mote_fast.data import write_video
 from tests.cli.test_eval import Captured, run
-from tests.evaluation.test_tradeoff import result
+from tests.evaluation.test_combine import result
 
 # Class c has c + 1 videos: an untrained model that always says the same class then has an accuracy that tells which.
 CLASSES = 3

@@ -165,7 +165,7 @@ def test_classify_in_int8_says_what_it_costs(
     capsys: Captured, moving_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The difference to float32 on the first readable video is printed, and stands in the JSON document."""
-    monkeypatch.setattr("mote_fast.classifier.Int8Tower", FloatTower)
+    monkeypatch.setattr("mote_fast.model.classifier.Int8Tower", FloatTower)
     command = ("classify", tmp_path / "none.mp4", moving_video, "--labels", "a,b", "--dtype", "int8")
     status, _, err = run(capsys, *command)
     assert status == 2

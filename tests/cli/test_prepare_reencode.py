@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mote_fast.cli import prepare_reencode
-from mote_fast.data.decode import probe
+from mote_fast.data.decoding.decode import probe
+from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.items import read_list
-from mote_fast.data.video_writer import write_video
 from mote_fast.errors import ConfigError
 from tests.data.conftest import NumberedVideos
 

@@ -10,8 +10,8 @@ import pytest
 
 from mote_fast.cli import prepare_shards
 from mote_fast.cli.prepare_shards import bytes_of
-from mote_fast.data.shards.index import read_shard_index
-from mote_fast.data.video_writer import write_video
+from mote_fast.data.decoding.video_writer import write_video
+from mote_fast.data.shards.shard_index import read_shard_index
 from mote_fast.errors import ConfigError, ListError
 from tests.data.conftest import NumberedVideos
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mote_fast.clip import load_towers
-from mote_fast.clip.config import ClipConfig
-from mote_fast.clip.loading import build_towers
+from mote_fast.clip.clip_config import ClipConfig
+from mote_fast.clip.pretrained import build_towers
 from mote_fast.clip.towers import ClipTowers
 from tests.tolerances import assert_close
 

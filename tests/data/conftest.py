@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mote_fast.data.video_writer import write_video
+from mote_fast.data.decoding.video_writer import write_video
 
 SQUARE = 16
 HEIGHT, WIDTH = 3 * SQUARE, 4 * SQUARE

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mote_fast.data.dataset import VideoDataset
-from mote_fast.data.decode import read_frames
+from mote_fast.data.decoding.decode import read_frames
 from mote_fast.data.items import VideoItem
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.transforms import evaluation_pixels, normalise

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 import mote_fast
-from mote_fast.data.batch import Batch
-from mote_fast.data.faults import Failure, FaultLog
-from mote_fast.data.order import ALONE, Shard, evaluation_batches
+from mote_fast.data.loading.batch import Batch
+from mote_fast.data.loading.faults import Failure, FaultLog
+from mote_fast.data.loading.order import ALONE, Shard, evaluation_batches
 
 SIZE = 64
 CLASSES = 7

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mote_fast.evaluation.accuracy import accuracies, count_classes, mean_and_deviation, rank
 from mote_fast.evaluation.predict import Predictions
-from mote_fast.metrics import pool_views, topk_accuracy, view_scores
+from mote_fast.head.scores import pool_views, topk_accuracy, view_scores
 from tests.conftest import GOLDEN
 from tests.evaluation.made_up import failure_of
 

@@ -15,7 +15,7 @@ from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
 from mote_fast.evaluation.evaluate import check_protocol, evaluate
 from mote_fast.evaluation.predict import Predictions, predict
 from mote_fast.evaluation.splits import Split, pool_splits
-from mote_fast.metrics import pool_views
+from mote_fast.head.scores import pool_views
 from tests.conftest import GOLDEN
 from tests.evaluation.made_up import MadeUpLoader, failure_of, made_up_pixels, random_classes, small_model
 from tests.tolerances import assert_close

@@ -14,15 +14,15 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 import mote_fast
-from mote_fast.data.batch import Batch
 from mote_fast.data.items import UNLABELLED
-from mote_fast.data.order import Shard
+from mote_fast.data.loading.batch import Batch
+from mote_fast.data.loading.order import Shard
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation import predict as predict_module
 from mote_fast.evaluation.accuracy import accuracies
 from mote_fast.evaluation.predict import LabelSet, Predictions, predict, predict_label_sets
-from mote_fast.metrics import view_scores
-from mote_fast.released import head_from_released
+from mote_fast.head.scores import view_scores
+from mote_fast.model.released import head_from_released
 from tests.evaluation.made_up import MadeUpLoader, failure_of, made_up_pixels, random_classes, small_model
 from tests.tolerances import assert_close
 

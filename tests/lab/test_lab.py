@@ -15,8 +15,8 @@ from write_demo import SHOWN, file_name
 
 from mote_fast.cli.demo import CLIPS
 from mote_fast.data.items import read_labels
-from mote_fast.head_config import HeadConfig
-from mote_fast.temporal import VideoHead
+from mote_fast.head.head_config import HeadConfig
+from mote_fast.head.video_head import VideoHead
 
 WIDTH, FRAMES = 32, 4
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mote_fast.data.video_writer import write_video
+from mote_fast.data.decoding.video_writer import write_video
 
 FRAMES = 12
 

@@ -13,8 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mote_fast.data.decode import probe, read_frames
-from mote_fast.data.video_writer import write_video
+from mote_fast.data.decoding.decode import probe, read_frames
+from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.errors import ConfigError, UndecodableVideoError
 from mote_fast.prepare.encoding import Encoding, encode
 from tests.data.conftest import HEIGHT, WIDTH, NumberedVideos

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mote_fast.data.video_info import open_video
+from mote_fast.data.decoding.video_info import open_video
 
 # Matrix coefficients, ITU-T H.273 table 4: those that DALI decodes with, or that a linear map leads to.
 BT709, UNSPECIFIED, BT470BG, SMPTE170M = 1, 2, 5, 6

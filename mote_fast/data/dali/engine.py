@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from mote_fast.data.batch import Batch
 from mote_fast.data.dali.pipeline import Columns, columns
-from mote_fast.data.dali.samples import ReadyClip
-from mote_fast.data.samples import Sample
+from mote_fast.data.dali.ready_clips import ReadyClip
+from mote_fast.data.loading.batch import Batch
+from mote_fast.data.loading.samples import Sample
 
 if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mote_fast.data.dali.colour import KNOWN_MATRICES, StreamFacts
 from mote_fast.data.dali.pipeline import Device
-from mote_fast.data.video_info import VideoInfo
+from mote_fast.data.decoding.video_info import VideoInfo
 
 # DALI's CPU decoder knows VP8 too, but paints over damage in it without a word.
 CODECS: dict[Device, frozenset[str]] = {

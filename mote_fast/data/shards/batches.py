@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from mote_fast.data.dataset import Clip, load_clip
-from mote_fast.data.faults import Failure
+from mote_fast.data.loading.faults import Failure
+from mote_fast.data.loading.samples import failure_of
 from mote_fast.data.plan import ClipRecipe
-from mote_fast.data.samples import failure_of
-from mote_fast.data.shards.stream import Lane, RawSample, read_lane
+from mote_fast.data.shards.shard_stream import Lane, RawSample, read_lane
 from mote_fast.errors import ListError
 
 # What a lane decodes while it decodes nothing.

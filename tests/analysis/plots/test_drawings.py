@@ -16,16 +16,16 @@ from matplotlib.figure import Figure
 from mote_fast.analysis.attention_maps import AttentionMaps
 from mote_fast.analysis.class_accuracy import ClassAccuracy
 from mote_fast.analysis.expert_accuracy import ExpertAccuracy
-from mote_fast.analysis.plots.attention import draw_attention
 from mote_fast.analysis.plots.canvas import DOTS_PER_INCH, colours_of, new_figure, to_png
-from mote_fast.analysis.plots.classes import draw_classes
-from mote_fast.analysis.plots.experts import draw_experts
-from mote_fast.analysis.plots.similarity import draw_similarity
-from mote_fast.analysis.plots.tradeoff import draw_trade_off
+from mote_fast.analysis.plots.draw_attention import draw_attention
+from mote_fast.analysis.plots.draw_classes import draw_classes
+from mote_fast.analysis.plots.draw_experts import draw_experts
+from mote_fast.analysis.plots.draw_similarity import draw_similarity
+from mote_fast.analysis.plots.draw_tradeoff import draw_trade_off
 from mote_fast.analysis.similarity import Similarity
 from mote_fast.analysis.tradeoff_points import TradeOffPoint
 from mote_fast.errors import ConfigError
-from mote_fast.protocols import Accuracy
+from mote_fast.evaluation.protocols import Accuracy
 
 NAMES = ["merged", "expert 0", "expert 1"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from mote_fast.data.dali.colour import StreamFacts
 from mote_fast.data.dali.routing import MAX_BYTES, MAX_REFUSALS, Chooser, Kind, Timing, kind_of, why_not_dali
-from mote_fast.data.video_info import Timeline, VideoInfo
+from mote_fast.data.decoding.video_info import Timeline, VideoInfo
 
 _PTS = tuple(range(0, 400, 40))
 _TIMELINE = Timeline(0, Fraction(1, 1000), _PTS, True, _PTS, False)

@@ -43,7 +43,7 @@ def test_a_thread_that_hangs_is_replaced() -> None:
 def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
     """The threads of concurrent.futures would be waited for at exit. Nor does importing the loader import DALI."""
     code = (
-        "import sys, threading; import mote_fast.data.dali.loader; "
+        "import sys, threading; import mote_fast.data.dali.dali_loader; "
         "from mote_fast.data.dali.threads import DaemonThreads; "
         "DaemonThreads(1).submit(threading.Event().wait); "
         "sys.exit('nvidia.dali' in sys.modules)"

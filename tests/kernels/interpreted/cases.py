@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mote_fast.experts import TEMPERATURES, merge_weights
+from mote_fast.head.experts import TEMPERATURES, merge_weights
 from mote_fast.kernels.reference import expert_size
 from mote_fast.kernels.tiles import MatrixTile, VectorTile
 

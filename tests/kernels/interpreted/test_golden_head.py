@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mote_fast import head_optimizer, mote_loss, ops
-from mote_fast.released import head_from_released, head_to_released
-from mote_fast.streams import training_streams
+from mote_fast import head_optimizer, mote_loss
+from mote_fast.model.released import head_from_released, head_to_released
+from mote_fast.ops import operators
+from mote_fast.training.streams import training_streams
 from tests.test_golden import HEADS, LOGIT_SCALE, draws
 from tests.tolerances import assert_close
 
@@ -21,7 +22,7 @@ def test_training_step_through_the_kernels(
     """Logits of both streams, the loss and every gradient of one released step."""
     head = head_from_released(released_head, HEADS)
     frames = golden_head["input.video"].clone().requires_grad_()
-    with ops.triton_everywhere():
+    with operators.triton_everywhere():
         streams = training_streams(head, frames, golden_head["input.text"], *draws(golden, 0))
         loss = mote_loss(streams, golden_head["input.labels"], LOGIT_SCALE)
         loss.total.backward()
@@ -45,7 +46,7 @@ def test_trajectory_through_the_kernels(
     head = head_from_released(released_head, HEADS)
     optimizer = head_optimizer(head, lr=1e-3)
     losses = []
-    with ops.triton_everywhere():
+    with operators.triton_everywhere():
         for step in range(len(golden["trajectory"]["losses"])):
             streams = training_streams(
                 head, golden_head["input.video"], golden_head["input.text"], *draws(golden, step)
@@ -67,11 +68,11 @@ def test_one_expert_per_sample_and_merging_through_the_kernels() -> None:
 
     def run() -> list[Tensor]:
         leaves = [t.clone().requires_grad_() for t in (x, stack, weights)]
-        y, merged = ops.routed_ffn(leaves[0], leaves[1], index), ops.merge_experts(leaves[1], leaves[2])
+        y, merged = operators.routed_ffn(leaves[0], leaves[1], index), operators.merge_experts(leaves[1], leaves[2])
         return [y, merged, *torch.autograd.grad(y.square().sum() + merged.square().sum(), leaves)]
 
     expected = run()
-    with ops.triton_everywhere():
+    with operators.triton_everywhere():
         found = run()
     for mine, truth in zip(found, expected, strict=True):
         assert_close(mine, truth)

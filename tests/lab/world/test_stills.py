@@ -6,7 +6,7 @@ from world.draw import draw
 from world.stills import caption, place_of, still_scenes
 from world.words import ACTIONS, SHAPES, vocabulary
 
-from mote_fast.seeding import generator_of
+from mote_fast.runtime.seeding import generator_of
 
 COUNT = 200
 

@@ -19,9 +19,9 @@ from world.splits import CLOSE_SET, ZERO_SHOT, splits
 from world.words import ACTIONS, COLOURS, SHAPES, TEXTURES, Object
 from world.write import TRAIN, write_action, write_world
 
-from mote_fast.data.decode import probe, read_frames
+from mote_fast.data.decoding.decode import probe, read_frames
 from mote_fast.data.items import read_labels, read_list
-from mote_fast.seeding import generator_of
+from mote_fast.runtime.seeding import generator_of
 
 THING = Object("star", "yellow", "striped")
 

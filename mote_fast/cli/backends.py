@@ -1,0 +1,95 @@
+"""Which backend serves what on this machine, and why the others do not: what ``mote-fast doctor`` prints."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import dataclass
+
+import torch
+
+from mote_fast.data.dali.pipeline import why_unavailable as why_dali_unavailable
+from mote_fast.data.decoding.decode import available_backends
+from mote_fast.ops.attention import resolve_backend, xformers_problem
+from mote_fast.runtime.environment import best_device
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "triton",
+    "open_clip_torch",
+    "xformers",
+    "torchcodec",
+    "av",
+    "nvidia-dali-cuda130",
+    "nvidia-dali-cuda120",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "safetensors",
+    "numpy",
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend chosen for one job, and for each other one why it was not."""
+
+    job: str
+    chosen: str
+    others: dict[str, str]
+
+
+def survey() -> list[Choice]:
+    """Resolve every backend for this machine's best device."""
+    return [_decode(), _load(), _attention(), _kernels()]
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of Python and of the packages that matter; None for one that is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def device_summary() -> str:
+    """Describe the device that models go to by default."""
+    if best_device() == "cuda":
+        return f"cuda: {torch.cuda.get_device_name()}"
+    return f"cpu: {platform.machine()}, {torch.get_num_threads()} threads (PyTorch sees no CUDA device)"
+
+
+def _decode() -> Choice:
+    problems = available_backends()
+    usable = [name for name, problem in problems.items() if problem is None]
+    others = {
+        name: problem or f"serves H.264 and HEVC, and the files that {usable[0]} cannot"
+        for name, problem in problems.items()
+    }
+    return Choice("decode", usable[0], {name: why for name, why in others.items() if name != usable[0]})
+
+
+def _load() -> Choice:
+    problem = why_dali_unavailable("gpu")
+    if problem is None:
+        return Choice("loader", "dali", {"cpu": "for videos that DALI does not take, in the same batch"})
+    return Choice("loader", "cpu", {"dali": problem})
+
+
+def _attention() -> Choice:
+    device = best_device()
+    dtype = torch.float16 if device == "cuda" else torch.float32
+    chosen = resolve_backend(device, dtype)
+    if chosen == "sdpa":
+        return Choice("attention", "sdpa", {"xformers": xformers_problem(device, dtype) or "not chosen"})
+    return Choice("attention", "xformers", {"sdpa": "xformers comes first; both dispatch to the same flash kernels"})
+
+
+def _kernels() -> Choice:
+    if best_device() == "cuda":
+        return Choice("kernels", "triton", {"cpu": "for tensors on the CPU, where it serves them"})
+    return Choice("kernels", "cpu", {"triton": "its kernels need a CUDA device, and PyTorch sees none"})

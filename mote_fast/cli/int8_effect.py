@@ -1,0 +1,53 @@
+"""What int8 does to one video's features and scores: measured, so that nobody has to take it on trust."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mote_fast.errors import ConfigError
+from mote_fast.model.classifier import Video, VideoClassifier
+
+
+class Int8Effect(NamedTuple):
+    """An int8 model against the same weights in float32, on one video.
+
+    Attributes:
+        cosine: between the two features of a frame, the lowest over frames.
+        score: largest difference of a label's probability.
+        same_top: whether the best label is the same.
+    """
+
+    cosine: float
+    score: float
+    same_top: bool
+
+
+@torch.no_grad()
+def int8_effect(model: VideoClassifier, video: Video, classes: Tensor, views: str = "1x1") -> Int8Effect:
+    """Classify a video in int8 and in float32 and compare; costs one pass of each over the frames of ``views``.
+
+    Args:
+        model: with ``dtype="int8"``.
+        video: as in ``VideoClassifier.classify``.
+        classes: [C, d], from ``class_features``.
+        views: as in ``VideoClassifier.classify``.
+
+    Raises:
+        ConfigError: the model is not an int8 one.
+        VideoError: the video cannot be read.
+    """
+    if model.int8 is None:
+        raise ConfigError("int8_effect compares a model made with dtype='int8'; this one is not")
+    twin = VideoClassifier(model.clip, model.head, model.frames).eval()
+    twin.decode_backend = model.decode_backend
+    quantised, exact = (each.view_features(video, views) for each in (model, twin))
+    scores, expected = (model.scores_of(features, classes) for features in (quantised, exact))
+    return Int8Effect(
+        cosine=F.cosine_similarity(quantised, exact, dim=-1).min().item(),
+        score=(scores - expected).abs().max().item(),
+        same_top=bool(scores.argmax() == expected.argmax()),
+    )

@@ -1,1 +1,0 @@
-"""The operators on a CPU: vectorised PyTorch with hand-written backwards, in reused memory."""

@@ -1,0 +1,282 @@
+"""The loader that decodes with DALI: threads make videos ready, the graph does the rest.
+
+A video that DALI cannot decode, or not as the CPU loader would, is decoded by the CPU backends and joins the same batch
+in its place (``routing`` says which). So labels and order are those of the CPU loader, and the pixels as near as
+two decoders come.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import logging
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mote_fast.data.dali.engine import Engine, Feed, Place, ReadyBatch, clips_of, other_shapes
+from mote_fast.data.dali.pipeline import DALI_ERRORS, PREFETCH, Device, build_pipeline, why_unavailable
+from mote_fast.data.dali.ready_clips import ClipPreparer
+from mote_fast.data.dali.threads import DaemonThreads
+from mote_fast.data.dali.trial import TRIAL_CLIPS, Trial
+from mote_fast.data.dataset import VideoDataset
+from mote_fast.data.loading.batch import Batch
+from mote_fast.data.loading.faults import TIMEOUT, Failure, FaultLog
+from mote_fast.data.loading.order import ALONE, Shard, Slots, evaluation_batches, training_batches
+from mote_fast.data.loading.samples import SampleReader, failure_of
+from mote_fast.errors import BackendError, ConfigError, MoteError, one_line
+
+logger = logging.getLogger(__name__)
+
+# Batches made ready beyond those that DALI holds.
+_AHEAD = 2
+
+
+class DaliLoader:
+    """See ``mote_fast.data.make_loader``, whose arguments these are.
+
+    ``workers`` are threads, at least one, that read files and decode what DALI does not; DALI gets as many of its own.
+    A video over its time limit is given up and its thread left to itself. A crash of DALI's decoder ends the process.
+
+    On a CUDA device the pixels belong to the stream that is current when ``next`` is called.
+    """
+
+    def __init__(
+        self,
+        dataset: VideoDataset,
+        batch_size: int,
+        *,
+        training: bool,
+        shard: Shard = ALONE,
+        workers: int = 0,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        time_limit: float = 60.0,
+        fault_file: Path | None = None,
+    ) -> None:
+        if workers < 0 or time_limit <= 0:
+            raise ConfigError(f"workers must be at least 0 and time_limit above 0, got {workers} and {time_limit}")
+        self._device = torch.device(device)
+        if self._device.type not in ("cpu", "cuda"):
+            raise ConfigError(f"device must be 'cpu' or 'cuda' for DALI, got {device!r}")
+        kind: Device = "gpu" if self._device.type == "cuda" else "cpu"
+        reason = why_unavailable(kind)
+        if reason is not None:
+            raise BackendError(f"backend 'dali' cannot serve: {reason}")
+        if kind == "gpu" and self._device.index is None:
+            self._device = torch.device("cuda", torch.cuda.current_device())
+        self.faults = FaultLog(fault_file)
+        self._dataset = dataset
+        self._batch_size = batch_size
+        self._training = training
+        self._shard = shard
+        self._dtype = dtype
+        self._time_limit = time_limit
+        # Also says at once where the list is too short.
+        self._count = len(self._batches(0))
+        threads = max(1, workers)
+        self._build = functools.partial(
+            build_pipeline,
+            recipe=dataset.recipe,
+            device=kind,
+            device_id=self._device.index if kind == "gpu" else None,
+            dtype=torch.float16 if dtype == torch.float16 else torch.float32,
+            threads=threads,
+        )
+        self._trial = Trial(
+            functools.partial(self._build, batch_size=TRIAL_CLIPS, prefetch=1), threads, timed=kind == "gpu"
+        )
+        self._preparer = ClipPreparer(dataset, kind, self._trial)
+        self._reader = SampleReader(dataset, training, self._load, self.faults)
+        self._stalled: dict[int, Failure] = {}
+        self._threads: DaemonThreads | None = DaemonThreads(threads)
+        self._engine: Engine | None = None
+        self._kept: deque[tuple[Tensor, torch.cuda.Event]] = deque()
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches that ``epoch`` yields when it starts at 0."""
+        return self._count
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from batch ``start`` on; the same ones whatever came before.
+
+        Raises:
+            ConfigError: the loader is closed.
+            ListError: a training batch cannot be filled, see ``SampleReader``.
+            BackendError: DALI fails, and not over one video.
+        """
+        if self._threads is None:
+            raise ConfigError("the loader is closed; make another")
+        # Pipelines are used again, but only once they are empty.
+        engine, self._engine = self._engine or self._new_engine(), None
+        waiting = self._wait_for_batches(epoch, start)
+        feed = Feed(waiting)
+        engine.serve(feed)
+        try:
+            while True:
+                try:
+                    outputs = engine.run(self._device)
+                except StopIteration:
+                    break
+                except MoteError:
+                    raise
+                except DALI_ERRORS as error:
+                    refused = self._find_refused(feed.in_flight)
+                    if not refused:
+                        raise BackendError(f"DALI fails, and not over one video: {one_line(error)}") from error
+                else:
+                    yield from feed.pop_empty(self._deliver)
+                    refused = other_shapes(feed.in_flight[0], outputs.shapes)
+                    if not refused:
+                        try:
+                            yield self._deliver(feed.in_flight.popleft(), outputs.pixels)
+                        finally:
+                            self._keep(outputs.pixels)
+                        continue
+                # The pipeline is of no more use; what it held goes through another.
+                engine, feed = self._new_engine(), Feed(waiting, self._repair(feed.in_flight, refused))
+                engine.serve(feed)
+                # Pipelines hold themselves in cycles, with megabytes of buffers that Python does not count.
+                gc.collect()
+            yield from feed.pop_empty(self._deliver)
+            self.faults.end_epoch()
+            engine.pipeline.reset()
+            self._engine = engine
+        finally:
+            # The caller may have left in the middle.
+            waiting.close()
+        reasons = self._preparer.pop_passed_over().most_common()
+        if reasons:
+            text = ", ".join(f"{videos} ({reason})" for reason, videos in reasons)
+            logger.info("epoch %d, videos decoded before DALI: %s", epoch, text)
+
+    def close(self) -> None:
+        """Stop the threads and give back DALI's memory."""
+        if self._threads is not None:
+            self._threads.close()
+        self._threads = self._engine = None
+
+    def _new_engine(self) -> Engine:
+        return Engine(functools.partial(self._build, batch_size=self._batch_size, prefetch=PREFETCH))
+
+    def _batches(self, epoch: int) -> list[Slots]:
+        videos, seed = len(self._dataset), self._dataset.seed
+        if self._training:
+            return training_batches(videos, self._batch_size, seed=seed, epoch=epoch, shard=self._shard)
+        return evaluation_batches(videos, self._batch_size, shard=self._shard)
+
+    def _wait_for_batches(self, epoch: int, start: int) -> Generator[ReadyBatch, None, None]:
+        """Make batches ready in order, some ahead."""
+        begun: deque[list[Place]] = deque()
+        try:
+            for slots in self._batches(epoch)[start:]:
+                begun.append([self._begin(epoch, *place) for place in zip(*slots, strict=True)])
+                if len(begun) > _AHEAD:
+                    yield [self._wait(place) for place in begun.popleft()]
+            while begun:
+                yield [self._wait(place) for place in begun.popleft()]
+        finally:
+            for place in (place for places in begun for place in places):
+                place.sample.cancel()
+
+    def _begin(self, epoch: int, position: int, index: int) -> Place:
+        if self._threads is None:
+            raise ConfigError("the loader was closed in the middle of an epoch")
+        place = Place(epoch, position, index)
+        # The reader only hands it on to _load.
+        target: Any = place
+        place.sample = self._threads.submit(functools.partial(self._reader.read, epoch, position, index, target))
+        return place
+
+    def _load(self, index: int, epoch: int, place: Any) -> int | Failure:
+        """As ``samples.load_row``, but into a ``Place``."""
+        if index in self._stalled:
+            return self._stalled[index]
+        place.reading = index, time.monotonic()
+        path, planned = self._dataset.items[index].path, False
+        try:
+            info, plan = self._dataset.plan(index, epoch)
+            planned = True
+            place.clip = self._preparer.prepare(index, info, plan)
+        except Exception as error:
+            return failure_of(index, path, error, lasting=not planned)
+        return plan.label
+
+    def _wait(self, place: Place) -> Place:
+        """Wait for a place; give a video up that is over its time, and have the place read again without it."""
+        while True:
+            reading = place.reading
+            left = self._time_limit if reading is None else reading[1] + self._time_limit - time.monotonic()
+            try:
+                place.sample.result(max(0.0, left))
+                return place
+            except FutureTimeoutError:
+                # Not begun yet, or at a stand-in by now.
+                if place.sample.done() or place.reading != reading or reading is None:
+                    continue
+            index, threads = reading[0], self._threads
+            reason = f"took more than {self._time_limit:g} s to read; check the file, or raise time_limit"
+            self._stalled[index] = Failure(index, self._dataset.items[index].path, TIMEOUT, reason, lasting=True)
+            if threads is not None:
+                threads.add()
+            place = self._begin(place.epoch, place.position, place.index)
+
+    def _find_refused(self, batches: Iterable[ReadyBatch]) -> dict[int, str]:
+        """Which videos of the first batch that broke DALI it does not take, and why, found by trying each alone."""
+        for batch in batches:
+            clips = [clip for clip in clips_of(batch) if clip.item.is_encoded]
+            reasons = ((clip.index, self._trial.why_refused(clip.item, clip.shape)) for clip in clips)
+            refused = {index: reason for index, reason in reasons if reason is not None}
+            if refused:
+                return refused
+        return {}
+
+    def _repair(self, batches: Iterable[ReadyBatch], refused: dict[int, str]) -> list[ReadyBatch]:
+        """Read the places again where refused videos stand; they stay away from DALI from now on."""
+        for index, reason in refused.items():
+            logger.warning("%s: decoded before DALI from now on: %s", self._dataset.items[index].path, reason)
+            self._preparer.refuse(index, reason)
+        return [
+            [
+                self._wait(self._begin(place.epoch, place.position, place.index))
+                if place.clip is not None and place.clip.index in refused
+                else place
+                for place in batch
+            ]
+            for batch in batches
+        ]
+
+    def _deliver(self, batch: ReadyBatch, pixels: Tensor | None = None) -> Batch:
+        """Make a ``Batch`` of pixels [B, V * T, 3, S, S]; None where nothing could be read."""
+        samples = [place.sample.result() for place in batch]
+        failures = [failure for sample in samples for failure in sample.failures]
+        for failure in failures:
+            self.faults.record(failure)
+        clips, recipe = clips_of(batch), self._dataset.recipe
+        if pixels is None:
+            pixels = torch.empty(0, device=self._device)
+        return Batch(
+            pixels.reshape(-1, recipe.frames, 3, recipe.size, recipe.size).to(self._dtype),
+            torch.tensor([clip.label for clip in clips], dtype=torch.int64).to(self._device),
+            torch.tensor([clip.index for clip in clips], dtype=torch.int64),
+            failures,
+        )
+
+    def _keep(self, pixels: Tensor) -> None:
+        """Hold on to outputs until what the caller's stream has been given to do is done.
+
+        PyTorch frees its own memory in the order of the stream; DALI's would be written again at once.
+        """
+        if pixels.is_cuda:
+            event = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(pixels.device))
+            self._kept.append((pixels, event))
+        while self._kept and self._kept[0][1].query():
+            self._kept.popleft()

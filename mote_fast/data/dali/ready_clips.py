@@ -1,0 +1,123 @@
+"""Videos made ready for the DALI graph: planned, checked, and read from disk or decoded."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from mote_fast.data.dali import colour as dali_colour
+from mote_fast.data.dali.colour import read_facts
+from mote_fast.data.dali.pipeline import ClipInput, Device
+from mote_fast.data.dali.routing import Chooser, kind_of, why_not_dali
+from mote_fast.data.dali.trial import Trial
+from mote_fast.data.dataset import VideoDataset
+from mote_fast.data.decoding.decode import read_frames
+from mote_fast.data.decoding.frame_folders import read_frame_folder
+from mote_fast.data.decoding.video_info import VideoInfo
+from mote_fast.data.plan import ClipPlan
+
+logger = logging.getLogger(__name__)
+
+# DALI takes no empty arrays; these stand where the graph does not look.
+_NO_FILE = np.zeros(1, np.uint8)
+_NO_FRAMES = np.zeros((1, 1, 1, 3), np.uint8)
+
+
+@dataclass(frozen=True)
+class ReadyClip:
+    """A video that the graph can take: its list index, label, input, and the frames [U, H, W, 3] that must come out."""
+
+    index: int
+    label: int
+    item: ClipInput
+    shape: tuple[int, ...]
+
+
+class ClipPreparer:
+    """Makes videos ready, from several threads at once.
+
+    Args:
+        dataset: the videos.
+        device: of DALI.
+        trial: tries out the first video of each kind.
+    """
+
+    def __init__(self, dataset: VideoDataset, device: Device, trial: Trial) -> None:
+        self._dataset = dataset
+        self._device: Device = device
+        self._trial = trial
+        self._chooser = Chooser()
+        self._refused: dict[int, str] = {}
+        self._passed_over: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def refuse(self, index: int, reason: str) -> None:
+        """Keep a video away from DALI from now on."""
+        self._refused[index] = reason
+
+    def pop_passed_over(self) -> Counter[str]:
+        """Why videos did not go to DALI since the last call, and how many for each reason."""
+        with self._lock:
+            counts, self._passed_over = self._passed_over, Counter()
+        return counts
+
+    def prepare(self, index: int, info: VideoInfo, plan: ClipPlan) -> ReadyClip:
+        """Read video ``index`` as planned: as a file for DALI to decode, or as frames.
+
+        Raises:
+            VideoError: it cannot be read.
+        """
+        if self._dataset.items[index].num_frames:
+            return self._pass_over(index, info, plan, "a folder of images")
+        if index in self._refused:
+            return self._pass_over(index, info, plan, self._refused[index])
+        facts = read_facts(info.path)
+        reason = why_not_dali(info, facts, os.path.getsize(info.path), self._device)
+        if reason is not None:
+            return self._pass_over(index, info, plan, reason)
+        colours = dali_colour.to_ffmpeg(facts)
+        encoded = _clip_input(plan, colours, encoded=np.fromfile(info.path, np.uint8))
+        kind = kind_of(info, facts)
+        if not self._chooser.prefers_dali(
+            kind, lambda: self._trial.measure(encoded, lambda: self._decode(index, info, plan))
+        ):
+            return self._pass_over(index, info, plan, f"{kind.codec} in {kind.container}: refused, or slower")
+        return ReadyClip(index, plan.label, encoded, (len(encoded.indices), info.height, info.width, 3))
+
+    def _pass_over(self, index: int, info: VideoInfo, plan: ClipPlan, reason: str) -> ReadyClip:
+        logger.debug("%s: decoded before DALI: %s", info.path, reason)
+        with self._lock:
+            self._passed_over[reason] += 1
+        item = self._decode(index, info, plan)
+        return ReadyClip(index, plan.label, item, item.frames.shape)
+
+    def _decode(self, index: int, info: VideoInfo, plan: ClipPlan) -> ClipInput:
+        dataset, item, indices = self._dataset, self._dataset.items[index], plan.views.frame_indices
+        if item.num_frames:
+            frames = read_frame_folder(item.path, indices, item.num_frames, dataset.frame_template)
+        else:
+            frames = read_frames(item.path, indices, dataset.decode_backend, info=info)
+        return _clip_input(plan, dali_colour.identity(), frames=frames.numpy())
+
+
+def _clip_input(
+    plan: ClipPlan, colours: np.ndarray, *, encoded: np.ndarray = _NO_FILE, frames: np.ndarray = _NO_FRAMES
+) -> ClipInput:
+    views, geometry = plan.views, plan.geometry
+    crops = np.arange(views.crops)[None, :, None] * len(views.frame_indices)
+    return ClipInput(
+        is_encoded=np.array(encoded is not _NO_FILE),
+        encoded=encoded,
+        indices=views.frame_indices.numpy().astype(np.int32),
+        frames=frames,
+        scaled=np.array(geometry.scaled, np.float32),
+        boxes=np.array(geometry.boxes, np.int32),
+        colours=dali_colour.to_grey(colours) if geometry.grayscale else colours,
+        mirrored=np.array(geometry.flip, np.int32),
+        order=(crops + views.positions.numpy()[:, None, :]).astype(np.int32).ravel(),
+    )

@@ -1,0 +1,1 @@
+"""A video file to frames: exact frame counts, two decoding backends, folders of images."""

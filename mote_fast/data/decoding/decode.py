@@ -1,0 +1,179 @@
+"""Video files to frames, through one interface whatever library decodes."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import os
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mote_fast.data.decoding import backend_pyav, backend_torchcodec
+from mote_fast.data.decoding.video_info import VideoInfo, check_read_size
+from mote_fast.errors import BackendError, ConfigError, FrameIndexError, MissingVideoError, UndecodableVideoError
+
+logger = logging.getLogger(__name__)
+
+VideoSource = str | os.PathLike[str] | bytes
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A decoding library: why it cannot serve here (None if it can), and how it reads an indexed video."""
+
+    why_unavailable: Callable[[], str | None]
+    read: Callable[[str | bytes, VideoInfo, Sequence[int], int], torch.Tensor]
+
+
+# "auto" tries them in this order.
+BACKENDS: dict[str, Backend] = {
+    "torchcodec": Backend(backend_torchcodec.why_unavailable, backend_torchcodec.read),
+    "pyav": Backend(backend_pyav.why_unavailable, backend_pyav.read),
+}
+
+
+def available_backends() -> dict[str, str | None]:
+    """Every backend by name, with None if it can serve on this machine, or else the reason why it cannot."""
+    return {name: backend.why_unavailable() for name, backend in BACKENDS.items()}
+
+
+def probe(path: VideoSource) -> VideoInfo:
+    """Read what a video file holds: exact frame count, size, rate, codec, rotation and key frames.
+
+    ``path`` is a path, or ``bytes`` that are a whole file. The packets are read and not decoded, except in the few
+    kinds of file whose packets do not tell the frames (see ``backend_pyav``).
+
+    Raises ``MissingVideoError`` if there is no such file, and ``UndecodableVideoError`` if it is not a regular file,
+    may not be read, holds no video stream, exceeds ``MAX_PIXELS`` a frame, or has no frame that can be decoded.
+    """
+    source, label = _check_source(path)
+    return backend_pyav.scan(source, label)
+
+
+def read_frames(
+    path: VideoSource,
+    indices: Sequence[int] | torch.Tensor,
+    backend: str = "auto",
+    *,
+    num_threads: int = 1,
+    info: VideoInfo | None = None,
+) -> torch.Tensor:
+    """Decode the frames at ``indices`` and return them as RGB: uint8 ``[N, H, W, 3]``, in the order asked for.
+
+    ``path`` is a path, or ``bytes`` that are a whole file. ``indices`` count from 0 in presentation order; any order
+    and repeats are allowed, and each distinct frame is decoded once. ``backend`` is the name of one, or "auto": PyAV
+    first for H.264 and HEVC, else torchcodec first, and the other where the first fails. ``num_threads`` is for the
+    decoder, 0 for as many as there are cores. ``info`` is what ``probe`` returned for the same unchanged file, and
+    saves the scan.
+
+    Rotation metadata is applied. Colours follow the matrix and range that the file states, and BT.601 limited range
+    where it states none. A video that changes its frame size between the frames asked for is refused. torchcodec does
+    not report bit errors that its decoder paints over; "pyav" raises on those that the decoder notices.
+
+    Raises what ``probe`` raises, ``FrameIndexError`` for an index outside the video, ``UndecodableVideoError`` if a
+    frame is damaged or lies beyond the point where the file is cut short, ``BackendError`` if the backend forced is
+    not usable here, and ``ConfigError`` for empty or non-integer ``indices`` and for other arguments out of range.
+    """
+    wanted = _check_indices(indices)
+    names = _choose_backends(backend)
+    if operator.index(num_threads) < 0:
+        raise ConfigError(f"num_threads must be 0 (one a core) or more, got {num_threads}")
+    source, label = _check_source(path)
+    if info is None:
+        info = backend_pyav.scan(source, label)
+    elif info.path != label:
+        raise ConfigError(f"info is of {info.path}, not of {label}: pass what probe returned for this file")
+    _check_range(wanted, info)
+    distinct = sorted(set(wanted))
+    check_read_size(info.path, len(distinct), info.width, info.height)
+    if backend_pyav.can_skip(info):
+        # Passing over pictures is worth up to a quarter of the time, and only PyAV does it.
+        names.sort(key=lambda name: name != "pyav")
+    frames = _read_with_first(names, source, info, distinct, num_threads)
+    if distinct == wanted:
+        return frames
+    row = {index: at for at, index in enumerate(distinct)}
+    return frames[torch.tensor([row[index] for index in wanted])]
+
+
+def _read_with_first(
+    names: Sequence[str], source: str | bytes, info: VideoInfo, distinct: Sequence[int], num_threads: int
+) -> torch.Tensor:
+    failures: list[UndecodableVideoError] = []
+    for name in names:
+        try:
+            frames = BACKENDS[name].read(source, info, distinct, num_threads)
+        except UndecodableVideoError as error:
+            logger.debug("%s: %s failed: %s", info.path, name, error.reason)
+            failures.append(error)
+        else:
+            logger.debug("%s: %s served %d frames", info.path, name, len(distinct))
+            return frames
+    reasons = "; ".join(f"{name}: {failure.reason}" for name, failure in zip(names, failures, strict=True))
+    raise UndecodableVideoError(info.path, reasons) from failures[-1]
+
+
+def _choose_backends(backend: str) -> list[str]:
+    if backend == "auto":
+        usable = [name for name, reason in available_backends().items() if reason is None]
+        if len(usable) < len(BACKENDS):
+            logger.debug("backend auto: only %s can serve; see available_backends()", ", ".join(usable))
+        return usable
+    if backend not in BACKENDS:
+        raise ConfigError(f"unknown backend {backend!r}: use auto, {', '.join(BACKENDS)}")
+    reason = BACKENDS[backend].why_unavailable()
+    if reason is not None:
+        raise BackendError(f"backend {backend!r} cannot serve: {reason}")
+    return [backend]
+
+
+def _check_indices(indices: Iterable[int] | torch.Tensor) -> list[int]:
+    if isinstance(indices, torch.Tensor):
+        if indices.ndim != 1 or indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+            raise ConfigError(f"indices must be a 1-D integer tensor, got {indices.ndim}-D {indices.dtype}")
+        indices = indices.tolist()
+    try:
+        wanted = [operator.index(index) for index in indices]
+    except TypeError as error:
+        raise ConfigError(f"indices must be integers: {error}") from error
+    if not wanted:
+        raise ConfigError("indices is empty: ask for at least one frame")
+    return wanted
+
+
+def _check_range(wanted: Sequence[int], info: VideoInfo) -> None:
+    for index in wanted:
+        if index >= info.num_frames and info.timeline.damaged:
+            raise UndecodableVideoError(
+                info.path, f"frame {index} cannot be decoded: damaged or cut short after {info.num_frames} frames"
+            )
+        if not 0 <= index < info.num_frames:
+            last = info.num_frames - 1
+            raise FrameIndexError(
+                info.path, f"frame {index} is outside the video of {info.num_frames} frames (0 to {last})"
+            )
+
+
+def _check_source(path: VideoSource) -> tuple[str | bytes, str]:
+    """The source for a backend and its name for errors; only regular files, as opening a pipe or device could hang."""
+    if isinstance(path, bytes):
+        if not path:
+            raise UndecodableVideoError("<bytes>", "holds no data")
+        return path, "<bytes>"
+    name = os.fspath(path)
+    try:
+        status = os.stat(name)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise MissingVideoError(name, "no such file; check the path and the data root") from error
+    except OSError as error:
+        raise UndecodableVideoError(name, f"cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise UndecodableVideoError(name, "not a regular file; give the path of a video file")
+    if status.st_size == 0:
+        raise UndecodableVideoError(name, "an empty file; fetch or copy it again")
+    if not os.access(name, os.R_OK):
+        raise UndecodableVideoError(name, "permission denied; make it readable")
+    return name, name

@@ -1,0 +1,1 @@
+"""Videos to batches: the order of an epoch, watched worker processes, reports of faults."""

@@ -1,0 +1,72 @@
+"""Which video goes into which batch on which rank: a function of (seed, epoch, rank) alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from mote_fast.errors import ConfigError
+from mote_fast.runtime.seeding import generator_of, seed_of
+
+
+class Slots(NamedTuple):
+    """One batch of one rank: positions in the epoch's order, and the videos (list indices) that stand there."""
+
+    positions: list[int]
+    indices: list[int]
+
+
+class Shard(NamedTuple):
+    """This process among those that share an epoch."""
+
+    rank: int = 0
+    world_size: int = 1
+
+
+ALONE = Shard()
+
+
+def training_batches(videos: int, batch_size: int, *, seed: int, epoch: int, shard: Shard = ALONE) -> list[Slots]:
+    """Return the training batches of one rank: every rank as many, all full.
+
+    The epoch's order is a permutation drawn from (seed, epoch). Step s of W ranks with batches of B takes the positions
+    s*W*B to (s+1)*W*B - 1, rank r the r-th B of them, so two ranks see in a step what one with twice the batch would.
+    What is left at the end is not used in this epoch.
+
+    Raises:
+        ConfigError: there are fewer videos than one step takes.
+    """
+    _check(videos, batch_size, shard)
+    step = batch_size * shard.world_size
+    if videos < step:
+        raise ConfigError(
+            f"one step takes {step} videos ({shard.world_size} processes x batch {batch_size}), but the list has "
+            f"{videos}: use a smaller batch"
+        )
+    order = torch.randperm(videos, generator=generator_of(seed, "order", epoch)).tolist()
+    starts = range(shard.rank * batch_size, videos // step * step, step)
+    return [Slots(list(range(start, start + batch_size)), order[start : start + batch_size]) for start in starts]
+
+
+def evaluation_batches(videos: int, batch_size: int, *, shard: Shard = ALONE) -> list[Slots]:
+    """Return the evaluation batches of one rank: over all ranks every video once, without padding.
+
+    Rank r of W takes the videos r, r + W, r + 2W, ...; its last batch may be short, and it may have none.
+    """
+    _check(videos, batch_size, shard)
+    mine = list(range(shard.rank, videos, shard.world_size))
+    parts = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
+    return [Slots(part, part) for part in parts]
+
+
+def replacement(videos: int, *, seed: int, epoch: int, position: int, attempt: int) -> int:
+    """Return the video that stands in, in training, for one that cannot be read; ``attempt`` counts from 1."""
+    return seed_of(seed, "replacement", epoch, position, attempt) % videos
+
+
+def _check(videos: int, batch_size: int, shard: Shard) -> None:
+    if videos < 1 or batch_size < 1:
+        raise ConfigError(f"videos and batch_size must be at least 1, got {videos} and {batch_size}")
+    if not 0 <= shard.rank < shard.world_size:
+        raise ConfigError(f"rank {shard.rank} does not lie in a world of {shard.world_size}")

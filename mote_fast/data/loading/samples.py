@@ -1,0 +1,123 @@
+"""One place of a batch: its video, or in training the stand-in for one that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mote_fast.data.dataset import VideoDataset
+from mote_fast.data.loading.faults import CRASH, TIMEOUT, Failure, FaultLog
+from mote_fast.data.loading.order import replacement
+from mote_fast.errors import ListError, MoteError, VideoError, one_line
+
+# Stand-ins tried for one place. Where nine videos of ten are broken, one place in 800 would need more.
+MAX_STAND_INS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What stands at one place of a batch; ``label`` is None where nothing could be read."""
+
+    index: int
+    label: int | None
+    failures: list[Failure]
+
+
+def failure_of(index: int, path: str, error: Exception, *, lasting: bool = False) -> Failure:
+    """What to report of an error that reading a video raised.
+
+    An error that the library does not know counts against the video too: one odd file must not end a long run.
+
+    Raises:
+        MoteError: ``error`` itself, where the recipe or a backend is at fault, and not the video.
+    """
+    if isinstance(error, VideoError):
+        return Failure(index, path, type(error).__name__, error.reason, lasting)
+    if isinstance(error, MoteError):
+        raise error
+    return Failure(index, path, type(error).__name__, one_line(error))
+
+
+def load_row(dataset: VideoDataset, index: int, epoch: int, row: Tensor) -> int | Failure:
+    """Decode video ``index`` into ``row``, uint8 [V, T, 3, S, S]; return its label, or why it cannot be read.
+
+    Raises:
+        MoteError: the recipe or a backend is at fault, and not the video.
+    """
+    path = dataset.items[index].path
+    try:
+        clip = dataset.load(index, epoch)
+    except Exception as error:
+        lasting = isinstance(error, VideoError) and _cannot_be_planned(dataset, index, epoch)
+        return failure_of(index, path, error, lasting=lasting)
+    row.copy_(clip.pixels)
+    return clip.label
+
+
+class SampleReader:
+    """Reads the places of batches; in training it puts stand-ins where a video cannot be read.
+
+    A failure that would come again in every epoch is remembered. Others are not: which video stands at a place must
+    follow from (seed, epoch, position) alone, or a resumed run would see others than one that went through.
+
+    Args:
+        dataset: the videos.
+        training: whether a video that cannot be read is replaced.
+        load: does as ``load_row`` does, given index, epoch and row.
+        faults: of earlier runs; a video that crashed or stalled the decoder then is not tried again.
+    """
+
+    def __init__(
+        self,
+        dataset: VideoDataset,
+        training: bool,
+        load: Callable[[int, int, Tensor], int | Failure],
+        faults: FaultLog,
+    ) -> None:
+        self._dataset = dataset
+        self._training = training
+        self._load = load
+        self._known = {
+            failure.index: failure
+            for failure in faults.failures
+            if failure.kind in (CRASH, TIMEOUT)
+            and failure.index < len(dataset)
+            and dataset.items[failure.index].path == failure.path
+        }
+
+    def read(self, epoch: int, position: int, index: int, row: Tensor) -> Sample:
+        """Read video ``index``, which stands at ``position`` of the epoch's order, into ``row``.
+
+        Raises:
+            ListError: ``MAX_STAND_INS`` stand-ins could not be read either.
+            MoteError: what ``load`` raises.
+        """
+        failures: list[Failure] = []
+        for attempt in range(1, MAX_STAND_INS + 2):
+            result = self._known.get(index) or self._load(index, epoch, row)
+            if not isinstance(result, Failure):
+                return Sample(index, result, failures)
+            if result.lasting:
+                self._known[index] = result
+            failures.append(result)
+            if not self._training:
+                return Sample(index, None, failures)
+            index = replacement(
+                len(self._dataset), seed=self._dataset.seed, epoch=epoch, position=position, attempt=attempt
+            )
+        last = failures[-1]
+        raise ListError(
+            f"{failures[0].path} cannot be read, and neither can {MAX_STAND_INS} videos in its place; the last was "
+            f"{last.path}: {last.reason}; check the data root, and clean the list"
+        )
+
+
+def _cannot_be_planned(dataset: VideoDataset, index: int, epoch: int) -> bool:
+    """Whether already looking at a video fails, which no choice of frames would change."""
+    try:
+        dataset.plan(index, epoch)
+    except VideoError:
+        return True
+    return False

@@ -1,0 +1,168 @@
+"""What one worker reads from tar shards: which samples in which order, each as bytes or as what is wrong with it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import lzma
+import math
+import random
+import tarfile
+import zlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from mote_fast.data.loading.faults import Failure
+from mote_fast.data.loading.order import Shard
+from mote_fast.data.shards.shard_index import ShardIndex, TarShard, key_of
+from mote_fast.errors import BackendError, ConfigError, one_line
+from mote_fast.runtime.seeding import generator_of, seed_of
+
+
+@dataclass(frozen=True, slots=True)
+class RawSample:
+    """A video as it stands in its shard: its index in the list, where it is (for errors), its label, the file."""
+
+    index: int
+    path: str
+    label: int
+    video: bytes
+
+
+class Lane(NamedTuple):
+    """What one worker reads in an epoch: parts of shards, and how many of their samples go into each of its batches."""
+
+    parts: list[TarShard]
+    batch_sizes: list[int]
+
+
+def lanes_of(
+    index: ShardIndex, batch_size: int, *, training: bool, seed: int, epoch: int, shard: Shard, lanes: int
+) -> list[Lane]:
+    """Divide an epoch over ranks and workers; return the lanes of one rank, whose batches take turns.
+
+    The tar files follow each other in an order drawn from (seed, epoch), or by name in evaluation. Each rank takes a
+    contiguous run of their samples, and each lane a contiguous run of its rank's, so there may be fewer shards than
+    readers. In training all ranks have as many batches, all full, and what is left at the end is not used in this
+    epoch. In evaluation every sample is read once, and the last batch of a rank may be short.
+
+    Raises:
+        ConfigError: there are too few samples for one training step, or an argument is out of range.
+    """
+    if batch_size < 1 or not 0 <= shard.rank < shard.world_size:
+        raise ConfigError(
+            f"batch_size must be at least 1 and the rank in its world, got {batch_size}, "
+            f"rank {shard.rank} of {shard.world_size}"
+        )
+    first, samples = _rank_run(index.samples, batch_size, training, shard)
+    batches = math.ceil(samples / batch_size)
+    order = torch.randperm(len(index.shards), generator=generator_of(seed, "tar shards", epoch)).tolist()
+    files = [index.shards[at] for at in order] if training else list(index.shards)
+    result = []
+    for lane in range(lanes):
+        sizes = [min(batch_size, samples - batch * batch_size) for batch in range(lane, batches, lanes)]
+        result.append(Lane(_cut(files, first, first + sum(sizes)), sizes))
+        first += sum(sizes)
+    return result
+
+
+def _rank_run(samples: int, batch_size: int, training: bool, shard: Shard) -> tuple[int, int]:
+    """Where a rank's run of samples starts, and how many it has."""
+    if not training:
+        start, stop = (samples * at // shard.world_size for at in (shard.rank, shard.rank + 1))
+        return start, stop - start
+    steps = samples // (batch_size * shard.world_size)
+    if not steps:
+        raise ConfigError(
+            f"one step takes {batch_size * shard.world_size} videos ({shard.world_size} processes x batch "
+            f"{batch_size}), but the shards hold {samples}: use a smaller batch"
+        )
+    return shard.rank * steps * batch_size, steps * batch_size
+
+
+def _cut(files: Sequence[TarShard], start: int, stop: int) -> list[TarShard]:
+    """The samples ``start`` to ``stop - 1`` of all files, as files that hold fewer."""
+    parts = []
+    for file in files:
+        indices = file.indices[max(0, start) : max(0, stop)]
+        if indices:
+            parts.append(TarShard(file.name, file.size, indices))
+        start, stop = start - len(file.indices), stop - len(file.indices)
+    return parts
+
+
+def read_lane(
+    folder: Path, lane: Lane, *, shuffle_buffer: int, seed_parts: Sequence[int | str]
+) -> Iterator[RawSample | Failure]:
+    """Read the samples of a lane, in the files' order, or drawn from a buffer of ``shuffle_buffer`` samples.
+
+    Every sample that the index names comes, as a ``Failure`` where its shard does not give it: so the order does not
+    depend on damage.
+    """
+    stream = itertools.chain.from_iterable(_read_part(folder, part) for part in lane.parts)
+    if shuffle_buffer < 2:
+        return stream
+    shuffle = webdataset().filters.shuffle
+    return iter(shuffle(shuffle_buffer, initial=shuffle_buffer, rng=random.Random(seed_of(*seed_parts)))(stream))
+
+
+def _read_part(folder: Path, part: TarShard) -> Iterator[RawSample | Failure]:
+    path = folder / part.name
+    waiting = deque(part.indices)
+    index_of = {key_of(index): index for index in waiting}
+    reason = "its shard does not hold it, though the index says so"
+    try:
+        for sample in _samples(path, frozenset(index_of)):
+            index = index_of[sample["__key__"]]
+            if index not in waiting:
+                continue
+            while waiting[0] != index:
+                yield Failure(waiting[0], f"{path}/{key_of(waiting.popleft())}", "UndecodableVideoError", reason)
+            waiting.popleft()
+            yield _parse(sample, index, path)
+    # What tarfile raises depends on which byte is wrong; the decompressors are there because it guesses the format.
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        reason = f"its shard cannot be read up to it ({one_line(error)}); copy or write the shard again"
+    for index in waiting:
+        yield Failure(index, f"{path}/{key_of(index)}", "UndecodableVideoError", reason)
+
+
+def _samples(path: Path, keys: frozenset[str]) -> Iterator[dict[str, Any]]:
+    """The samples of a tar file with these keys; others are passed over without reading their data."""
+    iterators = webdataset().tariterators
+    with path.open("rb") as file:
+        source = [{"url": str(path), "stream": file}]
+        files = iterators.tar_file_expander(source, select_files=lambda name: name.split(".", 1)[0] in keys)
+        yield from iterators.group_by_keys(files)
+
+
+def _parse(sample: dict[str, Any], index: int, path: Path) -> RawSample | Failure:
+    videos = [name for name in sample if not name.startswith("__") and name != "json"]
+    where = f"{path}/{sample['__key__']}" + (f".{videos[0]}" if videos else "")
+    try:
+        (video,) = videos
+        about = json.loads(sample["json"])
+        return RawSample(index, where, int(about["label"]), sample[video])
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"not one video and one JSON with a label ({error!r}); write the shard again"
+        return Failure(index, where, "UndecodableVideoError", reason)
+
+
+def webdataset() -> Any:
+    """Import the library that reads the tar files.
+
+    Raises:
+        BackendError: it is not installed.
+    """
+    try:
+        import webdataset
+        import webdataset.filters
+        import webdataset.tariterators
+    except ImportError as error:
+        raise BackendError('reading shards needs webdataset; pip install "mote_fast[train]"') from error
+    return webdataset

@@ -1,0 +1,1 @@
+"""The head: frame features to temporal features to scores against class features."""

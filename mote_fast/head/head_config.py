@@ -1,0 +1,98 @@
+"""What a video head is: its sizes and options in one value, which is checked where it is made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from mote_fast.errors import ConfigError
+from mote_fast.head.expert_designs import ExpertDesign
+from mote_fast.head.experts import ExpertInit
+from mote_fast.head.modulation import GAMMA, TOP_K
+from mote_fast.runtime.checks import check_choice
+
+Header = Literal["mote", "plain", "mean"]
+
+# How inference uses the experts (paper Table 2c).
+Aggregation = Literal["merge", "ensemble", "random"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadOptions:
+    """The options of a head beyond its sizes, with the paper's method as defaults.
+
+    Where there is one FFN per layer or none, those about experts have one meaning and change nothing.
+
+    Attributes:
+        header: "mote", "plain" (one ordinary FFN a layer) or "mean" (mean pooling, CLIP-Mean).
+        expert_init: whether experts start from draws of their own or from the same one (Table 2a).
+        expert_design: which projections are experts, and how they are routed (Table 7a).
+        aggregation: how the experts answer together at test: merged weights, averaged logits, one drawn (Table 2c).
+        modulation: temporal feature modulation at test (spec section 5).
+        modulation_top_k: K, class names compared on each side.
+        modulation_gamma: gamma, sharpness of the factor.
+
+    Raises:
+        ConfigError: an option is unknown or out of range.
+    """
+
+    header: Header = "mote"
+    expert_init: ExpertInit = "different"
+    expert_design: ExpertDesign = "ffn"
+    aggregation: Aggregation = "merge"
+    modulation: bool = True
+    modulation_top_k: int = TOP_K
+    modulation_gamma: float = GAMMA
+
+    def __post_init__(self) -> None:
+        check_choice("header", self.header, Header)
+        check_choice("expert_init", self.expert_init, ExpertInit)
+        check_choice("expert_design", self.expert_design, ExpertDesign)
+        check_choice("aggregation", self.aggregation, Aggregation)
+        if self.modulation_top_k < 1:
+            raise ConfigError(f"modulation_top_k must be at least 1, got {self.modulation_top_k}")
+        if not 0 < self.modulation_gamma < math.inf:
+            raise ConfigError(f"modulation_gamma must be above 0, got {self.modulation_gamma}")
+
+    def check_depth(self, layers: int, experts: int) -> None:
+        """Raise ConfigError unless a head of this kind can have so many layers, and experts in each."""
+        if layers < 1 and self.header != "mean":
+            raise ConfigError(f"layers must be at least 1, got {layers}; header 'mean' has none")
+        if experts < 0:
+            raise ConfigError(f"experts must be at least 0, got {experts}")
+
+
+@dataclass(frozen=True)
+class HeadConfig(HeadOptions):
+    """A head: its sizes and its options.
+
+    Attributes:
+        embed_dim: d, width of the frame and class features.
+        heads: attention heads; MoTE uses CLIP's text width / 64.
+        layers: L, temporal layers; 0 where ``header`` is "mean".
+        experts: E, experts per layer; none means a plain FFN, which counts as 1, and 0 where ``header`` is "mean".
+
+    Raises:
+        ConfigError: sizes that do not fit together, or an option that is unknown or out of range.
+    """
+
+    embed_dim: int
+    heads: int
+    layers: int
+    experts: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_depth(self.layers, self.experts)
+        if self.heads < 1 or self.embed_dim % self.heads:
+            raise ConfigError(f"heads must divide embed_dim: {self.embed_dim} is not a multiple of {self.heads}")
+        # One head has one configuration, whatever words it was asked for in.
+        if self.header == "mean":
+            self._settle(layers=0, experts=0)
+        elif self.header == "plain" or self.experts < 1:
+            self._settle(header="plain", experts=1)
+
+    def _settle(self, **values: object) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)

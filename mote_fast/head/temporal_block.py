@@ -1,0 +1,54 @@
+"""One layer of the temporal transformer: attention over the frames of a view, then the FFN (spec section 2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mote_fast.head.expert_designs import LayerFFN
+from mote_fast.head.experts import INIT_STD
+from mote_fast.ops.attention import attend
+
+LAYER_NORM_EPS = 1e-12
+
+
+class TemporalAttention(nn.Module):
+    """Full multi-head attention over the frames of a view; parameters named as nn.MultiheadAttention names them."""
+
+    def __init__(self, embed_dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dim))
+        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.normal_(self.out_proj.weight, std=INIT_STD)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x [B, T, d]`` to the same shape."""
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.heads, -1))
+        return self.out_proj(attend(*qkv.unbind(2)).flatten(-2))
+
+
+class TemporalBlock(nn.Module):
+    """One pre-norm layer: attention over frames, then the FFN, each with its residual."""
+
+    mlp: LayerFFN
+
+    def __init__(self, embed_dim: int, heads: int, mlp: LayerFFN) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
+        self.attn = TemporalAttention(embed_dim, heads)
+        self.ln_2 = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
+        self.mlp = mlp
+
+    def attend(self, x: Tensor) -> Tensor:
+        """The attention half: ``x + MHA(LN1(x))``, [B, T, d]."""
+        return x + self.attn(self.ln_1(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x [B, T, d]`` to the same shape (inference)."""
+        x = self.attend(x)
+        return x + self.mlp(self.ln_2(x))

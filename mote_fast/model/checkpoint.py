@@ -1,0 +1,229 @@
+"""Making and loading models: presets, the released checkpoints, and our own folders."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from mote_fast.clip.clip_config import Activation, name_of_shapes, vision_config_of_state_dict
+from mote_fast.clip.pretrained import build_towers, fit_state_dict, load_towers
+from mote_fast.clip.towers import ClipTowers
+from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError
+from mote_fast.head.head_config import HeadConfig
+from mote_fast.head.video_head import VideoHead
+from mote_fast.model.classifier import VideoClassifier
+from mote_fast.model.model_config import DEFAULT_EXPERTS, DEFAULT_FRAMES, ModelConfig, default_layers
+from mote_fast.model.released import head_from_released, head_to_released
+from mote_fast.runtime.environment import PRESETS
+from mote_fast.runtime.weights import read_model_folder, read_weights, state_dict_of
+
+log = logging.getLogger(__name__)
+
+# Of the parameters; "int8" is float32 parameters with an image tower that runs quantised.
+Dtype: TypeAlias = torch.dtype | Literal["int8"]
+
+# Models whose trained weights come with the package, one folder each; a model card lies beside every one.
+SHIPPED = ("tiny",)
+
+# The parts of a released checkpoint (spec section 2).
+_CLIP_KEY = "model_state_dict"
+_HEAD_KEY = "fusion_model_state_dict"
+
+# Share of the fine-tuned image tower in the interpolation with the original one (spec section 7).
+DEFAULT_INTERPOLATION = 0.99
+
+
+def create_model(
+    name: str,
+    *,
+    experts: int = DEFAULT_EXPERTS,
+    layers: int | None = None,
+    frames: int = DEFAULT_FRAMES,
+    clip_pretrained: str | Path | None = None,
+    activation: Activation | None = None,
+    device: str | torch.device = "cpu",
+    dtype: Dtype = torch.float32,
+    **head_options: Any,
+) -> VideoClassifier:
+    """Build a classifier with a fresh head.
+
+    Args:
+        name: "ViT-B-16", "ViT-L-14", "tiny", or any architecture that open_clip knows.
+        experts: E, temporal experts per layer.
+        layers: temporal layers; None takes the preset's (4 for ViT-B-16, 6 for ViT-L-14).
+        frames: T, frames per view.
+        clip_pretrained: an open_clip tag ("openai") or a weights file; None gives random towers.
+        activation: only for a weights file of unknown origin, see ``mote_fast.clip.pretrained``.
+        device: where the model goes.
+        dtype: of its parameters; or "int8", for inference on the CPU with the image tower quantised, see
+            ``mote_fast.clip.int8``.
+        head_options: ``header``, ``expert_init``, ``expert_design``, ``aggregation``, ``modulation``,
+            ``modulation_top_k`` and ``modulation_gamma``, see ``HeadOptions``; left out, they are the paper's.
+
+    Raises:
+        ConfigError: an argument is out of range, or the architecture is unknown or has no int8 path.
+        BackendError: a package that int8 needs is missing.
+        CheckpointError: the CLIP weights cannot be found, read or fitted.
+        ActivationMismatchError: see ``mote_fast.clip.pretrained``.
+    """
+    towers = load_towers(name, clip_pretrained, activation=activation)
+    if clip_pretrained is None and not name.startswith(("hf-hub:", "local-dir:")):
+        log.info("%s: CLIP towers are random; pass clip_pretrained='openai' or a file for trained ones", name)
+    depth = default_layers(name) if layers is None else layers
+    config = HeadConfig(towers.embed_dim, towers.config.text_heads, depth, experts, **head_options)
+    return _finish(towers, VideoHead(config), frames, device, dtype)
+
+
+def load(
+    path: str | Path,
+    *,
+    clip: str | Path | None = None,
+    interpolate: float = DEFAULT_INTERPOLATION,
+    frames: int = DEFAULT_FRAMES,
+    activation: Activation | None = None,
+    device: str | torch.device = "cpu",
+    dtype: Dtype = torch.float32,
+) -> VideoClassifier:
+    """Load a classifier from a released .pt file, from a folder that ``save`` wrote, or one that the package ships.
+
+    A released file holds the fine-tuned image tower and the head. Its text tower is the original CLIP's, which is
+    therefore needed too, and with which the image tower is interpolated (spec section 7).
+
+    Args:
+        path: the file or folder; or "tiny", where there is none of that name, for the weights that come with the
+            package (see mote_fast/presets/tiny.md).
+        clip: the original CLIP of a released file: OpenAI's .pt, an open_clip tag, or None for the tag "openai" of
+            the architecture that the file's shapes tell. A folder is complete and takes none.
+        interpolate: share of the fine-tuned image tower, in [0, 1]; the rest is the original's. 1 leaves it as tuned.
+            Applies to released files.
+        frames: T, frames per view, which a released file does not record (8, or 16 for the 16-frame models).
+        activation: of the file ``clip``, should its origin be unknown; released files are QuickGELU by origin, so
+            "gelu" raises.
+        device: where the model goes.
+        dtype: of its parameters, or "int8", see ``create_model``.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, unsafe or does not fit.
+        ConfigError: an argument is out of range or does not apply.
+        BackendError: a package that int8 needs is missing.
+        ActivationMismatchError: ``clip`` was not trained with QuickGELU.
+    """
+    if not 0.0 <= interpolate <= 1.0:
+        raise ConfigError(f"interpolate must lie in [0, 1], got {interpolate}")
+    if str(path) in SHIPPED and not Path(path).exists():
+        path = PRESETS / str(path)
+    if Path(path).is_dir():
+        if clip is not None:
+            raise ConfigError(f"{path} is a complete model folder; leave out clip={str(clip)!r}")
+        return _load_folder(Path(path), device, dtype)
+    content = read_weights(path)
+    visual = state_dict_of(content, _CLIP_KEY, path)
+    head_state = {name: value.float() for name, value in state_dict_of(content, _HEAD_KEY, path).items()}
+    towers = _original_clip(path, visual, clip, activation)
+    _interpolate_visual(towers, visual, interpolate, path)
+    head = head_from_released(head_state, towers.config.text_heads)
+    if head.embed_dim != towers.embed_dim:
+        raise CheckpointError(f"{path}: its head has width {head.embed_dim}, but {clip} gives {towers.embed_dim}")
+    return _finish(towers, head, frames, device, dtype)
+
+
+def released_checkpoint(model: VideoClassifier) -> dict[str, object]:
+    """Return the model as the content of a released .pt file, for ``torch.save``: what the released code loads.
+
+    The text tower is left out, as released; keep the original CLIP beside the file.
+    """
+    state = model.clip.model.state_dict()
+    return {
+        "epoch": 0,
+        _CLIP_KEY: {k: v.clone() for k, v in state.items() if k.startswith("visual.") or k == "logit_scale"},
+        _HEAD_KEY: head_to_released(model.head),
+        "optimizer_state_dict": {},
+    }
+
+
+def _load_folder(folder: Path, device: str | torch.device, dtype: Dtype) -> VideoClassifier:
+    values, tensors = read_model_folder(folder)
+    config = ModelConfig.from_json(values, str(folder))
+    towers = build_towers(config.clip)
+    fit_state_dict(towers.model, _part(tensors, "clip."), folder)
+    state = _part(tensors, "head.")
+    try:
+        head = VideoHead(config.head, state.get("train_class_features"))
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"{folder}: its configuration does not describe a head ({error})") from error
+    fit_state_dict(head, state, folder)
+    return _finish(towers, head, config.frames, device, dtype)
+
+
+def _original_clip(
+    path: str | Path, visual: Mapping[str, Tensor], clip: str | Path | None, activation: Activation | None
+) -> ClipTowers:
+    """Load the CLIP that a released checkpoint was tuned from."""
+    if activation == "gelu":
+        raise ActivationMismatchError(
+            f"{path}: released MoTE weights were trained with quick_gelu; leave activation out"
+        )
+    if clip is not None and Path(clip).is_file():
+        towers = load_towers(None, clip, activation=activation)
+    else:
+        name = name_of_shapes(vision_config_of_state_dict(visual))
+        if name is None:
+            raise CheckpointError(
+                f"{path}: its image tower is none that open_clip names; pass clip=, the original CLIP"
+            )
+        try:
+            towers = load_towers(name, clip or "openai", activation=activation)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{path}: needs the original CLIP; pass clip=, OpenAI's .pt file ({error})"
+            ) from error
+    if towers.config.activation != "quick_gelu":
+        raise ActivationMismatchError(
+            f"{path}: released MoTE weights were trained with quick_gelu, but {clip} was trained with "
+            f"{towers.config.activation}"
+        )
+    return towers
+
+
+def _interpolate_visual(towers: ClipTowers, tuned: Mapping[str, Tensor], share: float, path: str | Path) -> None:
+    """Set the image tower to ``share * tuned + (1 - share) * original``, and the logit scale to the tuned one."""
+    state = towers.model.state_dict()
+    expected = {name for name in state if name.startswith("visual.")}
+    found = {name for name in tuned if name.startswith("visual.")}
+    if expected != found:
+        raise CheckpointError(f"{path}: its image tower does not fit the original CLIP: {sorted(expected ^ found)[:4]}")
+    for name in expected:
+        if tuned[name].shape != state[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} is {list(tuned[name].shape)}, the original CLIP has {list(state[name].shape)}"
+            )
+        state[name] = share * tuned[name].float() + (1.0 - share) * state[name]
+    if "logit_scale" in tuned:
+        state["logit_scale"] = tuned["logit_scale"].float().reshape(state["logit_scale"].shape)
+    towers.model.load_state_dict(state)
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _finish(
+    towers: ClipTowers, head: VideoHead, frames: int, device: str | torch.device, dtype: Dtype
+) -> VideoClassifier:
+    if not isinstance(dtype, torch.dtype):
+        if dtype != "int8":
+            raise ConfigError(f"dtype must be a torch.dtype or 'int8', got {dtype!r}")
+        if torch.device(device).type != "cpu":
+            raise ConfigError(f"dtype='int8' runs on the CPU, not on {device}; there, use torch.float16")
+    model = VideoClassifier(towers, head, frames)
+    # Building the configuration checks the sizes against one another.
+    _ = model.config
+    if isinstance(dtype, torch.dtype):
+        return model.to(device=device, dtype=dtype).eval()
+    model.eval().quantise()
+    return model

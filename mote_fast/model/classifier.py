@@ -1,0 +1,279 @@
+"""The model that users hold: towers, head, and the way from a video file to ranked labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mote_fast.clip.class_features import Progress, check_labels, encode_classes
+from mote_fast.clip.feature_cache import FeatureCache
+from mote_fast.clip.int8 import Int8Tower
+from mote_fast.clip.towers import ClipTowers
+from mote_fast.data.decoding.decode import probe, read_frames
+from mote_fast.data.decoding.video_info import check_read_size
+from mote_fast.data.transforms import evaluation_pixels, short_side_size
+from mote_fast.data.views import ViewPlan, Views, plan_views
+from mote_fast.errors import ConfigError
+from mote_fast.head.scores import view_probabilities
+from mote_fast.head.video_head import VideoHead
+from mote_fast.model.model_config import ModelConfig
+from mote_fast.runtime.weights import write_model_folder
+
+# A file, or frames already decoded: uint8 [N, H, W, 3].
+Video: TypeAlias = str | os.PathLike | Tensor
+
+# Frames per forward pass of the image tower; bounds memory. On a CPU few are enough to keep the products busy, and stay
+# nearer the caches (ViT-B/16: 8 took 11% less time a frame than 24 in int8, and no more in float32).
+FRAMES_PER_BATCH = 32
+FRAMES_PER_BATCH_ON_CPU = 8
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One ranked label: the name, its index in the list that was given, and its probability."""
+
+    label: str
+    index: int
+    score: float
+
+
+class VideoClassifier(nn.Module):
+    """Classifies videos against any labels. Made by ``mote_fast.create_model`` and ``mote_fast.load``.
+
+    Attributes:
+        clip: the CLIP towers.
+        head: the video head.
+        frames: T, frames per view.
+        int8: runs the image tower in int8; None, as built, runs it in its own dtype. Set by ``quantise``.
+        decode_backend: "auto", "torchcodec" or "pyav", see ``mote_fast.data.read_frames``.
+        feature_cache: where class features are kept between processes; None keeps none.
+    """
+
+    def __init__(self, clip: ClipTowers, head: VideoHead, frames: int) -> None:
+        super().__init__()
+        self.clip = clip
+        self.head = head
+        self.frames = frames
+        self.int8: Int8Tower | None = None
+        self.decode_backend = "auto"
+        self.feature_cache: FeatureCache | None = FeatureCache()
+
+    @property
+    def config(self) -> ModelConfig:
+        """What this model was built from."""
+        return ModelConfig(self.clip.config, self.head.config, self.frames)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.clip.device
+
+    @overload
+    def classify(
+        self,
+        video: Video,
+        labels: Sequence[str],
+        *,
+        views: str = ...,
+        topk: int = ...,
+        class_features: Tensor | None = ...,
+    ) -> list[Prediction]: ...
+
+    @overload
+    def classify(
+        self,
+        video: Sequence[Video],
+        labels: Sequence[str],
+        *,
+        views: str = ...,
+        topk: int = ...,
+        class_features: Tensor | None = ...,
+    ) -> list[list[Prediction]]: ...
+
+    def classify(
+        self,
+        video: Video | Sequence[Video],
+        labels: Sequence[str],
+        *,
+        views: str = "3x1",
+        topk: int = 5,
+        class_features: Tensor | None = None,
+    ) -> list[Prediction] | list[list[Prediction]]:
+        """Rank labels for a video, or for each of several.
+
+        Args:
+            video: a path, or decoded frames uint8 [N, H, W, 3]; or a list of either.
+            labels: class names, any number; order and duplicates are kept.
+            views: clips x crops: "1x1", "3x1" (zero-shot protocol), "4x3" (close-set protocol), ...
+            topk: how many labels to return; all of them where there are fewer.
+            class_features: [C, d], what ``class_features(labels)`` returned, if you have it already.
+
+        Returns:
+            The best labels, best first, ties in the order given. A list of such lists for a list of videos.
+
+        Raises:
+            LabelError: the labels are empty, or one of them is blank.
+            ConfigError: ``views`` or ``topk`` is malformed.
+            VideoError: a video cannot be read; the message names it.
+        """
+        if topk < 1:
+            raise ConfigError(f"topk must be at least 1, got {topk}")
+        parsed = Views.parse(views)
+        check_labels(labels)
+        classes = self.class_features(labels) if class_features is None else class_features
+        if len(classes) != len(labels):
+            raise ConfigError(f"class_features has {len(classes)} rows for {len(labels)} labels")
+        if isinstance(video, (str, os.PathLike, Tensor)):
+            return self._rank(self.scores(video, classes, parsed), labels, topk)
+        return [self._rank(self.scores(one, classes, parsed), labels, topk) for one in video]
+
+    @torch.no_grad()
+    def scores(self, video: Video, classes: Tensor, views: Views | str = "3x1") -> Tensor:
+        """Score one video against class features.
+
+        Args:
+            video: as in ``classify``.
+            classes: [C, d], from ``class_features``.
+            views: as in ``classify``.
+
+        Returns:
+            float32 [C], probabilities that rank as the released scores do; see
+            ``mote_fast.head.scores.view_probabilities``.
+        """
+        return self.scores_of(self.view_features(video, views), classes)
+
+    @torch.no_grad()
+    def scores_of(self, features: Tensor, classes: Tensor) -> Tensor:
+        """Score a video by its frame features ``[views, T, d]``, from ``view_features``; otherwise as ``scores``."""
+        cosines = self.head(features, classes.to(features))
+        return view_probabilities(cosines, len(cosines), self.clip.logit_scale.double()).squeeze(0)
+
+    @torch.no_grad()
+    def embed(self, video: Video, *, views: str = "1x1") -> Tensor:
+        """Return the video's embedding, float32 [d], L2-normalised: temporal features, averaged over frames and views.
+
+        Without a label set there is nothing to modulate for, so the temporal features enter in full.
+        """
+        pooled = self.head.features(self.view_features(video, views)).float().mean(1)
+        return F.normalize(F.normalize(pooled, dim=-1).mean(0), dim=-1)
+
+    @torch.no_grad()
+    def view_features(self, video: Video, views: Views | str = "1x1") -> Tensor:
+        """Decode a video and encode the frames of its views; a frame that views share is encoded once.
+
+        Returns:
+            [clips * crops, T, d] in the model's dtype, what the head takes.
+        """
+        parsed = views if isinstance(views, Views) else Views.parse(views)
+        frames, plan = self._read(video, parsed)
+        clip = self.clip
+        encoded: list[Tensor] = []
+        for part in frames.split(max(1, self._frames_at_once // parsed.crops)):
+            pixels = evaluation_pixels(
+                part.to(self.device), clip.image_size, parsed.crops, clip.config.mean, clip.config.std, clip.dtype
+            )
+            encoded.append(self.encode_frames(pixels.flatten(0, 1)).unflatten(0, (len(part), parsed.crops)))
+        return plan.gather(torch.cat(encoded))
+
+    def encode_frames(self, pixels: Tensor) -> Tensor:
+        """Encode frames by the image tower, in int8 where the model is quantised.
+
+        Args:
+            pixels: [N, 3, S, S], normalised, in the model's dtype.
+
+        Returns:
+            [N, d], projected, not L2-normalised (spec section 1).
+        """
+        return self.clip.encode_frames(pixels) if self.int8 is None else self.int8(pixels)
+
+    @torch.no_grad()
+    def class_features(self, labels: Sequence[str], *, progress: Progress | None = None) -> Tensor:
+        """Return the class features of a label set, float32 [C, d]; see ``mote_fast.clip.encode_classes``."""
+        return encode_classes(self.clip, labels, cache=self.feature_cache, progress=progress)
+
+    def fold(self) -> VideoClassifier:
+        """Return an equivalent classifier for inference whose experts are merged once; it shares the towers.
+
+        A head whose inference does not merge keeps its experts, see ``VideoHead.fold``.
+        """
+        folded = VideoClassifier(self.clip, self.head.fold(), self.frames)
+        folded.int8 = self.int8
+        folded.decode_backend = self.decode_backend
+        folded.feature_cache = self.feature_cache
+        return folded.train(self.training)
+
+    def quantise(self) -> None:
+        """Run the image tower in int8 from now on, see ``mote_fast.clip.int8``. The float weights stay, for saving.
+
+        Raises:
+            ConfigError: the tower is not CLIP's ViT in float32 on the CPU.
+            BackendError: a package is missing.
+        """
+        tower = Int8Tower(self.clip)
+        tower.prepare()
+        self.int8 = tower
+
+    def train(self, mode: bool = True) -> VideoClassifier:
+        """Set training mode, as any module's.
+
+        Raises:
+            ConfigError: training mode is asked of an int8 model.
+        """
+        if mode and self.int8 is not None:
+            raise ConfigError("an int8 model cannot be trained; load it with dtype=torch.float32")
+        return super().train(mode)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Run the image tower through ``torch.compile`` from now on, in place, as ``nn.Module.compile`` does.
+
+        The first call compiles, for any number of frames. On a CPU that hardly pays: for ViT-B/16 it took 40 s, after
+        which frames took 1 to 8% less, and whole videos no less. The head and the text tower stay eager: they are a
+        few percent of a video's work. An int8 model's image tower runs elsewhere, and is left as it is.
+
+        Args:
+            args: of ``torch.compile``.
+            kwargs: of ``torch.compile``.
+        """
+        self.clip.compile_frames(*args, **kwargs)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model to ``folder`` (config.json and model.safetensors), atomically; ``mote_fast.load`` reads it.
+
+        Raises:
+            CheckpointError: the folder holds something else, or cannot be written.
+        """
+        tensors = {f"clip.{name}": value for name, value in self.clip.model.state_dict().items()}
+        tensors |= {f"head.{name}": value for name, value in self.head.state_dict().items()}
+        write_model_folder(folder, self.config.to_json(), tensors)
+
+    @property
+    def _frames_at_once(self) -> int:
+        """Crops of frames that go through the image tower together."""
+        return FRAMES_PER_BATCH_ON_CPU if self.device.type == "cpu" else FRAMES_PER_BATCH
+
+    def _read(self, video: Video, views: Views) -> tuple[Tensor, ViewPlan]:
+        """Decode the frames [U, H, W, 3] that the views need."""
+        if isinstance(video, Tensor):
+            if video.dtype != torch.uint8 or video.ndim != 4 or video.shape[-1] != 3 or not len(video):
+                raise ConfigError(f"decoded frames must be uint8 [N, H, W, 3], got {video.dtype} {list(video.shape)}")
+            plan = plan_views(len(video), self.frames, views)
+            return video[plan.frame_indices.to(video.device)], plan
+        info = probe(video)
+        plan = plan_views(info.num_frames, self.frames, views)
+        # A strip of a few rows becomes enormous where its short side is scaled up; a part of the frames is, at a time.
+        height, width = short_side_size(info.height, info.width, self.clip.image_size)
+        check_read_size(info.path, min(len(plan.frame_indices), self._frames_at_once), width, height, " after scaling")
+        return read_frames(video, plan.frame_indices, self.decode_backend, info=info), plan
+
+    @staticmethod
+    def _rank(scores: Tensor, labels: Sequence[str], topk: int) -> list[Prediction]:
+        # A stable sort keeps equal scores (duplicate labels) in the order given.
+        order: list[int] = scores.cpu().argsort(descending=True, stable=True)[:topk].tolist()
+        return [Prediction(labels[index], index, float(scores[index])) for index in order]

@@ -1,0 +1,70 @@
+"""What a model is: frozen dataclasses, the presets, and their JSON form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mote_fast.clip.clip_config import ClipConfig
+from mote_fast.errors import CheckpointError, ConfigError
+from mote_fast.head.head_config import HeadConfig
+
+# Version of the folder format; raised when older code could not read what newer code writes. Version 1 had no head
+# options; its heads have the defaults.
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+
+# Frames per view of the paper's main results.
+DEFAULT_FRAMES = 8
+DEFAULT_EXPERTS = 4
+
+# Temporal layers per architecture (spec, "Shapes"); others take DEFAULT_LAYERS.
+PRESET_LAYERS: Mapping[str, int] = {"ViT-B-16": 4, "ViT-L-14": 6, "tiny": 2}
+DEFAULT_LAYERS = 4
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A whole classifier: its towers, its head, and the frames that make one view."""
+
+    clip: ClipConfig
+    head: HeadConfig
+    frames: int = DEFAULT_FRAMES
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise ConfigError(f"frames must be at least 1, got {self.frames}")
+        if self.head.embed_dim != self.clip.embed_dim:
+            raise ConfigError(
+                f"the head takes features of width {self.head.embed_dim}, the towers give {self.clip.embed_dim}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the configuration as plain JSON values."""
+        return {"format_version": FORMAT_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], source: str) -> ModelConfig:
+        """Read ``to_json``'s output back.
+
+        Raises:
+            CheckpointError: keys are missing, unknown, or from a newer version of the format.
+        """
+        values = dict(values)
+        version = values.pop("format_version", None)
+        if version not in READABLE_VERSIONS:
+            raise CheckpointError(f"{source}: format version {version}, this release reads up to {FORMAT_VERSION}")
+        try:
+            clip = dict(values.pop("clip"))
+            clip |= {"mean": tuple(clip["mean"]), "std": tuple(clip["std"])}
+            if clip.get("merges") is not None:
+                clip["merges"] = tuple(clip["merges"])
+            return cls(clip=ClipConfig(**clip), head=HeadConfig(**values.pop("head")), **values)
+        except (KeyError, TypeError, ConfigError) as error:
+            raise CheckpointError(f"{source}: not a model configuration ({error})") from error
+
+
+def default_layers(name: str | None) -> int:
+    """Return the temporal layers that a preset takes when none are asked for."""
+    return PRESET_LAYERS.get((name or "").removesuffix("-quickgelu"), DEFAULT_LAYERS)

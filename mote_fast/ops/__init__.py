@@ -1,0 +1,1 @@
+"""Registered operators, their implementation on a CPU, and attention."""

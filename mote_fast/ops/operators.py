@@ -1,0 +1,361 @@
+"""Every ``torch.library`` registration of the library, and the functions that call them.
+
+Shapes: E experts, d embedding width, P values in one expert (layout: ``kernels/reference.py``).
+On a CPU the operators run ``cpu_experts`` and ``cpu_adamw``, on CUDA ``mote_fast.kernels``. Gradients are
+hand-written and once differentiable. Under autocast the activations are cast, and the experts stay as they are: the
+kernels read master weights.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._library.custom_ops import CustomOpDef
+
+from mote_fast.errors import DoubleBackwardError, ShapeError
+from mote_fast.kernels.reference import EXPANSION, expert_size
+from mote_fast.ops import cpu_adamw, cpu_experts
+
+DEVICES = ("cpu", "cuda")
+
+_always_kernels = False
+
+
+def merge_experts(experts: Tensor, weights: Tensor) -> Tensor:
+    """Merge stacked experts into one: ``sum_i weights[i] * experts[i]``.
+
+    Args:
+        experts: [E, P], floating point.
+        weights: [E], floating point.
+
+    Returns:
+        [P] in the dtype of ``experts``, or of autocast where that is on.
+
+    Raises:
+        ShapeError: the shapes do not fit together.
+
+    Source: spec section 3, "Weight Merging Regularization"; section 4 at inference.
+    """
+    _check_weights(experts, weights)
+    return _merge(experts.contiguous(), weights, None)
+
+
+def expert_pair_ffn(
+    x_routed: Tensor,
+    x_merged: Tensor,
+    experts: Tensor,
+    weights: Tensor,
+    index: Tensor,
+    probe: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Both training streams of one layer: expert ``index`` on one input, the merged expert on the other.
+
+    Args:
+        x_routed: [..., d], input of the expert stream.
+        x_merged: same shape, input of the merged stream.
+        experts: [E, P].
+        weights: [E], merge weights of this step.
+        index: int64 scalar in [0, E), read on the device.
+        probe: [2, P], a leaf that receives the gradient of the routed and of the merged row in place of ``experts``,
+            which then gets none: the factored form of ``mote_fast.training.optim``. Its values are never read.
+
+    Returns:
+        The two outputs, each shaped and typed like its input (spec section 3).
+
+    Raises:
+        ShapeError: the shapes do not fit together.
+    """
+    _check_experts(x_routed, experts)
+    _check_weights(experts, weights)
+    if x_merged.shape != x_routed.shape:
+        raise ShapeError(f"x_merged must be shaped like x_routed {list(x_routed.shape)}, got {list(x_merged.shape)}")
+    if probe is not None and probe.shape != (2, experts.shape[1]):
+        raise ShapeError(f"probe must be [2, {experts.shape[1]}], got {list(probe.shape)}")
+    if probe is not None:
+        experts = experts.detach()
+    # The first layer feeds both streams the same tensor; one flattening keeps it one.
+    routed = x_routed.reshape(-1, x_routed.shape[-1])
+    merged = routed if x_merged is x_routed else x_merged.reshape(-1, x_merged.shape[-1])
+    y_routed, y_merged, *_ = _pair(routed, merged, experts.contiguous(), weights, index, probe)
+    return y_routed.view(x_routed.shape), y_merged.view(x_merged.shape)
+
+
+def routed_ffn(x: Tensor, experts: Tensor, index: Tensor) -> Tensor:
+    """Run each sample through its own expert.
+
+    Args:
+        x: [B, ..., d].
+        experts: [E, P].
+        index: int64 [B], values in [0, E), read on the device.
+
+    Returns:
+        Shaped and typed like ``x``.
+
+    Raises:
+        ShapeError: the shapes do not fit together.
+    """
+    _check_experts(x, experts)
+    if x.ndim < 2 or index.shape != x.shape[:1]:
+        raise ShapeError(f"index must be [B] for x [B, ..., d], got {list(index.shape)} for {list(x.shape)}")
+    frames = x.shape[1:-1].numel()
+    y, *_ = _routed(x.reshape(x.shape[0], frames, x.shape[-1]), experts.contiguous(), index.contiguous())
+    return y.view(x.shape)
+
+
+@contextmanager
+def triton_everywhere() -> Iterator[None]:
+    """Run the Triton kernels on CPU tensors too, for tests under Triton's interpreter."""
+    global _always_kernels
+    _always_kernels = True
+    try:
+        yield
+    finally:
+        _always_kernels = False
+
+
+def launchers(name: str, device: torch.device) -> ModuleType:
+    """Return the module whose functions serve ``name`` on a device; kernels are imported when first needed.
+
+    Args:
+        name: a module of ``mote_fast.kernels``: "merge", "expert_ffn", "routed_ffn" or "factored_adamw".
+        device: where the tensors are.
+    """
+    if device.type == "cpu" and not _always_kernels:
+        return cpu_adamw if name == "factored_adamw" else cpu_experts
+    return importlib.import_module(f"mote_fast.kernels.{name}")
+
+
+def _check_experts(x: Tensor, experts: Tensor) -> None:
+    width = x.shape[-1] if x.ndim else 0
+    if experts.ndim != 2 or experts.shape[1] != expert_size(width):
+        raise ShapeError(f"experts must be [E, {expert_size(width)}] for width {width}, got {list(experts.shape)}")
+
+
+def _check_weights(experts: Tensor, weights: Tensor) -> None:
+    if experts.ndim != 2 or weights.shape != experts.shape[:1]:
+        raise ShapeError(f"weights must be [E] for experts [E, P], got {list(weights.shape)}, {list(experts.shape)}")
+
+
+def _custom_op(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
+    return torch.library.custom_op(f"mote_fast::{name}", mutates_args=(), device_types=DEVICES)
+
+
+@_custom_op("merge_experts")
+def _merge(experts: Tensor, weights: Tensor, out_dtype: torch.dtype | None) -> Tensor:
+    return launchers("merge", experts.device).merge_experts_forward(experts, weights, out_dtype)
+
+
+@_merge.register_fake
+def _(experts: Tensor, weights: Tensor, out_dtype: torch.dtype | None) -> Tensor:
+    return experts.new_empty(experts.shape[1], dtype=out_dtype)
+
+
+@_custom_op("merge_experts_backward")
+def _merge_backward(grad: Tensor, experts: Tensor, weights: Tensor, of_weights: bool) -> tuple[Tensor, Tensor]:
+    launch = launchers("merge", experts.device).merge_experts_backward
+    if of_weights:
+        return launch(grad.contiguous(), weights, experts)
+    return launch(grad.contiguous(), weights, out_dtype=experts.dtype)[0], weights.new_empty(0)
+
+
+@_merge_backward.register_fake
+def _(grad: Tensor, experts: Tensor, weights: Tensor, of_weights: bool) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(experts), weights.new_empty(weights.shape[0] if of_weights else 0)
+
+
+def _merge_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    experts, weights, _ = inputs
+    ctx.save_for_backward(experts, weights)
+
+
+def _merge_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    experts, weights = ctx.saved_tensors
+    of_experts, of_weights = _merge_backward(grad, experts, weights, ctx.needs_input_grad[1])
+    return of_experts, of_weights if ctx.needs_input_grad[1] else None, None
+
+
+@_custom_op("expert_pair_ffn")
+def _pair(
+    x_routed: Tensor, x_merged: Tensor, experts: Tensor, weights: Tensor, index: Tensor, probe: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Beside the outputs, what backward needs: the activations, [2, N, 4d] in an order of the launcher's, and the
+    merged row [P].
+    """
+    merged = launchers("merge", experts.device).merge_experts_forward(experts, weights, x_merged.dtype)
+    launch = launchers("expert_ffn", experts.device).expert_pair_forward
+    return *launch(x_routed, x_merged, experts, merged, index), merged
+
+
+@_pair.register_fake
+def _(
+    x_routed: Tensor, x_merged: Tensor, experts: Tensor, weights: Tensor, index: Tensor, probe: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    tokens, width = x_routed.shape
+    return (
+        x_routed.new_empty(x_routed.shape),
+        x_merged.new_empty(x_merged.shape),
+        x_routed.new_empty(2, tokens, EXPANSION * width),
+        x_merged.new_empty(experts.shape[1]),
+    )
+
+
+@_custom_op("expert_pair_ffn_backward")
+def _pair_backward(
+    dy_routed: Tensor,
+    dy_merged: Tensor,
+    x_routed: Tensor,
+    x_merged: Tensor,
+    experts: Tensor,
+    weights: Tensor,
+    index: Tensor,
+    saved: Tensor,
+    merged: Tensor,
+    dense: bool,
+    of_weights: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of both inputs, of the experts ([E, P] if dense, else both rows [2, P]) and of the weights."""
+    module = launchers("expert_ffn", experts.device)
+    dx_routed, dx_merged, rows = module.expert_pair_backward(
+        dy_routed, dy_merged, x_routed, x_merged, experts, merged, index, saved
+    )
+    of_experts = module.expand_expert_gradient(rows[1], rows[0], weights, index) if dense else rows
+    # The merge is linear, so a weight's gradient is its expert's dot product with the merged row's gradient.
+    grad_weights = torch.mv(experts.to(weights.dtype), rows[1].to(weights.dtype)) if of_weights else None
+    return dx_routed, dx_merged, of_experts, weights.new_empty(0) if grad_weights is None else grad_weights
+
+
+@_pair_backward.register_fake
+def _(
+    dy_routed: Tensor,
+    dy_merged: Tensor,
+    x_routed: Tensor,
+    x_merged: Tensor,
+    experts: Tensor,
+    weights: Tensor,
+    index: Tensor,
+    saved: Tensor,
+    merged: Tensor,
+    dense: bool,
+    of_weights: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        x_routed.new_empty(x_routed.shape),
+        x_merged.new_empty(x_merged.shape),
+        experts.new_empty(experts.shape[0] if dense else 2, experts.shape[1]),
+        weights.new_empty(weights.shape[0] if of_weights else 0),
+    )
+
+
+def _pair_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, probe = inputs
+    ctx.factored = probe is not None
+    # The saved activations and the merged row are outputs only for this; a zero gradient for them would cost a pass.
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, output[2], output[3])
+
+
+def _pair_gradient(
+    ctx: Any, dy_routed: Tensor | None, dy_merged: Tensor | None, *_: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    x_routed, x_merged, experts, weights, index, saved, merged = ctx.saved_tensors
+    dx_routed, dx_merged, of_experts, of_weights = _pair_backward(
+        torch.zeros_like(x_routed) if dy_routed is None else dy_routed,
+        torch.zeros_like(x_merged) if dy_merged is None else dy_merged,
+        x_routed,
+        x_merged,
+        experts,
+        weights,
+        index,
+        saved,
+        merged,
+        not ctx.factored,
+        ctx.needs_input_grad[3],
+    )
+    return (
+        dx_routed,
+        dx_merged,
+        None if ctx.factored else of_experts,
+        of_weights if ctx.needs_input_grad[3] else None,
+        None,
+        of_experts if ctx.factored else None,
+    )
+
+
+@_custom_op("routed_ffn")
+def _routed(x: Tensor, experts: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Beside the output, what backward needs: activations [B * T, 4d], order of the samples [B], starts [E + 1]."""
+    y, (activations, (order, starts)) = launchers("routed_ffn", experts.device).routed_forward(x, experts, index)
+    return y, activations, order, starts
+
+
+@_routed.register_fake
+def _(x: Tensor, experts: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    samples, frames, width = x.shape
+    return (
+        x.new_empty(x.shape),
+        x.new_empty(samples * frames, EXPANSION * width),
+        index.new_empty(samples, dtype=torch.int32),
+        index.new_empty(experts.shape[0] + 1, dtype=torch.int32),
+    )
+
+
+@_custom_op("routed_ffn_backward")
+def _routed_backward(
+    dy: Tensor, x: Tensor, experts: Tensor, index: Tensor, activations: Tensor, order: Tensor, starts: Tensor
+) -> tuple[Tensor, Tensor]:
+    module = launchers("routed_ffn", experts.device)
+    saved = module.Saved(activations, module.Grouping(order, starts))
+    return module.routed_backward(dy, x, experts, index, saved)
+
+
+@_routed_backward.register_fake
+def _(
+    dy: Tensor, x: Tensor, experts: Tensor, index: Tensor, activations: Tensor, order: Tensor, starts: Tensor
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), torch.empty_like(experts)
+
+
+def _routed_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*inputs, *output[1:])
+
+
+def _routed_gradient(ctx: Any, dy: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    return *_routed_backward(dy, *ctx.saved_tensors), None
+
+
+def _refuse_double_backward(ctx: Any, *grads: Tensor | None) -> None:
+    raise DoubleBackwardError(
+        "the expert operators are once differentiable: call backward without create_graph=True, or use "
+        "mote_fast.kernels.reference for higher derivatives"
+    )
+
+
+def _cast_under_autocast(definition: CustomOpDef, cast: Callable[..., tuple[Any, ...]]) -> None:
+    """Run the operator with autocast off, on arguments that ``cast(dtype, *args)`` chose to convert."""
+    for device in DEVICES:
+        key = getattr(torch._C.DispatchKey, f"Autocast{device.upper()}")
+
+        def kernel(_: Any, *args: Any, device: str = device, key: Any = key) -> Any:
+            with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(key)):
+                return definition._opoverload(*cast(torch.get_autocast_dtype(device), *args))
+
+        definition._lib.impl(definition._name, kernel, f"Autocast{device.upper()}", with_keyset=True)
+
+
+_merge.register_autograd(_merge_gradient, setup_context=_merge_context)
+_pair.register_autograd(_pair_gradient, setup_context=_pair_context)
+_routed.register_autograd(_routed_gradient, setup_context=_routed_context)
+for _backward in (_merge_backward, _pair_backward, _routed_backward):
+    _backward.register_autograd(_refuse_double_backward)
+    _cast_under_autocast(_backward, lambda dtype, *args: args)
+
+_cast_under_autocast(_merge, lambda dtype, experts, weights, out_dtype: (experts, weights, out_dtype or dtype))
+_cast_under_autocast(_pair, lambda dtype, routed, merged, *rest: (routed.to(dtype), merged.to(dtype), *rest))
+_cast_under_autocast(_routed, lambda dtype, x, *rest: (x.to(dtype), *rest))

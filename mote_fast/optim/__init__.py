@@ -1,5 +1,0 @@
-"""Optimisation of the head: factored expert gradients, and the AdamW that consumes them."""
-
-from mote_fast.optim.adamw import HeadAdamW, head_optimizer
-
-__all__ = ["HeadAdamW", "head_optimizer"]

@@ -1,0 +1,127 @@
+"""From annotations and videos to the files that training reads: check, then write lists, labels and the report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mote_fast.errors import ListError
+from mote_fast.prepare.data_report import BAD_KINDS, Problem, build_report, format_report
+from mote_fast.prepare.duplicates import Duplicates, find_duplicates
+from mote_fast.prepare.files import check_writable, write_files
+from mote_fast.prepare.flip import format_flip_labels
+from mote_fast.prepare.lists import DataSet, format_labels, format_list, why_unlistable
+from mote_fast.prepare.scan import Scanned, ScanOptions, scan_videos
+
+logger = logging.getLogger(__name__)
+
+FLIP_LABELS_FILE = "flip_labels.csv"
+REPORT_FILES = ("report.json", "report.txt")
+JOURNAL_FILE = "scan.jsonl"
+
+
+def write_data_set(
+    data_set: DataSet,
+    root: Path,
+    output: Path,
+    *,
+    scan: ScanOptions | None = None,
+    drop_bad: bool = False,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Check a data set's videos and write its lists, labels and report into ``output``; return the report.
+
+    A list keeps every annotated video, bad or not, unless ``drop_bad`` leaves the bad ones out; videos whose names
+    cannot stand in a list are always left out. Whatever is wrong stands in the report. Equal files, and files cut short
+    behind frames that decode, are reported and never left out.
+
+    Args:
+        data_set: as annotated.
+        root: of the videos.
+        output: folder, made if missing. A scan leaves its journal there, and continues from it.
+        scan: open every video and look for equal files; None looks for the files only.
+        drop_bad: leave out of the lists what is missing, unreadable or too short.
+        force: replace files that are there.
+
+    Raises:
+        ConfigError: a file is there and ``force`` is not set, or something cannot be written.
+        ListError: none of the videos is under ``root``.
+    """
+    check_writable(output, [*(each.name for each in data_set.lists), *_other_files(data_set)], force)
+    problems, sizes = _look_for_files(data_set, root)
+    if not sizes:
+        example = next(iter(data_set.paths()), "no annotated video")
+        raise ListError(f"{root}: has none of the videos of {data_set.name}, such as {example}; check --root")
+    scanned: dict[str, Scanned] | None = None
+    duplicates: list[Duplicates] = []
+    if scan is not None:
+        refused = {problem.path for problem in problems}
+        open_to_scan = {path: size for path, size in sizes.items() if path not in refused}
+        scanned = scan_videos(root, list(open_to_scan), output / JOURNAL_FILE, scan)
+        problems += _judge(scanned, scan.min_frames)
+        duplicates = find_duplicates(root, open_to_scan, scan.workers)
+    bad = {problem.path for problem in problems if problem.kind in (BAD_KINDS if drop_bad else ("unlistable",))}
+    contents: dict[str, str] = {}
+    written: dict[str, int] = {}
+    notes: list[str] = []
+    for each in data_set.lists:
+        kept = [item for item in each.items if item.path not in bad]
+        if kept:
+            contents[each.name] = format_list(kept)
+            written[each.name] = len(kept)
+        else:
+            notes.append(f"{each.name} was not written: it would be empty.")
+    report = build_report(data_set, os.fspath(root), written, problems, scanned, duplicates, notes)
+    for note in report["notes"]:
+        logger.warning("%s", note)
+    contents |= {name: format_labels(names) for name, names in data_set.labels.items()}
+    if data_set.flip_labels:
+        contents[FLIP_LABELS_FILE] = format_flip_labels(data_set.flip_labels)
+    texts = (json.dumps(report, ensure_ascii=True, indent=2) + "\n", _encodable(format_report(report)))
+    write_files(output, contents | dict(zip(REPORT_FILES, texts, strict=True)), force)
+    return report
+
+
+def _other_files(data_set: DataSet) -> list[str]:
+    return [*data_set.labels, *REPORT_FILES, *([FLIP_LABELS_FILE] if data_set.flip_labels else [])]
+
+
+def _look_for_files(data_set: DataSet, root: Path) -> tuple[list[Problem], dict[str, int]]:
+    """What is wrong at first sight, and path -> bytes of the files that are there."""
+    problems: list[Problem] = []
+    sizes: dict[str, int] = {}
+    for path in tqdm(data_set.paths(), unit="videos", desc="look", disable=None, delay=2):
+        try:
+            sizes[path] = (root / path).stat().st_size
+        except OSError as error:
+            problems.append(Problem("missing", path, f"no such file ({error.strerror})"))
+            continue
+        if reason := why_unlistable(path):
+            problems.append(Problem("unlistable", path, reason))
+        elif sizes[path] == 0:
+            problems.append(Problem("unreadable", path, "an empty file; fetch or copy it again"))
+    return problems, sizes
+
+
+def _judge(scanned: Mapping[str, Scanned], min_frames: int) -> list[Problem]:
+    problems: list[Problem] = []
+    for path, found in scanned.items():
+        if found.kind:
+            problems.append(Problem("unreadable", path, f"{found.reason} ({found.kind})"))
+            continue
+        if found.num_frames < min_frames:
+            problems.append(Problem("short", path, f"{found.num_frames} frames, fewer than {min_frames}"))
+        if found.cut_short:
+            problems.append(Problem("cut short", path, f"damaged or cut short after {found.num_frames} frames"))
+    return problems
+
+
+def _encodable(text: str) -> str:
+    # Names that are not UTF-8 are in the report, if not in the lists.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,212 @@
+"""Write the videos of a list into tar shards in the WebDataset layout, shuffled once, for sequential reading at scale.
+
+A sample is two files: ``KEY.EXT``, the video as it is, and ``KEY.json`` (``index``, ``label``, ``path`` as in the list,
+``num_frames``, ``width``, ``height``, ``codec``). The key is the video's index in the list, so a clip from a shard is
+the one that ``VideoDataset`` makes of the loose file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from mote_fast.data.decoding.decode import probe
+from mote_fast.data.items import VideoItem
+from mote_fast.data.loading.faults import Failure
+from mote_fast.data.shards.shard_index import INDEX_FILE, ShardIndex, TarShard, key_of
+from mote_fast.errors import ConfigError, ListError
+from mote_fast.prepare.journal import Journal
+from mote_fast.prepare.pool import Fault, run_each
+from mote_fast.runtime.files import staged
+from mote_fast.runtime.seeding import generator_of
+
+JOURNAL_FILE = "journal.jsonl"
+
+# The name of the journal's first record, which says what the shards are made from.
+_PLAN = "plan"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One video of the list, where it is, and its file's size and time of change."""
+
+    index: int
+    item: VideoItem
+    file: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class _Planned:
+    name: str
+    sources: tuple[_Source, ...]
+
+
+def write_shards(
+    items: Sequence[VideoItem],
+    folder: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] = "",
+    max_bytes: int = 10**9,
+    max_samples: int | None = None,
+    seed: int = 0,
+    labels: Sequence[str] = (),
+    processes: int = 1,
+    time_limit: float = 60.0,
+) -> ShardIndex:
+    """Write shards and their index; continue where an interrupted call with the same arguments stopped.
+
+    The bytes depend on the arguments and the videos alone. A shard appears whole or not at all, and the index only
+    once all of them are there. Videos that cannot be read are left out and named in the index.
+
+    Args:
+        items: as in the list, with paths that are relative to ``root``.
+        folder: for the shards; empty, or of an earlier call.
+        root: of the videos.
+        max_bytes: of the videos in a shard; a single larger one makes a shard of its own.
+        max_samples: in a shard; None for as many as ``max_bytes`` lets in.
+        seed: of the order.
+        labels: class names in the order of their indices, for the index.
+        processes: that look at the videos.
+        time_limit: seconds to look at one.
+
+    Raises:
+        ConfigError: an argument is out of range, or the folder holds other shards, cannot be written, or is in use.
+        ListError: the list has folders of extracted frames, or not one video that can be read.
+    """
+    if max_bytes < 1 or (max_samples is not None and max_samples < 1):
+        raise ConfigError(f"max_bytes and max_samples must be at least 1, got {max_bytes} and {max_samples}")
+    sources, missing = _find(items, root)
+    plan = _plan(sources, max_bytes, max_samples, seed)
+    out = Path(folder)
+    with Journal(out / JOURNAL_FILE) as journal:
+        _check_same(journal, _fingerprint(plan, missing, labels), out)
+        pending = [shard for shard in plan if not _is_done(journal, out, shard.name)]
+        _write_pending(pending, journal, out, processes, time_limit)
+        records = [journal.records[shard.name] for shard in plan]
+        shards = tuple(TarShard(record["name"], record["size"], tuple(record["indices"])) for record in records)
+        left_out = [*missing, *(Failure(**failure) for record in records for failure in record["left_out"])]
+        index = ShardIndex(out, shards, tuple(sorted(left_out, key=lambda failure: failure.index)), tuple(labels))
+        if not index.samples:
+            raise ListError(f"not one of {len(items)} videos can be read ({left_out[0].path}: {left_out[0].reason})")
+        with staged(out / INDEX_FILE) as part:
+            part.write_text(index.document(), encoding="utf-8")
+    return index
+
+
+def _find(items: Sequence[VideoItem], root: str | os.PathLike[str]) -> tuple[list[_Source], list[Failure]]:
+    sources, missing = [], []
+    for index, item in enumerate(items):
+        if item.num_frames:
+            raise ListError(f"{item.path}: a folder of extracted frames; shards hold video files")
+        file = os.path.join(root, item.path)
+        try:
+            status = os.stat(file)
+        except (OSError, ValueError) as error:
+            missing.append(Failure(index, item.path, "MissingVideoError", f"no such file ({error})"))
+        else:
+            sources.append(_Source(index, item, file, status.st_size, status.st_mtime_ns))
+    return sources, missing
+
+
+def _plan(sources: Sequence[_Source], max_bytes: int, max_samples: int | None, seed: int) -> list[_Planned]:
+    """Which videos go into which shard; decided by sizes alone, so that a damaged one moves no other."""
+    parts: list[list[_Source]] = []
+    room = 0
+    for at in torch.randperm(len(sources), generator=generator_of(seed, "shards")).tolist():
+        source = sources[at]
+        if not parts or source.size > room or len(parts[-1]) == max_samples:
+            parts.append([])
+            room = max_bytes
+        parts[-1].append(source)
+        room -= source.size
+    return [_Planned(f"shard-{number:06d}.tar", tuple(part)) for number, part in enumerate(parts)]
+
+
+def _fingerprint(plan: Sequence[_Planned], missing: Sequence[Failure], labels: Sequence[str]) -> str:
+    content = {
+        "shards": {shard.name: [_identity(source) for source in shard.sources] for shard in plan},
+        "missing": [failure.index for failure in missing],
+        "labels": list(labels),
+    }
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+
+
+def _identity(source: _Source) -> list[int | str]:
+    return [source.index, source.item.path, source.item.label, source.size, source.mtime_ns]
+
+
+def _check_same(journal: Journal, fingerprint: str, out: Path) -> None:
+    known = journal.records.get(_PLAN)
+    if known is None:
+        journal.append(_PLAN, fingerprint=fingerprint)
+    elif known["fingerprint"] != fingerprint:
+        raise ConfigError(
+            f"{out}: holds shards of another list, other videos or other options; give an empty folder or remove it"
+        )
+
+
+def _is_done(journal: Journal, out: Path, name: str) -> bool:
+    record, path = journal.records.get(name), out / name
+    return record is not None and path.is_file() and path.stat().st_size == record["size"]
+
+
+def _write_pending(pending: Sequence[_Planned], journal: Journal, out: Path, processes: int, time_limit: float) -> None:
+    """Look at the videos of all shards in parallel, and write each shard once all of its own are known."""
+    shard_of = {source.index: shard for shard in pending for source in shard.sources}
+    looked: dict[str, dict[int, dict[str, Any] | Fault]] = {shard.name: {} for shard in pending}
+    tasks = ((source.index, source.file) for shard in pending for source in shard.sources)
+    with tqdm(total=len(shard_of), unit="video", desc="shards", disable=None) as bar:
+        for (index, _), outcome in run_each(_look, tasks, processes, time_limit):
+            shard = shard_of[index]
+            looked[shard.name][index] = outcome
+            if len(looked[shard.name]) == len(shard.sources):
+                _write_shard(shard, looked.pop(shard.name), journal, out)
+            bar.update()
+
+
+def _look(task: tuple[int, str]) -> dict[str, Any]:
+    info = probe(task[1])
+    return {"num_frames": info.num_frames, "width": info.width, "height": info.height, "codec": info.codec}
+
+
+def _write_shard(shard: _Planned, looked: dict[int, dict[str, Any] | Fault], journal: Journal, out: Path) -> None:
+    indices, left_out = [], []
+    with staged(out / shard.name) as part, tarfile.open(part, "w") as tar:
+        for source in shard.sources:
+            about = looked[source.index]
+            if isinstance(about, Fault):
+                left_out.append(asdict(Failure(source.index, source.item.path, about.kind, about.reason)))
+                continue
+            with open(source.file, "rb") as video:
+                tar.addfile(_entry(source.index, _extension(source.file), source.size), video)
+            about = {"index": source.index, "label": source.item.label, "path": source.item.path, **about}
+            text = json.dumps(about).encode()
+            tar.addfile(_entry(source.index, "json", len(text)), io.BytesIO(text))
+            indices.append(source.index)
+    size = (out / shard.name).stat().st_size
+    journal.append(shard.name, size=size, indices=indices, left_out=left_out)
+
+
+def _entry(index: int, extension: str, size: int) -> tarfile.TarInfo:
+    # Nothing of the machine or the time: the same list makes the same bytes.
+    entry = tarfile.TarInfo(f"{key_of(index)}.{extension}")
+    entry.size = size
+    return entry
+
+
+def _extension(file: str) -> str:
+    extension = Path(file).suffix[1:].lower()
+    # The name of the sample's other file, and no name at all, are not for a video.
+    return extension if extension.isalnum() and extension != "json" else "video"

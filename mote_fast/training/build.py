@@ -1,0 +1,167 @@
+"""From a configuration to what trains: the model, its optimiser, and the loaders."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from mote_fast.clip.class_features import TEMPLATES
+from mote_fast.data.dataset import VideoDataset
+from mote_fast.data.flip_labels import read_flip_labels
+from mote_fast.data.items import check_items, read_list
+from mote_fast.data.loaders import make_loader
+from mote_fast.data.loading.batch import VideoLoader
+from mote_fast.data.loading.order import Shard
+from mote_fast.data.plan import ClipRecipe
+from mote_fast.data.shards.shard_loader import ShardLoader
+from mote_fast.data.views import Views
+from mote_fast.errors import ConfigError, ListError
+from mote_fast.head.head_config import HeadOptions
+from mote_fast.model.checkpoint import create_model, load
+from mote_fast.model.classifier import VideoClassifier
+from mote_fast.runtime.distributed import World
+from mote_fast.training.config.sections import DataConfig, ModelSection, OptimConfig
+from mote_fast.training.config.train_config import TrainConfig
+from mote_fast.training.optim import HeadAdamW, head_optimizer
+
+# Videos that cannot be read, one file for each list and process.
+FAULT_FOLDER = "faults"
+
+
+class Loaders(NamedTuple):
+    """What feeds a run; ``validation`` is None where there is no list for it. The streams: see ``Order``."""
+
+    training: VideoLoader
+    validation: VideoLoader | None
+    training_videos: int
+    validation_videos: int
+    training_streams: int
+
+    def close(self) -> None:
+        """Stop the workers of both."""
+        self.training.close()
+        if self.validation is not None:
+            self.validation.close()
+
+
+def build_model(model: ModelSection, data: DataConfig, world: World) -> VideoClassifier:
+    """Build the model that a run starts from, on its device.
+
+    A checkpoint brings its own head, whose sizes then stand; otherwise the head is fresh, drawn from PyTorch's
+    generator.
+
+    Raises:
+        ConfigError: sizes contradict each other.
+        CheckpointError: weights cannot be read or do not fit.
+    """
+    if model.checkpoint is not None:
+        is_folder = Path(model.checkpoint).is_dir()
+        # The CLIP beside a released file gives its text tower; a folder is complete.
+        built = load(
+            model.checkpoint,
+            clip=None if is_folder else model.clip_pretrained,
+            interpolate=1.0,
+            activation=None if is_folder else model.activation,
+        )
+        built.frames = data.frames
+    else:
+        built = create_model(
+            model.arch,
+            experts=model.experts,
+            layers=model.layers,
+            frames=data.frames,
+            clip_pretrained=model.clip_pretrained,
+            activation=model.activation,
+            **{option.name: getattr(model, option.name) for option in fields(HeadOptions)},
+        )
+    built.decode_backend = data.decode
+    if built.clip.walks_frames and built.clip.image_size != data.size:
+        raise ConfigError(
+            f"data.size is {data.size}, but the image tower of {model.checkpoint or model.arch} takes "
+            f"{built.clip.image_size}"
+        )
+    built.requires_grad_(False)
+    built.head.requires_grad_(True)
+    if model.train_clip:
+        built.clip.model.visual.requires_grad_(True)
+        built.clip.model.logit_scale.requires_grad_(True)
+    if not any(parameter.requires_grad for parameter in built.parameters()):
+        raise ConfigError("model.header=mean with model.train_clip=false leaves nothing to train")
+    # The towers stay in evaluation mode: CLIP has no dropout, and running statistics of other towers are kept.
+    return built.to(world.device).eval()
+
+
+def store_class_features(model: VideoClassifier, names: list[str], world: World) -> None:
+    """Encode the training classes with the frozen text tower, once, and leave their features in the head.
+
+    The first process encodes (or finds them in the cache); the others receive them.
+    """
+    features = torch.zeros(len(names), model.clip.embed_dim, device=world.device)
+    if world.leads:
+        # tqdm draws on a terminal only.
+        with tqdm(total=len(names) * len(TEMPLATES), desc="class features", unit="prompt", disable=None) as bar:
+            features = model.class_features(names, progress=bar.update)
+    world.share([features])
+    model.head.set_train_class_features(features)
+
+
+def build_optimizer(model: VideoClassifier, optim: OptimConfig) -> HeadAdamW:
+    """Return the optimiser: the head's group, then CLIP's with a rate of its own (spec section 8)."""
+    clip = [parameter for parameter in model.clip.parameters() if parameter.requires_grad]
+    groups = [{"params": clip, "lr": optim.lr * optim.clip_ratio}] if clip else []
+    return head_optimizer(
+        model.head, optim.lr, optim.weight_decay, betas=optim.betas, eps=optim.eps, extra_groups=groups
+    )
+
+
+def build_loaders(config: TrainConfig, model: VideoClassifier, names: list[str], world: World) -> Loaders:
+    """Read the lists and open the loaders of this process.
+
+    Raises:
+        ListError: a list is missing or malformed, or a label has no class name.
+    """
+    data = config.data
+    clip = model.clip.config
+    plain = ClipRecipe(frames=data.frames, size=data.size, dense=data.dense, mean=clip.mean, std=clip.std)
+    flips = read_flip_labels(data.flip_labels) if data.flip_labels is not None else {}
+    augmented = replace(plain, augmentation=data.augmentation, flip_labels=flips)
+    loader, videos = _loader(config, augmented, names, world, "train")
+    streams = world.size * max(1, data.workers) if isinstance(loader, ShardLoader) else 0
+    if data.val_list is None:
+        return Loaders(loader, None, videos, 0, streams)
+    val_loader, val_videos = _loader(config, replace(plain, views=Views.parse(data.views)), names, world, "val")
+    return Loaders(loader, val_loader, videos, val_videos, streams)
+
+
+def _loader(
+    config: TrainConfig, recipe: ClipRecipe, names: list[str], world: World, split: str
+) -> tuple[VideoLoader, int]:
+    data = config.data
+    training = split == "train"
+    source = data.train_list if training else data.val_list or ""
+    batch_size = data.batch_size if training else data.val_batch_size or data.batch_size
+    shared = {
+        "training": training,
+        "shard": Shard(world.rank, world.size),
+        "workers": data.workers,
+        "device": world.device,
+        "time_limit": data.time_limit,
+        "fault_file": Path(config.run.output) / FAULT_FOLDER / f"{split}-{world.rank}.jsonl",
+    }
+    if Path(source).is_dir():
+        if data.backend == "dali":
+            raise ConfigError(f"data.backend=dali reads no tar shards, but data.{split}_list is {source}; use auto")
+        shards = ShardLoader(source, recipe, batch_size, seed=config.run.seed, decode_backend=data.decode, **shared)
+        if shards.index.labels and list(shards.index.labels) != names:
+            raise ListError(f"{source}: was written for other class names than {data.labels} has")
+        return shards, shards.index.samples
+    items = read_list(source, data.train_root if training else data.val_root)
+    check_items(items, len(names), source)
+    dataset = VideoDataset(
+        items, recipe, seed=config.run.seed, decode_backend=data.decode, frame_template=data.frame_template
+    )
+    return make_loader(dataset, batch_size, backend=data.backend, **shared), len(items)

@@ -1,0 +1,1 @@
+"""The configuration of a training run: YAML and overrides to one frozen value."""

@@ -1,0 +1,206 @@
+"""The released code's YAML schema (sections data, network, solver, logging), read into ours.
+
+Its ancestors Text4Vis and BIKE share the schema. Every key that appears in their configurations for this method is
+listed once below: renamed, converted, accepted in one value only, or ignored because it never had an effect.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from mote_fast.errors import ConfigError
+from mote_fast.training.config.settings import Setting
+from mote_fast.training.config.values import coerce, show
+
+log = logging.getLogger(__name__)
+
+# Sections that only the released schema has.
+SECTIONS = frozenset({"network", "solver", "logging"})
+
+# The same meaning under another name (or the same).
+RENAMED: Mapping[str, str] = {
+    "seed": "run.seed",
+    "resume": "run.resume",
+    "pretrain": "model.checkpoint",
+    "data.train_list": "data.train_list",
+    "data.train_root": "data.train_root",
+    "data.val_list": "data.val_list",
+    "data.val_root": "data.val_root",
+    "data.label_list": "data.labels",
+    "data.num_segments": "data.frames",
+    "data.input_size": "data.size",
+    "data.batch_size": "data.batch_size",
+    "data.workers": "data.workers",
+    "data.image_tmpl": "data.frame_template",
+    "data.dense": "data.dense",
+    "network.temporal_layer": "model.layers",
+    "network.num_experts": "model.experts",
+    "solver.type": "optim.schedule",
+    "solver.epochs": "optim.epochs",
+    "solver.lr": "optim.lr",
+    "solver.lr_warmup_step": "optim.warmup_epochs",
+    "solver.weight_decay": "optim.weight_decay",
+    "solver.clip_ratio": "optim.clip_ratio",
+    "solver.grad_accumulation_steps": "optim.accumulation",
+    "logging.print_freq": "run.log_every",
+    "logging.eval_freq": "run.eval_every",
+}
+
+# Switches of the released family of which the released MoTE has one position; others would be another method.
+ONLY: Mapping[str, tuple[tuple[object, ...], str]] = {
+    "data.modality": (("video", "RGB"), "only videos and folders of RGB frames are read"),
+    "data.random_shift": ((True,), "training draws its frames at random"),
+    "network.tm": ((False,), "temporal modules inside the image tower are not part of MoTE"),
+    "network.joint_st": ((False,), "joint space-time attention is not part of MoTE"),
+    "network.drop_out": ((0,), "MoTE trains without dropout"),
+    "network.emb_dropout": ((0,), "MoTE trains without dropout"),
+    "network.interaction": (("DP",), "videos and labels are compared by their dot product"),
+    "solver.optim": (("adamw",), "the optimiser is AdamW"),
+    "solver.loss_type": (("CE",), "the loss is cross-entropy"),
+    "solver.start_epoch": ((0,), "continue a run with run.resume"),
+    "solver.evaluate": ((False,), "evaluate with the command 'mote-fast eval'"),
+}
+
+# Never read by the released code, or read without an effect on training.
+IGNORED: frozenset[str] = frozenset(
+    {
+        "data.seg_length",
+        "data.num_classes",
+        "data.index_bias",
+        "data.randaug",
+        "network.type",
+        "network.drop",
+        "network.fix_text",
+        "solver.epoch_offset",
+        "solver.momentum",
+    }
+)
+
+
+def is_released(document: Mapping[Any, Any]) -> bool:
+    """Tell whether a YAML document has the released schema, by its sections."""
+    return not SECTIONS.isdisjoint(document)
+
+
+def translate(settings: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Return released settings under our keys; the ignored ones are named in one warning.
+
+    Keys that are left empty take their defaults, as in the released code.
+
+    Raises:
+        ConfigError: a key has a value that asks for something other than MoTE. Unknown keys stay as they are, for the
+            caller to report.
+    """
+    given = {key: setting for key, setting in settings.items() if setting.value is not None}
+    unread = IGNORED
+    if "solver.type" not in given or given["solver.type"].value == "cosine":
+        unread |= {"solver.lr_decay_step"}
+    ignored = sorted(given.keys() & unread)
+    if ignored:
+        log.warning(
+            "%s: these keys have no effect here, nor had they in the released code: %s",
+            given[ignored[0]].source,
+            ", ".join(ignored),
+        )
+    translated: dict[str, Setting] = {}
+    for key, setting in given.items():
+        if key in unread:
+            continue
+        if key in ONLY:
+            _check_only(key, setting)
+        elif key in RENAMED:
+            translated[RENAMED[key]] = setting
+        elif key in CONVERTED:
+            translated |= {ours: Setting(value, setting.source) for ours, value in CONVERTED[key](key, given).items()}
+        else:
+            translated[key] = setting
+    return translated
+
+
+def _check_only(key: str, setting: Setting) -> None:
+    values, reason = ONLY[key]
+    # 0 stands for 0.0 too, and for false in neither direction.
+    if not any(
+        setting.value == value and isinstance(setting.value, bool) == isinstance(value, bool) for value in values
+    ):
+        expected = " or ".join(show(value) for value in values)
+        raise ConfigError(f"{setting.source}: {key} must be {expected}, got {show(setting.value)}: {reason}")
+
+
+def _read(key: str, settings: Mapping[str, Setting], annotation: Any) -> Any:
+    """Return the value of a key, held to a type."""
+    value, source = settings[key]
+    try:
+        return coerce(value, annotation)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {key} {error}") from error
+
+
+def architecture(name: str) -> str:
+    """Return open_clip's name for one of OpenAI's: "ViT-B/16" -> "ViT-B-16", "ViT-L/14@336px" -> "ViT-L-14-336"."""
+    return name.replace("/", "-").replace("@336px", "-336")
+
+
+def _arch(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:
+    return {"model.arch": architecture(_read(key, settings, str))}
+
+
+def _init(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:
+    return {"model.clip_pretrained": "openai" if _read(key, settings, bool) else None}
+
+
+def _fix_video(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:
+    return {"model.train_clip": not _read(key, settings, bool)}
+
+
+def _header(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:
+    name, source = settings[key]
+    headers = {"Transf": "mote", "None": "mean"}
+    if name not in headers:
+        raise ConfigError(f"{source}: {key} must be 'Transf' or 'None', got {show(name)}")
+    return {"model.header": headers[str(name)]}
+
+
+def _dataset(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:
+    # The released code tells Something-Something by its name, and augments it differently.
+    something = "something" in _read(key, settings, str)
+    return {"data.augmentation": "ssv2" if something else "kinetics"}
+
+
+def _output(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:
+    # As released, data set and architecture get folders of their own, so that two runs do not meet in one.
+    parts = [_read(key, settings, str)]
+    if "data.dataset" in settings:
+        parts.append(_read("data.dataset", settings, str))
+    if "network.arch" in settings:
+        parts.append(architecture(_read("network.arch", settings, str)))
+    return {"run.output": str(PurePath(*parts))}
+
+
+def _decay_steps(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:
+    value, source = settings[key]
+    if not isinstance(value, int) or isinstance(value, bool):
+        return {"optim.milestones": value}
+    if value < 1 or "solver.epochs" not in settings:
+        raise ConfigError(f"{source}: {key} as one number must be at least 1 and needs solver.epochs, got {value}")
+    epochs = _read("solver.epochs", settings, int)
+    return {"optim.milestones": list(range(value, epochs + 1, value))}
+
+
+Rule = Callable[[str, Mapping[str, Setting]], dict[str, object]]
+
+# Another form, or made of several keys.
+CONVERTED: Mapping[str, Rule] = {
+    "data.dataset": _dataset,
+    "data.output_path": _output,
+    "network.arch": _arch,
+    "network.init": _init,
+    "network.fix_video": _fix_video,
+    "network.sim_header": _header,
+    "solver.lr_decay_step": _decay_steps,
+}
+
+KEYS: frozenset[str] = frozenset(RENAMED) | frozenset(CONVERTED) | frozenset(ONLY) | IGNORED

@@ -1,0 +1,224 @@
+"""The sections of a training configuration: frozen, typed, with the paper's ViT-B/16 recipe as defaults.
+
+Each checks its own values when it is made; the messages start with the field's name. What several sections say
+together is checked by ``TrainConfig``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mote_fast.clip.clip_config import Activation
+from mote_fast.data.decoding.frame_folders import FRAME_TEMPLATE, check_template
+from mote_fast.data.loaders import LoaderBackend
+from mote_fast.data.plan import Augmentation
+from mote_fast.data.views import Views
+from mote_fast.errors import ConfigError
+from mote_fast.head.head_config import HeadOptions
+
+Decoder = Literal["auto", "torchcodec", "pyav"]
+Schedule = Literal["cosine", "multistep"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which videos, and how they become clips.
+
+    Attributes:
+        train_list: file of training videos, see ``read_list``; a .csv file has the columns ``path`` and ``label``. Or
+            a folder of tar shards.
+        labels: file of class names in the order of their indices, see ``read_labels``.
+        val_list: the same for validation; null leaves it out.
+        train_root: folder that the paths of ``train_list`` are relative to.
+        val_root: folder that the paths of ``val_list`` are relative to.
+        frames: T, frames of a clip.
+        size: side of the crops, pixels; what the image tower takes.
+        batch_size: training clips per step and process.
+        val_batch_size: validation videos per step and process; null takes ``batch_size``.
+        workers: decoding workers per process; 0 decodes in the training process.
+        augmentation: "kinetics", "ssv2" (flips swap left and right labels), or "none" (validation's crop and frames).
+        flip_labels: file of the labels that a mirrored video takes; "ssv2" needs it.
+        dense: take the frames from a window of the video instead of all of it.
+        views: clips x crops of a validation video.
+        decode: library that decodes on the CPU.
+        backend: what loads: "dali" or "cpu"; "auto" takes the one that serves this machine best.
+        time_limit: seconds that reading one video may take.
+        frame_template: file names of extracted frames, for lists of frame folders.
+    """
+
+    train_list: str = ""
+    labels: str = ""
+    val_list: str | None = None
+    train_root: str = ""
+    val_root: str = ""
+    frames: int = 8
+    size: int = 224
+    batch_size: int = 64
+    val_batch_size: int | None = None
+    workers: int = 8
+    augmentation: Augmentation = "kinetics"
+    flip_labels: str | None = None
+    dense: bool = False
+    views: str = "1x1"
+    decode: Decoder = "auto"
+    backend: LoaderBackend = "auto"
+    time_limit: float = 60.0
+    frame_template: str = FRAME_TEMPLATE
+
+    def __post_init__(self) -> None:
+        _at_least(1, frames=self.frames, size=self.size, batch_size=self.batch_size, val_batch_size=self.val_batch_size)
+        _at_least(0, workers=self.workers)
+        _positive(time_limit=self.time_limit)
+        Views.parse(self.views)
+        check_template(self.frame_template)
+        if self.augmentation == "ssv2" and self.flip_labels is None:
+            raise ConfigError("augmentation 'ssv2' swaps the labels of mirrored videos: give the file data.flip_labels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSection(HeadOptions):
+    """What is trained, and what it starts from; the options of the head are ``HeadOptions``.
+
+    Attributes:
+        arch: "ViT-B-16", "ViT-L-14", "tiny", or any architecture that open_clip knows.
+        clip_pretrained: CLIP's own weights: an open_clip tag or a file; null gives random towers. With a released
+            checkpoint, the CLIP that it was tuned from.
+        activation: of a weights file of unknown origin; null where the origin tells it.
+        checkpoint: released .pt file or model folder to fine-tune, which brings its own towers and head: the other keys
+            of this section, but for ``clip_pretrained`` and ``train_clip``, then stand aside. null starts afresh.
+        layers: L, temporal layers; null takes the architecture's (4 for ViT-B-16, 6 for ViT-L-14).
+        experts: E, experts per layer; 0 or 1 is a plain FFN.
+        train_clip: tune CLIP's image tower too; false freezes it.
+    """
+
+    arch: str = "ViT-B-16"
+    clip_pretrained: str | None = "openai"
+    activation: Activation | None = None
+    checkpoint: str | None = None
+    layers: int | None = None
+    experts: int = 4
+    train_clip: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_depth(1 if self.layers is None else self.layers, self.experts)
+        if self.header == "mean" and not self.train_clip:
+            raise ConfigError("train_clip is false and header is 'mean': there is nothing to train")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How the weights move (spec section 8).
+
+    Attributes:
+        lr: learning rate of the head.
+        clip_ratio: learning rate of CLIP over that of the head.
+        weight_decay: AdamW's, on everything.
+        betas: AdamW's.
+        eps: AdamW's.
+        epochs: passes over the training list.
+        warmup_epochs: epochs of linear warm-up from 0.
+        schedule: after the warm-up: "cosine" to 0, or "multistep".
+        milestones: epochs at which "multistep" decays.
+        decay: factor of each such step.
+        clip_gradient: largest norm of the whole gradient; null leaves it as it is.
+        accumulation: batches that make one optimiser step.
+        precision: of the towers' and the head's arithmetic; weights and optimiser stay float32. "fp16" scales the loss
+            and needs a GPU.
+        grad_checkpointing: recompute the image tower's activations in the backward pass: less memory, more time.
+        compile: run the image tower through torch.compile.
+    """
+
+    lr: float = 5e-5
+    clip_ratio: float = 0.07
+    weight_decay: float = 0.2
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    epochs: int = 30
+    warmup_epochs: float = 5.0
+    schedule: Schedule = "cosine"
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.1
+    clip_gradient: float | None = None
+    accumulation: int = 1
+    precision: Precision = "bf16"
+    grad_checkpointing: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least(1, epochs=self.epochs, accumulation=self.accumulation)
+        _at_least(0, clip_ratio=self.clip_ratio, weight_decay=self.weight_decay, warmup_epochs=self.warmup_epochs)
+        _positive(lr=self.lr, eps=self.eps, decay=self.decay, clip_gradient=self.clip_gradient)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas must lie in [0, 1), got {list(self.betas)}")
+        if self.schedule == "cosine" and self.milestones:
+            raise ConfigError("milestones belong to schedule 'multistep', but schedule is 'cosine'")
+        if self.schedule == "multistep":
+            self._check_milestones()
+
+    def _check_milestones(self) -> None:
+        if not self.milestones:
+            raise ConfigError("milestones are missing: schedule 'multistep' needs the epochs at which to decay")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ConfigError(f"milestones must ascend, got {list(self.milestones)}")
+        if self.milestones[0] <= self.warmup_epochs:
+            raise ConfigError(
+                f"milestones must come after the warm-up of {self.warmup_epochs:g} epochs, got {list(self.milestones)}"
+            )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where the run lives, and when it reports, validates and saves.
+
+    Attributes:
+        output: folder of checkpoints, logs and metrics.
+        seed: of everything random.
+        resume: "auto" continues the newest checkpoint in ``output`` if there is one, "none" starts anew, a path
+            continues that checkpoint.
+        save_every: optimiser steps between checkpoints; the end of an epoch always saves, and with 0 nothing else does.
+        keep_last: checkpoints kept, besides the best.
+        eval_every: epochs between validations, the last epoch always being one; 0 never validates.
+        log_every: optimiser steps between log lines.
+        device: where it runs; "auto" takes CUDA where there is one.
+        sync_routing: draw the same experts and temperatures on every process; the released code does not.
+        tensorboard: write TensorBoard files besides the JSONL metrics.
+        max_steps: stop after so many optimiser steps; null runs all epochs.
+    """
+
+    output: str = "runs/mote"
+    seed: int = 1024
+    resume: str = "auto"
+    save_every: int = 1000
+    keep_last: int = 2
+    eval_every: int = 1
+    log_every: int = 10
+    device: Device = "auto"
+    sync_routing: bool = False
+    tensorboard: bool = True
+    max_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least(1, keep_last=self.keep_last, log_every=self.log_every, max_steps=self.max_steps)
+        _at_least(0, save_every=self.save_every, eval_every=self.eval_every)
+        if not -(2**63) <= self.seed < 2**63:
+            raise ConfigError(f"seed must fit in 64 bits, got {self.seed}")
+        if not self.resume:
+            raise ConfigError("resume must be 'auto', 'none' or a checkpoint")
+        if not self.output:
+            raise ConfigError("output must name a folder")
+
+
+def _at_least(low: int, **values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not value >= low:
+            raise ConfigError(f"{name} must be at least {low}, got {value}")
+
+
+def _positive(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise ConfigError(f"{name} must be above 0, got {value}")

@@ -1,0 +1,207 @@
+"""What a training run is, as one frozen value; how it is read from YAML and the command line, and written back."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from mote_fast.clip.clip_config import config_of_name
+from mote_fast.errors import ConfigError
+from mote_fast.head.video_head import MAX_FRAMES
+from mote_fast.training.config import released_yaml
+from mote_fast.training.config.sections import DataConfig, ModelSection, OptimConfig, RunConfig
+from mote_fast.training.config.settings import Setting, flatten, parse_overrides, read_document
+from mote_fast.training.config.values import coerce
+from mote_fast.training.method import TrainingMethod
+
+__all__ = [
+    "DataConfig",
+    "ModelSection",
+    "OptimConfig",
+    "RunConfig",
+    "TrainConfig",
+    "TrainingMethod",
+    "load_config",
+    "to_dict",
+    "to_yaml",
+]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run.
+
+    Raises:
+        ConfigError: the sections contradict one another.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelSection = field(default_factory=ModelSection)
+    method: TrainingMethod = field(default_factory=TrainingMethod)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        if self.optim.precision == "fp16" and self.run.device == "cpu":
+            raise ConfigError("optim.precision 'fp16' needs a GPU, but run.device is 'cpu'; use 'bf16' or 'fp32'")
+        if self.model.header != "mean" and self.data.frames > MAX_FRAMES:
+            raise ConfigError(f"data.frames must be at most {MAX_FRAMES} with a temporal head, got {self.data.frames}")
+
+
+# Every option by its dotted key: the type it is held to.
+_SECTIONS: Mapping[str, type] = get_type_hints(TrainConfig)
+OPTIONS: Mapping[str, Any] = {
+    f"{section}.{name}": annotation
+    for section, cls in _SECTIONS.items()
+    for name, annotation in get_type_hints(cls).items()
+}
+
+_REQUIRED = {"data.train_list": "the list of training videos", "data.labels": "the file of class names"}
+_FILES = ("data.train_list", "data.val_list", "data.labels", "data.flip_labels", "model.checkpoint", "run.resume")
+_RESUME_WORDS = ("auto", "none")
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a training configuration.
+
+    A file has our schema (the sections of ``TrainConfig``) or that of the released code, told by its sections. A file
+    of ours may name another one as ``base``, relative to itself, which is read first. Paths of data are relative to the
+    working folder.
+
+    Args:
+        path: a YAML file.
+        overrides: ``key=value`` texts with our keys, such as "optim.lr=1e-4"; for a released file also with its own,
+            over which ours take precedence.
+
+    Raises:
+        ConfigError: a file or key is unknown, a value has the wrong type, is out of range or contradicts another, or a
+            file that is named does not exist. One line, which names the file and the key.
+    """
+    given = parse_overrides(overrides)
+    document = read_document(path)
+    if released_yaml.is_released(document):
+        theirs = {key: setting for key, setting in given.items() if key in released_yaml.KEYS - OPTIONS.keys()}
+        settings = released_yaml.translate(flatten(document, str(path)) | theirs)
+        known = [*OPTIONS, *released_yaml.KEYS]
+        given = {key: setting for key, setting in given.items() if key not in theirs}
+    else:
+        settings = _with_bases(Path(path), document, ())
+        known = [*OPTIONS]
+    settings |= given
+    config = _build(_typed(settings, known), settings, str(path))
+    _check_files(config, settings, str(path))
+    _check_arch(config, settings, str(path))
+    return config
+
+
+def to_dict(config: TrainConfig) -> dict[str, dict[str, Any]]:
+    """Return the configuration as plain YAML values: every option, by section."""
+    return {
+        section: {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        for section, values in asdict(config).items()
+    }
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """Return the configuration as a YAML file that ``load_config`` reads back to an equal one."""
+    # Escapes beyond ASCII: written as they are, some characters (U+0085) come back as others.
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def _with_bases(path: Path, document: dict[Any, Any], above: tuple[Path, ...]) -> dict[str, Setting]:
+    """Return a document's settings over those of its base, and of the base's base."""
+    here = path.resolve()
+    if here in above:
+        chain = " -> ".join(entry.name for entry in (*above[above.index(here) :], here))
+        raise ConfigError(f"{path}: base leads back to where it started: {chain}")
+    settings = flatten(document, str(path))
+    if released_yaml.is_released(document):
+        return released_yaml.translate(settings)
+    if "base" not in settings:
+        return settings
+    name = settings.pop("base").value
+    if not isinstance(name, str) or not (path.parent / name).is_file():
+        raise ConfigError(f"{path}: base must name a configuration file, relative to this one, got {name!r}")
+    base = path.parent / name
+    return _with_bases(base, read_document(base), (*above, here)) | settings
+
+
+def _typed(settings: Mapping[str, Setting], known: Sequence[str]) -> dict[str, Any]:
+    """Return the values by key, each as its option's type."""
+    values: dict[str, Any] = {}
+    for key, (value, source) in settings.items():
+        if key in _SECTIONS and value in (None, {}):
+            # A section without any keys.
+            continue
+        if key not in OPTIONS:
+            raise ConfigError(f"{source}: {_unknown(key, known)}")
+        try:
+            values[key] = coerce(value, OPTIONS[key])
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {key} {error}") from error
+    return values
+
+
+def _build(values: Mapping[str, Any], settings: Mapping[str, Setting], path: str) -> TrainConfig:
+    sections: dict[str, Any] = {}
+    for section, cls in _SECTIONS.items():
+        own = {each.name: values[key] for each in fields(cls) if (key := f"{section}.{each.name}") in values}
+        try:
+            sections[section] = cls(**own)
+        except ConfigError as error:
+            # The message starts with the field's name, which tells whose value it was.
+            key = f"{section}.{str(error).split(maxsplit=1)[0]}"
+            raise ConfigError(f"{_source(key, settings, path)}: {section}.{error}") from error
+    try:
+        return TrainConfig(**sections)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _check_files(config: TrainConfig, settings: Mapping[str, Setting], path: str) -> None:
+    """Check what only a run needs: that its files are named and exist."""
+    values = to_dict(config)
+    for key in _FILES:
+        section, _, name = key.partition(".")
+        value = values[section][name]
+        if not value and key in _REQUIRED:
+            raise ConfigError(f"{path}: {key} is missing; it names {_REQUIRED[key]}")
+        if value and not (key == "run.resume" and value in _RESUME_WORDS) and not Path(value).exists():
+            raise ConfigError(f"{_source(key, settings, path)}: {key} names {value!r}, which does not exist")
+
+
+def _check_arch(config: TrainConfig, settings: Mapping[str, Setting], path: str) -> None:
+    """Refuse an unknown architecture before anything is loaded; other hubs' names are known only then."""
+    if config.model.checkpoint is None and not config.model.arch.startswith(("hf-hub:", "local-dir:")):
+        try:
+            config_of_name(config.model.arch)
+        except ConfigError as error:
+            raise ConfigError(f"{_source('model.arch', settings, path)}: model.arch: {error}") from error
+
+
+def _source(key: str, settings: Mapping[str, Setting], path: str) -> str:
+    return settings[key].source if key in settings else path
+
+
+def _unknown(key: str, known: Sequence[str]) -> str:
+    """Say that a key is unknown, and which one was probably meant."""
+    if key in _SECTIONS:
+        return f"{key} is a section; it holds keys, such as {next(k for k in OPTIONS if k.startswith(key + '.'))}"
+    section, _, name = key.rpartition(".")
+    last = {option.rpartition(".")[2]: option for option in reversed(known)}
+    close = difflib.get_close_matches(key, known, 1, cutoff=0.75) or [
+        last[match] for match in difflib.get_close_matches(name, last, 1, cutoff=0.75)
+    ]
+    if close:
+        return f"unknown key {key!r}; did you mean {close[0]!r}?"
+    return f"unknown key {key!r}; {_listing(section, known)}"
+
+
+def _listing(section: str, known: Iterable[str]) -> str:
+    names = [option.rpartition(".")[2] for option in known if option.rpartition(".")[0] == section]
+    return f"{section} has {', '.join(names)}" if section and names else f"the sections are {', '.join(_SECTIONS)}"

@@ -1,0 +1,37 @@
+"""The videos of a run that could not be read, gathered over its processes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from mote_fast.runtime.distributed import World
+from mote_fast.training.build import Loaders
+from mote_fast.training.logs import RunLog
+from mote_fast.training.state import Progress
+
+FAULTS_FILE = "faults.jsonl"
+
+
+def report_faults(loaders: Loaders, world: World, log: RunLog, output: Path, progress: Progress) -> None:
+    """List every video that has failed so far in ``faults.jsonl``, once, and count them; every process must call it.
+
+    Each line of the file has the list ("train" or "val"), and the fields of ``Failure``.
+    """
+    own = [("train", failure) for failure in loaders.training.faults.failures]
+    if loaders.validation is not None:
+        own += [("val", failure) for failure in loaders.validation.faults.failures]
+    # In another epoch another process may have met the same video.
+    found = {(split, failure.index, failure.path): failure for part in world.gather(own) for split, failure in part}
+    counts = {split: sum(key[0] == split for key in found) for split in ("train", "val")}
+    if not found or not world.leads:
+        return
+    file = output / FAULTS_FILE
+    lines = [json.dumps({"list": split, **asdict(failure)}) for (split, *_), failure in sorted(found.items())]
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    partial.replace(file)
+    values = {"epoch": progress.epoch + 1, **counts}
+    line = f"unreadable so far: {counts['train']} videos to train on, {counts['val']} to validate; listed in {file}"
+    log.record("faults", progress.step, values, line)

@@ -1,0 +1,323 @@
+"""The training loop: epochs of steps, saved and stopped between steps, validated between epochs."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mote_fast.data.items import read_labels
+from mote_fast.errors import ConfigError, MoteError
+from mote_fast.evaluation.accuracy import accuracies
+from mote_fast.evaluation.files import make_folder
+from mote_fast.evaluation.predict import predict
+from mote_fast.runtime.distributed import World, joined
+from mote_fast.training.banner import first_lines
+from mote_fast.training.build import Loaders, build_loaders, build_model, build_optimizer, store_class_features
+from mote_fast.training.config.train_config import TrainConfig, to_yaml
+from mote_fast.training.fault_report import report_faults
+from mote_fast.training.logs import Pace, RunLog, duration, peak_memory
+from mote_fast.training.schedule import learning_rate, refreshed_epoch, set_learning_rate
+from mote_fast.training.state import (
+    CHECKPOINT_FOLDER,
+    Order,
+    Progress,
+    TrainState,
+    find_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+from mote_fast.training.step import (
+    LOSSES,
+    Arithmetic,
+    Objective,
+    StepResult,
+    distribute,
+    draws_of_step,
+    train_step,
+)
+from mote_fast.training.stopping import StopRequest
+
+log = logging.getLogger(__name__)
+
+# Model folders inside run.output, for ``mote_fast.load``: as trained to the end, and as it validated best.
+FINAL_MODEL = "model"
+BEST_MODEL = "best"
+CONFIG_FILE = "config.yaml"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The parts of a run, put together.
+
+    Attributes:
+        objective: what ``distribute`` returned.
+        steps_per_epoch: optimiser steps.
+        steps: optimiser steps of the whole run.
+    """
+
+    config: TrainConfig
+    world: World
+    loaders: Loaders
+    state: TrainState
+    order: Order
+    objective: nn.Module
+    arithmetic: Arithmetic
+    steps_per_epoch: int
+    steps: int
+    log: RunLog
+    pace: Pace
+    stop: StopRequest
+
+
+def train(config: TrainConfig) -> bool:
+    """Train as configured; under torchrun, with the other processes of the run.
+
+    Returns:
+        True once the run is complete, False if it was asked to stop (SIGTERM, SIGINT), has saved, and can be resumed.
+
+    Raises:
+        MoteError: a setting, list, file or checkpoint is at fault, or the loss is no longer a number.
+    """
+    with joined(config.run.device) as world:
+        if config.optim.precision == "fp16" and world.device.type == "cpu":
+            raise ConfigError("optim.precision 'fp16' needs a GPU, and run.device found none; use 'bf16' or 'fp32'")
+        if world.leads:
+            make_folder(Path(config.run.output), "run.output")
+        torch.manual_seed(config.run.seed)
+        names = read_labels(config.data.labels)
+        model = build_model(config.model, config.data, world)
+        loaders = build_loaders(config, model, names, world)
+        try:
+            store_class_features(model, names, world)
+            arithmetic = Arithmetic(config.optim.precision, world.device)
+            state = TrainState(model, build_optimizer(model, config.optim), arithmetic.scaler, Progress())
+            clips = config.data.batch_size * world.size * config.optim.accumulation
+            order = Order(loaders.training_videos, clips, names, loaders.training_streams)
+            if world.leads:
+                for line in first_lines(config, world, model, loaders):
+                    log.info(line)
+            _resume(config, world, state, order)
+            return _train(config, world, loaders, state, order, arithmetic)
+        finally:
+            loaders.close()
+
+
+def _train(
+    config: TrainConfig, world: World, loaders: Loaders, state: TrainState, order: Order, arithmetic: Arithmetic
+) -> bool:
+    """Run the epochs that are left, from a state that is new or restored; see ``train``."""
+    optim, output, progress = config.optim, Path(config.run.output), state.progress
+    steps_per_epoch = math.ceil(loaders.training.batches_per_epoch / optim.accumulation)
+    steps = steps_per_epoch * optim.epochs
+    if config.run.max_steps is not None:
+        steps = min(steps, config.run.max_steps)
+    objective = Objective(
+        state.model,
+        config.method,
+        train_clip=config.model.train_clip,
+        grad_checkpointing=optim.grad_checkpointing,
+        compile=optim.compile,
+    )
+    if world.leads:
+        (output / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
+    with (
+        RunLog(
+            output,
+            leads=world.leads,
+            step=progress.step,
+            steps=steps,
+            kept=progress.metrics_bytes,
+            tensorboard=config.run.tensorboard,
+        ) as run_log,
+        StopRequest() as stop,
+    ):
+        distributed = distribute(objective, state.optimizer, world)
+        run = Run(
+            config, world, loaders, state, order, distributed, arithmetic, steps_per_epoch, steps, run_log, Pace(), stop
+        )
+        while progress.epoch < optim.epochs:
+            if _take_steps(run):
+                return False
+            if progress.step_in_epoch < steps_per_epoch:
+                # run.max_steps ends the run before the epoch's end.
+                _save(run)
+                break
+            _end_epoch(run)
+        if world.leads:
+            state.model.save(output / FINAL_MODEL)
+            log.info("done: %d steps; model in %s", progress.step, output / FINAL_MODEL)
+        world.wait()
+    return True
+
+
+def _take_steps(run: Run) -> bool:
+    """Take the steps that the epoch still lacks; True if the run was asked to stop, and has saved."""
+    config, progress = run.config, run.state.progress
+    accumulation = config.optim.accumulation
+    epoch, batches_per_epoch = progress.epoch, run.loaders.training.batches_per_epoch
+    batches = run.pace.timed(run.loaders.training.epoch(epoch, progress.step_in_epoch * accumulation))
+    while progress.step_in_epoch < run.steps_per_epoch and progress.step < run.steps:
+        first = progress.step_in_epoch * accumulation
+        # The last step of an epoch takes what is left.
+        count = min(accumulation, batches_per_epoch - first)
+        lr = learning_rate(refreshed_epoch(epoch, first + count - 1, batches_per_epoch), config.optim)
+        set_learning_rate(run.state.optimizer, lr, config.optim.clip_ratio)
+        draws = draws_of_step(
+            run.state.model.head,
+            config.method,
+            count,
+            seed=config.run.seed,
+            step=progress.step,
+            rank=None if config.run.sync_routing else run.world.rank,
+        )
+        result = train_step(
+            run.objective,
+            run.state.optimizer,
+            batches,
+            draws,
+            run.arithmetic,
+            clip_gradient=config.optim.clip_gradient,
+            world_size=run.world.size,
+        )
+        progress.next_step()
+        run.pace.count(count * config.data.batch_size * run.world.size)
+        run.log.advance()
+        log_due = progress.step % config.run.log_every == 0 or progress.step == run.steps
+        asked = run.world.any(run.stop.asked)
+        save_due = asked or bool(config.run.save_every and progress.step % config.run.save_every == 0)
+        # The end of an epoch saves too: nothing is ever saved that was not looked at.
+        if log_due or save_due or progress.step_in_epoch == run.steps_per_epoch:
+            losses = _finite_losses(run, result)
+            if log_due:
+                _log_step(run, losses, result.gradient_norm, lr)
+            if save_due:
+                _save(run)
+        if asked:
+            return True
+    return False
+
+
+def _end_epoch(run: Run) -> None:
+    """Validate where that is due, report, save."""
+    progress, every = run.state.progress, run.config.run.eval_every
+    last = progress.epoch + 1 == run.config.optim.epochs
+    if run.loaders.validation is not None and every and (last or (progress.epoch + 1) % every == 0):
+        # Validation may take long, and may be killed: the epoch before it is safe then.
+        _save(run)
+        _validate(run)
+    report_faults(run.loaders, run.world, run.log, Path(run.config.run.output), progress)
+    progress.next_epoch()
+    _save(run)
+    run.pace.restart()
+
+
+def _validate(run: Run) -> None:
+    """Run the model, its experts merged, over the validation list; keep it if it is the best so far."""
+    state, progress = run.state, run.state.progress
+    loader, classes = run.loaders.validation, state.model.head.train_class_features
+    assert loader is not None
+    assert classes is not None
+    with tqdm(
+        total=math.ceil(run.loaders.validation_videos / run.world.size),
+        desc="validation",
+        unit="video",
+        leave=False,
+        disable=None if run.world.leads else True,
+    ) as bar:
+        found = accuracies(predict(state.model, loader, classes, progress=bar.update))
+    top1, top5 = found.running
+    best = progress.best_accuracy is None or top1 > progress.best_accuracy
+    if best and not math.isnan(top1):
+        progress.best_accuracy, progress.best_epoch = top1, progress.epoch
+        if run.world.leads:
+            state.model.save(Path(run.config.run.output) / BEST_MODEL)
+    values = {
+        "epoch": progress.epoch + 1,
+        "top1": top1,
+        "top5": top5,
+        "videos": found.videos,
+        "failed": found.failed,
+    }
+    line = f"validation after epoch {progress.epoch + 1}: top-1 {top1:.2f}%, top-5 {top5:.2f}% of "
+    line += f"{found.videos - found.failed} videos ({found.failed} unreadable)"
+    if progress.best_accuracy is not None and progress.best_epoch is not None:
+        line += f"; best {progress.best_accuracy:.2f}% after epoch {progress.best_epoch + 1}"
+    run.log.record("val", progress.step, values, line)
+
+
+def _log_step(run: Run, losses: list[float], gradient_norm: Tensor | None, lr: float) -> None:
+    """Write what the step that was just taken has to say."""
+    progress, pace, optim = run.state.progress, run.pace, run.config.optim
+    values: dict[str, Any] = {"epoch": progress.epoch + progress.step_in_epoch / run.steps_per_epoch}
+    values |= dict(zip(LOSSES, losses, strict=True))
+    values |= {"lr": lr, "clip_lr": lr * optim.clip_ratio}
+    if gradient_norm is not None:
+        values["gradient_norm"] = gradient_norm.item()
+    if run.arithmetic.scaler.is_enabled():
+        values["loss_scale"] = run.arithmetic.scaler.get_scale()
+    memory = peak_memory(run.world.device)
+    left = (run.steps - progress.step) * run.order.clips_per_step / pace.clips_per_second
+    values |= {"clips_per_second": pace.clips_per_second, "data_wait": pace.waited, "memory": memory}
+    total, *parts = losses
+    named = ", ".join(f"{name} {value:.4f}" for name, value in zip(LOSSES[1:], parts, strict=True))
+    line = " | ".join(
+        (
+            f"step {progress.step}/{run.steps} epoch {values['epoch']:.2f}",
+            f"loss {total:.4f} ({named})",
+            f"lr {lr:.2e} clip {values['clip_lr']:.2e}",
+            f"{pace.clips_per_second:.1f} clips/s, data wait {pace.waited:.0%}",
+            f"{memory / 2**30:.1f} GiB",
+            f"ETA {duration(left)}",
+        )
+    )
+    run.log.record("train", progress.step, values, line)
+    pace.restart()
+
+
+def _finite_losses(run: Run, result: StepResult) -> list[float]:
+    """Return the losses of a step, means over the processes.
+
+    Raises:
+        MoteError: one is not a number, or infinite, or the gradient's norm is, and no loss scaler has skipped the step:
+            the weights are lost.
+    """
+    losses = run.world.mean(result.losses).tolist()
+    named = {"the loss": losses}
+    if result.gradient_norm is not None:
+        named["the norm of the gradient"] = [result.gradient_norm.item()]
+    lost = [f"{name} is {values[0]}" for name, values in named.items() if not all(map(math.isfinite, values))]
+    if lost and not run.arithmetic.scaler.is_enabled():
+        raise MoteError(
+            f"{lost[0]} at step {run.state.progress.step}; lower optim.lr or set optim.clip_gradient, "
+            f"and resume: the checkpoints in {run.config.run.output} are from before"
+        )
+    return losses
+
+
+def _save(run: Run) -> None:
+    """Write a checkpoint; every process must call it."""
+    run.state.progress.metrics_bytes = run.log.flushed()
+    content = run.state.snapshot(run.config, run.order, run.world)
+    if run.world.leads:
+        save_checkpoint(Path(run.config.run.output) / CHECKPOINT_FOLDER, content, run.config.run.keep_last)
+
+
+def _resume(config: TrainConfig, world: World, state: TrainState, order: Order) -> None:
+    """Restore the checkpoint that ``run.resume`` asks for, if there is one: the first process decides which."""
+    output = Path(config.run.output)
+    path = world.gather(find_checkpoint(config.run.resume, output) if world.leads else None)[0]
+    if path is None:
+        return
+    state.restore(read_checkpoint(path), config, order, world, path)
+    if path.resolve().parent != (output / CHECKPOINT_FOLDER).resolve():
+        # The metrics of that run are in its own folder.
+        state.progress.metrics_bytes = 0
+    if world.leads:
+        log.info("resumed %s: epoch %d, step %d", path, state.progress.epoch + 1, state.progress.step)

@@ -1,0 +1,111 @@
+"""The training objective: the paper's (spec section 3), and that of its ablations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from mote_fast.head.video_head import VideoHead, cosine_logits
+from mote_fast.training.method import Draws, RegulariserLoss, TrainingMethod
+from mote_fast.training.streams import Streams, every_expert_features, merged_features, routed_features, stream_features
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The objective and its parts, each a scalar; ``total`` is what to differentiate."""
+
+    total: Tensor
+    routed: Tensor
+    merged: Tensor
+    mse: Tensor
+
+
+def mote_loss(
+    streams: Streams,
+    labels: Tensor,
+    logit_scale: Tensor | float,
+    wmr_weight: float = 0.5,
+    mse_weight: float = 0.1,
+) -> Loss:
+    """``CE(expert stream) + wmr_weight * CE(merged stream) + mse_weight * MSE``.
+
+    Args:
+        streams: what ``training_streams`` returned, logits [B, C].
+        labels: int64 [B], class indices.
+        logit_scale: the factor itself, ``exp`` of CLIP's parameter (about 100); a tensor is trained through.
+        wmr_weight: weight of the merged stream (weight merging regularisation).
+        mse_weight: weight of the distance between merged-stream features and frame features.
+
+    Source: spec section 3; weights from the paper's training recipe.
+    """
+    routed = F.cross_entropy(logit_scale * streams.routed_logits.float(), labels)
+    merged = F.cross_entropy(logit_scale * streams.merged_logits.float(), labels)
+    return Loss(routed + wmr_weight * merged + mse_weight * streams.mse, routed, merged, streams.mse)
+
+
+def training_loss(
+    head: VideoHead,
+    frames: Tensor,
+    classes: Tensor,
+    labels: Tensor,
+    logit_scale: Tensor | float,
+    method: TrainingMethod,
+    draws: Draws,
+) -> Loss:
+    """The objective of one step for any head and method; with the default method it is ``mote_loss``.
+
+    A head with one FFN per layer, or none (CLIP-Mean, whose image tower can still be trained), has no mixture to route
+    or merge: its loss is cross-entropy alone. Parts that a method leaves out are zero.
+
+    Args:
+        head: the head, whose streams are run here.
+        frames: [B, T, d], frame features.
+        classes: [C, d], features of the training label set.
+        labels: int64 [B], class indices.
+        logit_scale: as in ``mote_loss``.
+        method: what is trained against what.
+        draws: of this step, from ``method.draw(head.layers, head.experts, generator)``.
+
+    Raises:
+        ConfigError: the frames or the draws do not fit the head.
+
+    Source: spec section 3; paper Tables 1, 2 and 7.
+    """
+    routed, merged = _features(head, frames, method, draws)
+    # With every expert a stream, the routed features come expert by expert: [E * B, T, d].
+    streams = len(routed) // len(frames)
+    routed_logits = logit_scale * cosine_logits(routed, classes).float()
+    routed_loss = F.cross_entropy(routed_logits, labels if streams == 1 else labels.repeat(streams))
+    if merged is None:
+        absent = routed_loss.new_zeros(())
+        return Loss(routed_loss, routed_loss, absent, absent)
+    if method.regulariser_loss == "mse":
+        merged_loss = F.mse_loss(merged.repeat(streams, 1, 1), routed.detach())
+    else:
+        merged_logits = logit_scale * cosine_logits(merged, classes).float()
+        merged_loss = _supervise(method.regulariser_loss, merged_logits, labels, routed_logits)
+    mse = F.mse_loss(merged, frames)
+    return Loss(routed_loss + method.wmr_weight * merged_loss + method.mse_weight * mse, routed_loss, merged_loss, mse)
+
+
+def _features(head: VideoHead, frames: Tensor, method: TrainingMethod, draws: Draws) -> tuple[Tensor, Tensor | None]:
+    """The features of the routed stream or streams, and of the merged stream where there is one."""
+    if head.experts <= 1:
+        return head.features(frames), None
+    if method.expert_data == "all":
+        merged = None if method.regulariser == "none" else merged_features(head, frames, draws.temperatures)
+        return every_expert_features(head, frames), merged
+    if method.regulariser == "none":
+        return routed_features(head, frames, draws.experts, draws.down_experts), None
+    return stream_features(head, frames, draws.experts, draws.temperatures, draws.down_experts)
+
+
+def _supervise(loss: RegulariserLoss, merged: Tensor, labels: Tensor, routed: Tensor) -> Tensor:
+    """Loss of the merged stream's logits [B, C], against the labels or the routed logits [S * B, C]."""
+    if loss == "ce":
+        return F.cross_entropy(merged, labels)
+    # The routed stream is the teacher: detached, so that it learns from the labels alone whatever the regulariser is.
+    merged = merged.log_softmax(-1).repeat(len(routed) // len(merged), 1)
+    return F.kl_div(merged, routed.detach().log_softmax(-1), log_target=True, reduction="batchmean")

@@ -1,0 +1,269 @@
+"""AdamW for a head with temporal experts: their gradients stay factored from backward to update."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.optim.adamw import adamw
+
+from mote_fast.errors import ConfigError
+from mote_fast.head.experts import TemporalExperts
+from mote_fast.ops import cpu_memory, operators
+from mote_fast.training.optim.factors import Collector, Factor, square_norm
+from mote_fast.training.optim.reduce import average_gradients, densify_where_routes_differ
+
+
+def head_optimizer(
+    head: nn.Module,
+    lr: float,
+    weight_decay: float = 0.2,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    extra_groups: Sequence[dict[str, Any]] = (),
+) -> HeadAdamW:
+    """Return an AdamW for ``head`` that keeps expert gradients factored; the mathematics is ``torch.optim.AdamW``'s.
+
+    While the optimiser lives, backward passes leave ``TemporalExperts.weight.grad`` empty and hand the optimiser the
+    two rows that make it up. Use the optimiser's own ``zero_grad``, ``clip_grad_norm_`` and ``all_reduce_gradients``,
+    which know of them; ``torch.amp.GradScaler`` and learning-rate schedulers work as they are. State dicts are
+    interchangeable with those of ``torch.optim.AdamW([{"params": head.parameters()}, *extra_groups])``. Under
+    ``torch.compile`` gradients are dense, and the optimiser takes them too.
+
+    Args:
+        head: a ``VideoHead``, or any module with ``TemporalExperts`` inside; all its parameters are optimised.
+        lr: learning rate.
+        weight_decay: decoupled weight decay, on every parameter (spec section 8).
+        betas: decay rates of the two moments.
+        eps: added to the root of the second moment.
+        extra_groups: further parameter groups, such as CLIP's with a learning rate of its own.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    if lr < 0 or weight_decay < 0 or eps < 0:
+        raise ConfigError(f"lr, weight_decay and eps must not be negative, got {lr}, {weight_decay}, {eps}")
+    if not all(0 <= beta < 1 for beta in betas):
+        raise ConfigError(f"betas must lie in [0, 1), got {betas}")
+    optimizer = HeadAdamW(
+        [{"params": list(head.parameters())}, *extra_groups], lr=lr, betas=betas, eps=eps, weight_decay=weight_decay
+    )
+    for module in head.modules():
+        if isinstance(module, TemporalExperts):
+            optimizer.factor(module)
+    return optimizer
+
+
+class HeadAdamW(torch.optim.AdamW):
+    """``torch.optim.AdamW`` that also takes the factored gradients of the experts it was given; see head_optimizer."""
+
+    def __init__(self, params: Iterable[dict[str, Any]], **options: Any) -> None:
+        super().__init__(params, **options)
+        self.collectors: dict[Tensor, Collector] = {}
+        self._shown: list[Tensor] = []
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # A copy is no head's optimiser yet: it takes dense gradients until ``factor`` is called.
+        self.__dict__.setdefault("collectors", {})
+        self.__dict__.setdefault("_shown", [])
+
+    def factor(self, experts: TemporalExperts) -> None:
+        """Receive the gradient of ``experts`` in factored form from the next forward pass on."""
+        if not any(experts.weight is param for group in self.param_groups for param in group["params"]):
+            raise ConfigError("the experts' weight is not among this optimiser's parameters; add it to a group first")
+        me = weakref.ref(self)
+
+        def changed() -> None:
+            if (optimizer := me()) is not None:
+                optimizer._show_probes()
+
+        self.collectors[experts.weight] = Collector(experts.weight, changed)
+        experts.collect_with(self.collectors[experts.weight])
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop all gradients, factored ones included."""
+        for collector in self.collectors.values():
+            collector.clear()
+        self._show_probes()
+        super().zero_grad(set_to_none)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Update every parameter that has a gradient, dense or factored."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group, params in self._parameters():
+            if group["amsgrad"] or group["maximize"]:
+                raise ConfigError("amsgrad and maximize are not available here; use torch.optim.AdamW")
+            dense: defaultdict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
+            for param in params:
+                if factors := self._factors(param):
+                    self._step_factored(group, param, factors)
+                elif param.grad is not None:
+                    dense[param.device, param.dtype].append(param)
+            for same_kind in dense.values():
+                self._step_dense(group, same_kind)
+        return loss
+
+    @torch.no_grad()
+    def gradient_norm(self) -> Tensor:
+        """The 2-norm of all gradients together, float32 scalar; that of factored ones comes from dot products."""
+        squares = []
+        for param in (param for _, params in self._parameters() for param in params):
+            if factors := self._factors(param):
+                squares.append(square_norm(factors))
+            elif param.grad is not None:
+                squares.append(torch.linalg.vector_norm(param.grad, dtype=torch.float32).square())
+        if not squares:
+            return torch.zeros(())
+        return torch.stack([square.to(squares[0].device) for square in squares]).sum().sqrt()
+
+    @torch.no_grad()
+    def clip_grad_norm_(self, max_norm: float) -> Tensor:
+        """Scale all gradients so that their joint 2-norm is at most ``max_norm``; return the norm before.
+
+        Same rule as ``torch.nn.utils.clip_grad_norm_``, which cannot see factored gradients.
+        """
+        if math.isnan(max_norm) or max_norm <= 0:
+            raise ConfigError(f"max_norm must be positive, got {max_norm}")
+        norm = self.gradient_norm()
+        factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        # Factored gradients are among them, held by the probes.
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is not None:
+                    param.grad.mul_(factor.to(param.grad.device))
+        return norm
+
+    @property
+    def expert_weights(self) -> list[Tensor]:
+        """The experts' parameters [E, P], whose gradients may be factored: what DistributedDataParallel must ignore."""
+        return list(self.collectors)
+
+    @torch.no_grad()
+    def all_reduce_gradients(self, group: dist.ProcessGroup | None = None, *, experts_only: bool = False) -> None:
+        """Average gradients over the processes of ``group``; call it between backward and ``step``.
+
+        Layers whose processes drew the same expert and temperature (the same ``generator`` seed on every process, or
+        the draws passed to ``streams``) carry two rows, whatever the number of experts; others become dense first.
+        Every process must have gradients for the same parameters.
+
+        Args:
+            group: the processes; None takes all.
+            experts_only: leave out all but ``expert_weights``: where DistributedDataParallel averages the others.
+        """
+        collectors = list(self.collectors.values())
+        for collector in collectors:
+            collector.settle()
+        densify_where_routes_differ(collectors, group)
+        self._show_probes()
+        average_gradients([grad for grad in self._gradients(experts_only) if grad is not None], group)
+
+    def _gradients(self, experts_only: bool) -> Iterator[Tensor | None]:
+        """The gradients that parameters and probes hold, those of the experts alone if asked."""
+        shown = {id(probe) for probe in self._shown}
+        for group in self.param_groups:
+            for param in group["params"]:
+                if not experts_only or param in self.collectors or id(param) in shown:
+                    yield param.grad
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state in the format of ``torch.optim.AdamW``; gradients are not part of it."""
+        with self._probes_hidden():
+            return super().state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore a state saved here or by ``torch.optim.AdamW`` over the same parameters."""
+        with self._probes_hidden():
+            super().load_state_dict(state_dict)
+
+    def _step_dense(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        states = [self._state(param) for param in params]
+        adamw(
+            params,
+            [param.grad for param in params if param.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            foreach=params[0].is_cuda,
+            # The fused CUDA kernel wants its step counts on the device, which other AdamW's state dicts do not have.
+            fused=not params[0].is_cuda,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+    def _step_factored(self, group: dict[str, Any], weight: Tensor, factors: list[Factor]) -> None:
+        state = self._state(weight)
+        state["step"] += 1
+        operators.launchers("factored_adamw", weight.device).adamw_factored(
+            weight,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            [(factor.rows[1], factor.rows[0], factor.weights, factor.index) for factor in factors],
+            step=float(state["step"]),
+            lr=float(group["lr"]),
+            betas=group["betas"],
+            eps=group["eps"],
+            weight_decay=group["weight_decay"],
+        )
+
+    def _state(self, param: Tensor) -> dict[str, Tensor]:
+        state = self.state[param]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"] = _zeros_like(param)
+            state["exp_avg_sq"] = _zeros_like(param)
+        return state
+
+    def _factors(self, param: Tensor) -> list[Factor]:
+        """The factored gradient of ``param``; empty where its gradient is dense or absent."""
+        collector = self.collectors.get(param)
+        if collector is None:
+            return []
+        collector.settle()
+        return collector.factors
+
+    def _parameters(self) -> Iterator[tuple[dict[str, Any], list[Tensor]]]:
+        """Each group with its own parameters, without the probes beside them."""
+        shown = {id(probe) for probe in self._shown}
+        for group in self.param_groups:
+            yield group, [param for param in group["params"] if id(param) not in shown]
+
+    def _show_probes(self, visible: bool = True) -> None:
+        """List the leaves that hold factored gradients beside their parameters, where a GradScaler unscales them."""
+        own = list(self._parameters())
+        self._shown.clear()
+        for group, params in own:
+            factors = [factor for param in params if param in self.collectors for factor in self._factors(param)]
+            probes = [factor.probe for factor in factors] if visible else []
+            group["params"] = [*params, *probes]
+            self._shown += probes
+
+    @contextmanager
+    def _probes_hidden(self) -> Iterator[None]:
+        self._show_probes(visible=False)
+        yield
+        self._show_probes()
+
+
+def _zeros_like(param: Tensor) -> Tensor:
+    if param.device.type != "cpu" or not param.is_contiguous():
+        return torch.zeros_like(param, memory_format=torch.preserve_format)
+    # Large blocks of this memory lie on huge pages where the system offers them: an update is bound by bandwidth.
+    return cpu_memory.empty_like(param).zero_()

@@ -1,0 +1,111 @@
+"""Factored expert gradients: what one backward pass leaves for the optimiser instead of a gradient of every expert.
+
+The gradient of expert i is ``weights[i] * G + [i == index] * g``, with G the gradient of the merged row and g that of
+the routed one (spec section 3). Keeping ``rows = (g, G)`` costs 2 P values whatever E is; the dense form costs E P.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mote_fast.ops import operators
+
+
+@dataclass
+class Factor:
+    """The gradient that one backward pass gave the experts of one layer.
+
+    ``probe`` is the autograd leaf whose ``.grad`` holds the rows, [2, P]: g of the routed expert, then G of the merged.
+    """
+
+    probe: Tensor
+    weights: Tensor  # [E]
+    index: Tensor  # int64 scalar
+
+    @property
+    def rows(self) -> Tensor:
+        """The rows (g, G), [2, P]."""
+        assert self.probe.grad is not None
+        return self.probe.grad
+
+    def shares(self) -> Tensor:
+        """[2, E]: how much of each row every expert's gradient holds, so that it is ``shares.T @ rows``."""
+        experts = torch.arange(self.weights.shape[0], device=self.weights.device)
+        return torch.stack(((experts == self.index).to(self.weights.dtype), self.weights))
+
+
+class Collector:
+    """Gathers the factors of one layer's experts over the backward passes of a step.
+
+    Args:
+        weight: the experts' parameter, [E, P].
+        changed: called whenever factors were added.
+    """
+
+    def __init__(self, weight: Tensor, changed: Callable[[], None]) -> None:
+        self.weight = weight
+        self.factors: list[Factor] = []
+        self._changed = changed
+
+    def probe(self, weights: Tensor, index: Tensor) -> Tensor:
+        """The leaf that one forward pass hands to ``operators.expert_pair_ffn``; its gradient comes back here."""
+        # One value expanded: a leaf must have its gradient's shape, but it needs no memory of its own.
+        probe = torch.empty(1, dtype=self.weight.dtype, device=self.weight.device)
+        probe = probe.expand(2, self.weight.shape[1]).requires_grad_()
+        # The leaf owns its hook: references back would be cycles that the garbage collector cannot see.
+        collector = weakref.ref(self)
+
+        def receive(leaf: Tensor) -> None:
+            if (me := collector()) is not None:
+                me._receive(Factor(leaf, weights, index))
+
+        probe.register_post_accumulate_grad_hook(receive)
+        return probe
+
+    def _receive(self, factor: Factor) -> None:
+        # A second backward through a kept graph has added to the same leaf's rows.
+        if all(known.probe is not factor.probe for known in self.factors):
+            self.factors.append(factor)
+        # Beyond this, the rows of all passes outweigh the dense gradient.
+        if 2 * len(self.factors) > max(self.weight.shape[0], 2):
+            self.densify()
+        self.settle()
+        self._changed()
+
+    def settle(self) -> None:
+        """Leave one form only: where a dense gradient exists already, the factors join it."""
+        if self.weight.grad is not None and self.factors:
+            self.densify()
+
+    @torch.no_grad()
+    def densify(self) -> None:
+        """Turn the factors into the dense gradient ``weight.grad`` [E, P], or add them to it."""
+        for factor in self.factors:
+            g, merged = factor.rows
+            if self.weight.grad is None:
+                expand = operators.launchers("merge", merged.device).expand_expert_gradient
+                self.weight.grad = expand(merged, g, factor.weights, factor.index)
+            else:
+                self.weight.grad.addcmul_(factor.weights.to(merged.dtype)[:, None], merged)
+                self.weight.grad.index_add_(0, factor.index.reshape(1), g[None])
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop the factors."""
+        for factor in self.factors:
+            factor.probe.grad = None
+        self.factors.clear()
+
+
+def square_norm(factors: list[Factor]) -> Tensor:
+    """The squared Frobenius norm of the gradient [E, P] of all experts, from dot products of the rows alone."""
+    # The gradient is shares.T @ rows, so its square norm is the sum over (shares shares.T) * (rows rows.T).
+    shares = torch.cat([factor.shares() for factor in factors]).float()
+    rows = [row for factor in factors for row in factor.rows]
+    products = torch.stack([torch.dot(a, b).float() for a in rows for b in rows]).view(len(rows), len(rows))
+    return (shares @ shares.t() * products).sum().clamp_min(0)

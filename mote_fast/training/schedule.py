@@ -1,0 +1,45 @@
+"""The learning rate as a function of the fractional epoch (spec section 8)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from mote_fast.training.config.sections import OptimConfig
+
+# The released code sets the rate at the first batch of an epoch and then at every tenth.
+REFRESHED_EVERY = 10
+
+
+def learning_rate(epoch: float, optim: OptimConfig) -> float:
+    """Return the head's learning rate: linear warm-up from zero, then a cosine to zero, or steps down at milestones.
+
+    Args:
+        epoch: fractional, counted from 0; half way through the third epoch is 2.5.
+        optim: the peak rate and the shape of the schedule.
+    """
+    if epoch < optim.warmup_epochs:
+        return optim.lr * epoch / optim.warmup_epochs
+    if optim.schedule == "multistep":
+        return optim.lr * optim.decay ** sum(epoch >= milestone for milestone in optim.milestones)
+    progress = (epoch - optim.warmup_epochs) / (optim.epochs - optim.warmup_epochs)
+    return optim.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def refreshed_epoch(epoch: int, batch: int, batches_per_epoch: int) -> float:
+    """Return the fractional epoch that the rate of a batch was last set for, as released.
+
+    Args:
+        epoch: counted from 0.
+        batch: of this epoch, counted from 0.
+        batches_per_epoch: of one process.
+    """
+    last = (batch + 1) // REFRESHED_EVERY * REFRESHED_EVERY - 1
+    return epoch + max(last, 0) / batches_per_epoch
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, clip_ratio: float) -> None:
+    """Give the head's group ``lr`` and CLIP's, where there is one, ``clip_ratio`` times that."""
+    for group, ratio in zip(optimizer.param_groups, (1.0, clip_ratio), strict=False):
+        group["lr"] = lr * ratio

@@ -1,0 +1,285 @@
+"""What a run is at one instant, on disk: whole or not at all, and enough to go on bit for bit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mote_fast.clip.pretrained import fit_state_dict
+from mote_fast.errors import CheckpointError, ConfigError
+from mote_fast.model.classifier import VideoClassifier
+from mote_fast.runtime.distributed import World
+from mote_fast.runtime.weights import read_weights
+from mote_fast.training.config.train_config import TrainConfig, to_dict
+from mote_fast.training.optim import HeadAdamW
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+CHECKPOINT_FOLDER = "checkpoints"
+# Of the section run, what training depends on; the rest says where and when a run writes.
+_RUN_SETTINGS = ("seed", "device", "sync_routing")
+
+# What a killed process may leave beside the checkpoints; never read.
+PARTIAL_SUFFIX = ".partial"
+
+# What zipfile raises for damage here or there.
+_ARCHIVE_ERRORS = (OSError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error)
+
+_NAME = re.compile(r"step-(\d+)\.pt")
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        epoch: being trained, counted from 0; the number of epochs once all are done.
+        step_in_epoch: optimiser steps taken in it; all of them while its validation is pending.
+        step: optimiser steps taken in all.
+        best_accuracy: best top-1 of a validation so far, percent; None before the first.
+        best_epoch: the epoch that had it.
+        metrics_bytes: length of the metrics file.
+    """
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    best_accuracy: float | None = None
+    best_epoch: int | None = None
+    metrics_bytes: int = 0
+
+    def next_step(self) -> None:
+        """Count a step."""
+        self.step += 1
+        self.step_in_epoch += 1
+
+    def next_epoch(self) -> None:
+        """Begin the next epoch."""
+        self.epoch += 1
+        self.step_in_epoch = 0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What decides which videos a step takes, and what their labels mean: unchanged over all of a run.
+
+    Attributes:
+        videos: length of the training list.
+        clips_per_step: over all processes and accumulated batches.
+        classes: their names.
+        streams: those that tar shards are read in, one for each worker of each process; 0 for a list of files.
+    """
+
+    videos: int
+    clips_per_step: int
+    classes: list[str]
+    streams: int = 0
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """All that changes while a run trains."""
+
+    model: VideoClassifier
+    optimizer: HeadAdamW
+    scaler: torch.amp.GradScaler
+    progress: Progress
+
+    def snapshot(self, config: TrainConfig, order: Order, world: World) -> dict[str, Any]:
+        """Return the state as tensors and plain values; every process must call it."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "progress": asdict(self.progress),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": world.gather(_random_state(world.device)),
+            "order": asdict(order),
+            "config": to_dict(config),
+        }
+
+    def restore(self, content: Mapping[str, Any], config: TrainConfig, order: Order, world: World, path: Path) -> None:
+        """Take over what ``snapshot`` returned. Settings are those of ``config``; what differs is logged.
+
+        Raises:
+            CheckpointError: the checkpoint is of another model.
+            ConfigError: a step would take other videos than it would have taken.
+        """
+        before = Order(**content["order"])
+        if before.classes != order.classes:
+            raise ConfigError(f"{path}: written with other class names; keep data.labels, or start another run")
+        if before.streams != order.streams:
+            raise ConfigError(
+                f"{path}: written with the training shards read in {before.streams} streams, now they are "
+                f"{order.streams}; keep the number of processes and data.workers, or start another run"
+            )
+        if before != order:
+            raise ConfigError(
+                f"{path}: written with {before.videos} training videos and {before.clips_per_step} clips a step, now "
+                f"there are {order.videos} and {order.clips_per_step}; keep data.train_list and the product of "
+                "data.batch_size, optim.accumulation and processes, or start another run"
+            )
+        fit_state_dict(self.model, content["model"], path)
+        groups = [
+            {name: value for name, value in group.items() if name not in ("params", "lr")}
+            for group in self.optimizer.param_groups
+        ]
+        try:
+            self.optimizer.load_state_dict(content["optimizer"])
+        except ValueError as error:
+            raise CheckpointError(f"{path}: its optimiser trained other parameters ({error})") from error
+        for group, settings in zip(self.optimizer.param_groups, groups, strict=True):
+            group.update(settings)
+        # A scaler that is off has no state, and the precision may have changed.
+        if content["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(content["scaler"])
+        if world.leads:
+            for change in differences(content["config"], to_dict(config)):
+                log.warning("resumed with another setting: %s", change)
+        vars(self.progress).update(content["progress"])
+        if world.rank < len(content["random"]):
+            _set_random_state(content["random"][world.rank], world.device)
+
+
+def save_checkpoint(folder: Path, content: Mapping[str, Any], keep_last: int) -> Path:
+    """Write a snapshot to ``folder``, then delete all but the newest ``keep_last`` up to it; return its path.
+
+    The file is flushed to disk under another name first, so that no instant lacks a complete checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    step = content["progress"]["step"]
+    path = folder / f"step-{step:08d}.pt"
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            torch.save(dict(content), file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _flush_folder(folder)
+        # Later ones are left alone: a damaged one that was passed over is not ours to count.
+        for old in [known for at, known in list_checkpoints(folder) if at <= step][:-keep_last]:
+            old.unlink()
+        for stray in folder.glob(f"*{PARTIAL_SUFFIX}"):
+            stray.unlink()
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Return the checkpoints of a folder and their steps, oldest first; complete or not."""
+    found = [(match, path) for path in folder.glob("step-*.pt") if (match := _NAME.fullmatch(path.name))]
+    return sorted((int(match[1]), path) for match, path in found)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what ``save_checkpoint`` wrote, onto the CPU; nothing but tensors and plain values is unpickled.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or no checkpoint of a run.
+    """
+    _check_archive(path)
+    content = read_weights(path)
+    if content.get("format_version") != FORMAT_VERSION or "progress" not in content:
+        raise CheckpointError(
+            f"{path}: no checkpoint of a training run that this release reads; to fine-tune a model, use "
+            "model.checkpoint"
+        )
+    return content
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint of a folder; damaged ones are passed over with a warning."""
+    for _, path in reversed(list_checkpoints(folder)):
+        try:
+            read_checkpoint(path)
+        except CheckpointError as error:
+            log.warning("passed over: %s", error)
+        else:
+            return path
+    return None
+
+
+def find_checkpoint(resume: str, output: Path) -> Path | None:
+    """Return the checkpoint that ``run.resume`` asks for, None to start anew.
+
+    Raises:
+        ConfigError: going on from there would mix two runs in one folder.
+        CheckpointError: the file that was named cannot be read.
+    """
+    folder = output / CHECKPOINT_FOLDER
+    if resume == "auto":
+        return newest_checkpoint(folder)
+    known = list_checkpoints(folder)
+    if resume == "none":
+        if known:
+            raise ConfigError(f"run.resume=none, but {folder} holds checkpoints; choose another run.output")
+        return None
+    path = Path(resume)
+    step = read_checkpoint(path)["progress"]["step"]
+    if known and known[-1][0] > step:
+        raise ConfigError(
+            f"run.resume={path} is older than {known[-1][1]}; choose another run.output, or move the later ones away"
+        )
+    return path
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name the settings that differ between two configurations, as ``section.key: before -> now``."""
+    return [
+        f"{section}.{key}: {before[section].get(key)!r} -> {value!r}"
+        for section, values in now.items()
+        if section in before
+        for key, value in values.items()
+        if (section != "run" or key in _RUN_SETTINGS) and before[section].get(key) != value
+    ]
+
+
+def _check_archive(path: Path) -> None:
+    """Compare the archive's checksums; PyTorch's reader does not."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except _ARCHIVE_ERRORS as error:
+        raise CheckpointError(f"{path}: damaged ({error})") from error
+    if damaged is not None:
+        raise CheckpointError(f"{path}: damaged at {damaged}")
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a renaming within ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,194 @@
+"""One optimiser step: some batches forward and backward, gradients averaged over processes, one update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from mote_fast.data.loading.batch import Batch
+from mote_fast.head.video_head import VideoHead
+from mote_fast.model.classifier import VideoClassifier
+from mote_fast.runtime.distributed import World
+from mote_fast.runtime.seeding import generator_of
+from mote_fast.training.config.sections import Precision
+from mote_fast.training.losses import Loss, training_loss
+from mote_fast.training.method import Draws, TrainingMethod
+from mote_fast.training.optim import HeadAdamW
+
+# Frames whose activations are held at a time where the image tower's are recomputed.
+FRAMES_PER_RECOMPUTATION = 64
+
+
+# The objective and its parts, as ``StepResult.losses`` has them and the metrics name them.
+LOSSES = ("loss", "routed", "merged", "mse")
+
+
+class Objective(nn.Module):
+    """From pixels to the training loss: what DistributedDataParallel wraps.
+
+    Args:
+        model: towers and head; the head holds the features of the training classes.
+        method: the objective and its draws.
+        train_clip: whether gradients reach the image tower and the logit scale.
+        grad_checkpointing: recompute the image tower's activations in the backward pass, some frames at a time.
+        compile: run the image tower through torch.compile. The head stays eager: it is a few percent of the work, and
+            compiled its expert gradients would be dense.
+    """
+
+    def __init__(
+        self,
+        model: VideoClassifier,
+        method: TrainingMethod,
+        *,
+        train_clip: bool = True,
+        grad_checkpointing: bool = False,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.clip = model.clip
+        self.head = model.head
+        self.method = method
+        self.train_clip = train_clip
+        self.grad_checkpointing = grad_checkpointing
+        encode: Callable[[Tensor], Tensor] = self.clip.encode_frames
+        self._encode = torch.compile(encode) if compile else encode
+
+    def forward(self, pixels: Tensor, labels: Tensor, draws: Draws) -> Loss:
+        """Return the loss of a batch.
+
+        Args:
+            pixels: [B, T, 3, S, S], normalised.
+            labels: int64 [B].
+            draws: the random choices of this pass.
+        """
+        with torch.set_grad_enabled(self.train_clip and torch.is_grad_enabled()):
+            frames = self.encode(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+            logit_scale = self.clip.logit_scale
+        classes = self.head.train_class_features
+        assert classes is not None
+        return training_loss(self.head, frames, classes, labels, logit_scale, self.method, draws)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Encode frames ``[N, 3, S, S]`` as features [N, d]."""
+        if not (self.grad_checkpointing and torch.is_grad_enabled()):
+            return self._encode(pixels)
+        parts = pixels.split(FRAMES_PER_RECOMPUTATION)
+        return torch.cat([checkpoint(self._encode, part, use_reentrant=False) for part in parts])
+
+
+class Arithmetic:
+    """The precision of a run: where autocast casts to, and the loss scaler that float16 needs.
+
+    Weights, optimiser and reductions are float32 in all three. PyTorch's process-wide switch for TensorFloat32 is set
+    too: off for "fp32", on where half precision does already.
+    """
+
+    def __init__(self, precision: Precision, device: torch.device) -> None:
+        self._device = device.type
+        self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+        torch.backends.cudnn.allow_tf32 = precision != "fp32"
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """A context in which operators that gain by it run in the chosen precision."""
+        return nullcontext() if self._dtype is None else torch.autocast(self._device, self._dtype)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step says of itself, means over its batches, detached and of this process alone.
+
+    Attributes:
+        losses: float32 [4], see ``LOSSES``.
+        gradient_norm: scalar, before clipping and over all processes; None where gradients are not clipped.
+    """
+
+    losses: Tensor
+    gradient_norm: Tensor | None
+
+
+def distribute(objective: Objective, optimizer: HeadAdamW, world: World) -> nn.Module:
+    """Wrap the objective for several processes: the optimiser averages the experts' gradients, DDP all others.
+
+    DDP would need the dense gradient of every expert; ``HeadAdamW.all_reduce_gradients`` sends the factors.
+    """
+    if world.size == 1:
+        return objective
+    experts = {id(weight) for weight in optimizer.expert_weights}
+    ignored = [name for name, parameter in objective.named_parameters() if id(parameter) in experts]
+    # No buffer changes in training, so none need be sent with every step.
+    ignored += [name for name, _ in objective.named_buffers()]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(objective, ignored)
+    # DDP starts the others off alike.
+    world.share([weight.detach() for weight in optimizer.expert_weights])
+    return DistributedDataParallel(objective, gradient_as_bucket_view=True)
+
+
+def draws_of_step(
+    head: VideoHead, method: TrainingMethod, batches: int, *, seed: int, step: int, rank: int | None
+) -> list[Draws]:
+    """Draw the experts and temperatures of each batch of a step: a function of the named integers alone.
+
+    Args:
+        head: what they are for.
+        method: how they are drawn.
+        batches: how many the step takes.
+        seed: of the run.
+        step: optimiser steps before this one.
+        rank: of this process; None draws the same on all of them, which the released code does not.
+    """
+    parts = (seed, "routing", step) if rank is None else (seed, "routing", step, rank)
+    generator = generator_of(*parts)
+    return [method.draw(head.layers, head.experts, generator) for _ in range(batches)]
+
+
+def train_step(
+    objective: nn.Module,
+    optimizer: HeadAdamW,
+    batches: Iterator[Batch],
+    draws: Sequence[Draws],
+    arithmetic: Arithmetic,
+    *,
+    clip_gradient: float | None = None,
+    world_size: int = 1,
+) -> StepResult:
+    """Take one optimiser step over the next ``len(draws)`` batches; processes exchange gradients once.
+
+    Args:
+        objective: what ``distribute`` returned.
+        optimizer: of its head and, where that is trained, its image tower; it holds no gradients, before and after.
+        batches: as many are taken as there are draws; the gradient is that of their mean loss.
+        draws: the random choices of each batch.
+        arithmetic: precision and loss scaler.
+        clip_gradient: largest norm of the whole gradient; None leaves it as it is.
+        world_size: how many processes take the step together.
+    """
+    losses = []
+    for number, draw in enumerate(draws, 1):
+        batch = next(batches)
+        last = number == len(draws)
+        with nullcontext() if last or not isinstance(objective, DistributedDataParallel) else objective.no_sync():
+            with arithmetic.autocast():
+                loss: Loss = objective(batch.pixels, batch.labels, draw)
+            arithmetic.scaler.scale(loss.total / len(draws)).backward()
+        parts = (loss.total, loss.routed, loss.merged, loss.mse)
+        losses.append(torch.stack([part.detach().float() for part in parts]))
+    if world_size > 1:
+        optimizer.all_reduce_gradients(experts_only=True)
+    norm = None
+    if clip_gradient is not None:
+        arithmetic.scaler.unscale_(optimizer)
+        norm = optimizer.clip_grad_norm_(clip_gradient)
+    arithmetic.scaler.step(optimizer)
+    arithmetic.scaler.update()
+    # Validation and saving, which may come next, have better use for the memory.
+    optimizer.zero_grad()
+    return StepResult(torch.stack(losses).mean(0), norm)

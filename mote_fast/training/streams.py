@@ -1,0 +1,155 @@
+"""The passes of training through a video head: which expert every layer's FFN runs (spec section 3).
+
+Each pass returns features [B, T, d], unmodulated: the output of the last layer plus the frames. ``experts``,
+``down_experts`` and ``temperatures`` have one entry per layer; a tensor [L] is read on the device, unchecked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mote_fast.errors import ConfigError
+from mote_fast.head.experts import draw_experts, draw_temperatures
+from mote_fast.head.video_head import VideoHead, cosine_logits
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What one training step of the head gives: cosine logits [B, C] of both streams, and the MSE regulariser."""
+
+    routed_logits: Tensor
+    merged_logits: Tensor
+    mse: Tensor
+
+
+def training_streams(
+    head: VideoHead,
+    frames: Tensor,
+    classes: Tensor,
+    experts: Sequence[int] | Tensor | None = None,
+    temperatures: Sequence[float] | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    down_experts: Sequence[int] | Tensor | None = None,
+) -> Streams:
+    """Both streams over the same frame features (spec section 3).
+
+    Args:
+        head: what is trained.
+        frames: [B, T, d].
+        classes: [C, d], features of the training label set.
+        experts: the routed expert of each layer; None draws them. An int64 tensor [L] is read on the device, so a
+            compiled or captured step can be fed new draws.
+        temperatures: the merge temperature of each layer; None draws them. A tensor [L] works likewise.
+        generator: source of the draws, experts first; None uses PyTorch's global one.
+        down_experts: the routed expert of each down projection, where ``expert_design="up_down"`` routes it apart;
+            None draws them, last.
+
+    Raises:
+        ConfigError: the head has no layers to train, or a list does not have one valid entry per layer.
+    """
+    if not head.layers:
+        raise ConfigError("header='mean' has no parameters to train; choose header='mote' or 'plain'")
+    if experts is None:
+        experts = draw_experts(head.layers, head.experts, generator)
+    if temperatures is None:
+        temperatures = draw_temperatures(head.layers, generator)
+    if down_experts is None and head.config.expert_design == "up_down":
+        down_experts = draw_experts(head.layers, head.experts, generator)
+    routed, merged = stream_features(head, frames, experts, temperatures, down_experts)
+    return Streams(cosine_logits(routed, classes), cosine_logits(merged, classes), F.mse_loss(merged, frames))
+
+
+def stream_features(
+    head: VideoHead,
+    frames: Tensor,
+    experts: Sequence[int] | Tensor,
+    temperatures: Sequence[float] | Tensor,
+    down_experts: Sequence[int] | Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Features of the routed and of the merged stream, computed together.
+
+    Args:
+        head: a head with layers.
+        frames: [B, T, d].
+        experts: the routed expert of each layer.
+        temperatures: the merge temperature of each layer.
+        down_experts: the routed expert of the down projection, for ``expert_design="up_down"``; other designs do not
+            route it apart. None takes ``experts``.
+
+    Raises:
+        ConfigError: the frames do not fit the head, or draws do not have one valid entry per layer.
+    """
+    head.check_frames(frames)
+    _check_length(head, "temperatures", temperatures)
+    routes = _routes(head, experts, down_experts)
+    blocks = head.temporal_blocks()
+    # Up to the first FFN the two streams are the same tensor, so it is computed once.
+    shared = blocks[0].attend(head.embed_frames(frames))
+    y = blocks[0].ln_2(shared)
+    y_routed, y_merged = blocks[0].mlp.pair(y, y, routes[0], temperatures[0])
+    both = torch.cat((shared + y_routed, shared + y_merged))
+    for block, route, temperature in zip(blocks[1:], routes[1:], temperatures[1:], strict=True):
+        both = block.attend(both)
+        y_routed, y_merged = block.ln_2(both).chunk(2)
+        both = both + torch.cat(block.mlp.pair(y_routed, y_merged, route, temperature))
+    routed, merged = (part + frames for part in both.chunk(2))
+    return routed, merged
+
+
+def routed_features(
+    head: VideoHead,
+    frames: Tensor,
+    experts: Sequence[int] | Tensor,
+    down_experts: Sequence[int] | Tensor | None = None,
+) -> Tensor:
+    """Features of the routed stream alone; arguments as in ``stream_features``."""
+    head.check_frames(frames)
+    routes = torch.as_tensor(_routes(head, experts, down_experts), device=frames.device)
+    return head.run_routed(frames, routes[:, None].expand(-1, len(frames), *routes.shape[1:])) + frames
+
+
+def every_expert_features(head: VideoHead, frames: Tensor) -> Tensor:
+    """Features of one stream for each expert, used in every layer; [E * B, T, d], expert by expert."""
+    head.check_frames(frames)
+    index = torch.arange(head.experts, device=frames.device).repeat_interleave(len(frames))
+    repeated = frames.repeat(head.experts, 1, 1)
+    return head.run_routed(repeated, index.expand(head.layers, -1)) + repeated
+
+
+def merged_features(head: VideoHead, frames: Tensor, temperatures: Sequence[float] | Tensor) -> Tensor:
+    """Features of the merged stream alone; arguments as in ``stream_features``."""
+    head.check_frames(frames)
+    _check_length(head, "temperatures", temperatures)
+    x = head.embed_frames(frames)
+    for block, temperature in zip(head.temporal_blocks(), temperatures, strict=True):
+        x = block.attend(x)
+        x = x + block.mlp.at_temperature(block.ln_2(x), temperature)
+    return x + frames
+
+
+def _routes(
+    head: VideoHead, experts: Sequence[int] | Tensor, down_experts: Sequence[int] | Tensor | None
+) -> Sequence[int] | Tensor:
+    """The checked experts of each layer; paired as [L, 2] where the down projection is routed apart."""
+    _check_experts(head, "experts", experts)
+    if head.config.expert_design != "up_down" or down_experts is None:
+        return experts
+    _check_experts(head, "down_experts", down_experts)
+    return torch.stack((torch.as_tensor(experts), torch.as_tensor(down_experts)), -1)
+
+
+def _check_experts(head: VideoHead, name: str, experts: Sequence[int] | Tensor) -> None:
+    _check_length(head, name, experts)
+    wrong = [] if isinstance(experts, Tensor) else [e for e in experts if not 0 <= e < head.experts]
+    if wrong:
+        raise ConfigError(f"{name} must lie in 0..{head.experts - 1}, got {wrong[0]}")
+
+
+def _check_length(head: VideoHead, name: str, draws: Sequence[float] | Tensor) -> None:
+    if len(draws) != head.layers:
+        raise ConfigError(f"{name} needs one entry for each of the {head.layers} layers, got {len(draws)}")

@@ -1,0 +1,54 @@
+"""The int8 report: real differences, of the same weights, on a real video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mote_fast import ConfigError, VideoClassifier
+from mote_fast.cli.int8_effect import int8_effect
+from mote_fast.clip import ClipTowers
+
+LABELS = ["archery", "juggling balls", "playing the cello"]
+
+
+class Shifted:
+    """Stands for an int8 tower: float features plus something that is known."""
+
+    def __init__(self, towers: ClipTowers, shift: float) -> None:
+        self.towers = towers
+        self.shift = shift
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return self.towers.walk_frames(pixels) + self.shift
+
+
+def test_no_difference_is_none(tiny: VideoClassifier, moving_video: Path) -> None:
+    """Equal features give cosine 1, equal scores and the same label."""
+    tiny.int8 = Shifted(tiny.clip, 0.0)  # type: ignore[assignment]
+    effect = int8_effect(tiny, moving_video, tiny.class_features(LABELS))
+    assert effect.cosine == pytest.approx(1.0, abs=1e-6)
+    assert effect.score == 0.0
+    assert effect.same_top
+
+
+def test_differences_are_the_classifiers_own(tiny: VideoClassifier, moving_video: Path) -> None:
+    """The score difference is that of two calls of scores(), and the model stays int8."""
+    classes = tiny.class_features(LABELS)
+    exact = tiny.scores(moving_video, classes, "1x1")
+    tiny.int8 = Shifted(tiny.clip, 0.5)  # type: ignore[assignment]
+    shifted = tiny.scores(moving_video, classes, "1x1")
+    effect = int8_effect(tiny, moving_video, classes)
+    assert effect.score == pytest.approx((shifted - exact).abs().max().item())
+    assert effect.same_top == bool(shifted.argmax() == exact.argmax())
+    assert effect.cosine < 0.999
+    assert tiny.int8 is not None
+
+
+def test_float_models_are_refused(tiny: VideoClassifier, moving_video: Path) -> None:
+    """There is nothing to compare."""
+    with pytest.raises(ConfigError, match="int8"):
+        int8_effect(tiny, moving_video, torch.ones(1, tiny.clip.embed_dim))

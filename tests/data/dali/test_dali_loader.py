@@ -1,0 +1,349 @@
+"""The DALI loader against the plain one: same labels, order, stand-ins and failures, and the same pixels."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mote_fast.data import sample_frames
+from mote_fast.data.dali import dali_loader
+from mote_fast.data.dali import routing as dali_routing
+from mote_fast.data.dali.dali_loader import DaliLoader
+from mote_fast.data.dali.engine import Engine
+from mote_fast.data.dali.pipeline import why_unavailable
+from mote_fast.data.dali.routing import Timing
+from mote_fast.data.dali.trial import Trial
+from mote_fast.data.dataset import VideoDataset
+from mote_fast.data.decoding.video_info import VideoInfo
+from mote_fast.data.items import VideoItem
+from mote_fast.data.loading.batch import Batch
+from mote_fast.data.loading.cpu_loader import CpuLoader
+from mote_fast.data.loading.order import Shard
+from mote_fast.data.plan import ClipPlan, ClipRecipe
+from mote_fast.data.transforms import normalise
+from mote_fast.data.views import Views
+from mote_fast.errors import BackendError, ConfigError, ListError
+from tests.data.conftest import NumberedVideos
+
+# Pipelines and worker processes.
+pytestmark = pytest.mark.heavy
+
+# Mean absolute difference in normalised units, one decoder against another.
+SAME_PIXELS = 0.02
+
+_VP9: dict[str, Any] = {"codec": "libvpx-vp9", "g": 12, "deadline": "realtime", "cpu-used": 8}
+_MJPEG: dict[str, Any] = {"codec": "mjpeg", "pix_fmt": "yuvj420p", "qmax": 4}
+
+_PLAIN = ClipRecipe(size=48, frames=4)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def needs_dali() -> None:
+    reason = why_unavailable()
+    if reason is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def paths(numbered_videos: NumberedVideos) -> list[Path]:
+    """DALI decodes the first four on a CPU, and the last three not: a codec, a rotation, a codec that conceals."""
+    turned = numbered_videos.write("dali_turned.mp4", **_VP9)
+    numbered_videos.set_rotation(turned, 90)
+    return [
+        numbered_videos.write("dali.webm", **_VP9),
+        numbered_videos.write("dali.avi", **_MJPEG),
+        numbered_videos.write("dali_709.webm", **_VP9, colorspace="bt709"),
+        numbered_videos.write("dali.mp4", **_VP9),
+        numbered_videos.write("h264.mp4"),
+        turned,
+        numbered_videos.write("dali_vp8.webm", "libvpx", g=12, deadline="realtime", **{"cpu-used": 8}),
+    ]
+
+
+def _dataset(paths: Sequence[Path], recipe: ClipRecipe = _PLAIN) -> VideoDataset:
+    return VideoDataset([VideoItem(str(path), 10 + index) for index, path in enumerate(paths)], recipe, seed=3)
+
+
+def _loader(dataset: VideoDataset, batch_size: int = 3, *, training: bool = False, **options: Any) -> DaliLoader:
+    return DaliLoader(dataset, batch_size, training=training, workers=2, **options)
+
+
+def _difference(one: Batch, two: Batch) -> float:
+    return (one.pixels.float() - two.pixels.float()).abs().mean().item()
+
+
+def _assert_same(batches: Sequence[Batch], expected: Sequence[Batch]) -> None:
+    assert [batch.labels.tolist() for batch in batches] == [batch.labels.tolist() for batch in expected]
+    assert [batch.indices.tolist() for batch in batches] == [batch.indices.tolist() for batch in expected]
+    assert [batch.failures for batch in batches] == [batch.failures for batch in expected]
+    for batch, other in zip(batches, expected, strict=True):
+        assert batch.pixels.shape == other.pixels.shape
+        assert not batch.indices.numel() or _difference(batch, other) <= SAME_PIXELS
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        ClipRecipe(size=32),
+        ClipRecipe(size=32, views=Views(3, 1)),
+        # Twelve views of sixteen frames share many of the forty.
+        ClipRecipe(size=32, views=Views(4, 3), frames=16),
+        ClipRecipe(size=32, augmentation="kinetics"),
+        ClipRecipe(size=32, augmentation="ssv2", flip_labels={10: 99}),
+    ],
+    ids=["1x1", "3x1", "4x3", "kinetics", "ssv2"],
+)
+def test_same_clips_as_the_dataset(recipe: ClipRecipe, paths: list[Path], caplog: pytest.LogCaptureFixture) -> None:
+    """Each video by itself, in both epochs; and DALI must really have decoded those that it can."""
+    dataset, training = _dataset(paths, recipe), recipe.augmentation != "none"
+    loader = _loader(dataset, len(paths), training=training)
+    assert loader.batches_per_epoch == 1
+    for epoch in (0, 1):
+        caplog.clear()
+        with caplog.at_level(logging.DEBUG, "mote_fast"):
+            (batch,) = loader.epoch(epoch)
+        for number, path in enumerate(paths):
+            assert (f"{path}: decoded before DALI" in caplog.text) == (number >= 4)
+        assert sorted(batch.indices.tolist()) == list(range(len(paths)))
+        shape = (len(paths), recipe.views_per_video, recipe.frames, 3, 32, 32)
+        for index, label, pixels in zip(batch.indices.tolist(), batch.labels, batch.pixels.view(shape), strict=True):
+            clip = dataset.load(index, epoch)
+            difference = (pixels - normalise(clip.pixels, recipe.mean, recipe.std)).abs().mean()
+            assert label == clip.label
+            assert difference <= SAME_PIXELS, paths[index]
+            # One renderer against another, of the same frames.
+            assert index < 4 or difference <= SAME_PIXELS / 4, paths[index]
+    loader.close()
+
+
+def test_frames_carry_their_numbers(paths: list[Path], numbered_videos: NumberedVideos) -> None:
+    """Not only near what the other decoder gives: the frames that sampling asked for."""
+    recipe = replace(_PLAIN, mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255), views=Views(3, 3), size=48)
+    loader = _loader(_dataset(paths[:2], recipe))
+    (batch,) = loader.epoch(0)
+    views = batch.pixels.view(2, 3, 3, 4, 3, 48, 48)
+    # The first crop has the left three columns of squares, the second the right three.
+    whole = torch.cat((views[:, :, 0, ..., :32], views[:, :, 1, ..., 16:]), dim=-1)
+    wanted = sample_frames(40, 4, "test", clips=3)
+    for video in whole:
+        for clip, indices in zip(video, wanted, strict=True):
+            assert numbered_videos.read(clip.permute(0, 2, 3, 1)) == indices.tolist()
+    loader.close()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_batches_are_the_cpu_loaders(training: bool, paths: list[Path]) -> None:
+    """In order, in another epoch, from the middle of an epoch, after an epoch that was left, and held until the end."""
+    dataset = _dataset(paths, replace(_PLAIN, augmentation="kinetics" if training else "none"))
+    loader, plain = _loader(dataset, 2, training=training), CpuLoader(dataset, 2, training=training)
+    whole = list(loader.epoch(1))
+    copies = [batch.pixels.clone() for batch in whole]
+    _assert_same(whole, list(plain.epoch(1)))
+    assert len(whole) == loader.batches_per_epoch == plain.batches_per_epoch == (3 if training else 4)
+    next(iter(loader.epoch(0)))
+    rest = list(loader.epoch(1, start=2))
+    _assert_same(rest, whole[2:])
+    assert all(torch.equal(one.pixels, two.pixels) for one, two in zip(rest, whole[2:], strict=True))
+    assert all(torch.equal(batch.pixels, copy) for batch, copy in zip(whole, copies, strict=True))
+    assert not list(loader.epoch(0, start=loader.batches_per_epoch))
+    loader.close()
+    plain.close()
+
+
+def test_ranks_share_an_epoch_without_padding(paths: list[Path]) -> None:
+    """Seven videos over three processes: every one once, the last batches as short as they come."""
+    seen = []
+    for rank in range(3):
+        loader = _loader(_dataset(paths), 2, shard=Shard(rank, 3))
+        batches = list(loader.epoch(0))
+        assert len(batches) == loader.batches_per_epoch
+        assert all(len(batch.pixels) == len(batch.indices) for batch in batches)
+        seen.append([batch.indices.tolist() for batch in batches])
+        loader.close()
+    assert seen == [[[0, 3], [6]], [[1, 4]], [[2, 5]]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_dtypes(dtype: torch.dtype, paths: list[Path]) -> None:
+    """DALI writes float16 itself; bfloat16 it does not know."""
+    loader, plain = (make(_dataset(paths[:2]), 2, training=False, dtype=dtype) for make in (DaliLoader, CpuLoader))
+    (batch,), (expected,) = loader.epoch(0), plain.epoch(0)
+    assert batch.pixels.dtype == dtype
+    assert _difference(batch, expected) <= SAME_PIXELS
+    loader.close()
+
+
+@pytest.fixture(scope="module")
+def damaged(paths: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Sound and damaged ones mixed; the second batch of three holds nothing that can be read."""
+    folder = tmp_path_factory.mktemp("damaged")
+    data = paths[0].read_bytes()
+    broken = bytearray(data)
+    # Within the pictures, behind the header and the index.
+    for at in range(len(data) // 3, len(data), 97):
+        broken[at] ^= 0x55
+    contents = {"flipped.webm": bytes(broken), "half.webm": data[: len(data) // 2], "noise.webm": data[::-1]}
+    for name, content in (contents | {"empty.webm": b""}).items():
+        (folder / name).write_bytes(content)
+    names = ["half.webm", "flipped.webm", None, "noise.webm", "missing.webm", "empty.webm", None, None]
+    return [paths[1] if name is None else folder / name for name in names]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_damage_is_handled_as_by_the_cpu_loader(training: bool, damaged: list[Path], tmp_path: Path) -> None:
+    """Named in evaluation, and replaced by the same stand-ins in training; each is reported once."""
+    dataset = _dataset(damaged, replace(_PLAIN, augmentation="kinetics" if training else "none"))
+    loader = _loader(dataset, training=training, fault_file=tmp_path / "faults.jsonl")
+    plain = CpuLoader(dataset, 3, training=training)
+    for epoch in (0, 1):
+        _assert_same(list(loader.epoch(epoch)), list(plain.epoch(epoch)))
+    assert loader.faults.failures == plain.faults.failures
+    assert {Path(failure.path).name for failure in loader.faults.failures} >= {"noise.webm", "missing.webm"}
+    assert len((tmp_path / "faults.jsonl").read_text().splitlines()) == len(plain.faults.failures)
+    loader.close()
+
+
+def test_nothing_to_train_on(tmp_path: Path) -> None:
+    """An error from behind DALI's source arrives as it was raised."""
+    loader = _loader(_dataset([tmp_path / "a.mp4", tmp_path / "b.mp4"]), 2, training=True)
+    with pytest.raises(ListError, match=r"a\.mp4|b\.mp4"):
+        list(loader.epoch(0))
+    loader.close()
+
+
+@pytest.fixture
+def believes_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DALI is given H.264 on the CPU, which it refuses, and no video is tried out first."""
+    monkeypatch.setitem(dali_routing.CODECS, "cpu", frozenset({"vp9", "mjpeg", "h264"}))
+    monkeypatch.setattr(Trial, "measure", lambda *_: Timing(0.0, 1.0))
+
+
+@pytest.mark.usefixtures("believes_all")
+def test_a_video_that_breaks_the_pipeline_is_found(paths: list[Path], caplog: pytest.LogCaptureFixture) -> None:
+    """One bad sample ends a DALI pipeline. The others lose nothing, and it costs that only once."""
+    dataset = _dataset([paths[0], paths[1], paths[4], paths[2], paths[0]])
+    loader, expected = _loader(dataset, 1), list(CpuLoader(dataset, 1, training=False).epoch(0))
+    _assert_same(list(loader.epoch(0)), expected)
+    found = [record.message for record in caplog.records if "from now on" in record.message]
+    assert len(found) == 1
+    assert found[0].startswith(str(paths[4]))
+    caplog.clear()
+    _assert_same(list(loader.epoch(0)), expected)
+    assert "from now on" not in caplog.text
+    assert not loader.faults.failures
+    loader.close()
+
+
+def test_a_refused_kind_is_decoded_by_the_cpu(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A GPU may lack a decoder that the table promises; the trial finds out before a pipeline breaks."""
+    monkeypatch.setitem(dali_routing.CODECS, "cpu", frozenset({"vp9", "h264"}))
+    dataset = _dataset([paths[4], paths[0]])
+    loader = _loader(dataset)
+    with caplog.at_level(logging.DEBUG, "mote_fast"):
+        _assert_same(list(loader.epoch(0)), list(CpuLoader(dataset, 3, training=False).epoch(0)))
+    assert "h264 in mov,mp4,m4a,3gp,3g2,mj2: refused, or slower" in caplog.text
+    assert "from now on" not in caplog.text
+    loader.close()
+
+
+class _Misread(VideoDataset):
+    """Takes the second video for higher than it is."""
+
+    def plan(self, index: int, epoch: int = 0) -> tuple[VideoInfo, ClipPlan]:
+        info, plan = super().plan(index, epoch)
+        return (replace(info, height=50) if index == 1 else info), plan
+
+
+def test_frames_of_another_size_are_not_delivered(paths: list[Path], caplog: pytest.LogCaptureFixture) -> None:
+    """What comes out of DALI must be what was planned for, in number and size."""
+    dataset = _dataset([paths[0], paths[2], paths[1]])
+    loader = _loader(_Misread(dataset.items, _PLAIN), 1)
+    _assert_same(list(loader.epoch(0)), list(CpuLoader(dataset, 1, training=False).epoch(0)))
+    assert f"{paths[2]}: decoded before DALI from now on: it gives frames of (4, 48, 64, 3)" in caplog.text
+    loader.close()
+
+
+def test_an_error_of_dalis_own_is_raised(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that runs out is no video's fault."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Engine, "run", fail)
+    loader = _loader(_dataset(paths))
+    with pytest.raises(BackendError, match="out of memory"):
+        list(loader.epoch(0))
+    loader.close()
+
+
+class _Stalling(VideoDataset):
+    """Never finishes with one video."""
+
+    def __init__(self, *args: Any, gate: threading.Event, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._gate = gate
+
+    def plan(self, index: int, epoch: int = 0) -> tuple[VideoInfo, ClipPlan]:
+        if index == 1:
+            self._gate.wait()
+        return super().plan(index, epoch)
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_video_that_stalls_is_given_up(training: bool, paths: list[Path], gate: threading.Event) -> None:
+    """It costs the time limit once; the thread that it holds is replaced."""
+    recipe = replace(_PLAIN, augmentation="kinetics" if training else "none")
+    dataset = _Stalling(_dataset(paths[:4]).items, recipe, seed=3, gate=gate)
+    loader = DaliLoader(dataset, 2, training=training, workers=1, time_limit=2.0)
+    for epoch in (0, 1):
+        batches = list(loader.epoch(epoch))
+        failures = [failure for batch in batches for failure in batch.failures]
+        assert {(failure.index, failure.kind) for failure in failures} == {(1, "DecoderTimeout")}
+        indices = [index for batch in batches for index in batch.indices.tolist()]
+        assert 1 not in indices
+        assert len(indices) == (4 if training else 3)
+    assert len(loader.faults.failures) == 1
+    loader.close()
+
+
+def test_a_closed_loader_says_so(paths: list[Path]) -> None:
+    """Also to who comes back in the middle of an epoch; closing twice does no harm."""
+    loader = _loader(_dataset(paths * 3), 1)
+    batches = loader.epoch(0)
+    next(batches)
+    loader.close()
+    loader.close()
+    with pytest.raises(ConfigError, match="closed"):
+        list(batches)
+    with pytest.raises(ConfigError, match="closed"):
+        next(iter(loader.epoch(0)))
+
+
+def test_bad_arguments(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said when the loader is made."""
+    make = functools.partial(DaliLoader, _dataset(paths), 2, training=True)
+    for options in ({"workers": -1}, {"time_limit": 0}, {"device": "meta"}):
+        with pytest.raises(ConfigError, match=next(iter(options))):
+            make(**options)
+    with pytest.raises(ConfigError, match="one step takes"):
+        make(shard=Shard(0, 4))
+    monkeypatch.setattr(dali_loader, "why_unavailable", lambda device: f"no {device}; install it")
+    with pytest.raises(BackendError, match="no gpu; install it"):
+        make(device="cuda")

@@ -1,0 +1,46 @@
+"""The configuration of a head: one value for one head, checked wherever it is made."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+
+from mote_fast import ConfigError, HeadConfig, VideoHead
+from mote_fast.head.head_config import HeadOptions
+from mote_fast.training.config.train_config import ModelSection
+
+
+@pytest.mark.parametrize(
+    ("asked", "same"),
+    [
+        (HeadConfig(16, 2, 3, 0), HeadConfig(16, 2, 3, 4, header="plain")),
+        (HeadConfig(16, 2, 3, 4, header="mean"), HeadConfig(16, 2, 0, 0, header="mean")),
+    ],
+)
+def test_one_head_has_one_configuration(asked: HeadConfig, same: HeadConfig) -> None:
+    """No experts are a plain head, and mean pooling has neither layers nor experts, whatever was asked for."""
+    assert asked == same
+    assert VideoHead(asked).config == same
+
+
+def test_a_refused_change_changes_nothing() -> None:
+    """The head keeps its configuration as a whole, also where only one of several values is out of range."""
+    head = VideoHead(HeadConfig(16, 2, 1, 2))
+    before = head.config
+    with pytest.raises(ConfigError, match="modulation_gamma"):
+        head.set_inference(aggregation="ensemble", modulation_gamma=0.0)
+    assert head.config is before
+    head.set_inference(aggregation="ensemble")
+    assert head.config == replace(before, aggregation="ensemble")
+
+
+def test_training_has_the_options_of_the_head() -> None:
+    """A configuration file names every option of the head, with the head's own defaults and checks."""
+    options, section = HeadOptions(), ModelSection()
+    for each in fields(HeadOptions):
+        assert getattr(section, each.name) == getattr(options, each.name)
+    with pytest.raises(ConfigError, match="modulation_top_k must be at least 1, got 0"):
+        ModelSection(modulation_top_k=0)
+    with pytest.raises(ConfigError, match="layers must be at least 1, got 0"):
+        ModelSection(layers=0)

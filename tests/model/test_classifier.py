@@ -1,0 +1,164 @@
+"""The classifier: from a file to ranked labels, the same however the work is arranged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import mote_fast
+from mote_fast import (
+    ConfigError,
+    LabelError,
+    MissingVideoError,
+    Prediction,
+    UndecodableVideoError,
+    VideoClassifier,
+)
+from mote_fast.data import evaluation_pixels, probe, read_frames, sample_frames
+from mote_fast.head.scores import view_probabilities, view_scores
+from mote_fast.model import classifier
+from tests.tolerances import assert_close
+
+LABELS = ["archery", "juggling balls", "playing the cello"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("views", "clips", "crops"), [("1x1", 1, 1), ("3x1", 3, 1), ("4x3", 4, 3)])
+def test_scores_equal_the_protocol_view_by_view(
+    tiny: VideoClassifier, moving_video: Path, views: str, clips: int, crops: int
+) -> None:
+    """Sharing and batching frames changes nothing: each view decoded, encoded and scored alone gives the same."""
+    classes = tiny.class_features(LABELS)
+    indices = sample_frames(probe(moving_video).num_frames, tiny.frames, "test", clips=clips)
+    per_view = []
+    for clip in indices:
+        pixels = evaluation_pixels(read_frames(moving_video, clip), tiny.clip.image_size, crops)
+        for crop in range(crops):
+            cosines = tiny.head(tiny.clip.encode_frames(pixels[:, crop])[None], classes)
+            per_view.append(cosines)
+    cosines = torch.cat(per_view)
+    assert_close(
+        tiny.scores(moving_video, classes, views),
+        view_probabilities(cosines, len(cosines), tiny.clip.logit_scale)[0],
+    )
+    ranked = tiny.classify(moving_video, LABELS, views=views)
+    released = view_scores(cosines, len(cosines))[0]
+    assert [prediction.index for prediction in ranked] == released.argsort(descending=True).tolist()
+    assert sum(prediction.score for prediction in ranked) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_frames_are_encoded_once(tiny: VideoClassifier, moving_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame that several clips share passes the image tower once, in batches of bounded size."""
+    monkeypatch.setattr(classifier, "FRAMES_PER_BATCH_ON_CPU", 5)
+    seen: list[int] = []
+    encode = tiny.clip.encode_frames
+    monkeypatch.setattr(tiny.clip, "encode_frames", lambda pixels: seen.append(len(pixels)) or encode(pixels))
+    frames = read_frames(moving_video, range(10))
+    tiny.classify(frames, LABELS, views="3x1")
+    assert sum(seen) == sample_frames(10, 8, "test", clips=3).unique().numel()
+    assert max(seen) <= 5
+
+
+def test_lists_tensors_and_paths(tiny: VideoClassifier, moving_video: Path) -> None:
+    """A list gives a list of lists; decoded frames give what their file gives."""
+    alone = tiny.classify(moving_video, LABELS)
+    frames = read_frames(moving_video, range(probe(moving_video).num_frames))
+    both = tiny.classify([str(moving_video), frames], LABELS)
+    assert both == [alone, alone]
+    assert tiny.classify([], LABELS) == []
+
+
+def test_ranking_ties_and_topk(tiny: VideoClassifier, moving_video: Path) -> None:
+    """Duplicates keep their own index, in the order given; topk cuts, and asks for no more than there are."""
+    ranked = tiny.classify(moving_video, ["a", "b", "a"], topk=10)
+    assert sorted(prediction.index for prediction in ranked) == [0, 1, 2]
+    assert [prediction.index for prediction in ranked if prediction.label == "a"] == [0, 2]
+    assert len(tiny.classify(moving_video, LABELS, topk=2)) == 2
+    assert tiny.classify(moving_video, ["only one"]) == [Prediction("only one", 0, 1.0)]
+
+
+def test_given_class_features_are_used(
+    tiny: VideoClassifier, moving_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Class features in hand are not computed again, and must match the labels in number."""
+    classes = tiny.class_features(LABELS)
+    expected = tiny.classify(moving_video, LABELS)
+    monkeypatch.setattr(tiny, "class_features", None)
+    assert tiny.classify(moving_video, LABELS, class_features=classes) == expected
+    with pytest.raises(ConfigError, match="2 rows for 3 labels"):
+        tiny.classify(moving_video, LABELS, class_features=classes[:2])
+
+
+def test_embedding(tiny: VideoClassifier, moving_video: Path) -> None:
+    """A unit vector, the mean of temporal features without modulation, stable over views of a still video."""
+    found = tiny.embed(moving_video)
+    assert found.shape == (tiny.clip.embed_dim,)
+    assert found.dtype == torch.float32
+    with torch.no_grad():
+        features = tiny.head.features(tiny.view_features(moving_video))
+    assert_close(found, F.normalize(features.mean((0, 1)), dim=0), "equivalent")
+    still = torch.full((12, 64, 64, 3), 77, dtype=torch.uint8)
+    assert_close(tiny.embed(still, views="3x1"), tiny.embed(still), "equivalent")
+
+
+def test_folding_shares_the_towers_and_changes_no_score(tiny: VideoClassifier, moving_video: Path) -> None:
+    """fold() costs no second copy of CLIP and gives the same scores."""
+    folded = tiny.fold()
+    assert folded.clip is tiny.clip
+    assert folded.feature_cache is tiny.feature_cache
+    classes = tiny.class_features(LABELS)
+    assert_close(folded.scores(moving_video, classes), tiny.scores(moving_video, classes), "equivalent")
+
+
+def test_reduced_precision_ranks_alike(moving_video: Path) -> None:
+    """A bfloat16 model runs end to end, near its float32 twin."""
+    torch.manual_seed(0)
+    full = mote_fast.create_model("tiny")
+    torch.manual_seed(0)
+    half = mote_fast.create_model("tiny", dtype=torch.bfloat16)
+    assert_close(half.embed(moving_video), full.embed(moving_video), "bfloat16")
+    assert len(half.classify(moving_video, LABELS)) == 3
+
+
+def test_no_gradient_is_recorded(tiny: VideoClassifier, moving_video: Path) -> None:
+    """Inference holds no graph, and its results may still be used in training."""
+    assert not tiny.embed(moving_video).requires_grad
+    classes = tiny.class_features(LABELS)
+    weight = torch.ones(3, requires_grad=True)
+    (weight @ classes).sum().backward()
+    assert weight.grad is not None
+
+
+def test_bad_requests_are_named(tiny: VideoClassifier, moving_video: Path, tmp_path: Path) -> None:
+    """Labels, views, topk, frames and files are each refused by name."""
+    with pytest.raises(LabelError, match="no labels"):
+        tiny.classify(moving_video, [])
+    with pytest.raises(LabelError, match="list of class names"):
+        tiny.classify(moving_video, "archery")
+    with pytest.raises(ConfigError, match="views"):
+        tiny.classify(moving_video, LABELS, views="3x2")
+    with pytest.raises(ConfigError, match="topk"):
+        tiny.classify(moving_video, LABELS, topk=0)
+    with pytest.raises(ConfigError, match=r"uint8 \[N, H, W, 3\]"):
+        tiny.classify(torch.zeros(4, 8, 8, 3), LABELS)
+    with pytest.raises(MissingVideoError, match=r"none\.mp4"):
+        tiny.classify(tmp_path / "none.mp4", LABELS)
+
+
+def test_real_clip(clips_dir: Path) -> None:
+    """A real Kinetics clip through the shipped weights: the scores that they gave when this was written."""
+    labels = ["a red circle sliding to the left", "a blue star growing", "a white ring fading"]
+    ranked = mote_fast.load("tiny").classify(clips_dir / "k400_arm_wrestling.mp4", labels, views="4x3")
+    assert [each.index for each in ranked] == [0, 2, 1]
+    assert [each.score for each in ranked] == pytest.approx([0.6365, 0.3608, 0.0027], abs=1e-3)
+
+
+def test_a_strip_is_not_scaled_to_fill_the_memory(tiny: VideoClassifier, tmp_path: Path) -> None:
+    """Two rows of 60,000 pixels are a small picture; scaled to the tower's height, eight of them are not."""
+    strip = torch.zeros(8, 2, 60_000, 3, dtype=torch.uint8)
+    path = mote_fast.data.write_video(tmp_path / "strip.avi", strip, codec="mjpeg", pix_fmt="yuvj420p")
+    with pytest.raises(UndecodableVideoError, match="after scaling"):
+        tiny.embed(path)

@@ -1,0 +1,154 @@
+"""Checking a data set and writing its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mote_fast.data.flip_labels import read_flip_labels
+from mote_fast.data.items import VideoItem, read_labels, read_list
+from mote_fast.errors import ConfigError, ListError
+from mote_fast.prepare.lists import LABELS_FILE, DataSet, VideoList
+from mote_fast.prepare.scan import ScanOptions
+from mote_fast.prepare.write_data_set import write_data_set
+from tests.prepare.conftest import VideoMaker, write
+
+TRAIN = (
+    VideoItem("to left/sound one.avi", 0),
+    VideoItem("to left/gone.avi", 0),
+    VideoItem("to left/empty.avi", 0),
+    VideoItem("to right/text.avi", 1),
+    VideoItem("to right/short.avi", 1),
+    VideoItem("to right/copy.avi", 1),
+)
+VAL = (VideoItem("to right/sound two.avi", 1),)
+NAMES = ("to left", "to right")
+DATA_SET = DataSet(
+    "some",
+    (VideoList("trainlist.txt", TRAIN), VideoList("vallist.txt", VAL)),
+    {LABELS_FILE: NAMES},
+    {0: 1, 1: 0},
+    ("These are some videos.",),
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path, make_video: VideoMaker) -> Path:
+    """One of each kind of fault."""
+    root = tmp_path / "root"
+    sound = make_video(root / "to left" / "sound one.avi")
+    make_video(root / "to right" / "sound two.avi")
+    make_video(root / "to right" / "short.avi", frames=3)
+    shutil.copy(sound, root / "to right" / "copy.avi")
+    write(root / "to left" / "empty.avi", "")
+    write(root / "to right" / "text.avi", "no video")
+    return root
+
+
+@pytest.mark.heavy
+def test_a_scan_names_every_fault(root: Path, tmp_path: Path) -> None:
+    """Counts, reasons and lists of each fault; the lists stay whole."""
+    output = tmp_path / "out"
+    report = write_data_set(DATA_SET, root, output, scan=ScanOptions(workers=2))
+    assert report["counts"] == {
+        "missing": 1,
+        "unreadable": 2,
+        "short": 1,
+        "unlistable": 0,
+        "cut short": 0,
+        "duplicate groups": 1,
+    }
+    assert [(each["kind"], each["path"]) for each in report["problems"]] == [
+        ("missing", "to left/gone.avi"),
+        ("unreadable", "to left/empty.avi"),
+        ("unreadable", "to right/text.avi"),
+        ("short", "to right/short.avi"),
+    ]
+    assert all(each["lists"] == ["trainlist.txt"] for each in report["problems"])
+    (group,) = report["duplicates"]
+    assert group["paths"] == ("to left/sound one.avi", "to right/copy.avi")
+    assert group["several_classes"]
+    assert report["lists"]["trainlist.txt"] == {"annotated": 6, "written": 6}
+    assert report["videos"]["codecs"] == {"mpeg4": 4}
+    assert read_list(output / "trainlist.txt") == list(TRAIN)
+    assert read_list(output / "vallist.txt") == list(VAL)
+    assert read_labels(output / LABELS_FILE) == list(NAMES)
+    assert read_flip_labels(output / "flip_labels.csv") == {0: 1, 1: 0}
+    assert json.loads((output / "report.json").read_text(encoding="utf-8")) == json.loads(json.dumps(report))
+    text = (output / "report.txt").read_text(encoding="utf-8")
+    for part in (
+        "codecs: mpeg4 4",
+        "These are some videos.",
+        "missing (1)",
+        "to right/text.avi: ",
+        "duplicate (1)",
+        "(several classes)",
+    ):
+        assert part in text
+
+
+def test_bad_videos_are_dropped_on_request(root: Path, tmp_path: Path) -> None:
+    """Missing, unreadable and short ones leave the lists and stay in the report; copies stay in the lists."""
+    report = write_data_set(DATA_SET, root, tmp_path / "out", scan=ScanOptions(), drop_bad=True)
+    kept = ["to left/sound one.avi", "to right/copy.avi"]
+    assert [item.path for item in read_list(tmp_path / "out" / "trainlist.txt")] == kept
+    assert report["lists"]["trainlist.txt"] == {"annotated": 6, "written": 2}
+    assert len(report["problems"]) == 4
+    assert "trainlist.txt: 2 videos, 4 left out" in (tmp_path / "out" / "report.txt").read_text(encoding="utf-8")
+
+
+def test_without_a_scan(root: Path, tmp_path: Path) -> None:
+    """Files are looked for and not opened, and the report says so."""
+    report = write_data_set(DATA_SET, root, tmp_path / "out")
+    assert [each["kind"] for each in report["problems"]] == ["missing", "unreadable"]
+    assert not report["scanned"]
+    assert "--scan" in (tmp_path / "out" / "report.txt").read_text(encoding="utf-8")
+    assert not (tmp_path / "out" / "scan.jsonl").exists()
+
+
+def test_earlier_files_are_safe(root: Path, tmp_path: Path) -> None:
+    """A file in the way stops everything before the scan begins; the journal of a scan is not in the way."""
+    output = tmp_path / "out"
+    write(output / "vallist.txt", "mine")
+    with pytest.raises(ConfigError, match=r"vallist\.txt: exists; give --force"):
+        write_data_set(DATA_SET, root, output, scan=ScanOptions())
+    assert [path.name for path in output.iterdir()] == ["vallist.txt"]
+    write_data_set(DATA_SET, root, output, force=True, scan=ScanOptions())
+    assert read_list(output / "vallist.txt") == list(VAL)
+
+
+def test_a_wrong_root(tmp_path: Path) -> None:
+    """If not one video is there, the root is wrong, and nothing is written."""
+    (tmp_path / "root").mkdir()
+    with pytest.raises(ListError, match="check --root"):
+        write_data_set(DATA_SET, tmp_path / "root", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_list_without_videos_is_not_written(root: Path, tmp_path: Path) -> None:
+    """With part of a data set on the disk, an empty list would be an error when it is read."""
+    absent = VideoList("testlist.txt", (VideoItem("test/x.avi", 0),))
+    data_set = DataSet("some", (*DATA_SET.lists, absent), DATA_SET.labels)
+    report = write_data_set(data_set, root, tmp_path / "out", drop_bad=True)
+    assert not (tmp_path / "out" / "testlist.txt").exists()
+    assert report["notes"] == ["testlist.txt was not written: it would be empty."]
+    assert report["lists"]["testlist.txt"] == {"annotated": 1, "written": 0}
+
+
+def test_names_that_no_list_can_hold(root: Path, tmp_path: Path, make_video: VideoMaker) -> None:
+    """A line break and a name that is not UTF-8 are reported and left out, and break neither lists nor reports."""
+    odd = ["to left/line\nbreak.avi", os.fsdecode(b"to left/latin \xe9.avi")]
+    for path in odd:
+        shutil.copy(root / "to left" / "sound one.avi", root / path)
+    items = tuple(VideoItem(path, 0) for path in odd)
+    data_set = DataSet("odd", (VideoList("trainlist.txt", (*TRAIN[:1], *items)),), DATA_SET.labels)
+    report = write_data_set(data_set, root, tmp_path / "out", scan=ScanOptions())
+    assert read_list(tmp_path / "out" / "trainlist.txt") == list(TRAIN[:1])
+    assert {each["path"] for each in report["problems"] if each["kind"] == "unlistable"} == set(odd)
+    written = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert {each["path"] for each in written["problems"]} == set(odd)
+    assert "latin" in (tmp_path / "out" / "report.txt").read_text(encoding="utf-8")

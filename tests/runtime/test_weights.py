@@ -1,0 +1,143 @@
+"""Weight files: nothing dangerous read, nothing half written."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mote_fast import CheckpointError
+from mote_fast.runtime.weights import CONFIG_FILE, WEIGHTS_FILE, read_model_folder, read_weights, write_model_folder
+
+
+class Bomb:
+    """Runs a command when unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickled_objects_are_refused_unrun(tmp_path: Path, zipped: bool) -> None:
+    """A checkpoint that would run code is refused with a message that says so, and nothing runs."""
+    marker, path = tmp_path / "exploded", tmp_path / "evil.pt"
+    content = {"model_state_dict": {"w": torch.ones(2)}, "extra": Bomb(marker)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=r"evil\.pt: refused.*pickled Python object"):
+        read_weights(path)
+    assert not marker.exists()
+
+
+def test_raw_pickle_is_refused_unrun(tmp_path: Path) -> None:
+    """The same for a bare pickle under a weights name."""
+    marker, path = tmp_path / "exploded", tmp_path / "evil.pt"
+    path.write_bytes(pickle.dumps(Bomb(marker), protocol=2))
+    with pytest.raises(CheckpointError, match=r"evil\.pt"):
+        read_weights(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"garbage" * 50, b"PK\x03\x04" + b"\0" * 200])
+def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes) -> None:
+    """Empty, foreign and broken files raise one typed error with the file's name."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=name):
+        read_weights(path)
+
+
+def test_truncated_files_are_named(tmp_path: Path) -> None:
+    """A file cut anywhere is refused or, cut nowhere, read."""
+    path = tmp_path / "w.pt"
+    torch.save({"w": torch.arange(1000)}, path)
+    whole = path.read_bytes()
+    for keep in range(0, len(whole), 97):
+        path.write_bytes(whole[:keep])
+        with pytest.raises(CheckpointError, match=r"w\.pt"):
+            read_weights(path)
+
+
+def test_missing_and_foreign_content(tmp_path: Path) -> None:
+    """A missing file and a lone tensor are refused by name."""
+    with pytest.raises(CheckpointError, match="no such file"):
+        read_weights(tmp_path / "none.pt")
+    torch.save(torch.ones(2), tmp_path / "tensor.pt")
+    with pytest.raises(CheckpointError, match="holds a Tensor"):
+        read_weights(tmp_path / "tensor.pt")
+
+
+def test_folder_round_trip_and_replacement(tmp_path: Path) -> None:
+    """What is written is read; writing again replaces it and leaves nothing behind."""
+    folder = tmp_path / "deep" / "model"
+    shared = torch.randn(3)
+    for value in (1, 2):
+        write_model_folder(folder, {"value": value}, {"a": shared, "b": shared, "t": shared.reshape(3, 1).t()})
+        config, tensors = read_model_folder(folder)
+        assert config == {"value": value}
+        assert torch.equal(tensors["b"], shared)
+    assert sorted(entry.name for entry in folder.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
+    assert [entry.name for entry in folder.parent.iterdir()] == ["model"]
+
+
+def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
+    """A folder with anything else in it is never replaced, nor a file of that name."""
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    for name in ("thesis", "file"):
+        with pytest.raises(CheckpointError, match=name):
+            write_model_folder(tmp_path / name, {}, {"a": torch.ones(1)})
+    assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "precious"
+
+
+def test_a_failed_write_keeps_the_earlier_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the disk fills up in the middle, the earlier folder is whole and no debris stays."""
+    folder = tmp_path / "model"
+    write_model_folder(folder, {"value": 1}, {"a": torch.ones(1)})
+
+    def fail(path: Path) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("mote_fast.runtime.weights._flush", fail)
+    with pytest.raises(CheckpointError, match="No space left"):
+        write_model_folder(folder, {"value": 2}, {"a": torch.zeros(1)})
+    assert read_model_folder(folder)[0] == {"value": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+
+KILLED_WRITER = """
+import sys, torch
+from mote_fast.runtime.weights import write_model_folder
+number = 0
+while True:
+    number += 1
+    write_model_folder(sys.argv[1], {"value": number}, {"a": torch.full((50_000,), number)})
+    if number == 1:
+        sys.stdout.write("started\\n"); sys.stdout.flush()
+"""
+
+
+@pytest.mark.heavy
+def test_kill_at_any_instant_leaves_a_whole_model(tmp_path: Path) -> None:
+    """A writer killed with SIGKILL in the middle of its work leaves a folder whose two files belong together."""
+    folder = tmp_path / "model"
+    with subprocess.Popen([sys.executable, "-c", KILLED_WRITER, str(folder)], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"started\n"
+        # A reader may meet the swap between the two files, but never a missing or half-written one.
+        for _ in range(200):
+            tensors = read_model_folder(folder)[1]
+            assert int(tensors["a"][0]) == int(tensors["a"][-1])
+        writer.kill()
+    config, tensors = read_model_folder(folder)
+    assert config["value"] == int(tensors["a"][0])

@@ -1,0 +1,173 @@
+"""The files in configs/: each loads, and is what its name and configs/README.md say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mote_fast.training.config.train_config import OptimConfig, TrainConfig, load_config, to_dict
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+FILES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
+
+# What several rows have in common, and name no row themselves.
+SHARED = {"table5/hmdb51.yaml", "table5/ucf101.yaml", "table5/ssv2.yaml"}
+EXAMPLES = {
+    "folder.yaml",
+    "k400_vit_b_16.yaml",
+    "k400_vit_l_14.yaml",
+    "released_k400_vit_b_16.yaml",
+    "smoke.yaml",
+    "tiny_world.yaml",
+}
+ROWS = sorted(set(FILES) - SHARED - EXAMPLES)
+
+# The training that the paper's ablations vary.
+DEFAULT = "table1/mse.yaml"
+# What the rows of each ablation may vary. The name of a row ends with its value of the option that stands first.
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "table1/": ("model.header", "method.regulariser", "method.mse_weight", "model.modulation"),
+    "table2/a_": ("model.expert_init", "method.expert_data", "method.regulariser"),
+    "table2/b_experts_": ("model.experts",),
+    "table2/c_aggregation_": ("model.aggregation",),
+    "table2/d_routing_": ("method.routing", "model.experts"),
+    "table2/e_wmr_": ("method.regulariser", "method.beta"),
+    "table2/e_wmr_region_beta_": ("method.beta",),
+    "table2/f_gamma_": ("model.modulation_gamma", "model.modulation"),
+    "table7/a_design_": ("model.expert_design",),
+    "table7/b_top_k_": ("model.modulation_top_k", "model.modulation"),
+    "table7/c_supervision_": ("method.regulariser_loss",),
+    "table7/e_ucf101_": ("model.header", "model.modulation"),
+    "table7/f_temperature_": ("method.temperature",),
+}
+# Their names say more than one value, or one in other words.
+TOLD_OTHERWISE = {"table1/", "table2/a_", "table2/e_wmr_", "table7/e_ucf101_"}
+# What acts at test alone: rows that differ in nothing else share a checkpoint.
+AT_TEST = {"model.aggregation", "model.modulation", "model.modulation_gamma", "model.modulation_top_k"}
+
+# Where the data are, and the sizes that the layout of a machine decides.
+PATHS = ("data.train_list", "data.val_list", "data.labels", "data.flip_labels", "data.train_root", "data.val_root")
+
+
+def load(name: str, folder: Path) -> TrainConfig:
+    """Load a file with every path that it names pointing to one that exists."""
+    existing = folder / "exists"
+    existing.touch()
+    keys = ["data.train_list", "data.val_list", "data.labels"]
+    keys += ["data.flip_labels"] * name.startswith("table5/ssv2")
+    keys += ["model.checkpoint"] * name.startswith("table5/")
+    return load_config(CONFIGS / name, [f"{key}={existing}" for key in keys])
+
+
+def flat(config: TrainConfig) -> dict[str, Any]:
+    return {f"{section}.{name}": value for section, values in to_dict(config).items() for name, value in values.items()}
+
+
+def differences(name: str, other: str, folder: Path) -> set[str]:
+    """The options but for paths in which two files differ."""
+    one, two = flat(load(name, folder)), flat(load(other, folder))
+    return {key for key in one if one[key] != two[key]} - {*PATHS, "run.output", "model.checkpoint"}
+
+
+def named_values(ablation: str) -> dict[str, str]:
+    """The rows of an ablation, and what their names say after its own."""
+    return {
+        name: name.removeprefix(ablation).removesuffix(".yaml") for name in ROWS if re.match(f"{ablation}[^/]+$", name)
+    }
+
+
+def marked(mark: str) -> set[str]:
+    """The files that configs/README.md marks so."""
+    rows = re.findall(r"^\| \[[^]]+\]\(([\w./]+)\) \| (.*?) \|", (CONFIGS / "README.md").read_text(), re.MULTILINE)
+    return {name for name, said in rows if said.endswith(f" {mark}")}
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_an_ablation_varies_its_options_alone(ablation: str, tmp_path: Path) -> None:
+    """A row that varies two things at once shows neither, and two rows that are equal show nothing."""
+    found = [flat(load(name, tmp_path)) for name in named_values(ablation)]
+    assert len({tuple(config[key] for key in ABLATIONS[ablation]) for config in found}) == len(found) >= 2
+    for name in named_values(ablation):
+        assert differences(name, DEFAULT, tmp_path) <= set(ABLATIONS[ablation]), name
+
+
+@pytest.mark.parametrize("ablation", sorted(ABLATIONS.keys() - TOLD_OTHERWISE))
+def test_a_row_is_what_its_name_says(ablation: str, tmp_path: Path) -> None:
+    """experts_3 has 3 experts, gamma_0.04 a gamma of 0.04."""
+    for name, said in named_values(ablation).items():
+        assert str(flat(load(name, tmp_path))[ABLATIONS[ablation][0]]) == said, name
+
+
+def test_rows_of_one_training_share_a_checkpoint(tmp_path: Path) -> None:
+    """README's marks: * is the default method, + differs from it at test alone."""
+    assert len(marked("*")) > 5
+    assert len(marked("+")) > 5
+    for name in marked("*"):
+        assert not differences(name, DEFAULT, tmp_path), name
+    for name in marked("+"):
+        assert differences(name, DEFAULT, tmp_path) <= AT_TEST, name
+
+
+def test_a_run_has_a_folder_of_its_own() -> None:
+    """Two rows in one folder would resume one another."""
+    for name in ROWS:
+        assert f"output: runs/{name.removesuffix('.yaml')}\n" in (CONFIGS / name).read_text()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_paths_of_one_data_set(name: str) -> None:
+    """Lists, videos and class names of a file belong together, and to the data set that its name says."""
+    text = (CONFIGS / name).read_text()
+    known = re.search(r"hmdb51|ucf101|ssv2|k400|mine", name if name != "folder.yaml" else "mine")
+    folders = set(re.findall(r"(?:lists|videos)/(\w+)", text))
+    assert len(folders) <= 1
+    if known and folders:
+        assert folders == {known[0]}
+
+
+def test_few_shot_lists_say_their_shots() -> None:
+    """The list that a file names has as many shots as the file's name."""
+    for name in FILES:
+        shots = re.search(r"table5/(\w+)_k(\d+)\.yaml", name)
+        if shots:
+            assert f"lists/{shots[1]}/fewshot_K{shots[2]}_seed0.txt" in (CONFIGS / name).read_text()
+
+
+@pytest.mark.parametrize("name", sorted(SHARED))
+def test_what_rows_share_does_not_run(name: str, tmp_path: Path) -> None:
+    """A file without its list cannot be started by mistake with the videos of another data set."""
+    with pytest.raises(ValueError, match=r"data\.train_list is missing"):
+        load_config(CONFIGS / name, [f"{key}={tmp_path}" for key in (*PATHS[1:4], "model.checkpoint")])
+
+
+def test_released_example_is_the_recipe(tmp_path: Path) -> None:
+    """The released schema and ours describe the same ViT-B/16 training."""
+    released, ours = load("released_k400_vit_b_16.yaml", tmp_path), load("k400_vit_b_16.yaml", tmp_path)
+    differences = {key for key, value in flat(released).items() if value != flat(ours)[key]}
+    # Four layers are what null means for this architecture.
+    assert differences == {"run.output", "model.layers"}
+    assert released.model.layers == 4
+
+
+def test_smoke_needs_no_gpu_and_no_weights(tmp_path: Path) -> None:
+    """It is for seeing a run anywhere."""
+    config = load("smoke.yaml", tmp_path)
+    assert (config.model.arch, config.model.clip_pretrained, config.run.device) == ("tiny", None, "cpu")
+    assert (config.optim.precision, config.data.size) == ("fp32", 64)
+
+
+def test_folder_starts_from_trained_towers(tmp_path: Path) -> None:
+    """One's own videos are few: the towers are CLIP's, and the effective batch is the recipe's."""
+    config = load("folder.yaml", tmp_path)
+    assert (config.model.arch, config.model.clip_pretrained) == ("ViT-B-16", "openai")
+    assert config.data.batch_size * config.optim.accumulation == TrainConfig().data.batch_size
+    assert config.optim.lr == OptimConfig().lr
+
+
+def test_readme_lists_every_row() -> None:
+    """Whoever looks for a row finds its file, and whoever finds a file learns its row."""
+    linked = set(re.findall(r"\]\(([\w./]+\.yaml)\)", (CONFIGS / "README.md").read_text()))
+    assert linked == set(FILES) - SHARED

@@ -1,0 +1,104 @@
+"""Gradients averaged over two gloo processes: same updates as one process over both halves, and few bytes."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed as dist
+from torch import multiprocessing
+
+from mote_fast import VideoHead, head_optimizer, mote_loss
+from mote_fast.head.head_config import HeadConfig
+from mote_fast.kernels.reference import expert_size
+from mote_fast.training.streams import training_streams
+
+WIDTH, EXPERTS, CLIPS = 16, 6, 4
+PROCESSES = 2
+
+
+def step(head: VideoHead, clips: slice, seed: int) -> None:
+    """Backward over some clips of one fixed batch, with routing drawn from ``seed``."""
+    generator = torch.Generator().manual_seed(0)
+    frames, classes = torch.randn(CLIPS, 3, WIDTH, generator=generator), torch.randn(5, WIDTH, generator=generator)
+    labels = torch.randint(5, (CLIPS,), generator=generator)
+    streams = training_streams(head, frames[clips], classes, generator=torch.Generator().manual_seed(seed))
+    mote_loss(streams, labels[clips], 10.0).total.backward()
+
+
+def worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=PROCESSES)
+    found = {synchronised: average(rank, synchronised) for synchronised in (True, False)}
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def average(rank: int, synchronised: bool) -> tuple[list[int], float]:
+    """How many values each all-reduce of a step carried, and how far the step is from that of one process."""
+    torch.manual_seed(0)
+    head = VideoHead(HeadConfig(WIDTH, 2, 2, EXPERTS))
+    reference = copy.deepcopy(head)
+    optimizer = head_optimizer(head, 1e-2)
+    seeds = [7, 7] if synchronised else [7, 8]
+    share = CLIPS // PROCESSES
+    step(head, slice(rank * share, (rank + 1) * share), seeds[rank])
+    carried: list[int] = []
+    all_reduce = dist.all_reduce
+
+    def counting(tensor: torch.Tensor, *args: object, **kwargs: object) -> object:
+        carried.append(tensor.numel())
+        return all_reduce(tensor, *args, **kwargs)
+
+    dist.all_reduce = counting
+    optimizer.all_reduce_gradients()
+    dist.all_reduce = all_reduce
+    optimizer.step()
+    for other in range(PROCESSES):
+        step(reference, slice(other * share, (other + 1) * share), seeds[other])
+    for param in reference.parameters():
+        assert param.grad is not None
+        param.grad /= PROCESSES
+    torch.optim.AdamW(reference.parameters(), 1e-2, weight_decay=0.2).step()
+    error = max(
+        float((a - b).norm() / b.norm()) for a, b in zip(head.parameters(), reference.parameters(), strict=True)
+    )
+    return carried, error
+
+
+@pytest.mark.heavy
+def test_two_processes(tmp_path: Path) -> None:
+    """The same routing everywhere carries two rows a layer; different routing falls back to dense gradients."""
+    multiprocessing.spawn(worker, (str(tmp_path),), nprocs=PROCESSES)
+    for rank in range(PROCESSES):
+        for synchronised, (carried, error) in torch.load(tmp_path / f"{rank}.pt").items():
+            rows = 2 if synchronised else EXPERTS
+            assert error < 1e-4
+            assert max(carried) == rows * expert_size(WIDTH)
+            assert carried.count(max(carried)) == 2
+
+
+def test_experts_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others average the dense gradients, the experts' two rows a layer and their routes are all that is sent."""
+    torch.manual_seed(0)
+    head = VideoHead(HeadConfig(WIDTH, 2, 2, EXPERTS))
+    optimizer = head_optimizer(head, 1e-2)
+    step(head, slice(0, CLIPS), 7)
+    sent: list[int] = []
+    all_reduce = dist.all_reduce
+
+    def counting(tensor: torch.Tensor, *args: object, **kwargs: object) -> object:
+        sent.append(tensor.numel())
+        return all_reduce(tensor, *args, **kwargs)
+
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "meet"), 1), rank=0, world_size=1)
+    try:
+        monkeypatch.setattr(dist, "all_reduce", counting)
+        optimizer.all_reduce_gradients(experts_only=True)
+    finally:
+        dist.destroy_process_group()
+    assert len(optimizer.expert_weights) == 2
+    assert sent[1:] == [2 * expert_size(WIDTH)] * 2
+    assert sent[0] < expert_size(WIDTH)

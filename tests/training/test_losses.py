@@ -1,0 +1,335 @@
+"""The objective for every method and head: the default to the bit, the ablations against their formulas."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mote_fast import ConfigError, VideoHead, head_optimizer, mote_loss
+from mote_fast.head.head_config import HeadConfig
+from mote_fast.head.video_head import cosine_logits
+from mote_fast.training.losses import Loss, training_loss
+from mote_fast.training.method import Draws, TrainingMethod
+from mote_fast.training.streams import stream_features, training_streams
+from tests.tolerances import assert_close
+
+WIDTH, HEADS, LAYERS, CLASSES = 16, 2, 2, 6
+DRAWS = Draws([0, 2], [-0.6, 2.4], [1, 1])
+SCALE = 10.0
+
+
+def make_head(train_class_features: Tensor | None = None, **options: Any) -> VideoHead:
+    torch.manual_seed(0)
+    sizes = {"embed_dim": WIDTH, "heads": HEADS, "layers": LAYERS, "experts": 3} | options
+    head = VideoHead(HeadConfig(**sizes), train_class_features)
+    for name, parameter in head.named_parameters():
+        # Experts that start alike stay alike; the rest is made loud enough for errors to show.
+        if parameter.ndim > 1 and not (".mlp." in name and options.get("expert_init") == "same"):
+            nn.init.normal_(parameter, std=0.3)
+    return head
+
+
+def inputs() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    frames = torch.randn(4, 5, WIDTH, generator=generator)
+    return frames, torch.randn(CLASSES, WIDTH, generator=generator), torch.tensor([0, 3, 5, 3])
+
+
+INPUTS = inputs()
+
+
+def loss_of(head: VideoHead, method: TrainingMethod, draws: Draws = DRAWS) -> Loss:
+    return training_loss(head, *INPUTS, SCALE, method, draws)
+
+
+def gradients(head: VideoHead, loss: Loss) -> dict[str, Tensor]:
+    names, parameters = zip(*head.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(loss.total, parameters), strict=True))
+
+
+def plain_twin(head: VideoHead) -> VideoHead:
+    """A plain head with the parameters that ``head`` folds to: its first expert's where all are the same."""
+    return head.fold().train()
+
+
+class OperatorCounter(TorchDispatchMode):
+    """Counts every operator that runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_default_is_mote_loss_bit_for_bit() -> None:
+    """Same parts, same gradients, and the same operators forward and backward: the fast path is the one in use."""
+    head, found = make_head(), []
+    frames, classes, labels = INPUTS
+    for run in (
+        lambda: mote_loss(training_streams(head, frames, classes, DRAWS.experts, DRAWS.temperatures), labels, SCALE),
+        lambda: loss_of(head, TrainingMethod()),
+    ):
+        with OperatorCounter() as counter:
+            loss = run()
+            grads = gradients(head, loss)
+        found.append((loss, grads, counter.counts))
+    (mote, mote_grads, mote_counts), (general, general_grads, general_counts) = found
+    for part in ("total", "routed", "merged", "mse"):
+        assert torch.equal(getattr(mote, part), getattr(general, part))
+    assert all(torch.equal(general_grads[name], grad) for name, grad in mote_grads.items())
+    assert general_counts == mote_counts
+    assert general_counts["mote_fast.expert_pair_ffn.default"] == LAYERS
+
+
+def test_weights_are_the_methods() -> None:
+    """The total weighs its parts as the method says."""
+    loss = loss_of(make_head(), TrainingMethod(wmr_weight=0.25, mse_weight=2.0))
+    assert_close(loss.total, loss.routed + 0.25 * loss.merged + 2.0 * loss.mse, "equivalent")
+
+
+def test_without_regulariser_there_is_the_routed_stream_alone() -> None:
+    """Table 1, "+ experts": cross-entropy of the routed stream, no merged stream and no MSE, which needs one."""
+    head = make_head()
+    alone, both = loss_of(head, TrainingMethod(regulariser="none")), loss_of(head, TrainingMethod())
+    assert_close(alone.total, both.routed)
+    assert not alone.merged
+    assert not alone.mse
+    grads = gradients(head, alone)
+    # The first layer is routed to expert 0, the last to expert 2; the others get nothing.
+    for layer, used in enumerate([0, 2]):
+        touched = grads[f"blocks.{layer}.mlp.weight"].abs().amax(1) > 0
+        assert touched.tolist() == [expert == used for expert in range(3)]
+
+
+def test_point_is_the_region_at_infinity() -> None:
+    """Table 2e: the plain average is what infinite temperatures merge."""
+    method = TrainingMethod(regulariser="point")
+    head = make_head()
+    drawn = method.draw(LAYERS, 3, torch.Generator().manual_seed(0))
+    same = Draws(drawn.experts, [math.inf] * LAYERS, drawn.down_experts)
+    assert torch.equal(loss_of(head, method, drawn).total, loss_of(head, TrainingMethod(), same).total)
+
+
+def test_kl_pulls_the_merged_stream_to_the_routed_logits() -> None:
+    """Table 7c: KL(routed || merged), mean over videos; the routed stream learns from the labels alone."""
+    head, (frames, classes, labels) = make_head(), inputs()
+    loss = loss_of(head, TrainingMethod(regulariser_loss="kl", mse_weight=0.0))
+    streams = training_streams(head, frames, classes, DRAWS.experts, DRAWS.temperatures)
+    p, q = ((SCALE * logits).softmax(-1) for logits in (streams.routed_logits, streams.merged_logits))
+    assert_close(loss.merged, (p * (p / q).log()).sum(-1).mean())
+    assert_close(loss.routed, F.cross_entropy(SCALE * streams.routed_logits, labels))
+
+
+def test_mse_pulls_the_merged_stream_to_the_routed_features() -> None:
+    """Table 7c: the mean squared distance of the two streams' features."""
+    head = make_head()
+    loss = loss_of(head, TrainingMethod(regulariser_loss="mse"))
+    routed, merged = stream_features(head, inputs()[0], DRAWS.experts, DRAWS.temperatures)
+    assert_close(loss.merged, (routed - merged).square().mean())
+    assert_close(loss.total, loss.routed + 0.5 * loss.merged + 0.1 * loss.mse, "equivalent")
+
+
+@pytest.mark.parametrize("regulariser_loss", ["kl", "mse"])
+@pytest.mark.parametrize("expert_data", ["routed", "all"])
+def test_the_routed_stream_is_a_teacher_that_is_not_taught(regulariser_loss: Any, expert_data: Any) -> None:
+    """The regulariser's gradient reaches experts through the merge alone: equal to their merge weights' shares."""
+    head = make_head(layers=1)
+    method = TrainingMethod(regulariser_loss=regulariser_loss, expert_data=expert_data)
+    loss = loss_of(head, method, Draws([0], [2.4], [0]))
+    (grad,) = torch.autograd.grad(loss.merged, [head.blocks[0].mlp.weight])
+    weights = (torch.arange(1, 4) / 2.4).softmax(-1)
+    for expert in range(3):
+        assert_close(grad[expert] / weights[expert], grad[0] / weights[0])
+
+
+@pytest.mark.parametrize("regulariser_loss", ["ce", "kl", "mse"])
+def test_all_data_is_the_mean_over_every_experts_own_stream(regulariser_loss: Any) -> None:
+    """Table 2a: the routed loss, and the teacher's part of the regulariser, average over experts used throughout."""
+    head = make_head()
+    loss = loss_of(head, TrainingMethod(expert_data="all", regulariser_loss=regulariser_loss))
+    method = TrainingMethod(regulariser_loss=regulariser_loss)
+    single = [loss_of(head, method, Draws([e, e], DRAWS.temperatures, [e, e])) for e in range(3)]
+    for part in ("routed", "merged", "mse", "total"):
+        assert_close(getattr(loss, part), torch.stack([getattr(one, part) for one in single]).mean())
+
+
+@pytest.mark.parametrize("design", ["ffn", "up_down", "up", "down"])
+def test_same_start_and_all_data_is_the_plain_transformer(design: Any) -> None:
+    """Table 2a's first row: losses, outputs and shared weights follow the plain head through ten AdamW steps.
+
+    Each expert has the E-th part of the plain FFN's gradient, to which AdamW is indifferent.
+    """
+    head = make_head(expert_init="same", expert_design=design)
+    plain = plain_twin(head)
+    method = TrainingMethod(expert_data="all", regulariser="none")
+    frames, classes, _ = inputs()
+    losses: list[list[Tensor]] = [[], []]
+    for model, found in zip((head, plain), losses, strict=True):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, eps=1e-20, weight_decay=0.2)
+        for _ in range(10):
+            loss = loss_of(model, method).total
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            found.append(loss.detach())
+    assert_close(torch.stack(losses[0]), torch.stack(losses[1]), "trajectory")
+    assert losses[0][-1] < losses[0][0]
+    with torch.no_grad():
+        assert_close(head(frames, classes), plain(frames, classes), "trajectory")
+        assert_close(head.features(frames, expert=1), plain.features(frames), "trajectory")
+
+
+def test_same_start_and_routed_data_is_not_the_plain_transformer() -> None:
+    """The identity above is the data's doing: with routed data an expert moves alone, and the merge lags behind."""
+    head = make_head(expert_init="same")
+    grads = gradients(head, loss_of(head, TrainingMethod(regulariser="none")))["blocks.0.mlp.weight"]
+    assert grads[0].any()
+    assert not grads[1:].any()
+
+
+@pytest.mark.parametrize("options", [{"header": "plain"}, {"experts": 0}, {"experts": 1}, {"header": "mean"}])
+@pytest.mark.parametrize(
+    "method",
+    [
+        TrainingMethod(),
+        TrainingMethod(expert_data="all", regulariser_loss="kl"),
+        TrainingMethod(routing="fixed", regulariser="point", regulariser_loss="mse"),
+        TrainingMethod(regulariser="none"),
+    ],
+)
+def test_baselines_train_by_cross_entropy_alone(options: dict[str, Any], method: TrainingMethod) -> None:
+    """One FFN a layer or none has no mixture: whatever the method, the loss is the plain head's cross-entropy."""
+    head = make_head(**options)
+    frames, classes, labels = inputs()
+    frames.requires_grad_()
+    drawn = method.draw(head.layers, head.experts, torch.Generator().manual_seed(0))
+    scale = torch.tensor(SCALE, requires_grad=True)
+    loss = training_loss(head, frames, classes, labels, scale, method, drawn)
+    expected = F.cross_entropy(SCALE * cosine_logits(head.features(frames), classes), labels)
+    assert_close(loss.total, expected, "equivalent")
+    assert torch.equal(loss.total, loss.routed)
+    assert not loss.merged
+    assert not loss.mse
+    # What is left to train moves: every parameter of the head, the logit scale, and the image tower behind the frames.
+    loss.total.backward()
+    assert frames.grad is not None
+    assert frames.grad.any()
+    assert scale.grad
+    assert all(parameter.grad is not None for parameter in head.parameters())
+
+
+@torch.no_grad()
+def test_a_single_expert_that_is_always_routed_to_is_the_plain_transformer() -> None:
+    """Table 2d, "fixed (one expert)": the plain head's loss and outputs, and so its figures."""
+    head = make_head(experts=1)
+    plain, method = plain_twin(head), TrainingMethod(routing="fixed")
+    drawn = method.draw(LAYERS, 1)
+    assert_close(loss_of(head, method, drawn).total, loss_of(plain, method, drawn).total, "equivalent")
+    frames, classes, _ = inputs()
+    assert_close(head(frames, classes), plain(frames, classes), "equivalent")
+
+
+def test_fixed_routing_trains_one_of_several_experts_as_the_plain_transformer() -> None:
+    """Without regulariser the fixed expert gets exactly a plain FFN's gradient, and the others none."""
+    head, method = make_head(), TrainingMethod(routing="fixed", regulariser="none")
+    for block in head.temporal_blocks():
+        block.mlp.fusion.copy_(torch.tensor([-math.inf, -math.inf, 0.0]))
+    plain = plain_twin(head)
+    drawn = method.draw(LAYERS, 3)
+    mine, theirs = gradients(head, loss_of(head, method, drawn)), gradients(plain, loss_of(plain, method, drawn))
+    for layer in range(LAYERS):
+        grad = mine.pop(f"blocks.{layer}.mlp.weight")
+        parts = [
+            theirs.pop(f"blocks.{layer}.mlp.{name}") for name in ("up.weight", "up.bias", "down.weight", "down.bias")
+        ]
+        assert_close(grad[2], torch.cat([part.flatten() for part in parts]))
+        assert not grad[:2].any()
+    for name, grad in mine.items():
+        assert_close(grad, theirs[name])
+
+
+@pytest.mark.parametrize("design", ["ffn", "up_down", "up", "down"])
+@pytest.mark.parametrize("expert_data", ["routed", "all"])
+@pytest.mark.parametrize("regulariser", ["none", "region"])
+@pytest.mark.parametrize("experts", [1, 2, 16])
+def test_every_combination_trains(design: Any, expert_data: Any, regulariser: Any, experts: int) -> None:
+    """Any design, data, regulariser and number of experts lowers the loss under the library's own optimiser."""
+    head = make_head(expert_design=design, experts=experts)
+    method = TrainingMethod(expert_data=expert_data, regulariser=regulariser)
+    optimizer = head_optimizer(head, lr=3e-3)
+    drawn = method.draw(LAYERS, experts, torch.Generator().manual_seed(1))
+    before = loss_of(head, method, drawn).total
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss_of(head, method, drawn).total.backward()
+        optimizer.step()
+    assert loss_of(head, method, drawn).total < before
+
+
+@pytest.mark.parametrize("design", ["ffn", "up_down", "up", "down"])
+def test_draws_on_the_device_give_the_same(design: Any) -> None:
+    """Draws as tensors, for compiled steps, give what lists give, down projections included."""
+    head = make_head(expert_design=design)
+    for method in (TrainingMethod(), TrainingMethod(regulariser="none"), TrainingMethod(expert_data="all")):
+        assert_close(loss_of(head, method, DRAWS.to("cpu")).total, loss_of(head, method).total, "equivalent")
+
+
+@pytest.mark.heavy
+def test_a_step_compiles_whole() -> None:
+    """Draws as tensors feed one graph with new experts and temperatures."""
+    head, method = make_head(), TrainingMethod()
+
+    def total(draws: tuple[Tensor, Tensor]) -> Tensor:
+        return loss_of(head, method, Draws(*draws, draws[0])).total
+
+    compiled = torch.compile(total, fullgraph=True, backend="aot_eager")
+    for experts, temperatures in (([1, 2], [-0.6, math.inf]), ([0, 2], [9.6, 1.2])):
+        draws = torch.tensor(experts), torch.tensor(temperatures)
+        assert_close(compiled(draws), total(draws))
+
+
+def test_down_projections_follow_their_own_draw() -> None:
+    """Table 7a, "up_down": another down draw is another loss there, and the same loss in every other design."""
+    other = Draws(DRAWS.experts, DRAWS.temperatures, [2, 0])
+    for design in ("ffn", "up_down", "up", "down"):
+        for method in (TrainingMethod(), TrainingMethod(regulariser="none")):
+            head = make_head(expert_design=design)
+            same = torch.equal(loss_of(head, method).total, loss_of(head, method, other).total)
+            assert same == (design != "up_down")
+
+
+def test_what_inference_does_is_no_part_of_training() -> None:
+    """Aggregation and modulation are options of the test: the loss is the same with any."""
+    head = make_head(train_class_features=torch.randn(4, WIDTH))
+    expected = loss_of(head, TrainingMethod()).total
+    other = copy.deepcopy(head)
+    other.set_inference(aggregation="ensemble", modulation=False, modulation_top_k=1, modulation_gamma=1.0)
+    assert torch.equal(loss_of(other, TrainingMethod()).total, expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "draws", "message"),
+    [
+        (TrainingMethod(), Draws([0], [1.2, 1.2], [0, 0]), "experts needs one entry"),
+        (TrainingMethod(), Draws([0, 1], [1.2], [0, 0]), "temperatures needs one entry"),
+        (TrainingMethod(expert_data="all"), Draws([0, 1], [1.2], [0, 0]), "temperatures needs one entry"),
+        (TrainingMethod(regulariser="none"), Draws([0, 3], [1.2, 1.2], [0, 0]), r"experts must lie in 0\.\.2"),
+        (TrainingMethod(), Draws([0, 1], [1.2, 1.2], [0, -1]), r"down_experts must lie in 0\.\.2"),
+        (TrainingMethod(), Draws([0, 1], [1.2, 0.0], [0, 0]), "temperature"),
+    ],
+)
+def test_bad_draws_are_named(method: TrainingMethod, draws: Draws, message: str) -> None:
+    """Draws that do not fit the head raise a ConfigError that says which."""
+    with pytest.raises(ConfigError, match=message):
+        loss_of(make_head(expert_design="up_down"), method, draws)

@@ -1,0 +1,207 @@
+"""Checkpoints: whole or not at all, damaged ones passed over, everything restored."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mote_fast import CheckpointError, ConfigError
+from mote_fast.runtime.distributed import World
+from mote_fast.training.build import build_optimizer
+from mote_fast.training.config.sections import OptimConfig, RunConfig
+from mote_fast.training.config.train_config import DataConfig, TrainConfig
+from mote_fast.training.state import (
+    CHECKPOINT_FOLDER,
+    Order,
+    Progress,
+    TrainState,
+    find_checkpoint,
+    list_checkpoints,
+    newest_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+from mote_fast.training.step import Arithmetic, Objective, train_step
+from tests.training.test_step import METHOD, batches, routes, trainable
+
+ALONE = World(0, 1, torch.device("cpu"))
+CONFIG = TrainConfig(data=DataConfig(train_list="a", labels="b"))
+ORDER = Order(10, 2, ["x", "y"])
+
+
+def small(step: int) -> dict[str, Any]:
+    """A snapshot in form, without a model."""
+    return {"format_version": 1, "progress": {"step": step}, "model": {"weight": torch.arange(1000.0) + step}}
+
+
+def trained_state(seed: int, steps: int) -> TrainState:
+    model = trainable(seed)
+    optimizer, arithmetic = (
+        build_optimizer(model, OptimConfig(lr=1e-3, clip_ratio=1.0)),
+        Arithmetic("fp16", ALONE.device),
+    )
+    for step in range(steps):
+        train_step(Objective(model, METHOD), optimizer, iter(batches(1)), routes(model, 1, step), arithmetic)
+    return TrainState(model, optimizer, arithmetic.scaler, Progress(1, 2, steps, 50.0, 0, 77))
+
+
+@pytest.mark.heavy
+def test_everything_comes_back(tmp_path: Path) -> None:
+    """Weights, moments, loss scale, position, best metric and random state, through a file."""
+    state = trained_state(0, steps=12)
+    torch.manual_seed(5)
+    path = save_checkpoint(tmp_path, state.snapshot(CONFIG, ORDER, ALONE), keep_last=1)
+    expected = torch.rand(3)
+    other = trained_state(1, steps=1)
+    other.restore(read_checkpoint(path), CONFIG, ORDER, ALONE, path)
+    assert torch.equal(torch.rand(3), expected)
+    assert other.progress == state.progress
+    assert other.scaler.state_dict() == state.scaler.state_dict()
+    for name, value in state.model.state_dict().items():
+        assert torch.equal(other.model.state_dict()[name], value), name
+    before, after = state.optimizer.state_dict()["state"], other.optimizer.state_dict()["state"]
+    assert before.keys() == after.keys()
+    assert before
+    for key, moments in before.items():
+        assert all(torch.equal(after[key][name], value) for name, value in moments.items())
+
+
+@pytest.mark.heavy
+def test_settings_are_the_configurations_and_changes_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Resuming with another weight decay uses the new one, and says so."""
+    state = trained_state(0, steps=1)
+    path = save_checkpoint(tmp_path, state.snapshot(CONFIG, ORDER, ALONE), keep_last=1)
+    model = trainable()
+    changed = replace(CONFIG, optim=OptimConfig(weight_decay=0.01), run=RunConfig(seed=7, log_every=3))
+    other = TrainState(model, build_optimizer(model, changed.optim), state.scaler, Progress())
+    other.restore(read_checkpoint(path), changed, ORDER, ALONE, path)
+    assert [group["weight_decay"] for group in other.optimizer.param_groups] == [0.01, 0.01]
+    assert "optim.weight_decay: 0.2 -> 0.01" in caplog.text
+    # The seed decides what is trained on; how often a run reports does not.
+    assert "run.seed: 1024 -> 7" in caplog.text
+    assert "log_every" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("order", "named"),
+    [
+        (replace(ORDER, videos=11), "10 training videos"),
+        (replace(ORDER, clips_per_step=4), "2 clips a step"),
+        (replace(ORDER, classes=["x", "z"]), "data.labels"),
+    ],
+)
+def test_another_order_is_refused(tmp_path: Path, order: Order, named: str) -> None:
+    """Where steps would take other videos, or labels mean other classes, going on is no resumption."""
+    state = trained_state(0, steps=0)
+    path = save_checkpoint(tmp_path, state.snapshot(CONFIG, ORDER, ALONE), keep_last=1)
+    with pytest.raises(ConfigError, match=named):
+        state.restore(read_checkpoint(path), CONFIG, order, ALONE, path)
+
+
+@pytest.mark.heavy
+def test_another_model_is_refused(tmp_path: Path) -> None:
+    """A checkpoint of a frozen tower has fewer moments than a trained one wants."""
+    state = trained_state(0, steps=1)
+    path = save_checkpoint(tmp_path, state.snapshot(CONFIG, ORDER, ALONE), keep_last=1)
+    model = trainable(train_clip=False)
+    other = TrainState(model, build_optimizer(model, OptimConfig()), state.scaler, Progress())
+    with pytest.raises(CheckpointError, match="optimiser"):
+        other.restore(read_checkpoint(path), CONFIG, ORDER, ALONE, path)
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    """Of five saves the last two stay, and the newest is found."""
+    for step in (1, 2, 9, 10, 100):
+        save_checkpoint(tmp_path, small(step), keep_last=2)
+    assert [step for step, _ in list_checkpoints(tmp_path)] == [10, 100]
+    assert newest_checkpoint(tmp_path) == tmp_path / "step-00000100.pt"
+
+
+def test_an_interrupted_save_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that ends half way through writing has lost nothing, even when it saves the same step again."""
+    path = save_checkpoint(tmp_path, small(3), keep_last=1)
+
+    def dies(content: object, file: Any) -> None:
+        file.write(b"PK half a checkpoint")
+        file.flush()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", dies)
+        for step in (3, 4):
+            with pytest.raises(KeyboardInterrupt):
+                save_checkpoint(tmp_path, small(step), keep_last=1)
+    assert newest_checkpoint(tmp_path) == path
+    assert torch.equal(read_checkpoint(path)["model"]["weight"], small(3)["model"]["weight"])
+    save_checkpoint(tmp_path, small(5), keep_last=1)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["step-00000005.pt"]
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    """What the system refuses comes out as the library's error, with the path."""
+    folder = tmp_path / "file"
+    folder.write_text("in the way")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_checkpoint(folder, small(1), keep_last=1)
+
+
+@pytest.mark.heavy
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damage_is_passed_over(data: st.DataObject, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Cut short or with a byte changed anywhere, the newest checkpoint is named and the one before it is used."""
+    for old in tmp_path.iterdir():
+        old.unlink()
+    good, bad = (save_checkpoint(tmp_path, small(step), keep_last=2) for step in (1, 2))
+    content = bytearray(bad.read_bytes())
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    else:
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at] ^= data.draw(st.integers(1, 255))
+    bad.write_bytes(content)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        found = newest_checkpoint(tmp_path)
+    if found == good:
+        assert "step-00000002.pt" in caplog.text
+    else:
+        # A byte that carries nothing: padding, a time stamp.
+        assert found == bad
+        assert torch.equal(read_checkpoint(bad)["model"]["weight"], small(2)["model"]["weight"])
+
+
+def test_what_resume_asks_for(tmp_path: Path) -> None:
+    """auto, none and a path; and no mixing of two runs in one folder."""
+    folder = tmp_path / CHECKPOINT_FOLDER
+    assert find_checkpoint("auto", tmp_path) is None
+    assert find_checkpoint("none", tmp_path) is None
+    first, second = (save_checkpoint(folder, small(step), keep_last=2) for step in (1, 2))
+    assert find_checkpoint("auto", tmp_path) == second
+    assert find_checkpoint(str(second), tmp_path) == second
+    assert find_checkpoint(str(first), tmp_path / "elsewhere") == first
+    with pytest.raises(ConfigError, match="holds checkpoints"):
+        find_checkpoint("none", tmp_path)
+    with pytest.raises(ConfigError, match="older"):
+        find_checkpoint(str(first), tmp_path)
+    with pytest.raises(CheckpointError, match="no such file"):
+        find_checkpoint(str(tmp_path / "missing.pt"), tmp_path)
+
+
+def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
+    """A model's weights are refused with a hint at what takes them, and unsafe pickles are refused as such."""
+    torch.save({"model_state_dict": {}}, tmp_path / "released.pt")
+    with pytest.raises(CheckpointError, match=r"model\.checkpoint"):
+        read_checkpoint(tmp_path / "released.pt")
+    torch.save({"format_version": Path}, tmp_path / "unsafe.pt")
+    with pytest.raises(CheckpointError, match="refused"):
+        read_checkpoint(tmp_path / "unsafe.pt")
