@@ -36,7 +36,7 @@ help:
 	@echo "make scaling    time and memory of a training step against the number of experts"
 	@echo "make readme     rewrite README's performance table from the committed figures"
 	@echo "make lock       write constraints.txt: the versions of everything in .venv"
-	@echo "make lint       ruff and pyright"
+	@echo "make lint       ruff, pyright and the import contract"
 	@echo "make format     ruff format"
 	@echo "make clean      remove the environment and caches"
 
@@ -139,6 +139,7 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
 
 format: venv
 	$(BIN)/ruff check --fix .
