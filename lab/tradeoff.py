@@ -31,7 +31,7 @@ from world.write import TRAIN
 from write_world import write
 
 from mote_fast import load
-from mote_fast.evaluation.files import write_whole
+from mote_fast.runtime.files import write_bytes
 
 PILOT_SEED = 100
 LISTS = (CLOSE_SET, *ZERO_SHOT)
@@ -77,7 +77,7 @@ def run(job: Job) -> Path:
         "seconds": round(seconds, 2),
         **judge(head, {name: data[name] for name in LISTS}),
     }
-    write_whole(job.result, (json.dumps(result, indent=1) + "\n").encode())
+    write_bytes(job.result, (json.dumps(result, indent=1) + "\n").encode())
     return job.result
 
 

@@ -24,9 +24,9 @@ from mote_fast.analysis.tables import to_csv
 from mote_fast.analysis.tradeoff_points import TradeOffPoint
 from mote_fast.analysis.variants import clip_mean, expert_variants
 from mote_fast.evaluation.combine import harmonic_mean, trade_off
-from mote_fast.evaluation.files import write_whole
 from mote_fast.head.modulation import GAMMA
 from mote_fast.head.video_head import VideoHead
+from mote_fast.runtime.files import write_bytes
 
 # Kind of run -> its name in the report.
 NAMES = {"plain": "plain", "experts": "+ experts", "wmr": "+ WMR", "mote": "MoTE (+ MSE)"}
@@ -132,8 +132,8 @@ def write_report(
         "figure7_similarity": draw_similarity(similarity),
     }
     for name, figure in figures.items():
-        write_whole(folder / f"{name}.png", to_png(figure))
-    write_whole(folder / "experts.csv", expert_accuracy_csv(experts).encode())
-    write_whole(folder / "runs.json", (json.dumps(list(results), indent=1) + "\n").encode())
-    write_whole(folder / "results.md", markdown(table).encode())
-    write_whole(folder / "results.csv", to_csv(list(rows[0]), (list(row.values()) for row in table)).encode())
+        write_bytes(folder / f"{name}.png", to_png(figure))
+    write_bytes(folder / "experts.csv", expert_accuracy_csv(experts).encode())
+    write_bytes(folder / "runs.json", (json.dumps(list(results), indent=1) + "\n").encode())
+    write_bytes(folder / "results.md", markdown(table).encode())
+    write_bytes(folder / "results.csv", to_csv(list(rows[0]), (list(row.values()) for row in table)).encode())

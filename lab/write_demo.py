@@ -10,8 +10,8 @@ from world.words import Object, class_name
 from world.write import write_action
 
 from mote_fast.cli.demo import CLIPS
-from mote_fast.prepare.files import write_files
 from mote_fast.prepare.lists import format_labels
+from mote_fast.runtime.files import write_texts
 
 # Which classes of which label set.
 SHOWN = (
@@ -32,7 +32,7 @@ def file_name(number: int, shown: tuple[Object, str], split: str) -> str:
 def main() -> None:
     for number, (name, index) in enumerate(SHOWN):
         split = splits()[name]
-        write_files(CLIPS, {f"{name}.csv": format_labels(split.labels)}, force=True)
+        write_texts(CLIPS, {f"{name}.csv": format_labels(split.labels)}, force=True)
         path = CLIPS / file_name(number, split.classes[index], name)
         path.parent.mkdir(exist_ok=True)
         write_action(path, *split.classes[index], seed=("demo", number))

@@ -1,9 +1,10 @@
-"""The folders of the library: each has one place in README's layout, one sentence of its own."""
+"""The library's folders: each in README's layout, with one sentence of its own and files of its own names."""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,13 @@ def test_every_package_says_what_it_holds(package: Path) -> None:
 def test_nothing_is_loose() -> None:
     """What is not in a room is the public surface, the errors or the version."""
     assert {path.name for path in LIBRARY.glob("*.py")} == {"__init__.py", "errors.py", "version.py"}
+
+
+def test_no_two_files_share_a_name() -> None:
+    """A file's name alone says which one is meant."""
+    files = [*LIBRARY.rglob("*.py"), *(ROOT / "kernels").glob("*.py")]
+    names = Counter(path.name for path in files if not path.name.startswith("__"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_kernels_know_nothing_above_them() -> None:

@@ -10,8 +10,8 @@ import torch
 
 from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.items import VideoItem
-from mote_fast.prepare.files import write_files
 from mote_fast.prepare.lists import format_labels, format_list
+from mote_fast.runtime.files import write_texts
 from mote_fast.runtime.seeding import generator_of
 from world.draw import draw
 from world.scenes import HOME, Domain, video_scenes
@@ -85,7 +85,7 @@ def write_world(
                 if progress is not None:
                     progress(1)
         texts = {f"{name}.txt": format_list(items), f"{name}.csv": format_labels(split.labels)}
-        write_files(folder, texts, force=True)
+        write_texts(folder, texts, force=True)
     return found
 
 

@@ -36,11 +36,11 @@ from mote_fast.errors import ConfigError
 from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
 from mote_fast.evaluation.combine import read_result
 from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, ProtocolName
-from mote_fast.evaluation.files import make_folder, write_whole
 from mote_fast.evaluation.predict import Predictions
 from mote_fast.evaluation.report import ALL, READABLE, to_json
 from mote_fast.evaluation.splits import Split, read_split
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.runtime.files import make_folder, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -304,7 +304,7 @@ def _write(folder: Path, name: str, figure: Figure, csv: str) -> list[str]:
     """Write both files of an analysis; return their paths."""
     contents = {folder / f"{name}.csv": csv.encode(), folder / f"{name}.png": to_png(figure)}
     for path, content in contents.items():
-        write_whole(path, content)
+        write_bytes(path, content)
     return [str(path) for path in contents]
 
 

@@ -26,13 +26,13 @@ from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, Evaluation, ProtocolName, check_protocol, evaluate
-from mote_fast.evaluation.files import make_folder
 from mote_fast.evaluation.prediction_table import check_parquet
 from mote_fast.evaluation.report import accuracy_lines, result_document, to_json, write_report
 from mote_fast.evaluation.splits import Split, VideoPool, pool_splits, read_split
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.distributed import World, joined
 from mote_fast.runtime.environment import best_device
+from mote_fast.runtime.files import make_folder
 
 _DESCRIPTION = """\
 Evaluate a model by a protocol of the paper. Several lists are splits: the report has each one's accuracies, their mean

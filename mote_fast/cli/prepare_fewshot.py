@@ -11,8 +11,8 @@ from typing import Any
 from mote_fast.data.items import read_list
 from mote_fast.errors import ConfigError
 from mote_fast.prepare.fewshot import few_shot, repeat_to
-from mote_fast.prepare.files import write_files
 from mote_fast.prepare.lists import format_list
+from mote_fast.runtime.files import write_texts
 
 PAPER_SHOTS = (2, 4, 8, 16)
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         contents[name] = format_list(repeat_to(drawn, length))
         classes = len(Counter(item.label for item in drawn))
         written.append({"list": name, "shots": shots, "classes": classes, "videos": len(drawn), "entries": length})
-    write_files(Path(arguments.output), contents, arguments.force)
+    write_texts(Path(arguments.output), contents, arguments.force)
     if arguments.json:
         print(json.dumps({"source": arguments.list, "seed": arguments.seed, "lists": written}, indent=2))
         return 0

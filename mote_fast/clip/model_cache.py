@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mote_fast.clip import feature_cache
+from mote_fast.errors import MoteError
+from mote_fast.runtime.files import PART_SUFFIX, staged
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +53,9 @@ class ModelCache:
     def write(self, key: str, content: bytes) -> None:
         """Store ``content`` under ``key``, all or nothing; then drop what was used longest ago over the bound."""
         with self._tolerant("written"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            # Each process writes a file of its own, so that concurrent exports do not meet.
-            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".", suffix=".part", delete=False) as file:
-                try:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                    target = self.folder / f"{key}-{_digest(content)}.onnx"
-                    Path(file.name).replace(target)
-                finally:
-                    Path(file.name).unlink(missing_ok=True)
+            target = self.folder / f"{key}-{_digest(content)}.onnx"
+            with staged(target, shared=True) as part:
+                part.write_bytes(content)
             self._prune(target)
 
     def size(self) -> int:
@@ -75,7 +68,7 @@ class ModelCache:
             path.unlink(missing_ok=True)
 
     def _prune(self, newest: Path) -> None:
-        for part in self.folder.glob(".*.part"):
+        for part in self.folder.glob(f".*{PART_SUFFIX}"):
             with suppress(FileNotFoundError):
                 if time.time() - part.stat().st_mtime > _ABANDONED_AFTER:
                     part.unlink()
@@ -101,7 +94,7 @@ class ModelCache:
         """Log a failure of the cache and end the block there: the caller can do without."""
         try:
             yield
-        except OSError as error:
+        except (OSError, MoteError) as error:
             log.warning("cache of int8 towers %s could not be %s: %s", self.folder, attempt, error)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING, Ranked, count_classes, mean_and_deviation
 from mote_fast.evaluation.evaluate import Evaluation
-from mote_fast.evaluation.files import write_whole
 from mote_fast.evaluation.prediction_table import prediction_parquet
 from mote_fast.evaluation.protocols import Accuracy
+from mote_fast.runtime.files import write_bytes
 
 RESULT_FILE = "result.json"
 REPORT_FILE = "report.md"
@@ -116,11 +116,11 @@ def write_report(folder: Path, evaluation: Evaluation, document: Mapping[str, An
     Raises:
         ConfigError: a file cannot be written, or pyarrow is not installed.
     """
-    write_whole(folder / PREDICTION_FILE, prediction_parquet(evaluation))
-    write_whole(folder / CLASS_FILE, class_csv(evaluation).encode())
-    write_whole(folder / REPORT_FILE, result_markdown(document, evaluation).encode())
+    write_bytes(folder / PREDICTION_FILE, prediction_parquet(evaluation))
+    write_bytes(folder / CLASS_FILE, class_csv(evaluation).encode())
+    write_bytes(folder / REPORT_FILE, result_markdown(document, evaluation).encode())
     # Last: where there is a result, there is all of it.
-    write_whole(folder / RESULT_FILE, to_json(document).encode())
+    write_bytes(folder / RESULT_FILE, to_json(document).encode())
 
 
 def to_json(document: Mapping[str, Any]) -> str:

@@ -14,10 +14,10 @@ from tqdm import tqdm
 from mote_fast.errors import ListError
 from mote_fast.prepare.data_report import BAD_KINDS, Problem, build_report, format_report
 from mote_fast.prepare.duplicates import Duplicates, find_duplicates
-from mote_fast.prepare.files import check_writable, write_files
 from mote_fast.prepare.flip import format_flip_labels
 from mote_fast.prepare.lists import DataSet, format_labels, format_list, why_unlistable
 from mote_fast.prepare.scan import Scanned, ScanOptions, scan_videos
+from mote_fast.runtime.files import check_writable, write_texts
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def write_data_set(
     if data_set.flip_labels:
         contents[FLIP_LABELS_FILE] = format_flip_labels(data_set.flip_labels)
     texts = (json.dumps(report, ensure_ascii=True, indent=2) + "\n", _encodable(format_report(report)))
-    write_files(output, contents | dict(zip(REPORT_FILES, texts, strict=True)), force)
+    write_texts(output, contents | dict(zip(REPORT_FILES, texts, strict=True)), force)
     return report
 
 

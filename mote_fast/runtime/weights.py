@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import pickle
 import re
-import shutil
-import sys
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -22,13 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mote_fast.errors import CheckpointError
+from mote_fast.runtime.files import staged_folder
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-
-# From Linux's fcntl.h and fs.h.
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:
@@ -91,8 +83,8 @@ def plain_state_dict(state: object, path: str | Path) -> dict[str, Tensor]:
 def write_model_folder(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write ``config.json`` and ``model.safetensors`` into ``folder``, all or nothing.
 
-    Both files are written to a new folder beside it, flushed to disk, and put in place by renaming; an interrupted
-    write leaves the earlier folder as it was. An existing folder is replaced only if it holds a model and no more.
+    An interrupted write leaves the earlier folder as it was. An existing folder is replaced only if it holds a model
+    and no more.
 
     Raises:
         CheckpointError: the folder exists and holds something else, or cannot be written.
@@ -100,29 +92,13 @@ def write_model_folder(folder: str | Path, config: Mapping[str, Any], tensors: M
     folder = Path(folder)
     if folder.exists() and not _is_replaceable(folder):
         raise CheckpointError(f"{folder}: exists and holds something else than a model; choose another name")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written ({error})") from error
-    try:
+    with staged_folder(folder, CheckpointError) as part:
         # Tensors that share memory are refused by the format, so each is written as its own.
         save_file(
             {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()},
-            staged / WEIGHTS_FILE,
+            part / WEIGHTS_FILE,
         )
-        (staged / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        # mkdtemp and safetensors make private files; a model is to be shared like any other.
-        mode = ~_umask()
-        staged.chmod(0o777 & mode)
-        for name in (WEIGHTS_FILE, CONFIG_FILE):
-            (staged / name).chmod(0o666 & mode)
-            _flush(staged / name)
-        _swap_in(staged, folder)
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written ({error})") from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        (part / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def read_model_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -141,26 +117,6 @@ def read_model_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Ten
     return config, read_weights(folder / WEIGHTS_FILE)
 
 
-def _swap_in(staged: Path, folder: Path) -> None:
-    """Put ``staged`` in the place of ``folder``; what was there, if anything, ends up where ``staged`` was."""
-    if not folder.exists():
-        staged.rename(folder)
-    elif not _exchange(staged, folder):
-        # Without an atomic exchange there is an instant with no folder; the earlier one is then in `aside`.
-        aside = staged.with_name(staged.name + ".earlier")
-        folder.rename(aside)
-        staged.rename(folder)
-        aside.rename(staged)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two paths in one step (Linux's renameat2); False where the system or file system cannot."""
-    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
-    if renameat2 is None:
-        return False
-    return renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0
-
-
 def _is_replaceable(folder: Path) -> bool:
     if not folder.is_dir():
         return False
@@ -173,18 +129,6 @@ def _is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _umask() -> int:
-    # The only way to read the umask is to set it.
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _blamed_global(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mote_fast.runtime.distributed import World
+from mote_fast.runtime.files import write_text
 from mote_fast.training.build import Loaders
 from mote_fast.training.logs import RunLog
 from mote_fast.training.state import Progress
@@ -29,9 +30,7 @@ def report_faults(loaders: Loaders, world: World, log: RunLog, output: Path, pro
         return
     file = output / FAULTS_FILE
     lines = [json.dumps({"list": split, **asdict(failure)}) for (split, *_), failure in sorted(found.items())]
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(file)
+    write_text(file, "\n".join(lines) + "\n")
     values = {"epoch": progress.epoch + 1, **counts}
     line = f"unreadable so far: {counts['train']} videos to train on, {counts['val']} to validate; listed in {file}"
     log.record("faults", progress.step, values, line)

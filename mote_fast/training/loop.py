@@ -15,9 +15,9 @@ from tqdm import tqdm
 from mote_fast.data.items import read_labels
 from mote_fast.errors import ConfigError, MoteError
 from mote_fast.evaluation.accuracy import accuracies
-from mote_fast.evaluation.files import make_folder
 from mote_fast.evaluation.predict import predict
 from mote_fast.runtime.distributed import World, joined
+from mote_fast.runtime.files import make_folder, write_text
 from mote_fast.training.banner import first_lines
 from mote_fast.training.build import Loaders, build_loaders, build_model, build_optimizer, store_class_features
 from mote_fast.training.config.train_config import TrainConfig, to_yaml
@@ -126,7 +126,7 @@ def _train(
         compile=optim.compile,
     )
     if world.leads:
-        (output / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
+        write_text(output / CONFIG_FILE, to_yaml(config))
     with (
         RunLog(
             output,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import struct
 import zipfile
@@ -19,6 +18,7 @@ from mote_fast.clip.pretrained import fit_state_dict
 from mote_fast.errors import CheckpointError, ConfigError
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.distributed import World
+from mote_fast.runtime.files import PART_SUFFIX, staged
 from mote_fast.runtime.weights import read_weights
 from mote_fast.training.config.train_config import TrainConfig, to_dict
 from mote_fast.training.optim import HeadAdamW
@@ -30,8 +30,6 @@ CHECKPOINT_FOLDER = "checkpoints"
 # Of the section run, what training depends on; the rest says where and when a run writes.
 _RUN_SETTINGS = ("seed", "device", "sync_routing")
 
-# What a killed process may leave beside the checkpoints; never read.
-PARTIAL_SUFFIX = ".partial"
 
 # What zipfile raises for damage here or there.
 _ARCHIVE_ERRORS = (OSError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error)
@@ -162,19 +160,13 @@ def save_checkpoint(folder: Path, content: Mapping[str, Any], keep_last: int) ->
     """
     step = content["progress"]["step"]
     path = folder / f"step-{step:08d}.pt"
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with staged(path, CheckpointError) as part, part.open("wb") as file:
             torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _flush_folder(folder)
-        # Later ones are left alone: a damaged one that was passed over is not ours to count.
+        # Later ones are left alone: a damaged, skipped checkpoint must not count towards keep_last.
         for old in [known for at, known in list_checkpoints(folder) if at <= step][:-keep_last]:
             old.unlink()
-        for stray in folder.glob(f"*{PARTIAL_SUFFIX}"):
+        for stray in folder.glob(f".step-*{PART_SUFFIX}"):
             stray.unlink()
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
@@ -274,12 +266,3 @@ def _set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a renaming within ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,7 +14,6 @@ import torch
 from mote_fast.data.items import VideoItem
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.evaluate import Evaluation, evaluate
-from mote_fast.evaluation.files import make_folder, write_whole
 from mote_fast.evaluation.prediction_table import check_parquet
 from mote_fast.evaluation.report import result_document, to_json, write_report
 from mote_fast.evaluation.splits import Split, pool_splits
@@ -112,25 +111,3 @@ def test_missing_pyarrow_is_told_with_the_extra(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ConfigError, match=r"mote_fast\[train\]"):
         check_parquet()
-
-
-def test_files_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that fails leaves the earlier file and nothing else."""
-    target = tmp_path / "result.json"
-    write_whole(target, b"earlier")
-
-    def full(_: int) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(ConfigError, match=r"result\.json.*disk full"):
-        write_whole(target, b"later")
-    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
-    assert target.read_bytes() == b"earlier"
-
-
-def test_output_must_be_a_folder(tmp_path: Path) -> None:
-    """A file in the folder's place is told before any work is done."""
-    (tmp_path / "out").write_text("")
-    with pytest.raises(ConfigError, match="--output"):
-        make_folder(tmp_path / "out")
