@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mote_fast.analysis.variants import Variant
-from mote_fast.data.loading.batch import VideoLoader
 from mote_fast.data.loading.faults import Failure
+from mote_fast.data.loading.video_loader import VideoLoader
 from mote_fast.evaluation.predict import Predictions, Progress, encode_batch
 from mote_fast.head.scores import pool_views, view_scores
 from mote_fast.head.video_head import cosine_logits

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from mote_fast.analysis.tables import to_csv
 from mote_fast.analysis.variants import Variant
-from mote_fast.data.loading.batch import VideoLoader
 from mote_fast.data.loading.faults import Failure
+from mote_fast.data.loading.video_loader import VideoLoader
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.predict import Progress, encode_batch
 from mote_fast.head.scores import pool_views

@@ -13,8 +13,8 @@ from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.decoding.frame_folders import FRAME_TEMPLATE
 from mote_fast.data.items import VideoItem, read_list, scan_folder
 from mote_fast.data.loaders import LoaderBackend, make_loader
-from mote_fast.data.loading.batch import VideoLoader
 from mote_fast.data.loading.faults import Failure
+from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError
@@ -51,15 +51,14 @@ def loader_of(
     dataset = VideoDataset(
         items, recipe_of(model, views), decode_backend=arguments.decode, frame_template=arguments.frame_template
     )
-    return make_loader(
-        dataset,
+    options = LoaderOptions(
         arguments.batch_size,
         training=False,
         workers=arguments.workers,
         device=model.device,
         dtype=model.clip.dtype,
-        backend=arguments.loader,
     )
+    return make_loader(dataset, options, arguments.loader)
 
 
 def some_videos(source: str, root: str, count: int) -> list[VideoItem]:

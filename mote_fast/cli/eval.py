@@ -20,8 +20,8 @@ from mote_fast.cli.options import UNTRAINED_NOTE, add_model_options, is_untraine
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.decoding.frame_folders import FRAME_TEMPLATE
 from mote_fast.data.loaders import LoaderBackend, make_loader
-from mote_fast.data.loading.batch import VideoLoader
 from mote_fast.data.loading.order import Shard
+from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError
@@ -177,16 +177,15 @@ def _loader_of(
         std=clip.config.std,
     )
     dataset = VideoDataset(pool.items, recipe, decode_backend=arguments.decode, frame_template=arguments.frame_template)
-    return make_loader(
-        dataset,
+    options = LoaderOptions(
         arguments.batch_size,
         training=False,
         shard=Shard(world.rank, world.size),
         workers=arguments.workers,
         device=world.device,
         dtype=clip.dtype,
-        backend=arguments.loader,
     )
+    return make_loader(dataset, options, arguments.loader)
 
 
 def _report(arguments: argparse.Namespace, evaluation: Evaluation, facts: dict[str, Any]) -> None:

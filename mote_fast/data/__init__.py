@@ -5,9 +5,10 @@ from mote_fast.data.decoding.decode import available_backends, probe, read_frame
 from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.items import VideoItem, read_csv, read_labels, read_list, scan_folder
 from mote_fast.data.loaders import make_loader
-from mote_fast.data.loading.batch import Batch, VideoLoader
+from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.faults import Failure, FaultLog
 from mote_fast.data.loading.order import Shard
+from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.sampling import sample_frames
 from mote_fast.data.transforms import evaluation_pixels
@@ -18,6 +19,7 @@ __all__ = [
     "ClipRecipe",
     "Failure",
     "FaultLog",
+    "LoaderOptions",
     "Shard",
     "VideoDataset",
     "VideoItem",

@@ -73,6 +73,11 @@ class ClipRecipe:
         """V, clips times crops."""
         return self.views.clips * self.views.crops
 
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int, int]:
+        """(V, T, 3, S, S), of the pixels of one video."""
+        return self.views_per_video, self.frames, 3, self.size, self.size
+
 
 @dataclass(frozen=True)
 class ClipPlan:

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mote_fast.data.loading.batch import VideoLoader
 from mote_fast.data.loading.faults import Failure
+from mote_fast.data.loading.video_loader import VideoLoader
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING, Ranked, rank
 from mote_fast.evaluation.predict import LabelSet, Predictions, Progress, predict_label_sets

@@ -13,8 +13,9 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from mote_fast.data.items import UNLABELLED
-from mote_fast.data.loading.batch import Batch, VideoLoader
+from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.faults import Failure
+from mote_fast.data.loading.video_loader import VideoLoader
 from mote_fast.errors import ConfigError
 from mote_fast.head.scores import full_class_scores, pool_views, view_scores
 from mote_fast.head.video_head import VideoHead, cosine_logits

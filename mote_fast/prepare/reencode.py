@@ -15,12 +15,13 @@ from tqdm import tqdm
 
 from mote_fast.data.items import VIDEO_SUFFIXES, VideoItem, read_list
 from mote_fast.data.loading.faults import Failure, FaultLog
+from mote_fast.data.loading.samples import failure_of
 from mote_fast.errors import ConfigError, ListError
 from mote_fast.prepare.encoding import Encoding, encode
 from mote_fast.prepare.journal import Journal
 from mote_fast.prepare.lists import format_list
-from mote_fast.prepare.pool import Fault, run_each
 from mote_fast.runtime.files import staged
+from mote_fast.runtime.workers import run_each
 
 JOURNAL_FILE = ".reencode.jsonl"
 FAULT_FILE = "faults.jsonl"
@@ -115,29 +116,27 @@ def reencode(
     names = target_names(source, videos)
     options = {**asdict(encoding), "keep_sound_part": keep_sound_part}
     with Journal(out / JOURNAL_FILE) as journal:
-        tasks, lost = [], {}
+        tasks: list[_Task] = []
+        lost: dict[str, Failure | None] = {}
+        positions = {video: position for position, video in enumerate(names)}
         for video, name in names.items():
             task = _Task(video, root / video, out / name, encoding, keep_sound_part)
             record = journal.records.get(video)
             if record is not None and _is_done(record, task, {"target": name, "options": options}):
-                lost[video] = _lost_of(record)
+                lost[video] = _cut_short(positions[video], video, record)
             else:
                 tasks.append(task)
         written = 0
         with tqdm(total=len(tasks), unit="video", desc="re-encoding", disable=None) as bar:
             for task, outcome in run_each(_reencode_one, tasks, processes, time_limit):
-                if isinstance(outcome, Fault):
-                    lost[task.video] = outcome
+                if isinstance(outcome, Exception):
+                    lost[task.video] = failure_of(positions[task.video], task.video, outcome)
                 else:
                     journal.append(task.video, target=names[task.video], options=options, **outcome)
-                    lost[task.video] = _lost_of(outcome)
+                    lost[task.video] = _cut_short(positions[task.video], task.video, outcome)
                     written += 1
                 bar.update()
-    failures = tuple(
-        Failure(position, video, fault.kind, fault.reason)
-        for position, video in enumerate(names)
-        if (fault := lost[video]) is not None
-    )
+    failures = tuple(failure for video in names if (failure := lost[video]) is not None)
     _report(failures, out / FAULT_FILE)
     return Reencoded(names, written, len(names) - len(tasks), failures)
 
@@ -222,8 +221,9 @@ def _is_done(record: Mapping[str, Any], task: _Task, wanted: Mapping[str, Any]) 
     return {name: record.get(name) for name in ("target", "options", "size", "mtime_ns")} == expected
 
 
-def _lost_of(record: Mapping[str, Any]) -> Fault | None:
-    return Fault("UndecodableVideoError", record["lost"]) if record["lost"] else None
+def _cut_short(position: int, video: str, record: Mapping[str, Any]) -> Failure | None:
+    """What to report of a video of which only the frames before the damage were written."""
+    return Failure(position, video, "UndecodableVideoError", record["lost"]) if record["lost"] else None
 
 
 def _report(failures: Sequence[Failure], file: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 from tqdm import tqdm
 
 from mote_fast.data.decoding.decode import probe, read_frames
+from mote_fast.data.loading.samples import failure_of
 from mote_fast.errors import ConfigError, UndecodableVideoError, VideoError
 from mote_fast.prepare.journal import Journal
-from mote_fast.prepare.pool import Fault, run_each
+from mote_fast.runtime.workers import WorkerLostError, run_each
 
 # Bytes of decoded frames that one video may take at a time; what is larger is sampled at fewer places.
 _MAX_BYTES = 2**30
@@ -100,11 +101,16 @@ def scan_videos(root: Path, paths: Sequence[str], journal: Path, options: ScanOp
                 tasks.append(_Task(path, os.fspath(root / path), options.frames))
         bar.update(len(results))
         for task, outcome in run_each(_scan, tasks, options.workers, options.time_limit):
-            found = Scanned(outcome.kind, outcome.reason) if isinstance(outcome, Fault) else outcome
+            found = outcome if isinstance(outcome, Scanned) else _faulty(outcome)
             done.append(task.path, **marks[task.path], **asdict(found))
             results[task.path] = found
             bar.update()
     return {path: results[path] for path in paths}
+
+
+def _faulty(error: VideoError | WorkerLostError) -> Scanned:
+    failure = failure_of(0, "", error)
+    return Scanned(failure.kind, failure.reason)
 
 
 def _mark(file: Path, frames: int) -> dict[str, Any]:

@@ -23,12 +23,13 @@ from tqdm import tqdm
 from mote_fast.data.decoding.decode import probe
 from mote_fast.data.items import VideoItem
 from mote_fast.data.loading.faults import Failure
+from mote_fast.data.loading.samples import failure_of
 from mote_fast.data.shards.shard_index import INDEX_FILE, ShardIndex, TarShard, key_of
 from mote_fast.errors import ConfigError, ListError
 from mote_fast.prepare.journal import Journal
-from mote_fast.prepare.pool import Fault, run_each
 from mote_fast.runtime.files import staged
 from mote_fast.runtime.seeding import generator_of
+from mote_fast.runtime.workers import run_each
 
 JOURNAL_FILE = "journal.jsonl"
 
@@ -165,7 +166,7 @@ def _is_done(journal: Journal, out: Path, name: str) -> bool:
 def _write_pending(pending: Sequence[_Planned], journal: Journal, out: Path, processes: int, time_limit: float) -> None:
     """Look at the videos of all shards in parallel, and write each shard once all of its own are known."""
     shard_of = {source.index: shard for shard in pending for source in shard.sources}
-    looked: dict[str, dict[int, dict[str, Any] | Fault]] = {shard.name: {} for shard in pending}
+    looked: dict[str, dict[int, dict[str, Any] | Exception]] = {shard.name: {} for shard in pending}
     tasks = ((source.index, source.file) for shard in pending for source in shard.sources)
     with tqdm(total=len(shard_of), unit="video", desc="shards", disable=None) as bar:
         for (index, _), outcome in run_each(_look, tasks, processes, time_limit):
@@ -181,13 +182,13 @@ def _look(task: tuple[int, str]) -> dict[str, Any]:
     return {"num_frames": info.num_frames, "width": info.width, "height": info.height, "codec": info.codec}
 
 
-def _write_shard(shard: _Planned, looked: dict[int, dict[str, Any] | Fault], journal: Journal, out: Path) -> None:
+def _write_shard(shard: _Planned, looked: dict[int, dict[str, Any] | Exception], journal: Journal, out: Path) -> None:
     indices, left_out = [], []
     with staged(out / shard.name) as part, tarfile.open(part, "w") as tar:
         for source in shard.sources:
             about = looked[source.index]
-            if isinstance(about, Fault):
-                left_out.append(asdict(Failure(source.index, source.item.path, about.kind, about.reason)))
+            if isinstance(about, Exception):
+                left_out.append(asdict(failure_of(source.index, source.item.path, about)))
                 continue
             with open(source.file, "rb") as video:
                 tar.addfile(_entry(source.index, _extension(source.file), source.size), video)

@@ -14,8 +14,8 @@ from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.flip_labels import read_flip_labels
 from mote_fast.data.items import check_items, read_list
 from mote_fast.data.loaders import make_loader
-from mote_fast.data.loading.batch import VideoLoader
 from mote_fast.data.loading.order import Shard
+from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.shards.shard_loader import ShardLoader
 from mote_fast.data.views import Views
@@ -143,19 +143,19 @@ def _loader(
     data = config.data
     training = split == "train"
     source = data.train_list if training else data.val_list or ""
-    batch_size = data.batch_size if training else data.val_batch_size or data.batch_size
-    shared = {
-        "training": training,
-        "shard": Shard(world.rank, world.size),
-        "workers": data.workers,
-        "device": world.device,
-        "time_limit": data.time_limit,
-        "fault_file": Path(config.run.output) / FAULT_FOLDER / f"{split}-{world.rank}.jsonl",
-    }
+    options = LoaderOptions(
+        batch_size=data.batch_size if training else data.val_batch_size or data.batch_size,
+        training=training,
+        shard=Shard(world.rank, world.size),
+        workers=data.workers,
+        device=world.device,
+        time_limit=data.time_limit,
+        fault_file=Path(config.run.output) / FAULT_FOLDER / f"{split}-{world.rank}.jsonl",
+    )
     if Path(source).is_dir():
         if data.backend == "dali":
             raise ConfigError(f"data.backend=dali reads no tar shards, but data.{split}_list is {source}; use auto")
-        shards = ShardLoader(source, recipe, batch_size, seed=config.run.seed, decode_backend=data.decode, **shared)
+        shards = ShardLoader(source, recipe, options, seed=config.run.seed, decode_backend=data.decode)
         if shards.index.labels and list(shards.index.labels) != names:
             raise ListError(f"{source}: was written for other class names than {data.labels} has")
         return shards, shards.index.samples
@@ -164,4 +164,4 @@ def _loader(
     dataset = VideoDataset(
         items, recipe, seed=config.run.seed, decode_backend=data.decode, frame_template=data.frame_template
     )
-    return make_loader(dataset, batch_size, backend=data.backend, **shared), len(items)
+    return make_loader(dataset, options, data.backend), len(items)

@@ -14,6 +14,7 @@ from mote_fast.data.items import VideoItem
 from mote_fast.data.loaders import make_loader
 from mote_fast.data.loading.cpu_loader import CpuLoader
 from mote_fast.data.loading.order import Shard
+from mote_fast.data.loading.video_loader import LoaderOptions
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.errors import BackendError, ConfigError
 
@@ -30,7 +31,9 @@ def dataset(numbered_videos: NumberedVideos, tmp_path: Path) -> VideoDataset:
 @pytest.mark.parametrize("backend", ["auto", "cpu"])
 def test_cpu_without_cuda(dataset: VideoDataset, backend: Any) -> None:
     """A device without CUDA gets the CPU loader, and every argument arrives there."""
-    loader = make_loader(dataset, 1, training=False, shard=Shard(0, 2), dtype=torch.float16, backend=backend)
+    loader = make_loader(
+        dataset, LoaderOptions(1, training=False, shard=Shard(0, 2), dtype=torch.float16), backend=backend
+    )
     assert isinstance(loader, CpuLoader)
     (batch,) = loader.epoch(0)
     assert batch.pixels.dtype == torch.float16
@@ -39,7 +42,7 @@ def test_cpu_without_cuda(dataset: VideoDataset, backend: Any) -> None:
 
 def test_faults_are_written(dataset: VideoDataset, tmp_path: Path) -> None:
     """To the file that is named, a string or a path."""
-    loader = make_loader(dataset, 2, training=False, fault_file=str(tmp_path / "faults.jsonl"))
+    loader = make_loader(dataset, LoaderOptions(2, training=False, fault_file=str(tmp_path / "faults.jsonl")))
     assert [len(batch.failures) for batch in loader.epoch(0)] == [1]
     assert "gone.mp4" in (tmp_path / "faults.jsonl").read_text()
 
@@ -48,13 +51,13 @@ def test_a_forced_backend_that_cannot_serve(dataset: VideoDataset, monkeypatch: 
     """Raises with the reason, and never hands the work to another."""
     monkeypatch.setattr("mote_fast.data.dali.dali_loader.why_unavailable", lambda device: "not on this machine")
     with pytest.raises(BackendError, match="not on this machine"):
-        make_loader(dataset, 1, training=False, backend="dali")
+        make_loader(dataset, LoaderOptions(1, training=False), backend="dali")
 
 
 @pytest.mark.skipif(dali_pipeline.why_unavailable() is not None, reason="DALI is not installed")
 def test_forced_dali_serves_on_the_cpu_too(dataset: VideoDataset) -> None:
     """The graph is the same on both devices; what it refuses goes to the CPU decoder."""
-    loader = make_loader(dataset, 2, training=False, backend="dali")
+    loader = make_loader(dataset, LoaderOptions(2, training=False), backend="dali")
     assert type(loader).__name__ == "DaliLoader"
     assert [batch.indices.tolist() for batch in loader.epoch(0)] == [[0]]
     loader.close()
@@ -64,11 +67,11 @@ def test_forced_dali_serves_on_the_cpu_too(dataset: VideoDataset) -> None:
 def test_a_device_that_is_not_there(dataset: VideoDataset) -> None:
     """Raises when the loader is made, and not with the first batch."""
     with pytest.raises(BackendError, match="no CUDA device"):
-        make_loader(dataset, 2, training=False, device="cuda")
+        make_loader(dataset, LoaderOptions(2, training=False, device="cuda"))
 
 
 def test_unknown_backend_is_refused(dataset: VideoDataset) -> None:
     """With the names that exist."""
     backend: Any = "decord"
     with pytest.raises(ConfigError, match=r"'auto', 'cpu' or 'dali'"):
-        make_loader(dataset, 1, training=False, backend=backend)
+        make_loader(dataset, LoaderOptions(1, training=False), backend=backend)

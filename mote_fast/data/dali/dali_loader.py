@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,9 +26,10 @@ from mote_fast.data.dali.threads import DaemonThreads
 from mote_fast.data.dali.trial import TRIAL_CLIPS, Trial
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.loading.batch import Batch
-from mote_fast.data.loading.faults import TIMEOUT, Failure, FaultLog
-from mote_fast.data.loading.order import ALONE, Shard, Slots, evaluation_batches, training_batches
+from mote_fast.data.loading.faults import TIMEOUT, Failure
+from mote_fast.data.loading.order import Slots, epoch_batches
 from mote_fast.data.loading.samples import SampleReader, failure_of
+from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.errors import BackendError, ConfigError, MoteError, one_line
 
 logger = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 _AHEAD = 2
 
 
-class DaliLoader:
-    """See ``mote_fast.data.make_loader``, whose arguments these are.
+class DaliLoader(VideoLoader):
+    """Loads the videos of a ``VideoDataset`` through DALI; see ``make_loader``.
 
     ``workers`` are threads, at least one, that read files and decode what DALI does not; DALI gets as many of its own.
     A video over its time limit is given up and its thread left to itself. A crash of DALI's decoder ends the process.
@@ -47,62 +47,38 @@ class DaliLoader:
     On a CUDA device the pixels belong to the stream that is current when ``next`` is called.
     """
 
-    def __init__(
-        self,
-        dataset: VideoDataset,
-        batch_size: int,
-        *,
-        training: bool,
-        shard: Shard = ALONE,
-        workers: int = 0,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        time_limit: float = 60.0,
-        fault_file: Path | None = None,
-    ) -> None:
-        if workers < 0 or time_limit <= 0:
-            raise ConfigError(f"workers must be at least 0 and time_limit above 0, got {workers} and {time_limit}")
-        self._device = torch.device(device)
-        if self._device.type not in ("cpu", "cuda"):
-            raise ConfigError(f"device must be 'cpu' or 'cuda' for DALI, got {device!r}")
-        kind: Device = "gpu" if self._device.type == "cuda" else "cpu"
+    def __init__(self, dataset: VideoDataset, options: LoaderOptions) -> None:
+        device = torch.device(options.device)
+        if device.type not in ("cpu", "cuda"):
+            raise ConfigError(f"device must be 'cpu' or 'cuda' for DALI, got {str(options.device)!r}")
+        kind: Device = "gpu" if device.type == "cuda" else "cpu"
         reason = why_unavailable(kind)
         if reason is not None:
             raise BackendError(f"backend 'dali' cannot serve: {reason}")
-        if kind == "gpu" and self._device.index is None:
+        super().__init__(dataset.recipe, options)
+        if kind == "gpu" and device.index is None:
             self._device = torch.device("cuda", torch.cuda.current_device())
-        self.faults = FaultLog(fault_file)
         self._dataset = dataset
-        self._batch_size = batch_size
-        self._training = training
-        self._shard = shard
-        self._dtype = dtype
-        self._time_limit = time_limit
         # Also says at once where the list is too short.
-        self._count = len(self._batches(0))
-        threads = max(1, workers)
+        self.batches_per_epoch = len(self._batches(0))
+        threads = max(1, options.workers)
         self._build = functools.partial(
             build_pipeline,
             recipe=dataset.recipe,
             device=kind,
             device_id=self._device.index if kind == "gpu" else None,
-            dtype=torch.float16 if dtype == torch.float16 else torch.float32,
+            dtype=torch.float16 if options.dtype == torch.float16 else torch.float32,
             threads=threads,
         )
         self._trial = Trial(
             functools.partial(self._build, batch_size=TRIAL_CLIPS, prefetch=1), threads, timed=kind == "gpu"
         )
         self._preparer = ClipPreparer(dataset, kind, self._trial)
-        self._reader = SampleReader(dataset, training, self._load, self.faults)
+        self._reader = SampleReader(dataset, options.training, self._load, self.faults)
         self._stalled: dict[int, Failure] = {}
         self._threads: DaemonThreads | None = DaemonThreads(threads)
         self._engine: Engine | None = None
         self._kept: deque[tuple[Tensor, torch.cuda.Event]] = deque()
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Batches that ``epoch`` yields when it starts at 0."""
-        return self._count
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from batch ``start`` on; the same ones whatever came before.
@@ -132,11 +108,11 @@ class DaliLoader:
                     if not refused:
                         raise BackendError(f"DALI fails, and not over one video: {one_line(error)}") from error
                 else:
-                    yield from feed.pop_empty(self._deliver)
+                    yield from feed.pop_empty(self._finish)
                     refused = other_shapes(feed.in_flight[0], outputs.shapes)
                     if not refused:
                         try:
-                            yield self._deliver(feed.in_flight.popleft(), outputs.pixels)
+                            yield self._finish(feed.in_flight.popleft(), outputs.pixels)
                         finally:
                             self._keep(outputs.pixels)
                         continue
@@ -145,7 +121,7 @@ class DaliLoader:
                 engine.serve(feed)
                 # Pipelines hold themselves in cycles, with megabytes of buffers that Python does not count.
                 gc.collect()
-            yield from feed.pop_empty(self._deliver)
+            yield from feed.pop_empty(self._finish)
             self.faults.end_epoch()
             engine.pipeline.reset()
             self._engine = engine
@@ -164,13 +140,18 @@ class DaliLoader:
         self._threads = self._engine = None
 
     def _new_engine(self) -> Engine:
-        return Engine(functools.partial(self._build, batch_size=self._batch_size, prefetch=PREFETCH))
+        return Engine(functools.partial(self._build, batch_size=self._options.batch_size, prefetch=PREFETCH))
 
     def _batches(self, epoch: int) -> list[Slots]:
-        videos, seed = len(self._dataset), self._dataset.seed
-        if self._training:
-            return training_batches(videos, self._batch_size, seed=seed, epoch=epoch, shard=self._shard)
-        return evaluation_batches(videos, self._batch_size, shard=self._shard)
+        options, dataset = self._options, self._dataset
+        return epoch_batches(
+            len(dataset),
+            options.batch_size,
+            training=options.training,
+            seed=dataset.seed,
+            epoch=epoch,
+            shard=options.shard,
+        )
 
     def _wait_for_batches(self, epoch: int, start: int) -> Generator[ReadyBatch, None, None]:
         """Make batches ready in order, some ahead."""
@@ -213,7 +194,11 @@ class DaliLoader:
         """Wait for a place; give a video up that is over its time, and have the place read again without it."""
         while True:
             reading = place.reading
-            left = self._time_limit if reading is None else reading[1] + self._time_limit - time.monotonic()
+            left = (
+                self._options.time_limit
+                if reading is None
+                else reading[1] + self._options.time_limit - time.monotonic()
+            )
             try:
                 place.sample.result(max(0.0, left))
                 return place
@@ -222,7 +207,7 @@ class DaliLoader:
                 if place.sample.done() or place.reading != reading or reading is None:
                     continue
             index, threads = reading[0], self._threads
-            reason = f"took more than {self._time_limit:g} s to read; check the file, or raise time_limit"
+            reason = f"took more than {self._options.time_limit:g} s to read; check the file, or raise time_limit"
             self._stalled[index] = Failure(index, self._dataset.items[index].path, TIMEOUT, reason, lasting=True)
             if threads is not None:
                 threads.add()
@@ -253,7 +238,7 @@ class DaliLoader:
             for batch in batches
         ]
 
-    def _deliver(self, batch: ReadyBatch, pixels: Tensor | None = None) -> Batch:
+    def _finish(self, batch: ReadyBatch, pixels: Tensor | None = None) -> Batch:
         """Make a ``Batch`` of pixels [B, V * T, 3, S, S]; None where nothing could be read."""
         samples = [place.sample.result() for place in batch]
         failures = [failure for sample in samples for failure in sample.failures]
@@ -263,7 +248,7 @@ class DaliLoader:
         if pixels is None:
             pixels = torch.empty(0, device=self._device)
         return Batch(
-            pixels.reshape(-1, recipe.frames, 3, recipe.size, recipe.size).to(self._dtype),
+            pixels.reshape(-1, recipe.frames, 3, recipe.size, recipe.size).to(self._options.dtype),
             torch.tensor([clip.label for clip in clips], dtype=torch.int64).to(self._device),
             torch.tensor([clip.index for clip in clips], dtype=torch.int64),
             failures,

@@ -1,17 +1,13 @@
-"""What loaders yield, and what a loader is."""
+"""What loaders yield."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from mote_fast.data.loading.faults import Failure, FaultLog
-from mote_fast.data.plan import ClipRecipe
-from mote_fast.data.transforms import normalise
+from mote_fast.data.loading.faults import Failure
 
 
 @dataclass(frozen=True)
@@ -32,49 +28,3 @@ class Batch:
     labels: Tensor
     indices: Tensor
     failures: Sequence[Failure] = ()
-
-
-def normalised_batch(
-    pixels: Tensor,
-    labels: Tensor,
-    indices: Tensor,
-    failures: Sequence[Failure],
-    *,
-    recipe: ClipRecipe,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Batch:
-    """Bring clips to the device as bytes, a quarter of what float32 takes, and normalise them there all at once.
-
-    Args:
-        pixels: uint8 [B, V, T, 3, S, S], on the host.
-        labels: int64 [B].
-        indices: int64 [B], on the CPU.
-        failures: see ``Batch``.
-        recipe: of the clips.
-        device: of the batch.
-        dtype: of its pixels.
-    """
-    moved = pixels.flatten(0, 1).to(device, non_blocking=True)
-    return Batch(
-        normalise(moved, recipe.mean, recipe.std, dtype), labels.to(device, non_blocking=True), indices, failures
-    )
-
-
-class VideoLoader(Protocol):
-    """Yields the batches of one rank; see ``mote_fast.data.make_loader``."""
-
-    faults: FaultLog
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Batches that ``epoch`` yields when it starts at 0."""
-        ...
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from batch ``start`` on; the same ones whatever came before."""
-        ...
-
-    def close(self) -> None:
-        """Stop the workers and give back their memory."""
-        ...

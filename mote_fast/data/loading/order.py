@@ -60,6 +60,15 @@ def evaluation_batches(videos: int, batch_size: int, *, shard: Shard = ALONE) ->
     return [Slots(part, part) for part in parts]
 
 
+def epoch_batches(
+    videos: int, batch_size: int, *, training: bool, seed: int, epoch: int, shard: Shard = ALONE
+) -> list[Slots]:
+    """Return ``training_batches`` or ``evaluation_batches``."""
+    if training:
+        return training_batches(videos, batch_size, seed=seed, epoch=epoch, shard=shard)
+    return evaluation_batches(videos, batch_size, shard=shard)
+
+
 def replacement(videos: int, *, seed: int, epoch: int, position: int, attempt: int) -> int:
     """Return the video that stands in, in training, for one that cannot be read; ``attempt`` counts from 1."""
     return seed_of(seed, "replacement", epoch, position, attempt) % videos

@@ -11,6 +11,7 @@ from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.loading.faults import CRASH, TIMEOUT, Failure, FaultLog
 from mote_fast.data.loading.order import replacement
 from mote_fast.errors import ListError, MoteError, VideoError, one_line
+from mote_fast.runtime.workers import WorkerLostError
 
 # Stand-ins tried for one place. Where nine videos of ten are broken, one place in 800 would need more.
 MAX_STAND_INS = 64
@@ -26,7 +27,7 @@ class Sample:
 
 
 def failure_of(index: int, path: str, error: Exception, *, lasting: bool = False) -> Failure:
-    """What to report of an error that reading a video raised.
+    """What to report of an error that reading a video raised, or of the loss of its worker process.
 
     An error that the library does not know counts against the video too: one odd file must not end a long run.
 
@@ -35,6 +36,8 @@ def failure_of(index: int, path: str, error: Exception, *, lasting: bool = False
     """
     if isinstance(error, VideoError):
         return Failure(index, path, type(error).__name__, error.reason, lasting)
+    if isinstance(error, WorkerLostError):
+        return Failure(index, path, TIMEOUT if error.timed_out else CRASH, str(error), lasting)
     if isinstance(error, MoteError):
         raise error
     return Failure(index, path, type(error).__name__, one_line(error))

@@ -52,13 +52,8 @@ def lanes_of(
     epoch. In evaluation every sample is read once, and the last batch of a rank may be short.
 
     Raises:
-        ConfigError: there are too few samples for one training step, or an argument is out of range.
+        ConfigError: there are too few samples for one training step.
     """
-    if batch_size < 1 or not 0 <= shard.rank < shard.world_size:
-        raise ConfigError(
-            f"batch_size must be at least 1 and the rank in its world, got {batch_size}, "
-            f"rank {shard.rank} of {shard.world_size}"
-        )
     first, samples = _rank_run(index.samples, batch_size, training, shard)
     batches = math.ceil(samples / batch_size)
     order = torch.randperm(len(index.shards), generator=generator_of(seed, "tar shards", epoch)).tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from mote_fast.data.items import VideoItem
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.cpu_loader import CpuLoader
 from mote_fast.data.loading.order import Shard
+from mote_fast.data.loading.video_loader import LoaderOptions
 from mote_fast.data.plan import ClipPlan, ClipRecipe
 from mote_fast.data.transforms import normalise
 from mote_fast.data.views import Views
@@ -73,7 +73,7 @@ def _dataset(paths: Sequence[Path], recipe: ClipRecipe = _PLAIN) -> VideoDataset
 
 
 def _loader(dataset: VideoDataset, batch_size: int = 3, *, training: bool = False, **options: Any) -> DaliLoader:
-    return DaliLoader(dataset, batch_size, training=training, workers=2, **options)
+    return DaliLoader(dataset, LoaderOptions(batch_size, training=training, workers=2, **options))
 
 
 def _difference(one: Batch, two: Batch) -> float:
@@ -143,7 +143,7 @@ def test_frames_carry_their_numbers(paths: list[Path], numbered_videos: Numbered
 def test_batches_are_the_cpu_loaders(training: bool, paths: list[Path]) -> None:
     """In order, in another epoch, from the middle of an epoch, after an epoch that was left, and held until the end."""
     dataset = _dataset(paths, replace(_PLAIN, augmentation="kinetics" if training else "none"))
-    loader, plain = _loader(dataset, 2, training=training), CpuLoader(dataset, 2, training=training)
+    loader, plain = _loader(dataset, 2, training=training), CpuLoader(dataset, LoaderOptions(2, training=training))
     whole = list(loader.epoch(1))
     copies = [batch.pixels.clone() for batch in whole]
     _assert_same(whole, list(plain.epoch(1)))
@@ -174,7 +174,8 @@ def test_ranks_share_an_epoch_without_padding(paths: list[Path]) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_dtypes(dtype: torch.dtype, paths: list[Path]) -> None:
     """DALI writes float16 itself; bfloat16 it does not know."""
-    loader, plain = (make(_dataset(paths[:2]), 2, training=False, dtype=dtype) for make in (DaliLoader, CpuLoader))
+    options = LoaderOptions(2, training=False, dtype=dtype)
+    loader, plain = (make(_dataset(paths[:2]), options) for make in (DaliLoader, CpuLoader))
     (batch,), (expected,) = loader.epoch(0), plain.epoch(0)
     assert batch.pixels.dtype == dtype
     assert _difference(batch, expected) <= SAME_PIXELS
@@ -202,7 +203,7 @@ def test_damage_is_handled_as_by_the_cpu_loader(training: bool, damaged: list[Pa
     """Named in evaluation, and replaced by the same stand-ins in training; each is reported once."""
     dataset = _dataset(damaged, replace(_PLAIN, augmentation="kinetics" if training else "none"))
     loader = _loader(dataset, training=training, fault_file=tmp_path / "faults.jsonl")
-    plain = CpuLoader(dataset, 3, training=training)
+    plain = CpuLoader(dataset, LoaderOptions(3, training=training))
     for epoch in (0, 1):
         _assert_same(list(loader.epoch(epoch)), list(plain.epoch(epoch)))
     assert loader.faults.failures == plain.faults.failures
@@ -230,7 +231,7 @@ def believes_all(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_video_that_breaks_the_pipeline_is_found(paths: list[Path], caplog: pytest.LogCaptureFixture) -> None:
     """One bad sample ends a DALI pipeline. The others lose nothing, and it costs that only once."""
     dataset = _dataset([paths[0], paths[1], paths[4], paths[2], paths[0]])
-    loader, expected = _loader(dataset, 1), list(CpuLoader(dataset, 1, training=False).epoch(0))
+    loader, expected = _loader(dataset, 1), list(CpuLoader(dataset, LoaderOptions(1, training=False)).epoch(0))
     _assert_same(list(loader.epoch(0)), expected)
     found = [record.message for record in caplog.records if "from now on" in record.message]
     assert len(found) == 1
@@ -250,7 +251,7 @@ def test_a_refused_kind_is_decoded_by_the_cpu(
     dataset = _dataset([paths[4], paths[0]])
     loader = _loader(dataset)
     with caplog.at_level(logging.DEBUG, "mote_fast"):
-        _assert_same(list(loader.epoch(0)), list(CpuLoader(dataset, 3, training=False).epoch(0)))
+        _assert_same(list(loader.epoch(0)), list(CpuLoader(dataset, LoaderOptions(3, training=False)).epoch(0)))
     assert "h264 in mov,mp4,m4a,3gp,3g2,mj2: refused, or slower" in caplog.text
     assert "from now on" not in caplog.text
     loader.close()
@@ -268,7 +269,7 @@ def test_frames_of_another_size_are_not_delivered(paths: list[Path], caplog: pyt
     """What comes out of DALI must be what was planned for, in number and size."""
     dataset = _dataset([paths[0], paths[2], paths[1]])
     loader = _loader(_Misread(dataset.items, _PLAIN), 1)
-    _assert_same(list(loader.epoch(0)), list(CpuLoader(dataset, 1, training=False).epoch(0)))
+    _assert_same(list(loader.epoch(0)), list(CpuLoader(dataset, LoaderOptions(1, training=False)).epoch(0)))
     assert f"{paths[2]}: decoded before DALI from now on: it gives frames of (4, 48, 64, 3)" in caplog.text
     loader.close()
 
@@ -311,7 +312,7 @@ def test_a_video_that_stalls_is_given_up(training: bool, paths: list[Path], gate
     """It costs the time limit once; the thread that it holds is replaced."""
     recipe = replace(_PLAIN, augmentation="kinetics" if training else "none")
     dataset = _Stalling(_dataset(paths[:4]).items, recipe, seed=3, gate=gate)
-    loader = DaliLoader(dataset, 2, training=training, workers=1, time_limit=2.0)
+    loader = DaliLoader(dataset, LoaderOptions(2, training=training, workers=1, time_limit=2.0))
     for epoch in (0, 1):
         batches = list(loader.epoch(epoch))
         failures = [failure for batch in batches for failure in batch.failures]
@@ -338,7 +339,10 @@ def test_a_closed_loader_says_so(paths: list[Path]) -> None:
 
 def test_bad_arguments(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Said when the loader is made."""
-    make = functools.partial(DaliLoader, _dataset(paths), 2, training=True)
+
+    def make(batch_size: int = 2, **options: Any) -> DaliLoader:
+        return DaliLoader(_dataset(paths), LoaderOptions(batch_size, training=True, **options))
+
     for options in ({"workers": -1}, {"time_limit": 0}, {"device": "meta"}):
         with pytest.raises(ConfigError, match=next(iter(options))):
             make(**options)

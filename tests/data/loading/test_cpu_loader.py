@@ -19,6 +19,7 @@ from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.cpu_loader import CpuLoader
 from mote_fast.data.loading.faults import CRASH, TIMEOUT
 from mote_fast.data.loading.order import Shard, evaluation_batches, training_batches
+from mote_fast.data.loading.video_loader import LoaderOptions
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.transforms import normalise
 from mote_fast.data.views import Views
@@ -71,7 +72,7 @@ def seen(batches: Sequence[Batch]) -> list[int]:
 def test_batches_are_those_of_the_order(videos: list[Path], recipe: ClipRecipe, training: bool) -> None:
     """Each row is the clip that the data set gives, normalised, the views of a video side by side."""
     dataset = dataset_of(videos, 7, recipe)
-    loader = CpuLoader(dataset, 3, training=training)
+    loader = CpuLoader(dataset, LoaderOptions(3, training=training))
     order = training_batches(7, 3, seed=3, epoch=1) if training else evaluation_batches(7, 3)
     batches = list(loader.epoch(1))
     assert loader.batches_per_epoch == len(batches) == len(order)
@@ -88,7 +89,7 @@ def test_batches_are_those_of_the_order(videos: list[Path], recipe: ClipRecipe, 
 def test_workers_change_nothing(videos: list[Path], recipe: ClipRecipe, training: bool) -> None:
     """Bit for bit, with failures too, over two epochs with the same workers."""
     dataset = dataset_of(videos, 11, recipe, missing=[2, 7])
-    loaders = [CpuLoader(dataset, 4, training=training, workers=workers) for workers in (0, 1, 3)]
+    loaders = [CpuLoader(dataset, LoaderOptions(4, training=training, workers=workers)) for workers in (0, 1, 3)]
     try:
         for epoch in (0, 1):
             reference = list(loaders[0].epoch(epoch))
@@ -103,10 +104,10 @@ def test_workers_change_nothing(videos: list[Path], recipe: ClipRecipe, training
 def test_an_epoch_resumes_at_any_batch(videos: list[Path]) -> None:
     """What a new process yields from batch s on is what the old one would have, stand-ins included."""
     dataset = dataset_of(videos, 12, TRAIN, missing=[0, 5, 6])
-    whole = list(CpuLoader(dataset, 2, training=True).epoch(2))
+    whole = list(CpuLoader(dataset, LoaderOptions(2, training=True)).epoch(2))
     assert sum(len(batch.failures) for batch in whole) >= 3
     for start in range(len(whole) + 1):
-        loader = CpuLoader(dataset, 2, training=True)
+        loader = CpuLoader(dataset, LoaderOptions(2, training=True))
         assert loader.batches_per_epoch == 6
         assert_same(list(loader.epoch(2, start)), whole[start:])
 
@@ -118,7 +119,7 @@ def test_evaluation_sees_every_video_once(videos: list[Path], world_size: int, w
     dataset = dataset_of(videos, 8, EVAL, missing=[3])
     batches: list[Batch] = []
     for rank in range(world_size):
-        loader = CpuLoader(dataset, 2, training=False, shard=Shard(rank, world_size), workers=workers)
+        loader = CpuLoader(dataset, LoaderOptions(2, training=False, shard=Shard(rank, world_size), workers=workers))
         mine = list(loader.epoch(0))
         loader.close()
         assert len(mine) == loader.batches_per_epoch
@@ -130,8 +131,10 @@ def test_evaluation_sees_every_video_once(videos: list[Path], world_size: int, w
 def test_two_ranks_step_like_one(videos: list[Path]) -> None:
     """With the same pixels, so that results do not depend on the number of processes."""
     dataset = dataset_of(videos, 9, TRAIN, missing=[1])
-    whole = list(CpuLoader(dataset, 4, training=True).epoch(0))
-    ranks = [list(CpuLoader(dataset, 2, training=True, shard=Shard(rank, 2)).epoch(0)) for rank in (0, 1)]
+    whole = list(CpuLoader(dataset, LoaderOptions(4, training=True)).epoch(0))
+    ranks = [
+        list(CpuLoader(dataset, LoaderOptions(2, training=True, shard=Shard(rank, 2))).epoch(0)) for rank in (0, 1)
+    ]
     for step, batch in enumerate(whole):
         parts = [batches[step] for batches in ranks]
         assert torch.equal(torch.cat([part.pixels for part in parts]), batch.pixels)
@@ -140,7 +143,7 @@ def test_two_ranks_step_like_one(videos: list[Path]) -> None:
 
 def test_a_batch_of_nothing_but_failures(videos: list[Path]) -> None:
     """It comes, empty, with its failures."""
-    (batch,) = CpuLoader(dataset_of(videos, 2, EVAL, missing=[0, 1]), 2, training=False).epoch(0)
+    (batch,) = CpuLoader(dataset_of(videos, 2, EVAL, missing=[0, 1]), LoaderOptions(2, training=False)).epoch(0)
     assert batch.pixels.shape == (0, 2, 3, 16, 16)
     assert batch.labels.shape == batch.indices.shape == (0,)
     assert [failure.index for failure in batch.failures] == [0, 1]
@@ -149,7 +152,7 @@ def test_a_batch_of_nothing_but_failures(videos: list[Path]) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_nothing_but_broken_videos_ends_training(videos: list[Path], workers: int) -> None:
     """With an error that names the remedy, and not with a search without end."""
-    loader = CpuLoader(dataset_of(videos, 4, TRAIN, missing=range(4)), 2, training=True, workers=workers)
+    loader = CpuLoader(dataset_of(videos, 4, TRAIN, missing=range(4)), LoaderOptions(2, training=True, workers=workers))
     with pytest.raises(ListError, match="data root"):
         next(iter(loader.epoch(0)))
     loader.close()
@@ -157,7 +160,7 @@ def test_nothing_but_broken_videos_ends_training(videos: list[Path], workers: in
 
 def test_the_end_of_an_epoch_sums_up(videos: list[Path], caplog: pytest.LogCaptureFixture) -> None:
     """One line, after the videos' own, for whoever looks at the log of a long run."""
-    loader = CpuLoader(dataset_of(videos, 6, EVAL, missing=[1, 4]), 2, training=False)
+    loader = CpuLoader(dataset_of(videos, 6, EVAL, missing=[1, 4]), LoaderOptions(2, training=False))
     for _ in range(2):
         assert len(list(loader.epoch(0))) == 3
     assert caplog.messages[2:] == ["2 videos could not be read (2 MissingVideoError)"]
@@ -166,13 +169,13 @@ def test_the_end_of_an_epoch_sums_up(videos: list[Path], caplog: pytest.LogCaptu
 def test_dtype(videos: list[Path]) -> None:
     """Normalised in float32 and rounded once."""
     dataset = dataset_of(videos, 2, EVAL)
-    (full,) = CpuLoader(dataset, 2, training=False).epoch(0)
-    (half,) = CpuLoader(dataset, 2, training=False, dtype=torch.bfloat16).epoch(0)
+    (full,) = CpuLoader(dataset, LoaderOptions(2, training=False)).epoch(0)
+    (half,) = CpuLoader(dataset, LoaderOptions(2, training=False, dtype=torch.bfloat16)).epoch(0)
     assert torch.equal(half.pixels, full.pixels.to(torch.bfloat16))
 
 
 def children() -> set[int]:
-    return {child.pid for child in multiprocessing.active_children() if child.name == "mote-fast-decode" and child.pid}
+    return {child.pid for child in multiprocessing.active_children() if child.name == "mote-fast-worker" and child.pid}
 
 
 @pytest.fixture
@@ -185,8 +188,8 @@ def before() -> set[int]:
 def test_killed_workers_cost_nothing(videos: list[Path], training: bool, before: set[int]) -> None:
     """SIGKILL to a worker, twice in mid-epoch: the same batches, no failure, no duplicate."""
     dataset = dataset_of(videos, 16, TRAIN if training else EVAL)
-    reference = list(CpuLoader(dataset, 2, training=training).epoch(0))
-    loader = CpuLoader(dataset, 2, training=training, workers=2)
+    reference = list(CpuLoader(dataset, LoaderOptions(2, training=training)).epoch(0))
+    loader = CpuLoader(dataset, LoaderOptions(2, training=training, workers=2))
     batches = []
     for number, batch in enumerate(loader.epoch(0)):
         if number in (0, 4):
@@ -202,7 +205,7 @@ def test_crashes_and_hangs_cost_their_own_video(videos: list[Path], tmp_path: Pa
     """Evaluation names them and delivers the rest once; the next epoch does not meet them again."""
     behaviours = ["sound", "crash", "sound", "hang", "missing", "crash once", "sound"]
     dataset = UnkindDataset(videos[0], behaviours, tmp_path, EVAL)
-    loader = CpuLoader(dataset, 3, training=False, workers=2, time_limit=1.0)
+    loader = CpuLoader(dataset, LoaderOptions(3, training=False, workers=2, time_limit=1.0))
     first, second = list(loader.epoch(0)), list(loader.epoch(1))
     loader.close()
     assert seen(first) == seen(second) == [0, 2, 5, 6]
@@ -215,14 +218,14 @@ def test_crashes_and_hangs_cost_their_own_video(videos: list[Path], tmp_path: Pa
 def test_training_refills_what_crashed(videos: list[Path], tmp_path: Path) -> None:
     """With the stand-in's own label, and full batches."""
     dataset = UnkindDataset(videos[0], ["sound", "crash", "sound", "sound"], tmp_path, TRAIN)
-    loader = CpuLoader(dataset, 4, training=True, workers=1, fault_file=tmp_path / "faults.jsonl")
+    loader = CpuLoader(dataset, LoaderOptions(4, training=True, workers=1, fault_file=tmp_path / "faults.jsonl"))
     (batch,) = loader.epoch(0)
     loader.close()
     assert batch.indices.shape == (4,)
     assert 1 not in batch.indices
     assert torch.equal(batch.labels, 10 * batch.indices)
     assert [failure.index for failure in batch.failures].count(1) >= 1
-    resumed = CpuLoader(dataset, 4, training=True, workers=1, fault_file=tmp_path / "faults.jsonl")
+    resumed = CpuLoader(dataset, LoaderOptions(4, training=True, workers=1, fault_file=tmp_path / "faults.jsonl"))
     assert_same(list(resumed.epoch(0)), [batch])
     resumed.close()
 
@@ -231,8 +234,8 @@ def test_training_refills_what_crashed(videos: list[Path], tmp_path: Path) -> No
 def test_leaving_an_epoch_in_the_middle(videos: list[Path], workers: int) -> None:
     """The next epoch is whole, with the same workers; one that is left and held on to does not disturb it."""
     dataset = dataset_of(videos, 12, TRAIN)
-    reference = list(CpuLoader(dataset, 2, training=True).epoch(1))
-    loader = CpuLoader(dataset, 2, training=True, workers=workers)
+    reference = list(CpuLoader(dataset, LoaderOptions(2, training=True)).epoch(1))
+    loader = CpuLoader(dataset, LoaderOptions(2, training=True, workers=workers))
     left = loader.epoch(0)
     next(left)
     assert_same(list(loader.epoch(1)), reference)
@@ -242,7 +245,7 @@ def test_leaving_an_epoch_in_the_middle(videos: list[Path], workers: int) -> Non
 
 def test_closing(videos: list[Path], before: set[int]) -> None:
     """Ends every process, in mid-epoch too, and may be repeated; a closed loader says so."""
-    loader = CpuLoader(dataset_of(videos, 12, TRAIN), 2, training=True, workers=2)
+    loader = CpuLoader(dataset_of(videos, 12, TRAIN), LoaderOptions(2, training=True, workers=2))
     next(iter(loader.epoch(0)))
     processes = [child for child in multiprocessing.active_children() if child.pid not in before]
     assert processes
@@ -261,7 +264,7 @@ def test_closing(videos: list[Path], before: set[int]) -> None:
 def test_impossible_arguments_are_refused(videos: list[Path], arguments: dict) -> None:
     """When the loader is made, and not in its first epoch."""
     with pytest.raises(ConfigError):
-        CpuLoader(dataset_of(videos, 12, TRAIN), **{"batch_size": 2, "training": True, **arguments})
+        CpuLoader(dataset_of(videos, 12, TRAIN), LoaderOptions(**{"batch_size": 2, "training": True, **arguments}))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -270,7 +273,7 @@ def test_hostile_files(numbered_videos: NumberedVideos, videos: list[Path], tmp_
     hostile = [write_hostile(name, tmp_path, numbered_videos) for name in HOSTILE]
     paths = list(itertools.chain(*zip(hostile, itertools.cycle(videos))))
     dataset = VideoDataset([VideoItem(str(path), 0) for path in paths], EVAL)
-    loader = CpuLoader(dataset, 4, training=False, workers=workers, fault_file=tmp_path / "faults.jsonl")
+    loader = CpuLoader(dataset, LoaderOptions(4, training=False, workers=workers, fault_file=tmp_path / "faults.jsonl"))
     batches = list(loader.epoch(0))
     loader.close()
     assert seen(batches) == list(range(1, len(paths), 2))

@@ -25,6 +25,7 @@ from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.items import VideoItem
 from mote_fast.data.loading.cpu_loader import CpuLoader
 from mote_fast.data.loading.order import training_batches
+from mote_fast.data.loading.video_loader import LoaderOptions
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.transforms import normalise
 from mote_fast.errors import VideoError
@@ -86,7 +87,7 @@ def readable(dataset: VideoDataset, index: int, epoch: int) -> Tensor | None:
 
 
 def children() -> list[int]:
-    return [child.pid for child in multiprocessing.active_children() if child.name == "mote-fast-decode" and child.pid]
+    return [child.pid for child in multiprocessing.active_children() if child.name == "mote-fast-worker" and child.pid]
 
 
 def peak_mib(pid: int) -> int:
@@ -117,7 +118,7 @@ def test_damaged_files_among_sound_ones(sources: list[Path], tmp_path: Path, qui
     assert len(unreadable) > EACH // 5
 
     file, start = tmp_path / "faults.jsonl", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    loader = CpuLoader(evaluation, BATCH, training=False, workers=2, time_limit=30.0, fault_file=file)
+    loader = CpuLoader(evaluation, LoaderOptions(BATCH, training=False, workers=2, time_limit=30.0, fault_file=file))
     began, seen = time.monotonic(), []
     for batch in loader.epoch(0):
         seen += batch.indices.tolist()
@@ -131,7 +132,7 @@ def test_damaged_files_among_sound_ones(sources: list[Path], tmp_path: Path, qui
     assert [entry["path"] for entry in named] == [items[index].path for index in sorted(unreadable)]
     assert all(entry["reason"] for entry in named)
 
-    loader = CpuLoader(training, BATCH, training=True, workers=2, time_limit=30.0)
+    loader = CpuLoader(training, LoaderOptions(BATCH, training=True, workers=2, time_limit=30.0))
     slots = training_batches(len(items), BATCH, seed=0, epoch=1)
     for batch, wanted in zip(loader.epoch(1), slots, strict=True):
         failed = {failure.index for failure in batch.failures}
@@ -154,9 +155,9 @@ def test_damaged_files_among_sound_ones(sources: list[Path], tmp_path: Path, qui
 def test_workers_killed_all_the_time(sources: list[Path], quiet: None) -> None:
     """SIGKILL to one of three at every fourth batch: the same batches as without, and no wait over 30 s."""
     dataset = VideoDataset([VideoItem(str(sources[index % len(sources)]), index) for index in range(480)], TRAIN)
-    reference = list(CpuLoader(dataset, 4, training=True).epoch(0))
+    reference = list(CpuLoader(dataset, LoaderOptions(4, training=True)).epoch(0))
     random = np.random.default_rng(0)
-    loader = CpuLoader(dataset, 4, training=True, workers=3)
+    loader = CpuLoader(dataset, LoaderOptions(4, training=True, workers=3))
     longest, kills, last = 0.0, 0, None
     for number, (batch, expected) in enumerate(zip(loader.epoch(0), reference, strict=True)):
         # The first batch waits for the processes to start.

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from mote_fast.data.dataset import VideoDataset, load_clip
 from mote_fast.data.decoding.video_writer import write_video
@@ -22,9 +23,10 @@ from mote_fast.data.items import VideoItem
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.order import Shard
+from mote_fast.data.loading.video_loader import LoaderOptions
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.shards import batches as shard_batches
-from mote_fast.data.shards.batches import LaneBatches
+from mote_fast.data.shards.batches import SampleDecoder
 from mote_fast.data.shards.shard_index import ShardIndex, TarShard, key_of, read_shard_index
 from mote_fast.data.shards.shard_loader import ShardLoader
 from mote_fast.data.shards.shard_stream import Lane, lanes_of, read_lane
@@ -63,13 +65,18 @@ def shards(loose: list[VideoItem], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def make(shards: Path) -> Make:
-    def make_loader(training: bool = False, folder: Path = shards, **options: Any) -> ShardLoader:
-        recipe = TRAINING if training else EVALUATION
-        defaults = {"seed": 3, "decode_backend": "pyav", "shuffle_buffer": 6}
-        return ShardLoader(folder, recipe, options.pop("batch", BATCH), training=training, **(defaults | options))
+def make(shards: Path) -> Iterator[Make]:
+    loaders: list[ShardLoader] = []
 
-    return make_loader
+    def make_loader(training: bool = False, folder: Path = shards, batch: int = BATCH, **options: Any) -> ShardLoader:
+        recipe = TRAINING if training else EVALUATION
+        chosen = LoaderOptions(batch, training, **options)
+        loaders.append(ShardLoader(folder, recipe, chosen, seed=3, decode_backend="pyav", shuffle_buffer=6))
+        return loaders[-1]
+
+    yield make_loader
+    for loader in loaders:
+        loader.close()
 
 
 def copy_of(shards: Path, target: Path) -> Path:
@@ -305,42 +312,42 @@ def test_left_out_videos_are_reported_in_evaluation(
     }
 
 
-class DeadlyClips(LaneBatches):
-    """Decodes as ever, but kills its process over one video, always or once."""
+class DeadlyDecoder(SampleDecoder):
+    """Decodes as ever, but kills its process over one video."""
 
-    deadly_index, hangs = 7, False
-
-    def _decode(self, lane: int, sample: Any) -> Any:
-        if sample.index == self.deadly_index and sample.index not in self.deadly:
-            self.desk.index[lane] = sample.index
-            if self.hangs:
-                with shard_batches._limit(self.time_limit):
-                    signal.pause()
+    def __call__(self, task: Any, row: Tensor) -> Any:
+        if task[0].index == 7:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super()._decode(lane, sample)
+        return super().__call__(task, row)
 
 
-class HangingClips(DeadlyClips):
-    hangs = True
+class HangingDecoder(SampleDecoder):
+    """Decodes as ever, but hangs over one video."""
 
-    def _decode(self, lane: int, sample: Any) -> Any:
-        self.desk.began[lane] = shard_batches.time.monotonic()
-        return super()._decode(lane, sample)
+    def __call__(self, task: Any, row: Tensor) -> Any:
+        if task[0].index == 7:
+            signal.pause()
+        return super().__call__(task, row)
 
 
 @pytest.mark.parametrize(
-    ("work", "kind", "limit"), [(DeadlyClips, "DecoderCrash", 60.0), (HangingClips, "DecoderTimeout", 0.5)]
+    ("decoder", "kind", "limit"), [(DeadlyDecoder, "DecoderCrash", 60.0), (HangingDecoder, "DecoderTimeout", 0.5)]
 )
 def test_a_worker_that_dies_costs_one_video(
-    make: Make, monkeypatch: pytest.MonkeyPatch, work: type[LaneBatches], kind: str, limit: float
+    make: Make, monkeypatch: pytest.MonkeyPatch, decoder: type[SampleDecoder], kind: str, limit: float
 ) -> None:
     """A video that kills or hangs its decoder is named, and every other one is delivered once."""
-    monkeypatch.setattr("mote_fast.data.shards.shard_loader.LaneBatches", work)
+    monkeypatch.setattr("mote_fast.data.shards.shard_loader.SampleDecoder", decoder)
     loader = make(workers=2, time_limit=limit)
     batches = list(loader.epoch(0))
     assert sorted(indices_of(batches)) == [index for index in range(VIDEOS) if index != 7]
     (failure,) = loader.faults.failures
     assert (failure.index, failure.kind) == (7, kind)
+    assert ".tar/0000000007.mp4" in failure.path
+    # It is not tried again: that would cost its time in every epoch.
+    monkeypatch.setattr(loader, "_pool", None)
+    again = list(loader.epoch(1))
+    assert [failure.kind for batch in again for failure in batch.failures] == [kind]
 
 
 def test_a_worker_killed_from_outside_costs_nothing(make: Make) -> None:

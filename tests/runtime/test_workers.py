@@ -1,4 +1,4 @@
-"""The process pool: results, faults, crashes and hangs, each with its task."""
+"""Worker processes: results, errors, crashes and hangs, each with its task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from mote_fast.errors import ConfigError, UndecodableVideoError
-from mote_fast.prepare.pool import Fault, run_each
+from mote_fast.runtime.workers import WorkerLostError, run_each
 
 
 def act(task: str) -> str:
@@ -32,27 +32,31 @@ def act(task: str) -> str:
 def test_each_task_has_its_outcome() -> None:
     """A file that kills or hangs its decoder costs itself alone."""
     tasks = ["a", "crash", "b", "damaged", "hang", "c", "d"]
-    outcomes = dict(run_each(act, tasks, processes=2, time_limit=2.0))
-    assert {task: outcome for task, outcome in outcomes.items() if not isinstance(outcome, Fault)} == {
+    outcomes = dict(run_each(act, tasks, workers=2, time_limit=2.0))
+    assert {task: outcome for task, outcome in outcomes.items() if isinstance(outcome, str)} == {
         task: task.upper() for task in "abcd"
     }
-    kinds = {task: outcome.kind for task, outcome in outcomes.items() if isinstance(outcome, Fault)}
-    assert kinds == {"crash": "DecoderCrash", "damaged": "UndecodableVideoError", "hang": "DecoderTimeout"}
+    assert isinstance(outcomes["damaged"], UndecodableVideoError)
+    assert outcomes["damaged"].reason == "no video"
+    lost = {task: outcome for task, outcome in outcomes.items() if isinstance(outcome, WorkerLostError)}
+    assert {task: outcome.timed_out for task, outcome in lost.items()} == {"crash": False, "hang": True}
+    assert "SIGKILL" in str(lost["crash"])
+    assert "2 s" in str(lost["hang"])
 
 
 def test_errors_that_are_not_the_files_fault_end_it() -> None:
     """A full disk or a bug must not be reported as so many damaged files."""
     with pytest.raises(ConfigError, match="disk full"):
-        list(run_each(act, ["usage", "a"], processes=1, time_limit=60.0))
+        list(run_each(act, ["usage", "a"], workers=1, time_limit=60.0))
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        list(run_each(act, ["bug"], processes=1, time_limit=60.0))
+        list(run_each(act, ["bug"], workers=1, time_limit=60.0))
 
 
-@pytest.mark.parametrize(("processes", "limit"), [(0, 1.0), (1, 0.0)])
-def test_limits_are_checked(processes: int, limit: float) -> None:
+@pytest.mark.parametrize(("workers", "limit"), [(0, 1.0), (1, 0.0)])
+def test_limits_are_checked(workers: int, limit: float) -> None:
     """No process at all would wait forever."""
-    with pytest.raises(ConfigError, match="above 0"):
-        list(run_each(act, ["a"], processes, limit))
+    with pytest.raises(ConfigError, match="time_limit above 0"):
+        list(run_each(act, ["a"], workers, limit))
 
 
 def answer_and_die(task: int) -> int:
@@ -67,7 +71,7 @@ def answer_and_die(task: int) -> int:
 def test_a_process_that_dies_between_two_tasks_costs_neither() -> None:
     """Where memory runs out, the kernel also kills processes that wait."""
     outcomes = {}
-    for task, outcome in run_each(answer_and_die, range(3), processes=1, time_limit=60.0):
+    for task, outcome in run_each(answer_and_die, range(3), workers=1, time_limit=60.0):
         outcomes[task] = outcome
         while multiprocessing.active_children():
             multiprocessing.connection.wait([child.sentinel for child in multiprocessing.active_children()])

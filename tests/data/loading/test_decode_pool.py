@@ -20,8 +20,9 @@ from torch import Tensor
 
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.items import VideoItem
+from mote_fast.data.loading.cpu_loader import DatasetDecoder
+from mote_fast.data.loading.decode_pool import DecodePool
 from mote_fast.data.loading.faults import CRASH, TIMEOUT, Failure
-from mote_fast.data.loading.workers import WorkerPool
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.errors import BackendError, ConfigError
 from tests.data.unkind import UnkindDataset
@@ -35,7 +36,18 @@ if TYPE_CHECKING:
 RECIPE = ClipRecipe(frames=2, size=16)
 SHAPE = (1, 2, 3, 16, 16)
 
-Make = Callable[..., WorkerPool]
+Make = Callable[..., "DatasetPool"]
+
+
+class DatasetPool(DecodePool):
+    """Decodes videos of a data set, as ``CpuLoader`` asks for them."""
+
+    def __init__(self, dataset: VideoDataset, workers: int, time_limit: float) -> None:
+        super().__init__(DatasetDecoder(dataset), RECIPE, workers, time_limit)
+        self.paths = [item.path for item in dataset.items]
+
+    def video(self, index: int, epoch: int, row: Tensor) -> int | Failure:
+        return self.load(index, self.paths[index], (index, epoch), row)
 
 
 def new_row() -> Tensor:
@@ -45,11 +57,11 @@ def new_row() -> Tensor:
 @pytest.fixture
 def make(numbered_videos: NumberedVideos, tmp_path: Path) -> Iterator[Make]:
     """Makes a pool over videos of the given behaviours."""
-    pools: list[WorkerPool] = []
+    pools: list[DatasetPool] = []
 
-    def make(*behaviours: str, workers: int = 1, time_limit: float = 60.0) -> WorkerPool:
+    def make(*behaviours: str, workers: int = 1, time_limit: float = 60.0) -> DatasetPool:
         dataset = UnkindDataset(numbered_videos.write("workers.mp4"), behaviours, tmp_path, RECIPE)
-        pools.append(WorkerPool(dataset, workers, SHAPE, time_limit))
+        pools.append(DatasetPool(dataset, workers, time_limit))
         return pools[-1]
 
     yield make
@@ -58,16 +70,16 @@ def make(numbered_videos: NumberedVideos, tmp_path: Path) -> Iterator[Make]:
 
 
 def children() -> list[int]:
-    return [child.pid for child in multiprocessing.active_children() if child.name == "mote-fast-decode" and child.pid]
+    return [child.pid for child in multiprocessing.active_children() if child.name == "mote-fast-worker" and child.pid]
 
 
 def test_a_worker_gives_what_this_process_would(make: Make, numbered_videos: NumberedVideos) -> None:
     """The pixels and the label, without a copy of anything else; and the failure of a file that cannot be read."""
     pool, row = make("sound", "missing", "sound"), new_row()
-    assert pool.load(2, 1, row) == 20
+    assert pool.video(2, 1, row) == 20
     expected = VideoDataset([VideoItem(str(numbered_videos.write("workers.mp4")), 0)] * 3, RECIPE).load(2, 1)
     assert torch.equal(row, expected.pixels)
-    failure = pool.load(1, 0, row)
+    failure = pool.video(1, 0, row)
     assert isinstance(failure, Failure)
     assert (failure.index, failure.kind, failure.lasting) == (1, "MissingVideoError", True)
 
@@ -78,7 +90,7 @@ def test_a_worker_lives_on_between_videos(make: Make) -> None:
     before = set(children())
     found = []
     for index in (0, 1, 0):
-        pool.load(index, 0, new_row())
+        pool.video(index, 0, new_row())
         found.append(set(children()) - before)
     assert len(found[0]) == 1
     assert found == [found[0]] * 3
@@ -88,18 +100,18 @@ def test_a_worker_lives_on_between_videos(make: Make) -> None:
 def test_a_video_that_crashes_twice_is_named(behaviour: str, reason: str, make: Make) -> None:
     """With the signal that ended it; the worker serves the next video."""
     pool = make("sound", behaviour)
-    failure = pool.load(1, 0, new_row())
+    failure = pool.video(1, 0, new_row())
     assert isinstance(failure, Failure)
     assert (failure.index, failure.kind, failure.lasting) == (1, CRASH, True)
     assert failure.reason.startswith("tried twice")
     assert failure.reason.count(reason) == 2
-    assert pool.load(0, 0, new_row()) == 0
+    assert pool.video(0, 0, new_row()) == 0
 
 
 def test_a_video_that_crashes_once_is_served(make: Make) -> None:
     """The crash may have been another's doing: memory taken, or a kill."""
     row = new_row()
-    assert make("sound", "crash once").load(1, 0, row) == 10
+    assert make("sound", "crash once").video(1, 0, row) == 10
     assert row.any()
 
 
@@ -107,21 +119,21 @@ def test_a_video_that_crashes_once_is_served(make: Make) -> None:
 def test_a_video_over_its_time_is_named(behaviour: str, make: Make) -> None:
     """Also where the decoder lets no other thread of its process run."""
     pool = make("sound", behaviour, time_limit=0.5)
-    failure = pool.load(1, 0, new_row())
+    failure = pool.video(1, 0, new_row())
     assert isinstance(failure, Failure)
     assert (failure.index, failure.kind, failure.lasting) == (1, TIMEOUT, True)
     assert "0.5 s" in failure.reason
-    assert pool.load(0, 0, new_row()) == 0
+    assert pool.video(0, 0, new_row()) == 0
 
 
 def test_a_worker_killed_while_idle(make: Make) -> None:
     """The next video finds a dead process, and gets a new one."""
     pool = make("sound", "sound")
     before = set(children())
-    pool.load(0, 0, new_row())
+    pool.video(0, 0, new_row())
     for pid in set(children()) - before:
         os.kill(pid, signal.SIGKILL)
-    assert pool.load(1, 0, new_row()) == 10
+    assert pool.video(1, 0, new_row()) == 10
 
 
 def test_one_crash_leaves_the_other_workers_alone(make: Make) -> None:
@@ -129,7 +141,7 @@ def test_one_crash_leaves_the_other_workers_alone(make: Make) -> None:
     behaviours = ["sound", "crash", "sound"] * 4
     pool = make(*behaviours, workers=3)
     with ThreadPoolExecutor(3) as threads:
-        found = list(threads.map(lambda index: pool.load(index, 0, new_row()), range(12)))
+        found = list(threads.map(lambda index: pool.video(index, 0, new_row()), range(12)))
     for index, (behaviour, result) in enumerate(zip(behaviours, found, strict=True)):
         if behaviour == "sound":
             assert result == 10 * index
@@ -141,13 +153,13 @@ def test_one_crash_leaves_the_other_workers_alone(make: Make) -> None:
 def test_closing_ends_the_processes_at_once(make: Make) -> None:
     """Also one that hangs, long before its time is over; whoever waits for it gets an error."""
     pool = make("sound", "hang", time_limit=3600.0)
-    pool.load(0, 0, new_row())
+    pool.video(0, 0, new_row())
     before = set(children())
     ended = threading.Event()
 
     def wait() -> None:
-        with pytest.raises(Exception, match="died"):
-            pool.load(1, 0, new_row())
+        with pytest.raises(Exception, match="closed"):
+            pool.video(1, 0, new_row())
         ended.set()
 
     waiting = threading.Thread(target=wait, daemon=True)
@@ -161,9 +173,9 @@ def test_closing_ends_the_processes_at_once(make: Make) -> None:
 def test_an_error_of_the_set_up_is_raised_here(numbered_videos: NumberedVideos) -> None:
     """A decoder that is not installed is no video's fault."""
     items = [VideoItem(str(numbered_videos.write("workers.mp4")), 0)]
-    pool = WorkerPool(VideoDataset(items, RECIPE, decode_backend="nonsense"), 1, SHAPE, 60.0)
+    pool = DatasetPool(VideoDataset(items, RECIPE, decode_backend="nonsense"), 1, 60.0)
     with pytest.raises(ConfigError, match="nonsense"):
-        pool.load(0, 0, new_row())
+        pool.video(0, 0, new_row())
     pool.close()
 
 
@@ -174,24 +186,25 @@ def test_a_data_set_that_cannot_be_sent_is_refused(numbered_videos: NumberedVide
         pass
 
     with pytest.raises(ConfigError, match="workers=0"):
-        WorkerPool(Local([VideoItem("a.mp4", 0)], RECIPE), 1, SHAPE, 60.0)
+        DatasetPool(Local([VideoItem("a.mp4", 0)], RECIPE), 1, 60.0)
 
 
 SCRIPT = """
 import multiprocessing, sys, threading, torch
 from pathlib import Path
 from mote_fast.data.plan import ClipRecipe
-from mote_fast.data.loading.workers import WorkerPool
+from mote_fast.data.loading.cpu_loader import DatasetDecoder
+from mote_fast.data.loading.decode_pool import DecodePool
 from tests.data.unkind import UnkindDataset
 
 def main():
     recipe = ClipRecipe(frames=2, size=16)
     dataset = UnkindDataset(Path(sys.argv[1]), ["sound", "hang"], Path(sys.argv[2]), recipe)
-    pool = WorkerPool(dataset, 1, (1, 2, 3, 16, 16), 3600.0)
+    pool = DecodePool(DatasetDecoder(dataset), recipe, 1, 3600.0)
     row = torch.zeros(1, 2, 3, 16, 16, dtype=torch.uint8)
-    pool.load(0, 0, row)
+    pool.load(0, "sound", (0, 0), row)
     print(multiprocessing.active_children()[0].pid, flush=True)
-    pool.load(1, 0, row)
+    pool.load(1, "hangs", (1, 0), row)
 
 {guard}
 """

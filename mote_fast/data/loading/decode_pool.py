@@ -1,0 +1,80 @@
+"""Decoding in worker processes: pixels come back in shared memory, a crash or hang as a ``Failure``."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from mote_fast.data.decoding.decode import available_backends
+from mote_fast.data.loading.faults import Failure
+from mote_fast.data.loading.samples import failure_of
+from mote_fast.data.plan import ClipRecipe
+from mote_fast.runtime.workers import WorkerLostError, WorkerPool
+
+logger = logging.getLogger(__name__)
+
+
+class DecodePool:
+    """Processes that decode clips; a crash or hang is retried once and then reported, other videos are unaffected.
+
+    Args:
+        decode: takes a task and a row, uint8 [V, T, 3, S, S], to fill; returns the label, or why there is none. Sent to
+            each process, pickled.
+        recipe: of the clips.
+        workers: processes.
+        time_limit: seconds that one video may take.
+
+    Raises:
+        ConfigError: ``decode`` cannot be pickled.
+    """
+
+    def __init__(
+        self, decode: Callable[[Any, Tensor], int | Failure], recipe: ClipRecipe, workers: int, time_limit: float
+    ) -> None:
+        self._pool = WorkerPool(
+            _Shaped(decode, recipe.clip_shape),
+            workers,
+            time_limit,
+            buffer_bytes=math.prod(recipe.clip_shape),
+            tries=2,
+            # The decoders' libraries take seconds to load, which must not count against the first video.
+            start=available_backends,
+        )
+
+    def load(self, index: int, path: str, task: Any, row: Tensor) -> int | Failure:
+        """Decode a task in a process; may be called from as many threads as there are processes.
+
+        Args:
+            index: of the video in its list, for the report.
+            path: of the video, for the report.
+            task: for ``decode``.
+            row: uint8 [V, T, 3, S, S], filled where a label is returned.
+
+        Raises:
+            BackendError: processes cannot be started here, or the pool was closed.
+            MoteError: what ``decode`` raises.
+        """
+        try:
+            return self._pool.run(task, row)
+        except WorkerLostError as lost:
+            logger.warning("%s: %s", path, lost)
+            return failure_of(index, path, lost, lasting=True)
+
+    def close(self) -> None:
+        """Stop the processes."""
+        self._pool.close()
+
+
+class _Shaped:
+    """Calls ``decode`` with the worker's buffer as a row of pixels."""
+
+    def __init__(self, decode: Callable[[Any, Tensor], int | Failure], clip_shape: tuple[int, ...]) -> None:
+        self._decode = decode
+        self._clip_shape = clip_shape
+
+    def __call__(self, task: Any, buffer: Tensor) -> int | Failure:
+        return self._decode(task, buffer.view(self._clip_shape))

@@ -1,0 +1,136 @@
+"""What a loader is: the options that all of them take, and their base class."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from mote_fast.data.loading.batch import Batch
+from mote_fast.data.loading.faults import Failure, FaultLog
+from mote_fast.data.loading.order import ALONE, Shard
+from mote_fast.data.plan import ClipRecipe
+from mote_fast.data.transforms import normalise
+from mote_fast.errors import BackendError, ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """How a loader makes batches.
+
+    Attributes:
+        batch_size: B, videos in a batch of this process.
+        training: full batches in an order shuffled by epoch, unreadable videos replaced; otherwise every video once, in
+            the order of the list, unreadable ones named in ``Batch.failures``.
+        shard: this process among those that share the epoch.
+        workers: processes that decode; 0 decodes in this one, where a crash of the decoder ends the run.
+        device: of the pixels and labels.
+        dtype: of the pixels.
+        time_limit: seconds that one video may take, with workers.
+        fault_file: JSON lines to which the videos that cannot be read are appended.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    batch_size: int
+    training: bool
+    shard: Shard = ALONE
+    workers: int = 0
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+    time_limit: float = 60.0
+    fault_file: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
+        if not 0 <= self.shard.rank < self.shard.world_size:
+            raise ConfigError(f"rank {self.shard.rank} does not lie in a world of {self.shard.world_size}")
+        if self.workers < 0 or self.time_limit <= 0:
+            raise ConfigError(
+                f"workers must be at least 0 and time_limit above 0, got {self.workers} and {self.time_limit}"
+            )
+
+
+class VideoLoader(ABC):
+    """Yields the batches of one rank.
+
+    Attributes:
+        faults: the videos that could not be read.
+        batches_per_epoch: batches that ``epoch`` yields when it starts at 0.
+
+    Args:
+        recipe: how videos become clips.
+        options: see ``LoaderOptions``.
+
+    Raises:
+        BackendError: the device cannot serve here.
+        ConfigError: the fault file cannot be written.
+    """
+
+    batches_per_epoch: int
+
+    def __init__(self, recipe: ClipRecipe, options: LoaderOptions) -> None:
+        self._recipe = recipe
+        self._options = options
+        self._device = torch.device(options.device)
+        if self._device.type == "cuda" and not torch.cuda.is_available():
+            device = str(options.device)
+            raise BackendError(f"device {device!r} cannot serve: PyTorch sees no CUDA device; use device='cpu'")
+        self.faults = FaultLog(Path(options.fault_file) if options.fault_file is not None else None)
+
+    @abstractmethod
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from batch ``start`` on; the same ones whatever came before.
+
+        Raises:
+            ConfigError: the loader is closed.
+            ListError: a training batch cannot be filled.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop the workers and give back their memory."""
+
+    def _new_pixels(self, videos: int) -> Tensor:
+        """Memory for the clips of a batch: uint8 [videos, V, T, 3, S, S], on the host."""
+        # PyTorch keeps pinned memory, and reuses it once the copy out of it is done.
+        shape = (videos, *self._recipe.clip_shape)
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+
+    def _deliver(
+        self, pixels: Tensor, labels: Sequence[int], indices: Sequence[int], failures: Sequence[Failure]
+    ) -> Batch:
+        """Bring clips to the device as bytes, a quarter of what float32 takes, and normalise them there all at once.
+
+        Args:
+            pixels: uint8 [B, V, T, 3, S, S], on the host.
+            labels: B of them.
+            indices: B of them.
+            failures: see ``Batch``; they are recorded.
+        """
+        for failure in failures:
+            self.faults.record(failure)
+        moved = pixels.flatten(0, 1).to(self._device, non_blocking=True)
+        return Batch(
+            normalise(moved, self._recipe.mean, self._recipe.std, self._options.dtype),
+            torch.tensor(labels, dtype=torch.int64).to(self._device, non_blocking=True),
+            torch.tensor(indices, dtype=torch.int64),
+            failures,
+        )
+
+
+def run_now(function: Callable[..., T], *arguments: object) -> Future[T]:
+    """Call at once, where ``ThreadPoolExecutor.submit`` would call in a thread."""
+    future: Future[T] = Future()
+    future.set_result(function(*arguments))
+    return future

@@ -1,0 +1,292 @@
+"""Watched worker processes: a task that crashes or hangs its process costs that task and no other.
+
+Each process has its own pipe, and gets one task at a time. A process that dies therefore takes no lock with it that
+others wait for, and the task it died of is known. (``torch.utils.data.DataLoader`` gives up all its workers, and what
+they had ready, when one dies, and does not report which sample caused it. ``concurrent.futures`` and pebble share one
+queue and its lock between their processes, and cannot tell the start of a process from its first task.)
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from mote_fast.errors import BackendError, ConfigError, MoteError, VideoError
+
+logger = logging.getLogger(__name__)
+
+# Seconds that a process may take to start: imports over a network file system are slow.
+START_LIMIT = 300.0
+# Seconds that a killed process may take to end. One that hangs in the kernel, on a dead network disk, is left behind.
+END_LIMIT = 5.0
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class WorkerLostError(Exception):
+    """A process died, or was stopped after its time limit. Internal: users see a ``Failure``.
+
+    Attributes:
+        timed_out: whether it was stopped.
+    """
+
+    def __init__(self, reason: str, timed_out: bool) -> None:
+        super().__init__(reason)
+        self.timed_out = timed_out
+
+
+class WorkerPool:
+    """Calls a function in ``workers`` processes, each started when it is first needed and kept until ``close``.
+
+    On Linux the processes are forked from a server that has imported the function's module and started no thread:
+    forking this process itself would copy locks that its threads hold and a CUDA context that a child cannot use. A
+    script that starts some needs the guard ``if __name__ == "__main__":``.
+
+    Args:
+        function: takes a task; and a uint8 tensor [buffer_bytes] to write to, where that is above 0. Sent to each
+            process, pickled.
+        workers: processes, at least 1.
+        time_limit: seconds that one task may take.
+        buffer_bytes: of the memory that each process shares with this one.
+        tries: how often a task is given to a process before it is given up: a crash may come from without, as where
+            others take the memory.
+        start: called in each process before its first task, whose time limit it does not count against.
+
+    Raises:
+        ConfigError: an argument is out of range, or ``function`` cannot be pickled.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        workers: int,
+        time_limit: float,
+        *,
+        buffer_bytes: int = 0,
+        tries: int = 1,
+        start: Callable[[], object] | None = None,
+    ) -> None:
+        if workers < 1 or time_limit <= 0:
+            raise ConfigError(f"workers must be at least 1 and time_limit above 0, got {workers} and {time_limit}")
+        try:
+            pickled = pickle.dumps((function, start))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ConfigError(
+                f"worker processes need a data set that can be pickled ({error}); use workers=0"
+            ) from error
+        module = getattr(function, "__module__", type(function).__module__)
+        self._workers = [_Worker(pickled, module, buffer_bytes, time_limit) for _ in range(workers)]
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._tries = tries
+        self._closed = False
+
+    def run(self, task: Any, out: Tensor | None = None) -> Any:
+        """Return what the function returns for a task; may be called from as many threads as there are processes.
+
+        Args:
+            task: can be pickled.
+            out: uint8; the process's buffer is copied into it.
+
+        Raises:
+            WorkerLostError: every try ended with the death of its process.
+            BackendError: processes cannot be started here, or the pool was closed.
+            MoteError: one that the function raised.
+            RuntimeError: the function raised an error that is not the library's; its traceback is the message.
+        """
+        losses: list[WorkerLostError] = []
+        for _ in range(self._tries):
+            worker = self._idle.get()
+            try:
+                return worker.run(task, out)
+            except WorkerLostError as lost:
+                if self._closed:
+                    raise BackendError("the worker pool was closed while a task ran") from lost
+                losses.append(lost)
+                logger.debug("a worker process is replaced: %s", lost)
+            finally:
+                # It may have started while the pool was being closed.
+                if self._closed:
+                    worker.kill()
+                self._idle.put(worker)
+        reasons = ", then ".join(map(str, losses))
+        tried = "tried twice: " if self._tries == 2 else ""
+        raise WorkerLostError(f"{tried}{reasons}", losses[-1].timed_out)
+
+    def close(self) -> None:
+        """Stop the processes; a ``run`` that waits in another thread raises."""
+        self._closed = True
+        for worker in self._workers:
+            worker.kill()
+        for worker in self._workers:
+            worker.join()
+
+
+def run_each(
+    function: Callable[[Task], Result], tasks: Iterable[Task], workers: int, time_limit: float
+) -> Iterator[tuple[Task, Result | VideoError | WorkerLostError]]:
+    """Yield each task with what ``function`` returned for it, in the order in which they finish.
+
+    A ``VideoError`` that it raised is its outcome, and so is a ``WorkerLostError``. Closing the iterator stops the
+    processes.
+
+    Args:
+        function: of a module, so that it can be pickled.
+        tasks: can be pickled; taken as processes become free.
+        workers: processes, at least 1.
+        time_limit: seconds that a task may take.
+
+    Raises:
+        ConfigError, BackendError, MoteError, RuntimeError: see ``WorkerPool``.
+    """
+    pool = WorkerPool(function, workers, time_limit)
+
+    def outcome(task: Task) -> tuple[Task, Any]:
+        try:
+            return task, pool.run(task)
+        except (VideoError, WorkerLostError) as error:
+            return task, error
+
+    running: set[Future[tuple[Task, Any]]] = set()
+    with ThreadPoolExecutor(workers) as threads:
+        try:
+            for task in tasks:
+                running.add(threads.submit(outcome, task))
+                if len(running) == workers:
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        finally:
+            pool.close()
+
+
+class _Worker:
+    """One process, from this side of its pipe; started again after it was lost."""
+
+    def __init__(self, pickled: bytes, module: str, buffer_bytes: int, time_limit: float) -> None:
+        self._pickled = pickled
+        self._module = module
+        self._buffer_bytes = buffer_bytes
+        self._time_limit = time_limit
+        self._process: Any = None
+
+    def run(self, task: Any, out: Tensor | None) -> Any:
+        # One that died while it was idle, as where memory runs out, is not this task's doing.
+        if self._process is None or self._process.exitcode is not None:
+            self._start()
+        try:
+            self._connection.send(task)
+            if not self._connection.poll(self._time_limit):
+                raise self._lost(f"took over {self._time_limit:g} s", timed_out=True)
+            answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._lost("its process died") from error
+        if isinstance(answer, Exception):
+            raise answer
+        if out is not None:
+            out.view(-1).copy_(self._buffer)
+        return answer
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    def join(self) -> None:
+        if self._process is not None:
+            self._process.join(END_LIMIT)
+
+    def _start(self) -> None:
+        context = _context(self._module)
+        self._connection, theirs = context.Pipe()
+        # Not shared with a process lost before, which may be stuck in the kernel and write when it wakes up.
+        shared = context.RawArray("B", self._buffer_bytes) if self._buffer_bytes else None
+        if shared is not None:
+            self._buffer = torch.frombuffer(shared, dtype=torch.uint8)
+        process = context.Process(
+            target=_serve, args=(theirs, self._pickled, shared), name="mote-fast-worker", daemon=True
+        )
+        process.start()
+        self._process = process
+        # With this copy closed, the death of the process shows as the end of the pipe.
+        theirs.close()
+        try:
+            ready = self._connection.poll(START_LIMIT) and self._connection.recv()
+        except (EOFError, OSError):
+            ready = False
+        if not ready:
+            lost = self._lost("the process did not start")
+            raise BackendError(
+                f"a worker process cannot start ({lost}), see its message above; a script needs the guard "
+                "if __name__ == '__main__': around what starts workers, or use workers=0"
+            )
+
+    def _lost(self, reason: str, timed_out: bool = False) -> WorkerLostError:
+        process, self._process = self._process, None
+        process.kill()
+        process.join(END_LIMIT)
+        self._connection.close()
+        code = process.exitcode
+        if not timed_out and code is not None:
+            reason += f" ({signal.Signals(-code).name})" if code < 0 else f" (exit status {code})"
+        return WorkerLostError(reason, timed_out)
+
+
+def _context(module: str) -> Any:
+    # Other platforms' system libraries are not fork-safe.
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__, module])
+    return context
+
+
+def _serve(connection: Connection, pickled: bytes, shared: Any) -> None:
+    """Answer one task after another until the pipe or the parent ends."""
+    # Ctrl-C goes to every process of the terminal; the parent decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    function, start = pickle.loads(pickled)
+    buffers = [] if shared is None else [torch.frombuffer(shared, dtype=torch.uint8)]
+    if start is not None:
+        start()
+    connection.send(True)
+    while True:
+        try:
+            task = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer = function(task, *buffers)
+        except MoteError as error:
+            answer = error
+        except Exception:
+            # The text, as not every exception survives pickling.
+            answer = RuntimeError(traceback.format_exc())
+        connection.send(answer)
+
+
+def _end_with_parent() -> None:
+    # The pipe tells it only between two tasks.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
