@@ -30,7 +30,7 @@ help:
 	@echo "make interpret  every kernel under Triton's interpreter, 220 generated cases per test"
 	@echo "make aot        every kernel compiled for sm_80, sm_90 and sm_100, checked against the committed report"
 	@echo "make traffic    bytes that the kernels move at training shapes, against the compulsory ones"
-	@echo "make bench      every stage, the operators and the memory against the released recipe, on this machine"
+	@echo "make bench      every stage, the operators and the memory against the official recipe, on this machine"
 	@echo "make bench-check  the quick benchmark's ratios against the committed ones"
 	@echo "make bench-data  loading against decord + Pillow, on this machine"
 	@echo "make scaling    time and memory of a training step against the number of experts"

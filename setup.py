@@ -16,7 +16,7 @@ TRAIN = ["matplotlib>=3.8.4", "pyarrow>=16", "tensorboard>=2.18", "webdataset>=1
 DALI = f"nvidia-dali-cuda130>=2.2; {ON_LINUX_X86}"
 # The exporter and the runtime of dtype="int8".
 INT8 = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.6"]
-# The released recipe's decoder is the arm that benchmarks compare with.
+# The official recipe's decoder is the arm that benchmarks compare with.
 BENCH = [f"decord>=0.6; {ON_LINUX_X86}", "matplotlib>=3.8.4", *INT8]
 TEST = ["pytest>=8.0", "pytest-benchmark>=5.0", "pytest-xdist>=3.6.1", "hypothesis>=6.100"]
 # Of the rules that `make lint` holds, and of tools/versions.py.

@@ -20,7 +20,7 @@ from mote_fast.training.loop import train
 def main() -> int:
     """Parse the command line, train, and return the exit code."""
     parser = argparse.ArgumentParser(description="Train MoTE on a list of videos.")
-    parser.add_argument("--config", required=True, metavar="FILE", help="YAML, of this project or of the released code")
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML, of this project or of the official code")
     parser.add_argument("--resume", metavar="auto|none|FILE", help="the same as run.resume=...")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that stand above the file's")
     # Settings may stand on both sides of an option.

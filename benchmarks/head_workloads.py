@@ -25,7 +25,7 @@ LOGIT_SCALE = 100.0
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes of a head (spec, head of the document)."""
+    """Sizes of a head (docs/method.md, Sizes)."""
 
     embed_dim: int
     heads: int

@@ -66,7 +66,7 @@ class Shape:
         return self.clips * self.frames
 
 
-# Training shapes of the method (spec section 8): batch 64 and 48 per GPU, 8 frames, 4 experts.
+# Training shapes of the method (docs/method.md, Optimisation): batch 64 and 48 per GPU, 8 frames, 4 experts.
 VIT_B_16 = Shape(512, 64, 8, 4)
 VIT_L_14 = Shape(768, 48, 8, 4)
 

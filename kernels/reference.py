@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Hidden width of the FFN over embedding width (spec section 2).
+# Hidden width of the FFN over embedding width (eq. (5)).
 EXPANSION = 4
 
 
@@ -63,7 +63,7 @@ def merge_experts(experts: Tensor, weights: Tensor) -> Tensor:
     Returns:
         [P] in the dtype of ``experts``.
 
-    Source: spec section 3, "Weight Merging Regularization"; section 4 at inference.
+    Source: eq. (9); eq. (13) at inference.
     """
     inner = inner_dtype(experts.dtype)
     return (weights.to(inner) @ experts.to(inner)).to(experts.dtype)
@@ -98,7 +98,7 @@ def expert_pair_ffn(
         index: int64 scalar in [0, E), the routed expert of this step.
 
     Returns:
-        The two outputs, each shaped and typed like its input (spec section 3).
+        The two outputs, each shaped and typed like its input (eq. (8) and eq. (9)).
     """
     routed = experts.index_select(0, index.reshape(1)).squeeze(0)
     return expert_ffn(x_routed, routed), expert_ffn(x_merged, merge_experts(experts, weights))

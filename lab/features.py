@@ -14,7 +14,7 @@ from mote_fast.clip import ClipTowers
 from mote_fast.data.items import read_labels, read_list
 from mote_fast.runtime.files import staged
 
-# Clips x crops of every video (spec section 7); an epoch takes one of a training video's.
+# Clips x crops of every video (docs/method.md, Views); an epoch takes one of a training video's.
 VIEWS = "3x1"
 
 

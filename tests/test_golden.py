@@ -1,4 +1,4 @@
-"""The released implementation's own numbers, reproduced: the reason anyone may trust the rest."""
+"""The official implementation's own numbers, reproduced: the reason anyone may trust the rest."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def towers(clip_file: Any) -> ClipTowers:
 
 
 def draws(golden: dict[str, Any], step: int) -> tuple[list[int], list[float]]:
-    """The experts and temperatures that the released code drew at one step of the trajectory."""
+    """The experts and temperatures that the official code drew at one step of the trajectory."""
     trajectory = golden["trajectory"]
     return trajectory["experts"][step], [float(golden["taus"][i]) for i in trajectory["tau_index"][step]]
 
@@ -83,7 +83,7 @@ def test_training_step_values_and_gradients(
 
 
 def test_ten_step_trajectory(head: VideoHead, golden: dict[str, Any], golden_head: dict[str, Tensor]) -> None:
-    """Ten AdamW steps with the same draws follow the released losses."""
+    """Ten AdamW steps with the same draws follow the official losses."""
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.2)
     losses = []
     for step in range(10):
@@ -97,7 +97,7 @@ def test_ten_step_trajectory(head: VideoHead, golden: dict[str, Any], golden_hea
 
 
 def test_routing_and_temperatures(golden: dict[str, Any]) -> None:
-    """The distributions that training draws from are the released ones."""
+    """The distributions that training draws from are the official ones."""
     assert_close(routing_probabilities(4), torch.tensor(golden["routing_prob_E4"]))
     assert list(TEMPERATURES) == [float(tau) for tau in golden["taus"]]
 
@@ -142,7 +142,7 @@ def test_clip_features_and_pipeline(
 
 
 def test_crops() -> None:
-    """The released crops of a real-sized frame: pixels within another bicubic's error, offsets exactly."""
+    """The official crops of a real-sized frame: pixels within another bicubic's error, offsets exactly."""
     golden_pixels = load_file(GOLDEN / "transforms.safetensors")
     frame = golden_pixels["frame"][None]
     one = evaluation_pixels(frame, 224, crops=1)

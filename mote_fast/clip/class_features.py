@@ -1,4 +1,4 @@
-"""Class features: 28 prompts a label, encoded exactly and with as little work as the prompts allow (spec section 6).
+"""Class features: 28 prompts a label, encoded exactly and with as little work as the prompts allow (eq. (16)).
 
 Two facts about CLIP's causal text tower make this cheap, and neither changes a feature. Tokens after the end-of-text
 token are never seen, so a prompt of 10 tokens needs 10 of the 77 positions. And tokens never see what follows, so the

@@ -56,7 +56,7 @@ class ClipConfig:
 
     @property
     def text_heads(self) -> int:
-        """Attention heads of the text tower at CLIP's 64 per head; MoTE's temporal heads (spec section 2)."""
+        """Attention heads of the text tower at CLIP's 64 per head; MoTE's temporal heads (eq. (4))."""
         width = self.model["text_cfg"].get("width", 512)
         return max(1, width // HEAD_WIDTH)
 

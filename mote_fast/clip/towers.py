@@ -81,7 +81,7 @@ class ClipTowers(nn.Module):
             pixels: [N, 3, S, S], normalised, in the towers' dtype.
 
         Returns:
-            [N, d], projected, not L2-normalised (spec section 1).
+            [N, d], projected, not L2-normalised (eq. (1)).
         """
         if self._compiled and not torch.compiler.is_compiling():
             # Else every new number of frames would be compiled for.

@@ -21,7 +21,7 @@ from mote_fast.runtime.seeding import generator_of
 
 Augmentation = Literal["none", "kinetics", "ssv2"]
 
-# Spec section 7.
+# docs/method.md, Views.
 TRAIN_SHORT_SIDE = 256
 SSV2_SIZE = (256, 320)
 CROP_AREA = (0.08, 1.0)
@@ -44,7 +44,7 @@ class ClipRecipe:
         size: side of the crops, pixels.
         views: clips x crops; training takes 1x1.
         augmentation: "none" for evaluation crops at evaluation frames; "kinetics" or "ssv2" for random frames and
-            crops (spec section 7).
+            crops (docs/method.md, Views).
         dense: sample from a window instead of the whole video, see ``sample_frames``.
         flip_labels: label -> label of the mirrored video; labels not listed keep theirs.
         mean: per channel, in [0, 1].

@@ -12,7 +12,7 @@ from mote_fast.errors import ConfigError
 
 Mode = Literal["val", "test", "train"]
 
-# Frames that a dense clip spans, as released: 16 apart for 8 segments, 8 apart for 16.
+# Frames that a dense clip spans, as in the official code: 16 apart for 8 segments, 8 apart for 16.
 DENSE_SPAN = 128
 
 
@@ -24,7 +24,7 @@ def sample_frames(
     dense: bool = False,
     generator: torch.Generator | None = None,
 ) -> LongTensor:
-    """Choose the frame indices of each clip of a video, as the released code chooses them (spec section 7).
+    """Choose the frame indices of each clip of a video, as the official code chooses them (eq. (17)).
 
     - ``val``: the first frame of each of ``segments`` equal parts.
     - ``test``: ``clips`` such grids, shifted evenly within a part; one clip equals ``val``.
@@ -32,8 +32,8 @@ def sample_frames(
     - ``dense``: a window of ``DENSE_SPAN`` frames instead of the whole video, wrapping around in a short one; the
       clips start evenly over what room there is (``test``), in its middle (``val``), or anywhere (``train``).
 
-    Videos shorter than ``segments`` repeat frames; in ``test`` mode some indices of later clips wrap to the end, as
-    released.
+    Videos shorter than ``segments`` repeat frames; in ``test`` mode some indices of later clips wrap to the
+    end, as in the official code.
 
     Args:
         num_frames: frames in the video, at least 1.
@@ -67,7 +67,7 @@ def sample_frames(
 
 def train_segment_bounds(num_frames: int, segments: int) -> LongTensor:
     """Return int64 [segments, 2], the inclusive bounds within which training draws one frame per segment."""
-    # Round half to even, as released.
+    # Round half to even, as in the official code.
     edges = np.rint(np.arange(segments + 1) * ((num_frames - 1) / segments)).astype(np.int64)
     return torch.from_numpy(np.stack((edges[:-1], edges[1:]), axis=1))  # pyright: ignore[reportReturnType]
 
@@ -76,7 +76,7 @@ def _uniform(num_frames: int, segments: int, clips: int) -> np.ndarray:
     part = num_frames / segments
     starts = np.arange(segments) * part
     # In videos shorter than `segments`, part < 1 makes the later offsets negative: truncating towards zero and
-    # then wrapping is what the released code does, and its golden indices show it.
+    # then wrapping is what the official code does, and its golden indices show it.
     offsets = np.floor(np.linspace(0, part - 1, clips)) if clips > 1 else np.zeros(1)
     return np.trunc(starts[None, :] + offsets[:, None]).astype(np.int64) % num_frames
 

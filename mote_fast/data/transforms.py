@@ -1,4 +1,4 @@
-"""Transforms on uint8 tensors, CPU or CUDA: scaling, crops, flips, grey, CLIP normalisation (spec section 7)."""
+"""Transforms on uint8 tensors, CPU or CUDA: scaling, crops, flips, grey, CLIP normalisation (docs/method.md, Views)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def crop_offsets(height: int, width: int, size: int, crops: int) -> list[tuple[int, int]]:
-    """Top-left corners (top, left) of the evaluation crops, in the released order.
+    """Top-left corners (top, left) of the evaluation crops, in the official order.
 
     One crop is the centre one. Three are taken along the long side: its start, its end, its middle.
 

@@ -53,7 +53,7 @@ class ViewPlan(NamedTuple):
 
 
 def plan_views(num_frames: int, frames: int, views: Views) -> ViewPlan:
-    """Plan the views of a video of ``num_frames``, each view ``frames`` long (spec section 7)."""
+    """Plan the views of a video of ``num_frames``, each view ``frames`` long (eq. (17))."""
     indices = sample_frames(num_frames, frames, mode="test", clips=views.clips)
     distinct, positions = torch.unique(indices, return_inverse=True)
     return ViewPlan(distinct, positions, views.crops)

@@ -1,6 +1,6 @@
-"""Accuracies of predictions: by both scores of the released code, over the readable videos and over all.
+"""Accuracies of predictions: by both scores of the official code, over the readable videos and over all.
 
-The released code prints two accuracies without saying which one its tables hold. Here each goes by its name:
+The official code prints two accuracies without saying which one its tables hold. Here each goes by its name:
 
 * ``running``: of the scores that it accumulates batch by batch (softmax of unscaled cosines per view, mean over
   views, softmax again);
@@ -139,7 +139,7 @@ def count_classes(ranked: Ranked, classes: int) -> ClassCounts:
 
 
 class Spread(NamedTuple):
-    """Mean over splits, and their deviation (of the population, as released: divided by the number of splits)."""
+    """Mean over splits, and their deviation (of the population, as official: divided by the number of splits)."""
 
     mean: float
     deviation: float

@@ -1,4 +1,4 @@
-"""HM_ZS and the trade-off score of the paper (its Table 4), from numbers or from result files."""
+"""HM_ZS and the trade-off score of the paper (its Table 4, eq. (22)), from numbers or from result files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The protocols of the paper: splits in, accuracies of each split and over the splits out (spec section 7)."""
+"""The protocols of the paper: splits in, accuracies of each split and over the splits out (docs/method.md, Views)."""
 
 from __future__ import annotations
 

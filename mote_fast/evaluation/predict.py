@@ -49,7 +49,7 @@ class Predictions:
     Attributes:
         indices: int64 [N], ascending: which video of the list each row is.
         labels: int64 [N].
-        running: float64 [N, C], the score that the released code accumulates batch by batch: softmax of unscaled
+        running: float64 [N, C], the score that the official code accumulates batch by batch: softmax of unscaled
             cosines per view, mean over views, softmax. In float64, because the rows are nearly uniform: in float32
             cosines 1e-4 apart would tie.
         features: float32 [N, d], unit length: each view's feature averaged over frames and normalised, then averaged
@@ -67,7 +67,7 @@ class Predictions:
 
     @property
     def full_class(self) -> Tensor:
-        """float64 [N, C], the released code's other score: softmax of 100 x cosine of the mean view feature."""
+        """float64 [N, C], the official code's other score: softmax of 100 x cosine of the mean view feature."""
         return full_class_scores(self.features, self.classes)
 
 

@@ -1,4 +1,4 @@
-"""Evaluation protocols on features: half-class splits (spec section 7)."""
+"""Evaluation protocols on features: half-class splits (docs/method.md, Views)."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class ProjectionExperts(nn.Module):
             buffer.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Inference: run the merged expert on ``x [..., d]`` (spec section 4)."""
+        """Inference: run the merged expert on ``x [..., d]`` (eq. (13))."""
         return run_expert(x, self._merge(self.fusion.float().softmax(-1)))
 
     def merged(self) -> Tensor:

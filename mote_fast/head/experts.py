@@ -1,4 +1,4 @@
-"""The mixture of temporal experts of one layer: stacked weights, routing, merging, folding (spec sections 2 to 4)."""
+"""The mixture of temporal experts of one layer: stacked weights, routing, merging, folding (eq. (5) to eq. (13))."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mote_fast.runtime.checks import check_choice
 # Whether experts start from draws of their own or from one (paper Table 2a).
 ExpertInit = Literal["different", "same"]
 
-# Merge temperatures of the regulariser, drawn uniformly (spec section 3).
+# Merge temperatures of the regulariser, drawn uniformly (eq. (10)).
 TEMPERATURES = (-9.6, -4.8, -2.4, -1.2, -0.6, 0.6, 1.2, 2.4, 4.8, 9.6, math.inf)
 
 INIT_STD = 0.02
@@ -83,7 +83,7 @@ class TemporalExperts(nn.Module):
     """E expert FFNs as one parameter ``weight [E, P]``, one row per expert (layout: ``kernels/reference.py``).
 
     ``fusion [E]`` is the stored fusion vector: at inference the experts are averaged with weights
-    ``softmax(fusion)``. It is a buffer, zero as released (a uniform average), and it is honoured per layer.
+    ``softmax(fusion)``. It is a buffer, zero in released checkpoints (a uniform average), and it is honoured per layer.
     """
 
     fusion: Tensor
@@ -121,7 +121,7 @@ class TemporalExperts(nn.Module):
             self.fusion.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Inference: run the merged expert on ``x [..., d]`` (spec section 4)."""
+        """Inference: run the merged expert on ``x [..., d]`` (eq. (13))."""
         return run_expert(x, unpack_expert(self.merged(), self.embed_dim))
 
     def merged(self) -> Tensor:
@@ -172,7 +172,7 @@ class TemporalExperts(nn.Module):
 
 
 def run_expert(x: Tensor, expert: Expert) -> Tensor:
-    """Run one expert on ``x [..., d]``: ``W_down QuickGELU(W_up x + b_up) + b_down`` (spec section 2)."""
+    """Run one expert on ``x [..., d]``: ``W_down QuickGELU(W_up x + b_up) + b_down`` (eq. (5))."""
     return F.linear(quick_gelu(F.linear(x, expert.w_up, expert.b_up)), expert.w_down, expert.b_down)
 
 
@@ -189,7 +189,7 @@ def folded(row: Tensor, embed_dim: int) -> FeedForward:
 
 
 def routing_probabilities(experts: int) -> Tensor:
-    """Return p [E], ``softmax([1..E])``: the chance of each expert to be routed to (spec section 3)."""
+    """Return p [E], ``softmax([1..E])``: the chance of each expert to be routed to (eq. (8))."""
     return torch.arange(1, experts + 1, dtype=torch.float32).softmax(-1)
 
 
@@ -208,7 +208,7 @@ def merge_weights(experts: int, temperature: float | Tensor) -> Tensor:
 
 
 def draw_experts(layers: int, experts: int, generator: torch.Generator | None = None) -> list[int]:
-    """Draw the routed expert of each layer for one step: one draw serves the whole local batch (spec section 3)."""
+    """Draw the routed expert of each layer for one step: one draw serves the whole local batch (eq. (8))."""
     drawn = torch.multinomial(routing_probabilities(experts), layers, replacement=True, generator=generator)
     return drawn.tolist()
 
@@ -216,6 +216,6 @@ def draw_experts(layers: int, experts: int, generator: torch.Generator | None = 
 def draw_temperatures(
     layers: int, generator: torch.Generator | None = None, choices: Sequence[float] = TEMPERATURES
 ) -> list[float]:
-    """Draw the merge temperature of each layer for one step, uniformly from ``choices`` (spec section 3)."""
+    """Draw the merge temperature of each layer for one step, uniformly from ``choices`` (eq. (10))."""
     drawn = torch.randint(len(choices), (layers,), generator=generator)
     return [choices[i] for i in drawn.tolist()]

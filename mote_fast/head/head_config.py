@@ -29,7 +29,7 @@ class HeadOptions:
         expert_init: whether experts start from draws of their own or from the same one (Table 2a).
         expert_design: which projections are experts, and how they are routed (Table 7a).
         aggregation: how the experts answer together at test: merged weights, averaged logits, one drawn (Table 2c).
-        modulation: temporal feature modulation at test (spec section 5).
+        modulation: temporal feature modulation at test (eq. (15)).
         modulation_top_k: K, class names compared on each side.
         modulation_gamma: gamma, sharpness of the factor.
 

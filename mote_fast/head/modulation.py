@@ -1,4 +1,4 @@
-"""Temporal feature modulation: how far to trust the temporal features on unfamiliar classes (spec section 5)."""
+"""Temporal feature modulation: how far to trust the temporal features on unfamiliar classes (eq. (14) and eq. (15))."""
 
 from __future__ import annotations
 

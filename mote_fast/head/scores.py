@@ -1,4 +1,4 @@
-"""Scores and accuracies as the released evaluation computes them (spec section 7)."""
+"""Scores and accuracies as the official evaluation computes them (eq. (18) and eq. (19))."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# The released factor of cosines in the full-class score.
+# The official factor of cosines in the full-class score.
 FULL_CLASS_SCALE = 100.0
 
 
 def view_scores(logits: Tensor, views: int) -> Tensor:
-    """Score videos from the logits of their views: softmax per view, mean over views, softmax again, as released.
+    """Score videos from the logits of their views: softmax per view, mean over views, softmax again (eq. (18)).
 
     Args:
-        logits: [B * views, C], the views of a video side by side. The released code passes cosines as they are.
+        logits: [B * views, C], the views of a video side by side. The official code passes cosines as they are.
         views: views per video.
 
     Returns:
@@ -24,11 +24,12 @@ def view_scores(logits: Tensor, views: int) -> Tensor:
 
 
 def view_probabilities(cosines: Tensor, views: int, logit_scale: Tensor | float) -> Tensor:
-    """Return label probabilities that rank as the released scores do, as sharp as CLIP's own.
+    """Return label probabilities that rank as the official scores do, as sharp as CLIP's own.
 
-    The released scores are nearly uniform, for they are made of unscaled cosines. Here ``p`` is
-    ``softmax(logit_scale * log m)``, with ``m`` the mean over views of the softmax of cosines. The ranking is that of
-    ``m`` (and so of ``view_scores``), and for one view ``p`` is ``softmax(logit_scale * cosine)``, as CLIP has it.
+    The official scores are nearly uniform, for they are made of unscaled cosines. Here ``p`` is
+    ``softmax(logit_scale * log m)``, eq. (20), with ``m`` the mean over views of the softmax of cosines. The ranking is
+    that of ``m`` (and so of ``view_scores``), and for one view ``p`` is ``softmax(logit_scale * cosine)``, as CLIP has
+    it.
 
     Args:
         cosines: [B * views, C], the views of a video side by side.
@@ -48,7 +49,7 @@ def pool_views(features: Tensor) -> Tensor:
 
 
 def full_class_scores(features: Tensor, classes: Tensor) -> Tensor:
-    """Score videos by their pooled features, the other score of the released code: softmax of 100 x cosine.
+    """Score videos by their pooled features, the other score of the official code (eq. (19)): softmax of 100 x cosine.
 
     Args:
         features: [N, d], from ``pool_views``.

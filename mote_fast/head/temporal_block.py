@@ -1,4 +1,4 @@
-"""One layer of the temporal transformer: attention over the frames of a view, then the FFN (spec section 2)."""
+"""One layer of the temporal transformer: attention over the frames of a view, then the FFN (eq. (4))."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The video head: a temporal transformer whose FFNs are mixtures of temporal experts (spec section 2)."""
+"""The video head: a temporal transformer whose FFNs are mixtures of temporal experts (eq. (3) to eq. (7))."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mote_fast.head.head_config import Aggregation, HeadConfig
 from mote_fast.head.modulation import modulation_factor
 from mote_fast.head.temporal_block import TemporalBlock
 
-# Rows of the position table: CLIP's context length, as released, and so the most frames a view may have.
+# Rows of the position table: CLIP's context length, as in the official code, and so the most frames a view may have.
 MAX_FRAMES = 77
 
 
@@ -26,7 +26,7 @@ class VideoHead(nn.Module):
     Args:
         config: its sizes and options.
         train_class_features: [S, d], features of the fine-tuning label set. Without them (or all zero, the
-            released code's placeholder) modulation has nothing to compare with and is left out.
+            official code's placeholder) modulation has nothing to compare with and is left out.
 
     Attributes:
         config: what it was built with, or set to since by ``set_inference``.
@@ -78,7 +78,7 @@ class VideoHead(nn.Module):
             aggregation: "merge": one pass with the merged experts; "ensemble": one pass for each expert, used in every
                 layer, and the mean of their logits; "random": an expert drawn for each video and layer, all with
                 equal chances (Table 2c).
-            modulation: apply temporal feature modulation (spec section 5).
+            modulation: apply temporal feature modulation (eq. (15)).
             modulation_top_k: its K (Table 7b).
             modulation_gamma: its gamma (Table 2f).
 
@@ -163,7 +163,7 @@ class VideoHead(nn.Module):
         return factor.to(x.dtype)[:, None, None] * x + frames
 
     def fold(self) -> VideoHead:
-        """Return an equivalent head for inference whose FFNs are plain: the merge is done once (spec section 4).
+        """Return an equivalent head for inference whose FFNs are plain: the merge is done once (eq. (13)).
 
         An ensemble or random routing has no merge to do; such a head is returned itself.
         """
@@ -254,7 +254,7 @@ def cosine_logits(features: Tensor, classes: Tensor) -> Tensor:
 
     Returns:
         [B, C], float32 or float64 also under autocast: the scale of about 100 that follows would magnify the rounding
-        of bfloat16 to half a logit (spec section 3).
+        of bfloat16 to half a logit (eq. (12)).
     """
     dtype = torch.promote_types(torch.promote_types(features.dtype, classes.dtype), torch.float32)
     with torch.autocast(features.device.type, enabled=False):

@@ -30,11 +30,11 @@ Dtype: TypeAlias = torch.dtype | Literal["int8"]
 # Models whose trained weights come with the package, one folder each; a model card lies beside every one.
 SHIPPED = ("tiny",)
 
-# The parts of a released checkpoint (spec section 2).
+# The parts of a released checkpoint.
 _CLIP_KEY = "model_state_dict"
 _HEAD_KEY = "fusion_model_state_dict"
 
-# Share of the fine-tuned image tower in the interpolation with the original one (spec section 7).
+# Share of the fine-tuned image tower in the interpolation with the original one (eq. (21)).
 DEFAULT_INTERPOLATION = 0.99
 
 
@@ -92,7 +92,7 @@ def load(
     """Load a classifier from a released .pt file, from a folder that ``save`` wrote, or one that the package ships.
 
     A released file holds the fine-tuned image tower and the head. Its text tower is the original CLIP's, which is
-    therefore needed too, and with which the image tower is interpolated (spec section 7).
+    therefore needed too, and with which the image tower is interpolated (eq. (21)).
 
     Args:
         path: the file or folder; or "tiny", where there is none of that name, for the weights that come with the
@@ -133,9 +133,9 @@ def load(
 
 
 def released_checkpoint(model: VideoClassifier) -> dict[str, object]:
-    """Return the model as the content of a released .pt file, for ``torch.save``: what the released code loads.
+    """Return the model as the content of a released .pt file, for ``torch.save``: what the official code loads.
 
-    The text tower is left out, as released; keep the original CLIP beside the file.
+    The text tower is left out, as in the official code; keep the original CLIP beside the file.
     """
     state = model.clip.model.state_dict()
     return {

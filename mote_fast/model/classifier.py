@@ -144,7 +144,7 @@ class VideoClassifier(nn.Module):
             views: as in ``classify``.
 
         Returns:
-            float32 [C], probabilities that rank as the released scores do; see
+            float32 [C], probabilities that rank as the official scores do; see
             ``mote_fast.head.scores.view_probabilities``.
         """
         return self.scores_of(self.view_features(video, views), classes)
@@ -189,7 +189,7 @@ class VideoClassifier(nn.Module):
             pixels: [N, 3, S, S], normalised, in the model's dtype.
 
         Returns:
-            [N, d], projected, not L2-normalised (spec section 1).
+            [N, d], projected, not L2-normalised (eq. (1)).
         """
         return self.clip.encode_frames(pixels) if self.int8 is None else self.int8(pixels)
 

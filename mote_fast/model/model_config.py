@@ -19,7 +19,7 @@ READABLE_VERSIONS = (1, 2)
 DEFAULT_FRAMES = 8
 DEFAULT_EXPERTS = 4
 
-# Temporal layers per architecture (spec, "Shapes"); others take DEFAULT_LAYERS.
+# Temporal layers per architecture (docs/method.md, Sizes); others take DEFAULT_LAYERS.
 PRESET_LAYERS: Mapping[str, int] = {"ViT-B-16": 4, "ViT-L-14": 6, "tiny": 2}
 DEFAULT_LAYERS = 4
 

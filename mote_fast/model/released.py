@@ -1,4 +1,4 @@
-"""The head's parameters in the released layout, and back, without loss (spec section 2 lists the keys)."""
+"""The head's parameters in the released layout, and back, without loss."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TRAIN_CLASSES = "spe_cls_feature"
 
 
 def head_from_released(state_dict: Mapping[str, Tensor], heads: int) -> VideoHead:
-    """Build a head from a state dict in the released layout (spec section 2); sizes are read off its shapes.
+    """Build a head from a state dict in the released layout; sizes are read off its shapes.
 
     Args:
         state_dict: the released ``fusion_model_state_dict``, without "module." prefixes.

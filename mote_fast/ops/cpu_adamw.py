@@ -37,7 +37,7 @@ def adamw_factored(
         eps: added to the root of the second moment.
         weight_decay: decoupled decay, per unit of learning rate.
 
-    Source: torch.optim.AdamW; spec section 8.
+    Source: torch.optim.AdamW; docs/method.md, Optimisation.
     """
     experts, width = param.shape
     # Small layers too: the slices together stay within the two rows that the gradient comes in.

@@ -40,7 +40,7 @@ def merge_experts(experts: Tensor, weights: Tensor) -> Tensor:
     Raises:
         ShapeError: the shapes do not fit together.
 
-    Source: spec section 3, "Weight Merging Regularization"; section 4 at inference.
+    Source: eq. (9); eq. (13) at inference.
     """
     _check_weights(experts, weights)
     return _merge(experts.contiguous(), weights, None)
@@ -66,7 +66,7 @@ def expert_pair_ffn(
             which then gets none: the factored form of ``mote_fast.training.optim``. Its values are never read.
 
     Returns:
-        The two outputs, each shaped and typed like its input (spec section 3).
+        The two outputs, each shaped and typed like its input (eq. (8) and eq. (9)).
 
     Raises:
         ShapeError: the shapes do not fit together.

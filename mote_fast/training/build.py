@@ -110,7 +110,7 @@ def store_class_features(model: VideoClassifier, names: list[str], world: World)
 
 
 def build_optimizer(model: VideoClassifier, optim: OptimConfig) -> HeadAdamW:
-    """Return the optimiser: the head's group, then CLIP's with a rate of its own (spec section 8)."""
+    """Return the optimiser: the head's group, then CLIP's with a rate of its own (docs/method.md, Optimisation)."""
     clip = [parameter for parameter in model.clip.parameters() if parameter.requires_grad]
     groups = [{"params": clip, "lr": optim.lr * optim.clip_ratio}] if clip else []
     return head_optimizer(

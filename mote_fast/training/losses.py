@@ -1,4 +1,4 @@
-"""The training objective: the paper's (spec section 3), and that of its ablations."""
+"""The training objective: the paper's (eq. (12)), and that of its ablations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def mote_loss(
         wmr_weight: weight of the merged stream (weight merging regularisation).
         mse_weight: weight of the distance between merged-stream features and frame features.
 
-    Source: spec section 3; weights from the paper's training recipe.
+    Source: eq. (12).
     """
     routed = F.cross_entropy(logit_scale * streams.routed_logits.float(), labels)
     merged = F.cross_entropy(logit_scale * streams.merged_logits.float(), labels)
@@ -71,7 +71,7 @@ def training_loss(
     Raises:
         ConfigError: the frames or the draws do not fit the head.
 
-    Source: spec section 3; paper Tables 1, 2 and 7.
+    Source: eq. (12); paper Tables 1, 2 and 7.
     """
     routed, merged = _features(head, frames, method, draws)
     # With every expert a stream, the routed features come expert by expert: [E * B, T, d].

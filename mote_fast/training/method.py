@@ -20,7 +20,7 @@ Regulariser = Literal["none", "point", "region"]
 RegulariserLoss = Literal["ce", "kl", "mse"]
 Temperature = Literal["discrete", "normal", "uniform"]
 
-# The discrete temperatures are beta times these, and infinity (spec section 3, where beta is 0.6).
+# The discrete temperatures are beta times these, and infinity (eq. (10)).
 TEMPERATURE_STEPS = (-16.0, -8.0, -4.0, -2.0, -1.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 # Continuous temperatures keep at least this magnitude. Below it the merge weights are one-hot in float32 anyway, and
@@ -53,7 +53,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class TrainingMethod:
-    """The training method; the defaults are the paper's (spec section 3), the other values its ablations.
+    """The training method; the defaults are the paper's (eq. (8) to eq. (12)), the other values its ablations.
 
     Attributes:
         routing: how each layer's expert is drawn. "multinomial": with chances ``softmax([1..E])``; "random": with equal

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the fractional epoch (spec section 8)."""
+"""The learning rate as a function of the fractional epoch (eq. (23))."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from mote_fast.training.config.sections import OptimConfig
 
-# The released code sets the rate at the first batch of an epoch and then at every tenth.
+# The official code sets the rate at the first batch of an epoch and then at every tenth.
 REFRESHED_EVERY = 10
 
 
@@ -28,7 +28,7 @@ def learning_rate(epoch: float, optim: OptimConfig) -> float:
 
 
 def refreshed_epoch(epoch: int, batch: int, batches_per_epoch: int) -> float:
-    """Return the fractional epoch that the rate of a batch was last set for, as released.
+    """Return the fractional epoch that the rate of a batch was last set for, as in the official code.
 
     Args:
         epoch: counted from 0.

@@ -143,7 +143,7 @@ def draws_of_step(
         batches: how many the step takes.
         seed: of the run.
         step: optimiser steps before this one.
-        rank: of this process; None draws the same on all of them, which the released code does not.
+        rank: of this process; None draws the same on all of them, which the official code does not.
     """
     parts = (seed, "routing", step) if rank is None else (seed, "routing", step, rank)
     generator = generator_of(*parts)

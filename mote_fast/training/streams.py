@@ -1,4 +1,4 @@
-"""The passes of training through a video head: which expert every layer's FFN runs (spec section 3).
+"""The passes of training through a video head: which expert every layer's FFN runs (eq. (8) to eq. (10)).
 
 Each pass returns features [B, T, d], unmodulated: the output of the last layer plus the frames. ``experts``,
 ``down_experts`` and ``temperatures`` have one entry per layer; a tensor [L] is read on the device, unchecked.
@@ -36,7 +36,7 @@ def training_streams(
     generator: torch.Generator | None = None,
     down_experts: Sequence[int] | Tensor | None = None,
 ) -> Streams:
-    """Both streams over the same frame features (spec section 3).
+    """Both streams over the same frame features (eq. (8) and eq. (9)).
 
     Args:
         head: what is trained.

@@ -60,7 +60,7 @@ def test_json(capsys: Captured, tree: Path, tmp_path: Path) -> None:
 
 
 def test_every_published_data_set(capsys: Captured, tmp_path: Path) -> None:
-    """Each data set's own annotation files make its lists, under the names of the released code."""
+    """Each data set's own annotation files make its lists, under the names of the official code."""
     notes = tmp_path / "annotations"
     for split in (1, 2, 3):
         write(notes / "ucf101" / f"trainlist0{split}.txt", "HandstandPushups/v_HandStandPushups_g08_c01.avi 1\n")

@@ -27,7 +27,7 @@ def towers() -> ClipTowers:
 
 @torch.no_grad()
 def plain_recipe(towers: ClipTowers, labels: list[str]) -> Tensor:
-    """The spec word for word: every prompt at 77 positions through open_clip's own encoder."""
+    """Eq. (16) word for word: every prompt at 77 positions through open_clip's own encoder."""
     rows = []
     for label in labels:
         prompts = towers.model.encode_text(towers.tokenizer([template.format(label) for template in TEMPLATES]))

@@ -75,7 +75,7 @@ def test_features_stay_near_float32(quantised_tiny: VideoClassifier, count: int)
 
 
 def test_golden_features(clip_file: Path, golden_clip: dict[str, Tensor]) -> None:
-    """CLIP's weights in OpenAI's layout, against the features of the released code."""
+    """CLIP's weights in OpenAI's layout, against the features of the official code."""
     towers = load_towers(None, clip_file)
     found = Int8Tower(towers)(golden_clip["image.input"])
     assert F.cosine_similarity(found, golden_clip["image.frame_features"].flatten(0, 1)).min() >= 0.999

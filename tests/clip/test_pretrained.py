@@ -82,7 +82,7 @@ def test_every_kind_of_file(
 
 
 def test_shapes_tell_the_architecture(clip_state: dict[str, Tensor]) -> None:
-    """Towers beyond the presets are read off the state dict, as the released loader does."""
+    """Towers beyond the presets are read off the state dict, as the official loader does."""
     config = config_of_state_dict(clip_state)
     assert config.model["vision_cfg"] == {"image_size": 32, "layers": 2, "width": 128, "patch_size": 16}
     assert config.model["text_cfg"]["layers"] == 2

@@ -93,7 +93,7 @@ def test_crop_does_not_follow_the_length_of_the_video() -> None:
 
 
 def test_boxes_are_distributed_as_torchvisions() -> None:
-    """Area and aspect of RandomResizedCrop, which the released recipe names; compared by their whole distributions."""
+    """Area and aspect of RandomResizedCrop, which the official recipe names; compared by their whole distributions."""
     count = 2000
     ours = [plan(index=index).geometry.boxes[0] for index in range(count)]
     height, width = plan().geometry.scaled
@@ -120,7 +120,7 @@ def test_boxes_are_distributed_as_torchvisions() -> None:
 
 
 def test_half_are_flipped_and_a_fifth_are_grey() -> None:
-    """Independent of each other, and no grey in Something-Something's recipe (spec section 7)."""
+    """Independent of each other, and no grey in Something-Something's recipe (docs/method.md, Views)."""
     geometries = [plan(index=index).geometry for index in range(2000)]
     flips = torch.tensor([geometry.flip for geometry in geometries])
     greys = torch.tensor([geometry.grayscale for geometry in geometries])

@@ -1,4 +1,4 @@
-"""Accuracies by hand, and the released protocol's own numbers through predictions."""
+"""Accuracies by hand, and the official protocol's own numbers through predictions."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_counts_add_up(videos: int, classes: int, seed: int, data: st.DataObject
 
 
 def test_released_views(golden: dict[str, Any]) -> None:
-    """The released running accuracy of the golden logits."""
+    """The official running accuracy of the golden logits."""
     tensors = load_file(GOLDEN / "protocol.safetensors")
     scores = view_scores(tensors["views.logits"], golden["views"]["views"])
     found = accuracies(as_predictions(scores, tensors["views.labels"]))
@@ -89,7 +89,7 @@ def test_released_views(golden: dict[str, Any]) -> None:
 
 
 def test_released_full_class(golden: dict[str, Any]) -> None:
-    """The released full-class accuracy of the golden features."""
+    """The official full-class accuracy of the golden features."""
     tensors = load_file(GOLDEN / "protocol.safetensors")
     features, labels = pool_views(tensors["half.video"]), tensors["half.labels"]
     classes = torch.nn.functional.normalize(tensors["half.text"].float(), dim=-1)

@@ -17,7 +17,7 @@ def result(protocol: str, dataset: str, top1: float | None, checkpoint: str = "m
     return {"protocol": protocol, "dataset": dataset, "checkpoint": checkpoint, "mean": {"running": mean}}
 
 
-# K400, then UCF, HMDB and K600 (spec section 9); HM_ZS and trade-off (paper Table 4).
+# K400, then UCF, HMDB and K600; HM_ZS and trade-off (paper Table 4, eq. (22)).
 @pytest.mark.parametrize(
     ("close_set", "zero_shot", "hm_zs", "score"),
     [

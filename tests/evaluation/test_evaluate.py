@@ -57,7 +57,7 @@ def test_splits_share_one_pass() -> None:
 
 
 def test_released_half_classes(golden: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Accuracy on each of the ten halves is the released one for the golden features, unreadable videos apart."""
+    """Accuracy on each of the ten halves is the official one for the golden features, unreadable videos apart."""
     tensors = load_file(GOLDEN / "protocol.safetensors")
     features, labels = pool_views(tensors["half.video"]), tensors["half.labels"]
     classes = torch.nn.functional.normalize(tensors["half.text"].float(), dim=-1)

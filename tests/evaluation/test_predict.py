@@ -1,4 +1,4 @@
-"""One pass over a list: the released scores, whatever the batches, the views and the number of processes."""
+"""One pass over a list: the official scores, whatever the batches, the views and the number of processes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def model() -> mote_fast.VideoClassifier:
 
 @torch.no_grad()
 def by_hand(model: mote_fast.VideoClassifier, pixels: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Running scores [C] and pooled feature [d] of one video, pixels [V, T, 3, S, S], as the spec has them."""
+    """Running scores [C] and pooled feature [d] of one video, pixels [V, T, 3, S, S], by eq. (18) and eq. (19)."""
     frames = model.clip.encode_frames(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
     scores = model.head(frames, classes).double().softmax(-1).mean(0).softmax(-1)
     views = F.normalize(model.head.features(frames, classes).mean(1), dim=-1)
@@ -61,7 +61,7 @@ def test_scores_of_any_shape(
 
 
 def test_agrees_with_the_released_views(golden_clip: dict[str, Tensor], released_head: dict[str, Tensor]) -> None:
-    """Golden frame features of two views give the released logits, and so the released score."""
+    """Golden frame features of two views give the official logits, and so the official score."""
     towers = small_model().clip
     model = mote_fast.VideoClassifier(towers, head_from_released(released_head, 2), 8)
     frames, classes = golden_clip["image.frame_features"], golden_clip["text.class_features"]

@@ -34,7 +34,7 @@ WIDTH = 16
 
 
 def naive_ffn(experts: TemporalExperts, weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """The merged FFN as the spec writes it, one expert at a time, in float64."""
+    """The merged FFN as eq. (9) and eq. (5) write it, one expert at a time, in float64."""
     rows = [unpack_expert(row.double(), WIDTH) for row in experts.weight.detach()]
     pairs = list(zip(weights.double(), rows, strict=True))
     w_up, b_up = sum(w * row.w_up for w, row in pairs), sum(w * row.b_up for w, row in pairs)
@@ -65,7 +65,7 @@ def test_experts_start_apart_with_the_right_spread() -> None:
 
 @given(experts=st.integers(1, 8), temperature=st.sampled_from(TEMPERATURES), seed=st.integers(0, 1000))
 def test_pair_matches_the_spec(experts: int, temperature: float, seed: int) -> None:
-    """Both streams equal the spec's formulas for any expert count and temperature, negative and infinite included."""
+    """Both streams equal eq. (5) and eq. (9) for any expert count and temperature, negative and infinite included."""
     torch.manual_seed(seed)
     mixture = TemporalExperts(WIDTH, experts)
     torch.nn.init.normal_(mixture.weight, std=0.3)
@@ -88,7 +88,7 @@ def test_fusion_weights_are_honoured_and_folded() -> None:
 
 
 def test_gradient_reaches_every_expert_in_proportion_to_its_weight() -> None:
-    """dL/dW_i = w_i dL/dW in the merged stream (spec section 3)."""
+    """dL/dW_i = w_i dL/dW in the merged stream (eq. (11))."""
     mixture = TemporalExperts(WIDTH, 4)
     x = torch.randn(3, 2, WIDTH)
     merged = mixture.pair(x, x, 0, 2.4)[1]
@@ -123,7 +123,7 @@ def test_merge_weights_reject_meaningless_temperatures() -> None:
 
 
 def test_draws_are_reproducible_and_follow_their_distributions() -> None:
-    """The same generator state gives the same draws; frequencies approach the spec's probabilities."""
+    """The same generator state gives the same draws; frequencies approach eq. (8)."""
     draw = [draw_experts(4000, 4, torch.Generator().manual_seed(1)) for _ in range(2)]
     assert draw[0] == draw[1]
     frequency = torch.bincount(torch.tensor(draw[0]), minlength=4) / 4000

@@ -1,4 +1,4 @@
-"""Modulation against the spec written out, one video at a time."""
+"""Modulation against eq. (14) and eq. (15) written out, one video at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mote_fast.head.modulation import modulation_factor
 
 @given(classes=st.integers(1, 12), tuned=st.integers(1, 12), batch=st.integers(1, 4), seed=st.integers(0, 10_000))
 def test_factor_matches_the_spec(classes: int, tuned: int, batch: int, seed: int) -> None:
-    """Any label set sizes, fewer than K names included (where the released code fails)."""
+    """Any label set sizes, fewer than K names included (where the official code fails)."""
     generator = torch.Generator().manual_seed(seed)
     # A shared direction keeps the similarities high enough for the exponential to be worth comparing.
     common = torch.randn(8, generator=generator)

@@ -1,4 +1,4 @@
-"""The video head: against nn.MultiheadAttention and the spec's formulas, its variants, and its complaints."""
+"""The video head: against nn.MultiheadAttention and the equations, its variants, and its complaints."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_fold_changes_nothing(header: str, design: str) -> None:
 
 
 def every_expert(head: VideoHead, frames: Tensor, classes: Tensor) -> Tensor:
-    """Cosine logits [E, B, C] of each expert used throughout, layer by layer as the spec writes it."""
+    """Cosine logits [E, B, C] of each expert used throughout, layer by layer as eq. (3) to eq. (7) write it."""
     logits = []
     for expert in range(head.experts):
         x = frames + head.frame_positions[: frames.shape[1]]
@@ -187,7 +187,7 @@ def test_one_expert_equals_a_plain_ffn() -> None:
 
 @torch.no_grad()
 def test_modulation_needs_fine_tuning_classes() -> None:
-    """Without class features, or with the released all-zero placeholder, modulation leaves the features alone."""
+    """Without class features, or with the official all-zero placeholder, modulation leaves the features alone."""
     frames, classes = inputs()
     for stored in (None, torch.zeros(4, WIDTH)):
         head = make_head(train_class_features=stored)

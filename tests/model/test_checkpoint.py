@@ -32,7 +32,7 @@ def tuned_visual(clip_state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.fixture
 def released_file(tmp_path: Path, tuned_visual: dict[str, Tensor], released_head: dict[str, Tensor]) -> Any:
-    """Write a checkpoint as the released code writes it; options change prefix and precision."""
+    """Write a checkpoint as the official code writes it; options change prefix and precision."""
 
     def write(prefix: str = "", dtype: torch.dtype = torch.float32) -> Path:
         path = tmp_path / "released.pt"
@@ -88,7 +88,7 @@ def test_interpolation_with_the_original(
 
 
 def test_default_interpolation_is_the_papers(released_file: Any, clip_file: Path) -> None:
-    """Left out, the share is 0.99 (spec section 7)."""
+    """Left out, the share is 0.99 (eq. (21))."""
     path = released_file()
     default, explicit = (
         mote_fast.load(path, clip=clip_file),

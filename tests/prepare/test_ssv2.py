@@ -67,7 +67,7 @@ def test_templates() -> None:
 
 
 def test_labels_are_those_of_the_data_set(labels_dir: Path, annotations: Path, root: Path) -> None:
-    """All 174 templates get the indices that the data set's list gives them, and the released pairs swap."""
+    """All 174 templates get the indices that the data set's list gives them, and the official pairs swap."""
     lines = (labels_dir / "ssv2.txt").read_text(encoding="utf-8").splitlines()
     names = [line for line in lines if line.strip()]
     write(annotations / "labels.json", json.dumps({name: str(at) for at, name in enumerate(names)}))

@@ -1,4 +1,4 @@
-"""The learning rate against the released schedules' own tables."""
+"""The learning rate against the official schedules' own tables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_golden_tables(kind: str, golden: dict[str, Any]) -> None:
 
 
 def test_rate_is_refreshed_at_the_first_and_every_tenth_batch() -> None:
-    """Batches 0 to 8 share the first's rate, 9 to 18 the tenth's, as in the released loop."""
+    """Batches 0 to 8 share the first's rate, 9 to 18 the tenth's, as in the official loop."""
     found = [refreshed_epoch(3, batch, 100) for batch in (0, 8, 9, 18, 19, 99)]
     assert found == pytest.approx([3.0, 3.0, 3.09, 3.09, 3.19, 3.99])
 
@@ -38,7 +38,7 @@ def test_rate_is_refreshed_at_the_first_and_every_tenth_batch() -> None:
 @pytest.mark.heavy
 @given(st.integers(1, 500), st.data())
 def test_refreshing_follows_the_released_loop(batches: int, data: st.DataObject) -> None:
-    """For epochs of any length, the rate is the one that a loop with the released condition would have set last."""
+    """For epochs of any length, the rate is the one that a loop with the official condition would have set last."""
     batch = data.draw(st.integers(0, batches - 1))
     at = 0.0
     for i in range(batch + 1):

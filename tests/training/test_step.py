@@ -1,4 +1,4 @@
-"""One step: the released trajectory, accumulation, frozen towers, recomputation, precision, draws."""
+"""One step: the official trajectory, accumulation, frozen towers, recomputation, precision, draws."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def gradients_of(model: VideoClassifier, given: list[Batch], precision: Precisio
 
 
 def test_golden_trajectory(golden: dict[str, Any], golden_head: dict[str, Tensor], released_head: Any) -> None:
-    """Ten steps of the engine from the released head give the released losses."""
+    """Ten steps of the engine from the released head give the official losses."""
     head = head_from_released(released_head, HEADS)
     head.set_train_class_features(golden_head["input.text"])
     features, labels = golden_head["input.video"], golden_head["input.labels"]

@@ -1,4 +1,4 @@
-"""Folders of extracted frames, one image a frame, as the released code reads them beside video files."""
+"""Folders of extracted frames, one image a frame, as the official code reads them beside video files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The released code's YAML schema (sections data, network, solver, logging), read into ours.
+"""The official code's YAML schema (sections data, network, solver, logging), read into ours.
 
 Its ancestors Text4Vis and BIKE share the schema. Every key that appears in their configurations for this method is
 listed once below: renamed, converted, accepted in one value only, or ignored because it never had an effect.
@@ -17,7 +17,7 @@ from mote_fast.training.config.values import coerce, show
 
 log = logging.getLogger(__name__)
 
-# Sections that only the released schema has.
+# Sections that only the official schema has.
 SECTIONS = frozenset({"network", "solver", "logging"})
 
 # The same meaning under another name (or the same).
@@ -49,7 +49,7 @@ RENAMED: Mapping[str, str] = {
     "logging.eval_freq": "run.eval_every",
 }
 
-# Switches of the released family of which the released MoTE has one position; others would be another method.
+# Switches of the official family of which the official MoTE has one position; others would be another method.
 ONLY: Mapping[str, tuple[tuple[object, ...], str]] = {
     "data.modality": (("video", "RGB"), "only videos and folders of RGB frames are read"),
     "data.random_shift": ((True,), "training draws its frames at random"),
@@ -64,7 +64,7 @@ ONLY: Mapping[str, tuple[tuple[object, ...], str]] = {
     "solver.evaluate": ((False,), "evaluate with the command 'mote-fast eval'"),
 }
 
-# Never read by the released code, or read without an effect on training.
+# Never read by the official code, or read without an effect on training.
 IGNORED: frozenset[str] = frozenset(
     {
         "data.seg_length",
@@ -81,14 +81,14 @@ IGNORED: frozenset[str] = frozenset(
 
 
 def is_released(document: Mapping[Any, Any]) -> bool:
-    """Tell whether a YAML document has the released schema, by its sections."""
+    """Tell whether a YAML document has the official schema, by its sections."""
     return not SECTIONS.isdisjoint(document)
 
 
 def translate(settings: Mapping[str, Setting]) -> dict[str, Setting]:
-    """Return released settings under our keys; the ignored ones are named in one warning.
+    """Return official settings under our keys; the ignored ones are named in one warning.
 
-    Keys that are left empty take their defaults, as in the released code.
+    Keys that are left empty take their defaults, as in the official code.
 
     Raises:
         ConfigError: a key has a value that asks for something other than MoTE. Unknown keys stay as they are, for the
@@ -101,7 +101,7 @@ def translate(settings: Mapping[str, Setting]) -> dict[str, Setting]:
     ignored = sorted(given.keys() & unread)
     if ignored:
         log.warning(
-            "%s: these keys have no effect here, nor had they in the released code: %s",
+            "%s: these keys have no effect here, nor had they in the official code: %s",
             given[ignored[0]].source,
             ", ".join(ignored),
         )
@@ -165,13 +165,13 @@ def _header(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:
 
 
 def _dataset(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:
-    # The released code tells Something-Something by its name, and augments it differently.
+    # The official code tells Something-Something by its name, and augments it differently.
     something = "something" in _read(key, settings, str)
     return {"data.augmentation": "ssv2" if something else "kinetics"}
 
 
 def _output(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:
-    # As released, data set and architecture get folders of their own, so that two runs do not meet in one.
+    # As in the official code, data set and architecture get folders of their own, so that two runs do not meet in one.
     parts = [_read(key, settings, str)]
     if "data.dataset" in settings:
         parts.append(_read("data.dataset", settings, str))

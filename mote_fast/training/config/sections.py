@@ -111,7 +111,7 @@ class ModelSection(HeadOptions):
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How the weights move (spec section 8).
+    """How the weights move (docs/method.md, Optimisation).
 
     Attributes:
         lr: learning rate of the head.
@@ -184,7 +184,7 @@ class RunConfig:
         eval_every: epochs between validations, the last epoch always being one; 0 never validates.
         log_every: optimiser steps between log lines.
         device: where it runs; "auto" takes CUDA where there is one.
-        sync_routing: draw the same experts and temperatures on every process; the released code does not.
+        sync_routing: draw the same experts and temperatures on every process; the official code does not.
         tensorboard: write TensorBoard files besides the JSONL metrics.
         max_steps: stop after so many optimiser steps; null runs all epochs.
     """

@@ -69,14 +69,14 @@ _RESUME_WORDS = ("auto", "none")
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a training configuration.
 
-    A file has our schema (the sections of ``TrainConfig``) or that of the released code, told by its sections. A file
+    A file has our schema (the sections of ``TrainConfig``) or that of the official code, told by its sections. A file
     of ours may name another one as ``base``, relative to itself, which is read first. Paths of data are relative to the
     working folder.
 
     Args:
         path: a YAML file.
-        overrides: ``key=value`` texts with our keys, such as "optim.lr=1e-4"; for a released file also with its own,
-            over which ours take precedence.
+        overrides: ``key=value`` texts with our keys, such as "optim.lr=1e-4"; for a file of the official schema also
+            with its own, over which ours take precedence.
 
     Raises:
         ConfigError: a file or key is unknown, a value has the wrong type, is out of range or contradicts another, or a

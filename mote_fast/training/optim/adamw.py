@@ -40,7 +40,7 @@ def head_optimizer(
     Args:
         head: a ``VideoHead``, or any module with ``TemporalExperts`` inside; all its parameters are optimised.
         lr: learning rate.
-        weight_decay: decoupled weight decay, on every parameter (spec section 8).
+        weight_decay: decoupled weight decay, on every parameter (docs/method.md, Optimisation).
         betas: decay rates of the two moments.
         eps: added to the root of the second moment.
         extra_groups: further parameter groups, such as CLIP's with a learning rate of its own.

@@ -1,4 +1,4 @@
-"""The released implementation's numbers through the registered operators with the Triton kernels behind them."""
+"""The official implementation's numbers through the registered operators with the Triton kernels behind them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.tolerances import assert_close
 def test_training_step_through_the_kernels(
     golden: dict[str, Any], golden_head: dict[str, Tensor], released_head: dict[str, Tensor]
 ) -> None:
-    """Logits of both streams, the loss and every gradient of one released step."""
+    """Logits of both streams, the loss and every gradient of one official step."""
     head = head_from_released(released_head, HEADS)
     frames = golden_head["input.video"].clone().requires_grad_()
     with operators.triton_everywhere():

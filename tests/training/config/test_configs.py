@@ -144,7 +144,7 @@ def test_what_rows_share_does_not_run(name: str, tmp_path: Path) -> None:
 
 
 def test_released_example_is_the_recipe(tmp_path: Path) -> None:
-    """The released schema and ours describe the same ViT-B/16 training."""
+    """The official schema and ours describe the same ViT-B/16 training."""
     released, ours = load("released_k400_vit_b_16.yaml", tmp_path), load("k400_vit_b_16.yaml", tmp_path)
     differences = {key for key, value in flat(released).items() if value != flat(ours)[key]}
     # Four layers are what null means for this architecture.

@@ -1,4 +1,4 @@
-"""The released code's YAML schema, read into ours."""
+"""The official code's YAML schema, read into ours."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def lists(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def document(lists: Path) -> dict[str, Any]:
-    """The released example with nothing edited but its paths."""
+    """The official example with nothing edited but its paths."""
     content = yaml.safe_load(RELEASED.read_text())
     paths = {"train_list": "train.txt", "val_list": "train.txt", "label_list": "labels.csv"}
     content["data"] |= {key: str(lists / name) for key, name in paths.items()}
@@ -46,7 +46,7 @@ def refusal(path: Path, *overrides: str) -> str:
 
 
 def test_released_recipe_is_ours(lists: Path, document: dict[str, Any]) -> None:
-    """The released ViT-B/16 file says what our defaults say, in every option but the paths and sizes it names."""
+    """The official ViT-B/16 file says what our defaults say, in every option but the paths and sizes it names."""
     config = load_config(write(lists, document))
     ours = TrainConfig()
     assert config.optim == ours.optim
@@ -60,7 +60,7 @@ def test_released_recipe_is_ours(lists: Path, document: dict[str, Any]) -> None:
 
 
 def test_paths_stay_as_given(lists: Path, document: dict[str, Any]) -> None:
-    """Paths mean what they meant, and as released each data set and architecture has an output folder of its own."""
+    """Paths mean what they meant, and each data set and architecture has an output folder of its own, as official."""
     document["data"] |= {"train_root": "some/videos", "output_path": "exps"}
     config = load_config(write(lists, document))
     assert (config.data.train_root, config.data.train_list) == ("some/videos", str(lists / "train.txt"))
@@ -74,7 +74,7 @@ def test_unused_keys_are_named_once(lists: Path, document: dict[str, Any], caplo
     with caplog.at_level(logging.WARNING):
         load_config(path)
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path}: these keys have no effect here, nor had they in the released code: data.num_classes, data.randaug, "
+        f"{path}: these keys have no effect here, nor had they in the official code: data.num_classes, data.randaug, "
         "data.seg_length, network.drop, network.fix_text, solver.epoch_offset"
     ]
 
@@ -140,7 +140,7 @@ def test_keys_in_files_and_overrides(
 
 
 def test_our_overrides_of_a_released_file(lists: Path, document: dict[str, Any]) -> None:
-    """Options that the released schema lacks are set by our names, and ours take precedence over theirs."""
+    """Options that the official schema lacks are set by our names, and ours take precedence over theirs."""
     path = write(lists, document)
     config = load_config(path, ["optim.precision=fp32", "optim.lr=1e-4", "solver.lr=1e-3", "network.arch=ViT-B/32"])
     assert (config.optim.precision, config.optim.lr, config.model.arch) == ("fp32", 1e-4, "ViT-B-32")
@@ -195,7 +195,7 @@ def test_other_methods_are_refused(
 
 
 def test_something_something(lists: Path, document: dict[str, Any]) -> None:
-    """The released code knows the data set by its name; here its flips need the labels of mirrored videos."""
+    """The official code knows the data set by its name; here its flips need the labels of mirrored videos."""
     document["data"]["dataset"] = "something-v2"
     (lists / "flip.csv").write_text("id,flipped\n")
     config = load_config(write(lists, document), [f"data.flip_labels={lists / 'flip.csv'}"])
@@ -213,7 +213,7 @@ def test_multistep(lists: Path, document: dict[str, Any]) -> None:
 
 
 def test_decay_steps_beside_a_cosine(lists: Path, document: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
-    """The released code reads them for multistep alone, so a file may still hold them."""
+    """The official code reads them for multistep alone, so a file may still hold them."""
     document["solver"] |= {"type": "cosine", "lr_decay_step": [15, 25]}
     assert load_config(write(lists, document)).optim.milestones == ()
     assert "solver.lr_decay_step" in caplog.text

@@ -61,7 +61,7 @@ def refusal(path: Path, *overrides: str) -> str:
 
 
 def test_defaults_are_the_recipe() -> None:
-    """Nothing said means the released ViT-B/16 recipe (spec section 8)."""
+    """Nothing said means the official ViT-B/16 recipe (docs/method.md, Optimisation)."""
     config = TrainConfig()
     assert (config.model.arch, config.model.clip_pretrained, config.model.experts) == ("ViT-B-16", "openai", 4)
     assert (config.data.frames, config.data.size, config.data.batch_size) == (8, 224, 64)

@@ -95,7 +95,7 @@ def test_factored_update_in_slices(slice_size: int, monkeypatch: pytest.MonkeyPa
 
 
 def test_golden_trajectory(golden: dict[str, Any], golden_head: dict[str, Tensor], released_head: Any) -> None:
-    """Ten steps from the released head give the released losses."""
+    """Ten steps from the released head give the official losses."""
     head = head_from_released(released_head, HEADS)
     optimizer = head_optimizer(head, lr=1e-3)
     losses = []

@@ -1,0 +1,94 @@
+"""The documents hold together: equations by their numbers, links, the reference to the paper."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+METHOD = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+FOLDERS = ("mote_fast", "kernels", "tests", "benchmarks", "lab", "tools", "configs", "docs")
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "configs" / "README.md"]
+
+
+def sources() -> list[Path]:
+    """Code, documents and configurations, but for this file."""
+    files = [*ROOT.glob("*.py"), *ROOT.glob("*.md")]
+    for folder in FOLDERS:
+        files += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".yaml")]
+    return sorted(path for path in files if path != Path(__file__))
+
+
+def anchors(text: str) -> set[str]:
+    """The names by which a document's headings are linked."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_equations_are_numbered_from_one() -> None:
+    """Each number is one equation's, and none is left out."""
+    tags = [int(tag) for tag in re.findall(r"\\tag\{(\d+)\}", METHOD)]
+    assert tags == list(range(1, len(tags) + 1))
+    assert METHOD.count("```math\n") == len(tags)
+
+
+def test_cited_equations_exist() -> None:
+    """A number that leads nowhere is worse than none."""
+    tags = set(re.findall(r"\\tag\{(\d+)\}", METHOD))
+    cited = {}
+    for path in sources():
+        cited |= dict.fromkeys(re.findall(r"\b[Ee]q\. \((\d+)\)", path.read_text(encoding="utf-8")), path)
+    assert len(cited) > 15
+    assert {number: path for number, path in cited.items() if number not in tags} == {}
+
+
+def test_cited_sections_exist() -> None:
+    """The code cites a section of the method by the first words of its heading."""
+    headings = re.findall(r"^## (.+)$", METHOD, re.MULTILINE)
+    for path in sources():
+        for section in re.findall(r"docs/method\.md, ([A-Z]\w+)", path.read_text(encoding="utf-8")):
+            assert any(heading.startswith(section) for heading in headings), f"{path}: {section}"
+
+
+def test_modules_of_the_method_exist() -> None:
+    """Each equation names the module that computes it."""
+    modules = re.findall(r"`((?:mote_fast|kernels)/[\w/.]*)`", METHOD)
+    assert len(modules) > 15
+    for module in modules:
+        assert (ROOT / module).exists(), module
+
+
+def test_no_other_document_is_cited() -> None:
+    """What the code is written after is docs/method.md."""
+    for path in sources():
+        found = re.search(r"(?i)\bspec(ification)?,? section|\bthe specification\b", path.read_text(encoding="utf-8"))
+        assert found is None, f"{path}: {found}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(document: Path) -> None:
+    """Files, and headings within them."""
+    text = document.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)):
+        name, _, heading = target.partition("#")
+        path = document.parent / name if name else document
+        assert path.exists(), target
+        if heading and path.suffix == ".md":
+            assert heading in anchors(path.read_text(encoding="utf-8")), target
+
+
+def test_the_paper_is_cited_in_one_way() -> None:
+    """CITATION.cff, README and the method name the same paper and the same commit of the official code."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["cff-version"], citation["title"]) == ("1.2.0", "mote_fast")
+    paper = citation["preferred-citation"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert paper["title"] in " ".join(METHOD.split())
+    for text in (METHOD, readme):
+        assert paper["url"] in text
+        assert "https://github.com/ZMHH-H/MoTE/tree/1d3fa01" in text
+    for author in paper["authors"]:
+        assert f"{author['given-names'][0]}. {author['family-names']}" in METHOD
