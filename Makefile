@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
+# More arguments for pip, and the index that `make dev-cpu` may take PyTorch's CPU wheels from.
+PIP_EXTRA_ARGS :=
+TORCH_INDEX :=
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) $(PIP_EXTRA_ARGS)
 # One process of tests for each core, each computing on one thread.
 PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 # Given to the whole suite: --require-torchcodec, --clips FOLDER, ...
@@ -11,12 +15,13 @@ RESULTS := benchmarks/results
 
 SEEDS ?= 5
 
-.PHONY: help venv lock demo quick test test-without-ffmpeg test-latest test-oldest test-slow data-faults train-smoke \
+.PHONY: help venv dev-cpu packages-cpu lock demo quick test test-without-ffmpeg test-latest test-oldest test-slow data-faults train-smoke \
 	resume-trials tiny-clip tiny tradeoff tradeoff-quick interpret aot traffic bench bench-data bench-check readme scaling lint format clean
 
 help:
 	@echo "make demo       build the environment, classify videos of classes that the model never saw"
 	@echo "make test       build the environment, run the tests"
+	@echo "make dev-cpu    build the environment without the packages that only GPUs need; TORCH_INDEX=URL for CPU wheels of PyTorch"
 	@echo "make quick      the tests that take no time, under a minute on two cores"
 	@echo "make test-without-ffmpeg  tests of decoding, data, drawn videos, benchmarks and commands, FFmpeg's libraries hidden"
 	@echo "make test-latest  all tests with the newest versions of everything, in .venv-latest"
@@ -36,7 +41,7 @@ help:
 	@echo "make scaling    time and memory of a training step against the number of experts"
 	@echo "make readme     rewrite README's performance table from the committed figures"
 	@echo "make lock       write constraints.txt: the versions of everything in .venv"
-	@echo "make lint       ruff, pyright and the import contract"
+	@echo "make lint       ruff, the import contract, codespell and pyright"
 	@echo "make format     ruff format"
 	@echo "make clean      remove the environment and caches"
 
@@ -44,8 +49,23 @@ venv: $(BIN)/.installed
 
 $(BIN)/.installed: setup.py pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev]'
+	if [ -e $(BIN)/.cpu ]; then $(MAKE) packages-cpu; else $(INSTALL) --editable '.[dev]'; fi
 	touch $@
+
+# The marker .cpu lets every later target install the same set again, should setup.py or the lock change.
+dev-cpu:
+	$(PYTHON) -m venv $(VENV)
+	touch $(BIN)/.cpu
+	rm -f $(BIN)/.installed
+	$(MAKE) venv
+
+packages-cpu:
+	$(INSTALL) packaging setuptools
+	mkdir -p build
+	$(BIN)/python setup.py --quiet egg_info --egg-base build
+	PYTHONPATH=build $(BIN)/python tools/versions.py cpu > build/cpu.txt
+	$(INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --requirement build/cpu.txt
+	$(INSTALL) --no-deps --editable .
 
 lock: venv
 	$(BIN)/python tools/versions.py lock > constraints.part && mv constraints.part constraints.txt
@@ -138,8 +158,9 @@ readme: venv
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell
+	@if [ -e $(BIN)/.cpu ]; then echo "pyright: left out, it needs the types of Triton and DALI"; else $(BIN)/pyright; fi
 
 format: venv
 	$(BIN)/ruff check --fix .

@@ -20,7 +20,7 @@ INT8 = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.6"]
 BENCH = [f"decord>=0.6; {ON_LINUX_X86}", "matplotlib>=3.8.4", *INT8]
 TEST = ["pytest>=8.0", "pytest-benchmark>=5.0", "pytest-xdist>=3.6.1", "hypothesis>=6.100"]
 # Of the rules that `make lint` holds, and of tools/versions.py.
-TOOLS = ["ruff>=0.12", "pyright>=1.1.400", "import-linter>=2.3", "packaging>=24.0"]
+TOOLS = ["ruff>=0.12", "pyright>=1.1.400", "import-linter>=2.3", "codespell[toml]>=2.3", "packaging>=24.0"]
 
 setup(
     name="mote_fast",

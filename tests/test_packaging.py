@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from tools.versions import PACKAGE, PYTHONS
+from tools.versions import GPU_PACKAGES, PACKAGE, PYTHONS, cpu
 
 ROOT = Path(__file__).parents[1]
 REQUIREMENTS = [Requirement(text) for text in importlib.metadata.requires(PACKAGE) or []]
@@ -53,3 +53,15 @@ def test_the_lock_knows_the_pythons_that_are_supported() -> None:
     supported = SpecifierSet(importlib.metadata.metadata(PACKAGE)["Requires-Python"])
     assert PYTHONS[0] in supported
     assert f"3.{int(PYTHONS[0].split('.')[1]) - 1}" not in supported
+
+
+def test_make_dev_cpu_leaves_out_what_only_gpus_need() -> None:
+    """What it installs is what `make venv` does, less these; a new package for GPUs must be named among them."""
+    chosen = {canonicalize_name(Requirement(line).name) for line in cpu()}
+    needed = {
+        canonicalize_name(requirement.name)
+        for requirement in REQUIREMENTS
+        if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in ("", "dev"))
+    }
+    assert chosen == needed - GPU_PACKAGES
+    assert not [name for name in chosen if name.startswith(("nvidia-", "cuda-"))]

@@ -1,10 +1,11 @@
-"""The versions that an environment is made of, as pip's constraints on standard output.
+"""The packages that an environment is made of, as pip's requirements or constraints on standard output.
 
     python tools/versions.py lock     every package that this environment's mote_fast[dev] needs, as installed here
     python tools/versions.py oldest   the lower bound of every requirement that setup.py states
+    python tools/versions.py cpu      what mote_fast[dev] requires without the packages that only GPUs need
 
-``make lock`` and ``make test-oldest`` call it. A release that does not support every Python that the package supports
-is pinned for those that it supports; on the others pip chooses.
+``make lock``, ``make test-oldest`` and ``make dev-cpu`` call it. A release that does not support every Python that the
+package supports is pinned for those that it supports; on the others pip chooses.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from packaging.utils import canonicalize_name
 PACKAGE, EXTRA = "mote_fast", "dev"
 # What setup.py supports; held to it by tests/test_packaging.py.
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+# Without these the library runs on a CPU; each is imported where a GPU, or Triton's interpreter, is asked for.
+GPU_PACKAGES = frozenset({"nvidia-cuda-runtime-cu12", "nvidia-dali-cuda130", "triton", "xformers"})
 
 
 def requirements(found: Distribution, extras: frozenset[str]) -> Iterator[Requirement]:
@@ -57,6 +60,15 @@ def oldest() -> list[str]:
     return [f"{name}=={lowest}" for name, lowest in sorted(pins.items())]
 
 
+def cpu() -> list[str]:
+    """The requirements of the package itself that a machine without a GPU has a use for."""
+    found = {
+        canonicalize_name(requirement.name): f"{requirement.name}{requirement.specifier}"
+        for requirement in requirements(distribution(PACKAGE), frozenset({EXTRA}))
+    }
+    return [found[name] for name in sorted(found) if name not in GPU_PACKAGES]
+
+
 def _pin(name: str) -> str:
     found = distribution(name)
     supported = SpecifierSet(found.metadata.get("Requires-Python") or "")
@@ -67,17 +79,17 @@ def _pin(name: str) -> str:
 
 
 def main() -> None:
-    """Print the constraints that were asked for."""
+    """Print the list that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=("lock", "oldest"))
+    parser.add_argument("kind", choices=("lock", "oldest", "cpu"))
     kind = parser.parse_args().kind
     python = ".".join(map(str, sys.version_info[:3]))
     try:
-        pins = lock() if kind == "lock" else oldest()
+        lines = {"lock": lock, "oldest": oldest, "cpu": cpu}[kind]()
     except PackageNotFoundError as error:
         raise SystemExit(f"{error}: run make venv first") from error
     print(f"# Written by `python tools/versions.py {kind}` for {PACKAGE} {version(PACKAGE)}, Python {python}.")
-    print("\n".join(pins))
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

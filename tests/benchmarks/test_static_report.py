@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+pytest.importorskip("triton", reason="the report is of Triton kernels, and Triton is not installed")
+
 from benchmarks import static_report
 from benchmarks.static_report import RESULTS, Row, all_cases, broken_rules, read_report, read_sass, worse_than
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+pytest.importorskip("triton", reason="the launchers are of Triton kernels, and Triton is not installed")
+
 from benchmarks.launches import (
     VIT_B_16,
     VIT_L_14,
