@@ -6,17 +6,15 @@ training streams run one after the other; dense gradients for ``torch.optim.Adam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mote_fast import Draws, training_loss
 from mote_fast.head.experts import merge_weights
 from mote_fast.head.temporal_block import LAYER_NORM_EPS
 from mote_fast.head.video_head import VideoHead, cosine_logits
 from mote_fast.kernels.reference import EXPANSION, unpack_expert
-from mote_fast.training.streams import Streams, training_streams
 
 
 class QuickGELU(nn.Module):
@@ -86,30 +84,28 @@ class EagerHead(nn.Module):
                     mine.mlp.down[expert].weight.copy_(values.w_down)
                     mine.mlp.down[expert].bias.copy_(values.b_down)
 
-    def streams(
-        self, frames: Tensor, classes: Tensor, experts: Sequence[int], temperatures: Sequence[float]
-    ) -> Streams:
+    def loss(self, frames: Tensor, classes: Tensor, labels: Tensor, logit_scale: float, draws: Draws) -> Tensor:
+        """Eq. (12), each stream by itself."""
         count = len(self.blocks[0].mlp.up)
         routed = merged = frames + self.frame_positions[: frames.shape[1]]
-        for block, expert in zip(self.blocks, experts, strict=True):
+        for block, expert in zip(self.blocks, draws.experts, strict=True):
             routed = block.attend(routed)
             routed = routed + block.mlp.routed(block.ln_2(routed), expert)
-        for block, temperature in zip(self.blocks, temperatures, strict=True):
+        for block, temperature in zip(self.blocks, draws.temperatures, strict=True):
             weights = merge_weights(count, temperature).to(frames.device)
             merged = block.attend(merged)
             merged = merged + block.mlp.merged(block.ln_2(merged), weights)
         routed, merged = routed + frames, merged + frames
-        return Streams(cosine_logits(routed, classes), cosine_logits(merged, classes), F.mse_loss(merged, frames))
+        losses = [
+            F.cross_entropy(logit_scale * cosine_logits(stream, classes).float(), labels) for stream in (routed, merged)
+        ]
+        return losses[0] + 0.5 * losses[1] + 0.1 * F.mse_loss(merged, frames)
 
 
-def streams_of(
-    head: VideoHead | EagerHead,
-    frames: Tensor,
-    classes: Tensor,
-    experts: Sequence[int],
-    temperatures: Sequence[float],
-) -> Streams:
-    """Both training streams of either head."""
+def loss_of(
+    head: VideoHead | EagerHead, frames: Tensor, classes: Tensor, labels: Tensor, logit_scale: float, draws: Draws
+) -> Tensor:
+    """The objective of either head."""
     if isinstance(head, EagerHead):
-        return head.streams(frames, classes, experts, temperatures)
-    return training_streams(head, frames, classes, experts, temperatures)
+        return head.loss(frames, classes, labels, logit_scale, draws)
+    return training_loss(head, frames, classes, labels, logit_scale, draws=draws).total

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from eager import EagerHead, merge_linears, streams_of
+from eager import EagerHead, loss_of, merge_linears
 from torch import Tensor
 
-from mote_fast import VideoHead, head_optimizer, mote_loss
-from mote_fast.head.experts import draw_experts, draw_temperatures, merge_weights
+from mote_fast import TrainingMethod, VideoHead, head_optimizer
+from mote_fast.head.experts import merge_weights
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.ops import operators
 
@@ -129,16 +129,12 @@ def _step(setting: Setting, head: VideoHead | EagerHead, optimizer: torch.optim.
     classes = setting.tensor(CLASSES, sizes.embed_dim)
     labels = torch.randint(CLASSES, (setting.batch,), device=setting.device)
     generator = torch.Generator().manual_seed(2)
-    drawn = [
-        (draw_experts(sizes.layers, setting.experts, generator), draw_temperatures(sizes.layers, generator))
-        for _ in range(64)
-    ]
-    draws = itertools.cycle(drawn)
+    draws = itertools.cycle([TrainingMethod().draw(sizes.layers, setting.experts, generator) for _ in range(64)])
 
     def run() -> Tensor:
         optimizer.zero_grad()
         frames.grad = None
-        loss = mote_loss(streams_of(head, frames, classes, *next(draws)), labels, LOGIT_SCALE).total
+        loss = loss_of(head, frames, classes, labels, LOGIT_SCALE, next(draws))
         loss.backward()
         optimizer.step()
         return loss.detach()

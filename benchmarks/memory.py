@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from data import RATE, scene
-from eager import streams_of
+from eager import loss_of
 from figure import save_bars
 from harness import environment
 from head_workloads import CLASSES, FRAMES, LEARNING_RATE, LOGIT_SCALE, PRESETS, WEIGHT_DECAY
@@ -33,13 +33,13 @@ from stages.setting import Setting
 from stages.workload import RELEASED
 from tqdm import tqdm
 
-from mote_fast import VideoHead, head_optimizer, mote_loss
+from mote_fast import Draws, TrainingMethod, VideoHead, head_optimizer
 from mote_fast.clip import encode_classes
 from mote_fast.data import read_frames
 from mote_fast.data.decoding.video_writer import write_video
-from mote_fast.head.experts import TEMPERATURES
 from mote_fast.head.head_config import HeadConfig
 
+TEMPERATURES = TrainingMethod().temperatures()
 OURS = "mote_fast"
 ARMS = (RELEASED, OURS)
 STEPS, VIDEOS, LABELS = 6, 2, 8
@@ -62,10 +62,10 @@ def training(arm: str, setting: Setting) -> Callable[[], None]:
 
     def run() -> None:
         for turn in range(STEPS):
-            draws = [turn % setting.experts] * sizes.layers, [TEMPERATURES[turn]] * sizes.layers
+            draws = Draws([turn % setting.experts] * sizes.layers, [TEMPERATURES[turn]] * sizes.layers)
             optimizer.zero_grad()
             frames.grad = None
-            mote_loss(streams_of(model, frames, classes, *draws), labels, LOGIT_SCALE).total.backward()
+            loss_of(model, frames, classes, labels, LOGIT_SCALE, draws).backward()
             optimizer.step()
 
     return run

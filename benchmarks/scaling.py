@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from eager import EagerHead, streams_of
+from eager import EagerHead, loss_of
 from figure import save_panels
 from fits import line
 from harness import environment, summarise
@@ -31,12 +31,12 @@ from head_workloads import CLASSES, FRAMES, LOGIT_SCALE, PRESETS, Preset
 from torch import Tensor
 from tqdm import tqdm
 
-from mote_fast import VideoHead, head_optimizer, mote_loss
-from mote_fast.head.experts import TEMPERATURES
+from mote_fast import Draws, TrainingMethod, VideoHead, head_optimizer
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.kernels.reference import expert_size
 from mote_fast.ops import cpu_memory
 
+TEMPERATURES = TrainingMethod().temperatures()
 PHASES = ("forward", "backward", "update")
 # Times that a step must move the bytes of an expert's weights: merge reads them; AdamW reads and writes them and two
 # moments.
@@ -53,12 +53,12 @@ def make_step(
     classes, labels = torch.randn(CLASSES, sizes.embed_dim), torch.randint(CLASSES, (batch,))
 
     def step(turn: int) -> dict[str, float]:
-        draws = [turn % experts] * sizes.layers, [TEMPERATURES[turn % len(TEMPERATURES)]] * sizes.layers
+        draws = Draws([turn % experts] * sizes.layers, [TEMPERATURES[turn % len(TEMPERATURES)]] * sizes.layers)
         frames.grad = None
         cpu_memory.reset_peak()
         before = cpu_memory.peak_bytes()
         clock = [time.perf_counter()]
-        loss = mote_loss(streams_of(head, frames, classes, *draws), labels, LOGIT_SCALE).total
+        loss = loss_of(head, frames, classes, labels, LOGIT_SCALE, draws)
         clock.append(time.perf_counter())
         loss.backward()
         clock.append(time.perf_counter())

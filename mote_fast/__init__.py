@@ -25,10 +25,9 @@ from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.checkpoint import create_model, load
 from mote_fast.model.classifier import Prediction, VideoClassifier
-from mote_fast.training.losses import Loss, mote_loss, training_loss
+from mote_fast.training.losses import Loss, training_loss
 from mote_fast.training.method import Draws, TrainingMethod
 from mote_fast.training.optim import head_optimizer
-from mote_fast.training.streams import Streams, training_streams
 from mote_fast.version import __version__
 
 __all__ = [
@@ -47,7 +46,6 @@ __all__ = [
     "MoteError",
     "Prediction",
     "ShapeError",
-    "Streams",
     "TrainingMethod",
     "UndecodableVideoError",
     "VideoClassifier",
@@ -58,7 +56,5 @@ __all__ = [
     "data",
     "head_optimizer",
     "load",
-    "mote_loss",
     "training_loss",
-    "training_streams",
 ]

@@ -10,16 +10,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mote_fast import VideoHead, mote_loss
+from mote_fast import Draws, TrainingMethod, VideoHead, training_loss
 from mote_fast.clip import TEMPLATES, ClipTowers, encode_classes, load_towers
 from mote_fast.data.sampling import sample_frames, train_segment_bounds
 from mote_fast.data.transforms import crop_offsets, evaluation_pixels
 from mote_fast.evaluation.protocols import half_class_splits
-from mote_fast.head.experts import TEMPERATURES, routing_probabilities
 from mote_fast.head.scores import topk_accuracy, view_scores
 from mote_fast.model.released import head_from_released, head_to_released
-from mote_fast.training.streams import training_streams
+from mote_fast.training.method import routing_probabilities
 from tests.conftest import GOLDEN
+from tests.streams import stream_logits
 from tests.tolerances import assert_close
 
 HEADS = 2
@@ -36,10 +36,10 @@ def towers(clip_file: Any) -> ClipTowers:
     return load_towers(None, clip_file)
 
 
-def draws(golden: dict[str, Any], step: int) -> tuple[list[int], list[float]]:
+def draws(golden: dict[str, Any], step: int) -> Draws:
     """The experts and temperatures that the official code drew at one step of the trajectory."""
     trajectory = golden["trajectory"]
-    return trajectory["experts"][step], [float(golden["taus"][i]) for i in trajectory["tau_index"][step]]
+    return Draws(trajectory["experts"][step], [float(golden["taus"][i]) for i in trajectory["tau_index"][step]])
 
 
 @torch.no_grad()
@@ -59,11 +59,12 @@ def test_training_step_values_and_gradients(
 ) -> None:
     """Both streams' logits, every part of the loss, and the gradient of the input and of every parameter."""
     frames = golden_head["input.video"].clone().requires_grad_()
-    streams = training_streams(head, frames, golden_head["input.text"], *draws(golden, 0))
-    loss = mote_loss(streams, golden_head["input.labels"], LOGIT_SCALE)
+    text, labels = golden_head["input.text"], golden_head["input.labels"]
+    routed, merged = stream_logits(head, frames, text, draws(golden, 0))
+    loss = training_loss(head, frames, text, labels, LOGIT_SCALE, draws=draws(golden, 0))
     loss.total.backward()
-    assert_close(streams.routed_logits, golden_head["train.logits_expert"])
-    assert_close(streams.merged_logits, golden_head["train.logits_merged"])
+    assert_close(routed, golden_head["train.logits_expert"])
+    assert_close(merged, golden_head["train.logits_merged"])
     parts = {"loss": loss.total, "loss_expert": loss.routed, "loss_merged": loss.merged, "mse": loss.mse}
     for name, value in parts.items():
         assert_close(value, golden_head[f"train.{name}"])
@@ -87,8 +88,8 @@ def test_ten_step_trajectory(head: VideoHead, golden: dict[str, Any], golden_hea
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.2)
     losses = []
     for step in range(10):
-        streams = training_streams(head, golden_head["input.video"], golden_head["input.text"], *draws(golden, step))
-        loss = mote_loss(streams, golden_head["input.labels"], LOGIT_SCALE).total
+        inputs = (golden_head[f"input.{name}"] for name in ("video", "text", "labels"))
+        loss = training_loss(head, *inputs, LOGIT_SCALE, draws=draws(golden, step)).total
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -99,7 +100,7 @@ def test_ten_step_trajectory(head: VideoHead, golden: dict[str, Any], golden_hea
 def test_routing_and_temperatures(golden: dict[str, Any]) -> None:
     """The distributions that training draws from are the official ones."""
     assert_close(routing_probabilities(4), torch.tensor(golden["routing_prob_E4"]))
-    assert list(TEMPERATURES) == [float(tau) for tau in golden["taus"]]
+    assert list(TrainingMethod().temperatures()) == [float(tau) for tau in golden["taus"]]
 
 
 def test_sampling(golden: dict[str, Any]) -> None:

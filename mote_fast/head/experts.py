@@ -1,10 +1,9 @@
-"""The mixture of temporal experts of one layer: stacked weights, routing, merging, folding (eq. (5) to eq. (13))."""
+"""The mixture of temporal experts of one layer: stacked weights, merging, folding (eq. (5) to eq. (13))."""
 
 from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -18,9 +17,6 @@ from mote_fast.runtime.checks import check_choice
 
 # Whether experts start from draws of their own or from one (paper Table 2a).
 ExpertInit = Literal["different", "same"]
-
-# Merge temperatures of the regulariser, drawn uniformly (eq. (10)).
-TEMPERATURES = (-9.6, -4.8, -2.4, -1.2, -0.6, 0.6, 1.2, 2.4, 4.8, 9.6, math.inf)
 
 INIT_STD = 0.02
 
@@ -188,11 +184,6 @@ def folded(row: Tensor, embed_dim: int) -> FeedForward:
     return plain
 
 
-def routing_probabilities(experts: int) -> Tensor:
-    """Return p [E], ``softmax([1..E])``: the chance of each expert to be routed to (eq. (8))."""
-    return torch.arange(1, experts + 1, dtype=torch.float32).softmax(-1)
-
-
 def merge_weights(experts: int, temperature: float | Tensor) -> Tensor:
     """Return w [E], ``softmax([1..E] / temperature)``; infinity gives the plain average.
 
@@ -205,17 +196,3 @@ def merge_weights(experts: int, temperature: float | Tensor) -> Tensor:
     if temperature == 0 or math.isnan(temperature):
         raise ConfigError(f"a merge temperature must be a non-zero number, got {temperature}")
     return (torch.arange(1, experts + 1, dtype=torch.float32) / temperature).softmax(-1)
-
-
-def draw_experts(layers: int, experts: int, generator: torch.Generator | None = None) -> list[int]:
-    """Draw the routed expert of each layer for one step: one draw serves the whole local batch (eq. (8))."""
-    drawn = torch.multinomial(routing_probabilities(experts), layers, replacement=True, generator=generator)
-    return drawn.tolist()
-
-
-def draw_temperatures(
-    layers: int, generator: torch.Generator | None = None, choices: Sequence[float] = TEMPERATURES
-) -> list[float]:
-    """Draw the merge temperature of each layer for one step, uniformly from ``choices`` (eq. (10))."""
-    drawn = torch.randint(len(choices), (layers,), generator=generator)
-    return [choices[i] for i in drawn.tolist()]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mote_fast.head.video_head import VideoHead, cosine_logits
 from mote_fast.training.method import Draws, RegulariserLoss, TrainingMethod
-from mote_fast.training.streams import Streams, every_expert_features, merged_features, routed_features, stream_features
+from mote_fast.training.streams import every_expert_features, merged_features, routed_features, stream_features
+
+PAPER_METHOD = TrainingMethod()
 
 
 @dataclass(frozen=True)
@@ -22,39 +25,17 @@ class Loss:
     mse: Tensor
 
 
-def mote_loss(
-    streams: Streams,
-    labels: Tensor,
-    logit_scale: Tensor | float,
-    wmr_weight: float = 0.5,
-    mse_weight: float = 0.1,
-) -> Loss:
-    """``CE(expert stream) + wmr_weight * CE(merged stream) + mse_weight * MSE``.
-
-    Args:
-        streams: what ``training_streams`` returned, logits [B, C].
-        labels: int64 [B], class indices.
-        logit_scale: the factor itself, ``exp`` of CLIP's parameter (about 100); a tensor is trained through.
-        wmr_weight: weight of the merged stream (weight merging regularisation).
-        mse_weight: weight of the distance between merged-stream features and frame features.
-
-    Source: eq. (12).
-    """
-    routed = F.cross_entropy(logit_scale * streams.routed_logits.float(), labels)
-    merged = F.cross_entropy(logit_scale * streams.merged_logits.float(), labels)
-    return Loss(routed + wmr_weight * merged + mse_weight * streams.mse, routed, merged, streams.mse)
-
-
 def training_loss(
     head: VideoHead,
     frames: Tensor,
     classes: Tensor,
     labels: Tensor,
     logit_scale: Tensor | float,
-    method: TrainingMethod,
-    draws: Draws,
+    method: TrainingMethod = PAPER_METHOD,
+    draws: Draws | None = None,
+    generator: torch.Generator | None = None,
 ) -> Loss:
-    """The objective of one step for any head and method; with the default method it is ``mote_loss``.
+    """The objective of one step for any head and method; the default method's is eq. (12).
 
     A head with one FFN per layer, or none (CLIP-Mean, whose image tower can still be trained), has no mixture to route
     or merge: its loss is cross-entropy alone. Parts that a method leaves out are zero.
@@ -64,15 +45,19 @@ def training_loss(
         frames: [B, T, d], frame features.
         classes: [C, d], features of the training label set.
         labels: int64 [B], class indices.
-        logit_scale: as in ``mote_loss``.
+        logit_scale: the factor itself, ``exp`` of CLIP's parameter (about 100); a tensor is trained through.
         method: what is trained against what.
-        draws: of this step, from ``method.draw(head.layers, head.experts, generator)``.
+        draws: of this step, see ``TrainingMethod.draw``; tensors are read on the device, so that a compiled or captured
+            step can be fed new ones. None draws them.
+        generator: source of the draws; None uses PyTorch's global one.
 
     Raises:
         ConfigError: the frames or the draws do not fit the head.
 
     Source: eq. (12); paper Tables 1, 2 and 7.
     """
+    if draws is None:
+        draws = method.draw(head.layers, head.experts, generator)
     routed, merged = _features(head, frames, method, draws)
     # With every expert a stream, the routed features come expert by expert: [E * B, T, d].
     streams = len(routed) // len(frames)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from mote_fast.errors import ConfigError
-from mote_fast.head.experts import draw_experts, draw_temperatures
 from mote_fast.runtime.checks import check_choice
 
 Routing = Literal["multinomial", "random", "fixed"]
@@ -35,19 +34,20 @@ class Draws:
     Attributes:
         experts: the routed expert; with ``expert_design="up_down"``, that of the up projection.
         temperatures: tau of the merged stream; infinity where there is none, or where it is the plain average.
-        down_experts: the routed expert of the down projection, which only ``expert_design="up_down"`` reads.
+        down_experts: the routed expert of the down projection, which only ``expert_design="up_down"`` reads; None takes
+            ``experts``.
     """
 
     experts: Sequence[int] | Tensor
     temperatures: Sequence[float] | Tensor
-    down_experts: Sequence[int] | Tensor
+    down_experts: Sequence[int] | Tensor | None = None
 
     def to(self, device: str | torch.device) -> Draws:
         """Return the draws as tensors [L], which a compiled or captured step reads without being compiled anew."""
         return Draws(
             torch.as_tensor(self.experts, dtype=torch.int64, device=device),
             torch.as_tensor(self.temperatures, dtype=torch.float32, device=device),
-            torch.as_tensor(self.down_experts, dtype=torch.int64, device=device),
+            None if self.down_experts is None else torch.as_tensor(self.down_experts, dtype=torch.int64, device=device),
         )
 
 
@@ -128,15 +128,22 @@ class TrainingMethod:
             return [experts - 1] * layers
         if self.routing == "random":
             return torch.randint(experts, (layers,), generator=generator).tolist()
-        return draw_experts(layers, experts, generator)
+        drawn = torch.multinomial(routing_probabilities(experts), layers, replacement=True, generator=generator)
+        return drawn.tolist()
 
     def _draw_temperatures(self, layers: int, generator: torch.Generator | None) -> list[float]:
         if self.regulariser != "region":
             return [math.inf] * layers
         if self.temperature == "discrete":
-            return draw_temperatures(layers, generator, self.temperatures())
+            choices = self.temperatures()
+            return [choices[at] for at in torch.randint(len(choices), (layers,), generator=generator).tolist()]
         if self.temperature == "normal":
             drawn = torch.randn(layers, generator=generator)
         else:
             drawn = (2 * torch.rand(layers, generator=generator) - 1) * TEMPERATURE_STEPS[-1] * self.beta
         return torch.copysign(drawn.abs().clamp_min(SMALLEST_TEMPERATURE), drawn).tolist()
+
+
+def routing_probabilities(experts: int) -> Tensor:
+    """Return p [E], ``softmax([1..E])``: the chance of each expert to be routed to (eq. (8))."""
+    return torch.arange(1, experts + 1, dtype=torch.float32).softmax(-1)

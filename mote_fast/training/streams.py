@@ -7,61 +7,12 @@ Each pass returns features [B, T, d], unmodulated: the output of the last layer 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mote_fast.errors import ConfigError
-from mote_fast.head.experts import draw_experts, draw_temperatures
-from mote_fast.head.video_head import VideoHead, cosine_logits
-
-
-@dataclass(frozen=True)
-class Streams:
-    """What one training step of the head gives: cosine logits [B, C] of both streams, and the MSE regulariser."""
-
-    routed_logits: Tensor
-    merged_logits: Tensor
-    mse: Tensor
-
-
-def training_streams(
-    head: VideoHead,
-    frames: Tensor,
-    classes: Tensor,
-    experts: Sequence[int] | Tensor | None = None,
-    temperatures: Sequence[float] | Tensor | None = None,
-    generator: torch.Generator | None = None,
-    down_experts: Sequence[int] | Tensor | None = None,
-) -> Streams:
-    """Both streams over the same frame features (eq. (8) and eq. (9)).
-
-    Args:
-        head: what is trained.
-        frames: [B, T, d].
-        classes: [C, d], features of the training label set.
-        experts: the routed expert of each layer; None draws them. An int64 tensor [L] is read on the device, so a
-            compiled or captured step can be fed new draws.
-        temperatures: the merge temperature of each layer; None draws them. A tensor [L] works likewise.
-        generator: source of the draws, experts first; None uses PyTorch's global one.
-        down_experts: the routed expert of each down projection, where ``expert_design="up_down"`` routes it apart;
-            None draws them, last.
-
-    Raises:
-        ConfigError: the head has no layers to train, or a list does not have one valid entry per layer.
-    """
-    if not head.layers:
-        raise ConfigError("header='mean' has no parameters to train; choose header='mote' or 'plain'")
-    if experts is None:
-        experts = draw_experts(head.layers, head.experts, generator)
-    if temperatures is None:
-        temperatures = draw_temperatures(head.layers, generator)
-    if down_experts is None and head.config.expert_design == "up_down":
-        down_experts = draw_experts(head.layers, head.experts, generator)
-    routed, merged = stream_features(head, frames, experts, temperatures, down_experts)
-    return Streams(cosine_logits(routed, classes), cosine_logits(merged, classes), F.mse_loss(merged, frames))
+from mote_fast.head.video_head import VideoHead
 
 
 def stream_features(

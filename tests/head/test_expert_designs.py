@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from mote_fast import TrainingMethod
 from mote_fast.errors import ConfigError
 from mote_fast.head.expert_designs import ProjectionExperts, make_experts
-from mote_fast.head.experts import TEMPERATURES, TemporalExperts, merge_weights
+from mote_fast.head.experts import TemporalExperts, merge_weights
 from tests.tolerances import assert_close
+
+TEMPERATURES = st.sampled_from(TrainingMethod().temperatures())
 
 WIDTH = 8
 DESIGNS = ("up_down", "up", "down")
@@ -51,7 +54,7 @@ def naive_merge(mixture: ProjectionExperts, design: str, x: Tensor, weights: Ten
 
 
 @pytest.mark.parametrize("design", DESIGNS)
-@given(experts=st.integers(1, 5), temperature=st.sampled_from(TEMPERATURES), seed=st.integers(0, 100))
+@given(experts=st.integers(1, 5), temperature=TEMPERATURES, seed=st.integers(0, 100))
 def test_pair_matches_the_formulas(design: Design, experts: int, temperature: float, seed: int) -> None:
     """Both streams of every design, for any expert count and temperature; an index pair routes projections apart."""
     mixture, x = make(design, experts, seed), torch.randn(2, 3, WIDTH)

@@ -11,14 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mote_fast import ConfigError, VideoHead, mote_loss
+from mote_fast import ConfigError, VideoHead
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.modulation import modulation_factor
 from mote_fast.head.temporal_block import TemporalAttention
 from mote_fast.head.video_head import cosine_logits
 from mote_fast.model.released import head_from_released, head_to_released
-from mote_fast.training.method import TrainingMethod
-from mote_fast.training.streams import training_streams
 from tests.tolerances import assert_close
 
 WIDTH, HEADS, CLASSES = 32, 4, 6
@@ -197,67 +195,6 @@ def test_modulation_needs_fine_tuning_classes() -> None:
     assert torch.equal(modulated(frames, classes, modulate=False), head(frames, classes))
 
 
-def test_streams_draw_from_the_generator() -> None:
-    """Left to draw, the same generator state gives the same streams, and another state others."""
-    head = make_head()
-    frames, classes = inputs()
-    first, again, other = (
-        training_streams(head, frames, classes, generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
-    )
-    assert torch.equal(first.routed_logits, again.routed_logits)
-    assert torch.equal(first.merged_logits, again.merged_logits)
-    assert not torch.equal(first.merged_logits, other.merged_logits)
-
-
-def test_streams_draw_what_the_method_draws() -> None:
-    """Left to draw, a head whose projections are routed apart takes the default method's draws, in their order."""
-    head = make_head(expert_design="up_down")
-    frames, classes = inputs()
-    drawn = TrainingMethod().draw(2, 3, torch.Generator().manual_seed(3))
-    expected = training_streams(
-        head, frames, classes, drawn.experts, drawn.temperatures, down_experts=drawn.down_experts
-    )
-    found = training_streams(head, frames, classes, generator=torch.Generator().manual_seed(3))
-    assert torch.equal(found.routed_logits, expected.routed_logits)
-    assert torch.equal(found.merged_logits, expected.merged_logits)
-
-
-@pytest.mark.parametrize("design", ["ffn", "up_down", "up", "down"])
-def test_streams_equal_two_separate_passes(design: str) -> None:
-    """Sharing the first attention and batching the others changes no value: each stream alone gives the same."""
-    head = make_head(layers=3, expert_design=design)
-    frames, classes = inputs()
-    experts, temperatures = [0, 2, 1], [-0.6, 2.4, float("inf")]
-    streams = training_streams(head, frames, classes, experts, temperatures, down_experts=experts)
-    routed = merged = frames + head.frame_positions[: frames.shape[1]]
-    for block, expert, temperature in zip(head.blocks, experts, temperatures, strict=True):
-        routed, merged = block.attend(routed), block.attend(merged)
-        routed = routed + block.mlp.pair(block.ln_2(routed), block.ln_2(routed), expert, temperature)[0]
-        merged = merged + block.mlp.pair(block.ln_2(merged), block.ln_2(merged), expert, temperature)[1]
-
-    def cosines(features: Tensor) -> Tensor:
-        return torch.cosine_similarity((features + frames).mean(1)[:, None], classes[None], dim=-1)
-
-    assert_close(streams.routed_logits, cosines(routed))
-    assert_close(streams.merged_logits, cosines(merged))
-    assert_close(streams.mse, merged.square().mean())
-
-
-def test_loss_weights() -> None:
-    """The total is CE + 0.5 CE + 0.1 MSE unless told otherwise, and a tensor scale is trained through."""
-    head = make_head()
-    frames, classes = inputs()
-    streams = training_streams(head, frames, classes, [0, 1], [1.2, 1.2])
-    scale = torch.tensor(10.0, requires_grad=True)
-    loss = mote_loss(streams, torch.tensor([0, 1, 2]), scale)
-    assert_close(loss.total, loss.routed + 0.5 * loss.merged + 0.1 * loss.mse, "equivalent")
-    loss.total.backward()
-    assert scale.grad is not None
-    assert scale.grad != 0
-    alone = mote_loss(streams, torch.tensor([0, 1, 2]), 10.0, wmr_weight=0.0, mse_weight=0.0)
-    assert torch.equal(alone.total, alone.routed)
-
-
 def test_half_precision_head_stays_close() -> None:
     """A bfloat16 head gives float32 logits near those of a float32 one."""
     head = make_head(train_class_features=torch.randn(7, WIDTH))
@@ -298,12 +235,6 @@ def test_bad_inputs_are_named() -> None:
     for wrong in (frames[0], frames[..., 1:], frames[:, :0], torch.zeros(1, 78, WIDTH)):
         with pytest.raises(ConfigError, match="frames"):
             head(wrong, classes)
-    with pytest.raises(ConfigError, match="one entry for each"):
-        training_streams(head, frames, classes, [0], [1.2, 1.2])
-    with pytest.raises(ConfigError, match=r"0\.\.2"):
-        training_streams(head, frames, classes, [0, 3], [1.2, 1.2])
-    with pytest.raises(ConfigError, match="train"):
-        training_streams(make_head(header="mean"), frames, classes)
     for expert in (-1, 3):
         with pytest.raises(ConfigError, match=r"expert must lie in 0\.\.2"):
             head.features(frames, expert=expert)

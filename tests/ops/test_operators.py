@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mote_fast import DoubleBackwardError, ShapeError, VideoHead
-from mote_fast.head.experts import TEMPERATURES, merge_weights
+from mote_fast import DoubleBackwardError, Draws, ShapeError, TrainingMethod, VideoHead, training_loss
+from mote_fast.head.experts import merge_weights
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.kernels import reference
 from mote_fast.kernels.reference import expert_size
 from mote_fast.ops import operators
-from mote_fast.training.streams import training_streams
 from tests.tolerances import assert_close
 
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -33,7 +32,7 @@ pairs = st.fixed_dictionaries(
         "tokens": st.sampled_from((0, 1, 2, 7, 33)),
         "width": st.sampled_from((16, 32, 48)),
         "experts": st.integers(1, 16),
-        "temperature": st.sampled_from(TEMPERATURES) | st.floats(-20, -0.2) | st.just(-math.inf),
+        "temperature": st.sampled_from(TrainingMethod().temperatures()) | st.floats(-20, -0.2) | st.just(-math.inf),
         "which": st.floats(0, 1),
         "layout": st.sampled_from(sorted(LAYOUTS)),
         "seed": st.integers(0, 1000),
@@ -195,11 +194,10 @@ def test_a_training_step_of_the_head_compiles_whole() -> None:
     """Draws given as tensors feed one graph with new experts and temperatures; gradients agree with eager ones."""
     torch.manual_seed(0)
     head = VideoHead(HeadConfig(16, 2, 2, 4))
-    frames, classes = torch.randn(3, 8, 16), torch.randn(5, 16)
+    frames, classes, labels = torch.randn(3, 8, 16), torch.randn(5, 16), torch.tensor([0, 3, 1])
 
     def loss(experts: Tensor, temperatures: Tensor) -> Tensor:
-        streams = training_streams(head, frames, classes, experts, temperatures)
-        return streams.routed_logits.square().sum() + streams.merged_logits.square().sum() + streams.mse
+        return training_loss(head, frames, classes, labels, 10.0, draws=Draws(experts, temperatures)).total
 
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     for draw in ([1, 3], [-0.6, math.inf]), ([0, 2], [9.6, 1.2]):

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mote_fast import ConfigError, VideoHead, head_optimizer, mote_loss
+from mote_fast import ConfigError, VideoHead, head_optimizer
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import cosine_logits
 from mote_fast.training.losses import Loss, training_loss
 from mote_fast.training.method import Draws, TrainingMethod
-from mote_fast.training.streams import stream_features, training_streams
+from mote_fast.training.streams import stream_features
+from tests.streams import stream_logits
 from tests.tolerances import assert_close
 
 WIDTH, HEADS, LAYERS, CLASSES = 16, 2, 2, 6
@@ -72,24 +73,38 @@ class OperatorCounter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_the_default_is_mote_loss_bit_for_bit() -> None:
-    """Same parts, same gradients, and the same operators forward and backward: the fast path is the one in use."""
-    head, found = make_head(), []
-    frames, classes, labels = INPUTS
-    for run in (
-        lambda: mote_loss(training_streams(head, frames, classes, DRAWS.experts, DRAWS.temperatures), labels, SCALE),
-        lambda: loss_of(head, TrainingMethod()),
-    ):
-        with OperatorCounter() as counter:
-            loss = run()
-            grads = gradients(head, loss)
-        found.append((loss, grads, counter.counts))
-    (mote, mote_grads, mote_counts), (general, general_grads, general_counts) = found
-    for part in ("total", "routed", "merged", "mse"):
-        assert torch.equal(getattr(mote, part), getattr(general, part))
-    assert all(torch.equal(general_grads[name], grad) for name, grad in mote_grads.items())
-    assert general_counts == mote_counts
-    assert general_counts["mote_fast.expert_pair_ffn.default"] == LAYERS
+def test_the_default_is_the_papers_objective() -> None:
+    """Eq. (12): CE of both streams and the mean squared distance of features; one fused operator a layer."""
+    head, (frames, classes, labels) = make_head(), INPUTS
+    with OperatorCounter() as counter:
+        loss = loss_of(head, TrainingMethod())
+    assert counter.counts["mote_fast.expert_pair_ffn.default"] == LAYERS
+    routed, merged = stream_logits(head, frames, classes, DRAWS)
+    assert torch.equal(loss.routed, F.cross_entropy(SCALE * routed, labels))
+    assert torch.equal(loss.merged, F.cross_entropy(SCALE * merged, labels))
+    features = stream_features(head, frames, DRAWS.experts, DRAWS.temperatures)[1]
+    assert torch.equal(loss.mse, F.mse_loss(features, frames))
+    assert torch.equal(loss.total, loss.routed + 0.5 * loss.merged + 0.1 * loss.mse)
+
+
+def test_a_scale_given_as_a_tensor_is_trained() -> None:
+    """CLIP's logit scale takes part in training."""
+    scale = torch.tensor(10.0, requires_grad=True)
+    training_loss(make_head(), *INPUTS, scale, draws=DRAWS).total.backward()
+    assert scale.grad is not None
+    assert scale.grad != 0
+
+
+def test_draws_come_from_the_generator() -> None:
+    """Left to draw, the objective takes its method's draws: the same state gives the same loss, another one others."""
+    head, method = make_head(expert_design="up_down"), TrainingMethod()
+    first, again, other = (
+        training_loss(head, *INPUTS, SCALE, generator=torch.Generator().manual_seed(seed)).total for seed in (3, 3, 4)
+    )
+    drawn = method.draw(head.layers, head.experts, torch.Generator().manual_seed(3))
+    assert torch.equal(first, again)
+    assert torch.equal(first, loss_of(head, method, drawn).total)
+    assert not torch.equal(first, other)
 
 
 def test_weights_are_the_methods() -> None:
@@ -125,10 +140,10 @@ def test_kl_pulls_the_merged_stream_to_the_routed_logits() -> None:
     """Table 7c: KL(routed || merged), mean over videos; the routed stream learns from the labels alone."""
     head, (frames, classes, labels) = make_head(), inputs()
     loss = loss_of(head, TrainingMethod(regulariser_loss="kl", mse_weight=0.0))
-    streams = training_streams(head, frames, classes, DRAWS.experts, DRAWS.temperatures)
-    p, q = ((SCALE * logits).softmax(-1) for logits in (streams.routed_logits, streams.merged_logits))
+    routed, merged = stream_logits(head, frames, classes, DRAWS)
+    p, q = ((SCALE * logits).softmax(-1) for logits in (routed, merged))
     assert_close(loss.merged, (p * (p / q).log()).sum(-1).mean())
-    assert_close(loss.routed, F.cross_entropy(SCALE * streams.routed_logits, labels))
+    assert_close(loss.routed, F.cross_entropy(SCALE * routed, labels))
 
 
 def test_mse_pulls_the_merged_stream_to_the_routed_features() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mote_fast.errors import ConfigError
-from mote_fast.head.experts import TEMPERATURES, draw_experts, draw_temperatures, merge_weights
+from mote_fast.head.experts import merge_weights
 from mote_fast.training.method import SMALLEST_TEMPERATURE, Draws, TrainingMethod
 
 
@@ -19,13 +19,14 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_the_default_draws_are_the_released_ones() -> None:
-    """The paper's method draws what the head draws when left to itself: experts, then temperatures."""
+def test_draws_follow_their_distributions() -> None:
+    """The same generator state gives the same draws; frequencies approach eq. (8), and every temperature comes."""
     method = TrainingMethod()
-    assert method.temperatures() == TEMPERATURES
-    drawn, generator = method.draw(40, 4, seeded()), seeded()
-    assert drawn.experts == draw_experts(40, 4, generator)
-    assert drawn.temperatures == draw_temperatures(40, generator)
+    drawn = method.draw(4000, 4, seeded(1))
+    assert drawn == method.draw(4000, 4, seeded(1))
+    frequency = torch.bincount(torch.tensor(drawn.experts), minlength=4) / 4000
+    assert (frequency - torch.tensor([0.032, 0.087, 0.237, 0.644])).abs().max() < 0.03
+    assert set(drawn.temperatures) == set(method.temperatures())
 
 
 @given(

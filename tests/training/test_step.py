@@ -99,12 +99,11 @@ def test_golden_trajectory(golden: dict[str, Any], golden_head: dict[str, Tensor
     optimizer = head_optimizer(head, lr=1e-3)
     losses = []
     for number in range(len(golden["trajectory"]["losses"])):
-        experts, temperatures = draws(golden, number)
         result = train_step(
             objective,
             optimizer,
             iter([Batch(features, labels, torch.arange(len(labels)))]),
-            [Draws(experts, temperatures, experts)],
+            [draws(golden, number)],
             Arithmetic("fp32", CPU),
         )
         losses.append(result.losses[0])

@@ -9,7 +9,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mote_fast.head.experts import TEMPERATURES, merge_weights
+from mote_fast import TrainingMethod
+from mote_fast.head.experts import merge_weights
 from mote_fast.kernels.reference import expert_size
 from mote_fast.kernels.tiles import MatrixTile, VectorTile
 
@@ -28,7 +29,7 @@ vector_tiles = st.sampled_from(VECTOR_TILES)
 token_counts = st.one_of(st.sampled_from((0, 1, 2, 15, 16, 17, 33, 70)), st.integers(0, 48))
 # Temperatures of the method (negative ones and infinity among them) and any others.
 temperatures = st.one_of(
-    st.sampled_from(TEMPERATURES), st.floats(0.2, 20.0), st.floats(-20.0, -0.2), st.just(-math.inf)
+    st.sampled_from(TrainingMethod().temperatures()), st.floats(0.2, 20.0), st.floats(-20.0, -0.2), st.just(-math.inf)
 )
 layouts = st.sampled_from(("contiguous", "transposed", "padded rows", "every other column", "one row for all"))
 

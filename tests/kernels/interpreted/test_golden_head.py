@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mote_fast import head_optimizer, mote_loss
+from mote_fast import head_optimizer, training_loss
 from mote_fast.model.released import head_from_released, head_to_released
 from mote_fast.ops import operators
-from mote_fast.training.streams import training_streams
+from tests.streams import stream_logits
 from tests.test_golden import HEADS, LOGIT_SCALE, draws
 from tests.tolerances import assert_close
 
@@ -23,10 +23,11 @@ def test_training_step_through_the_kernels(
     head = head_from_released(released_head, HEADS)
     frames = golden_head["input.video"].clone().requires_grad_()
     with operators.triton_everywhere():
-        streams = training_streams(head, frames, golden_head["input.text"], *draws(golden, 0))
-        loss = mote_loss(streams, golden_head["input.labels"], LOGIT_SCALE)
+        text, labels = golden_head["input.text"], golden_head["input.labels"]
+        logits, _ = stream_logits(head, frames, text, draws(golden, 0))
+        loss = training_loss(head, frames, text, labels, LOGIT_SCALE, draws=draws(golden, 0))
         loss.total.backward()
-    assert_close(streams.routed_logits, golden_head["train.logits_expert"])
+    assert_close(logits, golden_head["train.logits_expert"])
     assert_close(loss.total, golden_head["train.loss"])
     assert frames.grad is not None
     assert_close(frames.grad, golden_head["train.grad.input"])
@@ -48,10 +49,8 @@ def test_trajectory_through_the_kernels(
     losses = []
     with operators.triton_everywhere():
         for step in range(len(golden["trajectory"]["losses"])):
-            streams = training_streams(
-                head, golden_head["input.video"], golden_head["input.text"], *draws(golden, step)
-            )
-            loss = mote_loss(streams, golden_head["input.labels"], LOGIT_SCALE).total
+            inputs = (golden_head[f"input.{name}"] for name in ("video", "text", "labels"))
+            loss = training_loss(head, *inputs, LOGIT_SCALE, draws=draws(golden, step)).total
             losses.append(loss.detach())
             optimizer.zero_grad()
             loss.backward()

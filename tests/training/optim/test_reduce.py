@@ -10,10 +10,9 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing
 
-from mote_fast import VideoHead, head_optimizer, mote_loss
+from mote_fast import VideoHead, head_optimizer, training_loss
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.kernels.reference import expert_size
-from mote_fast.training.streams import training_streams
 
 WIDTH, EXPERTS, CLIPS = 16, 6, 4
 PROCESSES = 2
@@ -24,8 +23,8 @@ def step(head: VideoHead, clips: slice, seed: int) -> None:
     generator = torch.Generator().manual_seed(0)
     frames, classes = torch.randn(CLIPS, 3, WIDTH, generator=generator), torch.randn(5, WIDTH, generator=generator)
     labels = torch.randint(5, (CLIPS,), generator=generator)
-    streams = training_streams(head, frames[clips], classes, generator=torch.Generator().manual_seed(seed))
-    mote_loss(streams, labels[clips], 10.0).total.backward()
+    drawn = torch.Generator().manual_seed(seed)
+    training_loss(head, frames[clips], classes, labels[clips], 10.0, generator=drawn).total.backward()
 
 
 def worker(rank: int, folder: str) -> None:
