@@ -92,3 +92,47 @@ def test_the_paper_is_cited_in_one_way() -> None:
         assert "https://github.com/ZMHH-H/MoTE/tree/1d3fa01" in text
     for author in paper["authors"]:
         assert f"{author['given-names'][0]}. {author['family-names']}" in METHOD
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_make_targets_in_documents_exist(document: Path) -> None:
+    """In code spans, and at the beginning of a line of a code block."""
+    named = set(re.findall(r"(?:`|^)make\s([a-z][\w-]*)", document.read_text(encoding="utf-8"), re.MULTILINE))
+    assert named <= make_targets()
+
+
+def test_workflows_call_what_exists() -> None:
+    """Every make target, and every action at a major version."""
+    folder = ROOT / ".github" / "workflows"
+    called: dict[str, set[str]] = {}
+    for path in sorted(folder.glob("*.yml")):
+        jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
+        called[path.name] = set()
+        for job in jobs.values():
+            included = job.get("strategy", {}).get("matrix", {}).get("include", [])
+            called[path.name] |= {entry["target"] for entry in included if "target" in entry}
+            for step in job["steps"]:
+                assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/none@v0")), step
+                called[path.name] |= set(re.findall(r"^make ([a-z][\w-]*)", step.get("run", ""), re.MULTILINE))
+    assert set.union(*called.values()) <= make_targets()
+    assert {"dev-cpu", "quick", "lint"} <= called["ci.yml"]
+    # The nightly run leaves out nothing that a submission is held to.
+    ci_run = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert set(re.findall(r"^make ([\w-]+)", ci_run, re.MULTILINE)) <= called["full.yml"]
+
+
+def test_forms_parse() -> None:
+    """GitHub and pre-commit pass over a file that does not parse, without a word."""
+    forms = sorted((ROOT / ".github").rglob("*.yml"))
+    assert len(forms) >= 5
+    for path in [*forms, ROOT / ".pre-commit-config.yaml"]:
+        assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict), path
+    for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        form = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert {"name", "description", "body"} <= form.keys()
+        identifiers = [field["id"] for field in form["body"]]
+        assert len(set(identifiers)) == len(identifiers)
