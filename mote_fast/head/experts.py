@@ -79,7 +79,7 @@ class TemporalExperts(nn.Module):
     """E expert FFNs as one parameter ``weight [E, P]``, one row per expert (layout: ``kernels/reference.py``).
 
     ``fusion [E]`` is the stored fusion vector: at inference the experts are averaged with weights
-    ``softmax(fusion)``. It is a buffer, zero in released checkpoints (a uniform average), and it is honoured per layer.
+    ``softmax(fusion)``. It is a buffer, zero unless a checkpoint says otherwise (a uniform average), one per layer.
     """
 
     fusion: Tensor
