@@ -18,10 +18,9 @@ from torch.nn import functional as F
 
 from mote_fast.analysis.variants import Variant, clip_mean
 from mote_fast.evaluation.accuracy import accuracies
-from mote_fast.evaluation.predict import Predictions
+from mote_fast.evaluation.predict import Predictions, score_videos
 from mote_fast.head.head_config import HeadConfig
-from mote_fast.head.scores import pool_views, view_scores
-from mote_fast.head.video_head import VideoHead, cosine_logits
+from mote_fast.head.video_head import VideoHead
 from mote_fast.runtime.seeding import generator_of, seed_of
 from mote_fast.training.config.sections import OptimConfig
 from mote_fast.training.losses import training_loss
@@ -113,15 +112,8 @@ def train_head(arm: Arm, train: Data, lr: float, epochs: int, seed: int, logit_s
 def predictions_of(variant: Variant, data: Data, *, modulate: bool = False) -> Predictions:
     """What a way to run a head says of a list's videos, as ``mote-fast eval`` would have it."""
     features = variant.features(data.frames.flatten(0, 1), data.classes if modulate else None)
-    views = data.frames.shape[1]
-    return Predictions(
-        torch.arange(len(data.labels)),
-        data.labels,
-        view_scores(cosine_logits(features, data.classes).double(), views),
-        pool_views(features.mean(1).unflatten(0, (-1, views))),
-        F.normalize(data.classes, dim=-1),
-        (),
-    )
+    scores = score_videos(features, data.classes, data.frames.shape[1])
+    return Predictions(torch.arange(len(data.labels)), data.labels, *scores, F.normalize(data.classes, dim=-1), ())
 
 
 def top1(variant: Variant, data: Data, *, modulate: bool = False) -> float:

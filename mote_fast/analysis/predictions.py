@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mote_fast.analysis.variants import Variant
-from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.video_loader import VideoLoader
-from mote_fast.evaluation.predict import Predictions, Progress, encode_batch
-from mote_fast.head.scores import pool_views, view_scores
-from mote_fast.head.video_head import cosine_logits
+from mote_fast.evaluation.predict import Judge, LabelSet, Predictions, Progress, judge_videos, score_videos
 from mote_fast.model.classifier import VideoClassifier
 
 
@@ -30,43 +26,19 @@ def predict_variants(
     Args:
         model: encodes the frames.
         variants: what follows them.
-        loader: made for evaluation, of one process.
+        loader: made for evaluation.
         classes: [C, d], class features of the labels to choose from.
         progress: called with the number of videos done since the last call.
 
     Returns:
         The predictions of each variant, by its name.
     """
-    running: dict[str, list[Tensor]] = {variant.name: [] for variant in variants}
-    pooled: dict[str, list[Tensor]] = {variant.name: [] for variant in variants}
-    indices, labels = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]
-    failures: list[Failure] = []
-    for batch in loader.epoch(0):
-        failures.extend(batch.failures)
-        if len(batch.indices):
-            indices.append(batch.indices)
-            labels.append(batch.labels.cpu())
-            # Not around the loader's own work: what it allocated in inference mode could not be written to afterwards.
-            with torch.inference_mode():
-                encoded = encode_batch(model, batch)
-                views, frames = encoded.shape[1], encoded.flatten(0, 1)
-                targets = classes.to(frames)
-                for variant in variants:
-                    features = variant.features(frames, targets).float()
-                    cosines = cosine_logits(features, targets.float())
-                    running[variant.name].append(view_scores(cosines.double(), views).cpu())
-                    pooled[variant.name].append(pool_views(features.mean(1).unflatten(0, (-1, views))).cpu())
-        if progress is not None:
-            progress(len(batch.indices) + len(batch.failures))
-    unit_classes = F.normalize(classes.detach().float().cpu(), dim=-1)
-    return {
-        variant.name: Predictions(
-            torch.cat(indices),
-            torch.cat(labels),
-            torch.cat([torch.empty(0, len(classes), dtype=torch.float64), *running[variant.name]]),
-            torch.cat([torch.empty(0, classes.shape[1]), *pooled[variant.name]]),
-            unit_classes,
-            tuple(failures),
-        )
-        for variant in variants
-    }
+    judges = [Judge(LabelSet(classes), partial(_judge_by_variant, variant)) for variant in variants]
+    found = judge_videos(model, loader, judges, progress)
+    return {variant.name: predictions for variant, predictions in zip(variants, found, strict=True)}
+
+
+def _judge_by_variant(variant: Variant, frames: Tensor, classes: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """See ``Judge.scores``."""
+    del indices
+    return score_videos(variant.features(frames.flatten(0, 1), classes).float(), classes, frames.shape[1])

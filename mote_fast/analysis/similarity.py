@@ -14,7 +14,7 @@ from mote_fast.analysis.variants import Variant
 from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.video_loader import VideoLoader
 from mote_fast.errors import ConfigError
-from mote_fast.evaluation.predict import Progress, encode_batch
+from mote_fast.evaluation.predict import Progress, encode_videos
 from mote_fast.head.scores import pool_views
 from mote_fast.model.classifier import VideoClassifier
 
@@ -70,17 +70,12 @@ def expert_similarity(
     outputs: list[Tensor] = []
     temporals: list[Tensor] = []
     failures: list[Failure] = []
-    for batch in loader.epoch(0):
-        failures.extend(batch.failures)
-        if len(batch.indices):
-            with torch.inference_mode():
-                encoded = encode_batch(model, batch)
-                views, frames = encoded.shape[1], encoded.flatten(0, 1)
-                features = torch.stack([variant.features(frames, None) for variant in variants])
-                outputs.append(video_features(features, views))
-                temporals.append(video_features(features - frames, views))
-        if progress is not None:
-            progress(len(batch.indices) + len(batch.failures))
+    for _, encoded in encode_videos(model, loader, failures, progress):
+        views, frames = encoded.shape[1], encoded.flatten(0, 1)
+        with torch.inference_mode():
+            features = torch.stack([variant.features(frames, None) for variant in variants])
+        outputs.append(video_features(features, views))
+        temporals.append(video_features(features - frames, views))
     if not outputs:
         raise ConfigError(f"none of the {len(failures)} videos could be read; the first: {failures[0].reason}")
     output, temporal = torch.cat(outputs, dim=1), torch.cat(temporals, dim=1)

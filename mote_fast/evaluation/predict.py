@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 from torch.nn import functional as F
 
 from mote_fast.data.items import UNLABELLED
@@ -20,6 +20,7 @@ from mote_fast.errors import ConfigError
 from mote_fast.head.scores import full_class_scores, pool_views, view_scores
 from mote_fast.head.video_head import VideoHead, cosine_logits
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.runtime.distributed import gather
 from mote_fast.runtime.seeding import generator_of
 
 # Told how many videos were dealt with since the last call.
@@ -40,6 +41,19 @@ class LabelSet(NamedTuple):
 
     classes: Tensor
     labels: Tensor | None = None
+
+
+class Judge(NamedTuple):
+    """A label set, and how videos are scored by it.
+
+    Attributes:
+        label_set: classes and videos.
+        scores: maps frames [B, V, T, d], class features [C, d] and indices [B] to the running scores float64 [B, C] and
+            the pooled features float32 [B, d], see ``Predictions``.
+    """
+
+    label_set: LabelSet
+    scores: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -104,23 +118,69 @@ def predict_label_sets(
 
     Args: as ``predict``.
     """
-    rows: list[list[_Rows]] = [[] for _ in label_sets]
+    with _evaluating(model), _inferring(model.device):
+        head = model.fold().head
+    return judge_videos(model, loader, [Judge(each, partial(_judge_by_head, head)) for each in label_sets], progress)
+
+
+def judge_videos(
+    model: VideoClassifier, loader: VideoLoader, judges: Sequence[Judge], progress: Progress | None = None
+) -> list[Predictions]:
+    """Encode every video of a loader once, and judge it by every judge whose label set it belongs to.
+
+    Args:
+        model: encodes the frames.
+        loader: made for evaluation, of this process's share.
+        judges: what follows the frame features.
+        progress: as in ``predict``.
+
+    Raises:
+        ConfigError: two processes were given the same video.
+    """
+    rows: list[list[_Rows]] = [[] for _ in judges]
     failures: list[Failure] = []
+    for batch, frames in encode_videos(model, loader, failures, progress):
+        for found, judge in zip(rows, judges, strict=True):
+            found.append(_judge(judge, frames, batch))
+    return _gather(rows, failures, [judge.label_set for judge in judges])
+
+
+def encode_videos(
+    model: VideoClassifier, loader: VideoLoader, failures: list[Failure], progress: Progress | None = None
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Yield the batches of a loader that hold any video, with their frame features [B, V, T, d]; no gradients.
+
+    Args:
+        model: encodes the frames; its training mode is left as it was.
+        loader: made for evaluation.
+        failures: those of the loader are added.
+        progress: called with the number of videos done since the last call.
+    """
     with _evaluating(model):
-        with _inferring(model.device):
-            head = model.fold().head
         for batch in loader.epoch(0):
             failures.extend(batch.failures)
             if len(batch.indices):
-                for found, judged in zip(rows, _judge_batch(model, head, batch, label_sets), strict=True):
-                    found.append(judged)
+                # Not around the loader's own work: what it allocated in inference mode could not be written to later.
+                with _inferring(model.device):
+                    frames = _encode(model, batch)
+                yield batch, frames
             if progress is not None:
                 progress(len(batch.indices) + len(batch.failures))
-    return _gather(rows, failures, label_sets)
 
 
-def encode_batch(model: VideoClassifier, batch: Batch) -> Tensor:
-    """Encode the frames of a batch, a bounded number at a time: [B, V, T, d]."""
+def score_videos(features: Tensor, classes: Tensor, views: int) -> tuple[Tensor, Tensor]:
+    """Return the running scores [B, C] and the pooled features [B, d] of ``features [B * V, T, d]``; on their device.
+
+    Args:
+        features: float32, of the views of a video side by side.
+        classes: [C, d], class features.
+        views: V.
+    """
+    pooled = pool_views(features.mean(1).unflatten(0, (-1, views)))
+    return view_scores(cosine_logits(features, classes.float()).double(), views), pooled
+
+
+def _encode(model: VideoClassifier, batch: Batch) -> Tensor:
     pixels = batch.pixels.flatten(0, 1)
     parts = [model.encode_frames(part.to(model.device, model.clip.dtype)) for part in pixels.split(FRAMES_PER_PASS)]
     return torch.cat(parts).unflatten(0, (len(batch.indices), -1, batch.pixels.shape[1]))
@@ -135,33 +195,29 @@ class _Rows(NamedTuple):
     features: Tensor
 
 
-def _judge_batch(model: VideoClassifier, head: VideoHead, batch: Batch, label_sets: Sequence[LabelSet]) -> list[_Rows]:
-    # Not around the loader's own work: what it allocated in inference mode could not be written to afterwards.
-    with _inferring(model.device):
-        frames = encode_batch(model, batch)
-        return [_judge(head, frames, batch, label_set) for label_set in label_sets]
-
-
-def _judge(head: VideoHead, frames: Tensor, batch: Batch, label_set: LabelSet) -> _Rows:
-    """Judge the videos of a batch, frame features [B, V, T, d], that belong to a label set."""
-    indices, labels = batch.indices, batch.labels.cpu()
+def _judge(judge: Judge, frames: Tensor, batch: Batch) -> _Rows:
+    """Judge the videos of a batch, frame features [B, V, T, d], that belong to the judge's label set."""
+    indices, labels, label_set = batch.indices, batch.labels.cpu(), judge.label_set
     if label_set.labels is not None:
         labels = label_set.labels[indices]
         kept = labels != UNLABELLED
         indices, labels, frames = indices[kept], labels[kept], frames[kept.to(frames.device)]
-    classes = label_set.classes.to(frames.device)
     if not len(indices):
-        empty = torch.empty(0, len(classes), dtype=torch.float64)
+        empty = torch.empty(0, len(label_set.classes), dtype=torch.float64)
         return _Rows(indices, labels, empty, torch.empty(0, frames.shape[-1]))
+    with _inferring(frames.device):
+        running, pooled = judge.scores(frames, label_set.classes.to(frames), indices)
+    return _Rows(indices, labels, running.cpu(), pooled.cpu())
+
+
+def _judge_by_head(head: VideoHead, frames: Tensor, classes: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """See ``Judge.scores``."""
     views = frames.shape[1]
-    features = _features(head, frames, classes.to(frames), indices).float()
+    running, pooled = score_videos(_features(head, frames, classes, indices).float(), classes, views)
     if head.config.aggregation == "ensemble":
-        # The mean of the experts' cosines is the cosine of no one feature.
-        cosines = head(frames.flatten(0, 1), classes.to(frames)).float()
-    else:
-        cosines = cosine_logits(features, classes.float())
-    pooled = pool_views(features.mean(1).unflatten(0, (-1, views)))
-    return _Rows(indices, labels, view_scores(cosines.double(), views).cpu(), pooled.cpu())
+        # The mean of the experts' cosines does not equal the cosine of any single feature.
+        running = view_scores(head(frames.flatten(0, 1), classes).double(), views)
+    return running, pooled
 
 
 def _features(head: VideoHead, frames: Tensor, classes: Tensor, indices: Tensor) -> Tensor:
@@ -178,10 +234,7 @@ def _features(head: VideoHead, frames: Tensor, classes: Tensor, indices: Tensor)
 def _gather(rows: list[list[_Rows]], failures: list[Failure], label_sets: Sequence[LabelSet]) -> list[Predictions]:
     """Put together what all processes found, the same on every one of them."""
     joined = [_join(found, label_set) for found, label_set in zip(rows, label_sets, strict=True)]
-    shares = [(joined, failures)]
-    if dist.is_available() and dist.is_initialized():
-        shares = [(joined, failures)] * dist.get_world_size()
-        dist.all_gather_object(shares, (joined, failures))
+    shares = gather((joined, failures))
     every_failure = sorted((each for _, part in shares for each in part), key=lambda failure: failure.index)
     results: list[Predictions] = []
     for number, label_set in enumerate(label_sets):

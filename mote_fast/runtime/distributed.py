@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from torch import distributed as dist
 
 from mote_fast.errors import ConfigError
 from mote_fast.runtime.environment import best_device
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,9 @@ class World:
         dist.all_reduce(total)
         return total / self.size
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: T) -> list[T]:
         """Return what every process passed, in order of their ranks; any picklable value."""
-        if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
-        return values
+        return gather(value)
 
     def share(self, tensors: list[Tensor]) -> None:
         """Overwrite ``tensors`` with those of the first process."""
@@ -69,6 +67,15 @@ class World:
     def wait(self) -> None:
         """Return once every process is here."""
         self.any(False)
+
+
+def gather(value: T) -> list[T]:
+    """Return what every process passed, in order of their ranks; any picklable value. Alone: a list of one."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 @contextmanager
