@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from mote_fast.cli import analyse, classify, convert, demo, doctor, embed, eval, prepare, tradeoff
+from mote_fast.cli.options import CommandParser
 from mote_fast.errors import MoteError
 
 # Exit status of bad usage and of anything that could not be done, as argparse has it.
@@ -17,9 +18,7 @@ INTERRUPTED = 130
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; what it parses has ``run``, which takes it and returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="mote-fast", description="Open-vocabulary video recognition with MoTE on CLIP."
-    )
+    parser = CommandParser(prog="mote-fast", description="Open-vocabulary video recognition with MoTE on CLIP.")
     parser.add_argument("--verbose", action="store_true", help="log what the library does")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (classify, embed, eval, tradeoff, analyse, prepare, convert, doctor, demo):

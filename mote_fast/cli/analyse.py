@@ -88,7 +88,7 @@ def run_classes(arguments: argparse.Namespace) -> int:
     check_plots()
     if arguments.shown < 1:
         raise ConfigError(f"--shown must be at least 1, got {arguments.shown}")
-    split = read_split(arguments.list, arguments.labels, arguments.root)
+    split = read_split(arguments.list, arguments.labels_file, arguments.root)
     folder = _folder(arguments)
     model = _judging_model(arguments)
     judged = _predict(arguments, model, expert_variants(model.head), split, "zeroshot")
@@ -181,7 +181,7 @@ def _add_experts(analyses: Any) -> None:
     for kind in ("close-set", "zero-shot"):
         group = parser.add_argument_group(kind)
         group.add_argument(f"--{kind}", required=True, metavar="LIST", help=_LIST_HELP)
-        group.add_argument(f"--{kind}-labels", metavar="FILE", help="its class names")
+        group.add_argument(f"--{kind}-labels-file", metavar="FILE", help="its class names")
         group.add_argument(f"--{kind}-root", default="", metavar="FOLDER", help="what its paths are relative to")
     _add_judging_options(parser, f"{DEFAULT_VIEWS['closeset']} and {DEFAULT_VIEWS['zeroshot']}")
 
@@ -189,7 +189,7 @@ def _add_experts(analyses: Any) -> None:
 def _add_classes(analyses: Any) -> None:
     parser = _add_analysis(analyses, "classes", "accuracy of each expert on every class", run_classes)
     _add_list(parser)
-    parser.add_argument("--labels", metavar="FILE", help="class names of the list")
+    parser.add_argument("--labels-file", metavar="FILE", help="class names of the list")
     parser.add_argument("--shown", type=int, default=20, help="classes in the plot and the text (default 20)")
     _add_judging_options(parser, DEFAULT_VIEWS["zeroshot"])
 
@@ -279,9 +279,9 @@ def _views(arguments: argparse.Namespace, protocol: ProtocolName) -> Views:
 
 
 def _split(arguments: argparse.Namespace, kind: str) -> Split:
-    source, labels, root = (getattr(arguments, kind + part) for part in ("", "_labels", "_root"))
+    source, labels, root = (getattr(arguments, kind + part) for part in ("", "_labels_file", "_root"))
     if labels is None and not Path(source).is_dir():
-        raise ConfigError(f"{source}: a list needs its class names; give --{kind.replace('_', '-')}-labels")
+        raise ConfigError(f"{source}: a list needs its class names; give --{kind.replace('_', '-')}-labels-file")
     return read_split(source, labels, root)
 
 

@@ -39,8 +39,8 @@ Evaluate a model by a protocol of the paper. Several lists are splits: the repor
 and deviation. Under torchrun the processes share the videos, each decoded once; the result is the same for any number
 of them.
 
-    mote-fast eval --protocol zeroshot --list ucf_1.txt ucf_2.txt ucf_3.txt --labels ucf.csv --output results/ucf
-    torchrun --nproc-per-node 2 -m mote_fast.cli eval --protocol closeset --list k400_val.txt --labels k400.csv
+    mote-fast eval --protocol zeroshot --list ucf_1.txt ucf_2.txt ucf_3.txt --labels-file ucf.csv --output results/ucf
+    torchrun --nproc-per-node 2 -m mote_fast.cli eval --protocol closeset --list k400_val.txt --labels-file k400.csv
 """
 
 
@@ -64,7 +64,7 @@ def add_command(commands: Any) -> None:
         help="lists of videos with labels, one for each split; or a folder with a sub-folder for each class",
     )
     group.add_argument(
-        "--labels", nargs="+", default=[], metavar="FILE", help="class names: one file, or one for each list"
+        "--labels-file", nargs="+", default=[], metavar="FILE", help="class names: one file, or one for each list"
     )
     group.add_argument("--root", default="", metavar="FOLDER", help="what the lists' paths are relative to")
     group.add_argument("--views", metavar="CxC", help=f"clips x crops (default: {views})")
@@ -131,9 +131,9 @@ def _processes(device: str) -> contextlib.AbstractContextManager[World]:
 
 def _splits_of(arguments: argparse.Namespace) -> list[Split]:
     lists: Sequence[str] = arguments.lists
-    labels: Sequence[str | None] = arguments.labels or [None]
+    labels: Sequence[str | None] = arguments.labels_file or [None]
     if len(labels) not in (1, len(lists)):
-        raise ConfigError(f"--labels: give one file, or one for each of the {len(lists)} lists; got {len(labels)}")
+        raise ConfigError(f"--labels-file: give one file, or one for each of the {len(lists)} lists; got {len(labels)}")
     per_list = labels if len(labels) == len(lists) else [labels[0]] * len(lists)
     splits = [read_split(source, names, arguments.root) for source, names in zip(lists, per_list, strict=True)]
     check_protocol(arguments.protocol, splits)

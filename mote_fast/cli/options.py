@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
-from pathlib import Path
+from typing import Any
 
 import torch
 
+from mote_fast.data.items import read_labels
 from mote_fast.errors import ConfigError, LabelError
 from mote_fast.model.checkpoint import DEFAULT_INTERPOLATION, SHIPPED, Dtype, create_model, load
 from mote_fast.model.classifier import VideoClassifier
@@ -27,6 +27,13 @@ UNTRAINED_NOTE = (
     "note: these weights are untrained, so the ranking means nothing; "
     "give --checkpoint a released MoTE .pt file or a saved folder for real ones"
 )
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that takes whole option names only, so that ``--labels`` never stands for ``--labels-file``."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +87,7 @@ def add_label_options(parser: argparse.ArgumentParser) -> None:
     """Add the three ways to give class names, one of them required."""
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--labels", metavar="A,B,C", help="class names, separated by commas")
-    group.add_argument("--labels-file", metavar="FILE", help="class names, one a line; or a CSV with a column 'name'")
+    group.add_argument("--labels-file", metavar="FILE", help="class names, one a line, or a CSV with id and name")
     group.add_argument("--label-set", choices=LABEL_SETS, help="a known list of class names")
 
 
@@ -143,15 +150,14 @@ def labels_of(arguments: argparse.Namespace) -> list[str]:
     """Collect the class names that the options give.
 
     Raises:
-        LabelError: there are none, or the file cannot be read.
+        LabelError: there are none.
+        ListError: the file of them is missing or malformed.
     """
-    if arguments.labels is not None:
-        labels = [label.strip() for label in arguments.labels.split(",")]
-        labels = [label for label in labels if label]
-    elif arguments.labels_file is not None:
-        labels = _read_labels(Path(arguments.labels_file))
-    else:
-        labels = kinetics400_labels()
+    if arguments.labels_file is not None:
+        return read_labels(arguments.labels_file)
+    if arguments.label_set is not None:
+        return kinetics400_labels()
+    labels = [name for part in arguments.labels.split(",") if (name := part.strip())]
     if not labels:
         raise LabelError("no labels: give at least one class name")
     return labels
@@ -162,18 +168,3 @@ def kinetics400_labels() -> list[str]:
     from torchvision.models.video import R3D_18_Weights
 
     return list(R3D_18_Weights.KINETICS400_V1.meta["categories"])
-
-
-def _read_labels(path: Path) -> list[str]:
-    try:
-        # utf-8-sig reads files with and without the mark that spreadsheets put first.
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabelError(f"{path}: labels cannot be read ({error})") from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if path.suffix.lower() != ".csv":
-        return lines
-    reader = csv.DictReader(lines)
-    if "name" not in (reader.fieldnames or ()):
-        raise LabelError(f"{path}: a CSV of labels needs a column 'name', found {reader.fieldnames}")
-    return [row["name"].strip() for row in reader if row["name"]]

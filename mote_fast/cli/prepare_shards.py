@@ -29,7 +29,7 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("--samples", type=int, metavar="N", help="videos in a shard, at most")
     parser.add_argument("--seed", type=int, default=0, help="of the order (default %(default)s)")
-    parser.add_argument("--labels", metavar="FILE", help="class names, checked against the list and kept in the index")
+    parser.add_argument("--labels-file", metavar="FILE", help="class names, to check the list and to keep in the index")
     parser.add_argument(
         "--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="that check videos (default: cores)"
     )
@@ -43,7 +43,7 @@ def add_command(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the shards; a bad video is left out and reported. Returns 0, or 2 when any was left out."""
     items = read_list(arguments.list)
-    labels = read_labels(arguments.labels) if arguments.labels else []
+    labels = read_labels(arguments.labels_file) if arguments.labels_file else []
     if labels:
         check_items(items, len(labels), arguments.list)
     index = write_shards(

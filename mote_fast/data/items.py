@@ -92,10 +92,12 @@ def scan_folder(root: str | os.PathLike[str]) -> tuple[list[VideoItem], list[str
 
 
 def read_labels(path: str | os.PathLike[str]) -> list[str]:
-    """Read class names in the order of their indices: a CSV with the columns ``id`` and ``name``, or one name a line.
+    """Read class names in the order of their indices: one name a line, or a CSV with the columns ``id`` and ``name``.
+
+    A CSV without the column ``id`` has its rows in the order of the indices; other columns are ignored.
 
     Raises:
-        ListError: the file is missing or empty, or the ids are not 0 to C - 1, each once.
+        ListError: the file is missing or empty, a name is blank, or the ids are not 0 to C - 1, each once.
     """
     source = Path(path)
     text = _read_text(source)
@@ -103,12 +105,17 @@ def read_labels(path: str | os.PathLike[str]) -> list[str]:
         names = [line for _, line in _lines(text)]
     else:
         reader = csv.DictReader(io.StringIO(text))
-        if not {"id", "name"} <= set(reader.fieldnames or ()):
-            raise ListError(f"{source}: needs the columns 'id' and 'name', found {reader.fieldnames}")
-        rows = {_label(row["id"], f"{source}:{reader.line_num}"): (row["name"] or "").strip() for row in reader}
-        if sorted(rows) != list(range(len(rows))):
+        columns = reader.fieldnames or ()
+        if "name" not in columns:
+            raise ListError(f"{source}: needs a column 'name', found {reader.fieldnames}")
+        rows = [
+            (_label(row["id"], f"{source}:{reader.line_num}") if "id" in columns else at, (row["name"] or "").strip())
+            for at, row in enumerate(reader)
+        ]
+        rows.sort()
+        if [label for label, _ in rows] != list(range(len(rows))):
             raise ListError(f"{source}: ids must be 0 to {len(rows) - 1}, each once")
-        names = [rows[index] for index in range(len(rows))]
+        names = [name for _, name in rows]
     if not names or not all(names):
         raise ListError(f"{source}: holds no class names, or a blank one")
     return names

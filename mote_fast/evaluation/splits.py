@@ -70,7 +70,7 @@ def read_split(
             raise ListError(f"{labels}: has {len(names)} names, but {path} has {len(folders)} class folders")
         names = folders if names is None else names
     elif names is None:
-        raise ListError(f"{path}: a list needs the file of its class names; give --labels")
+        raise ListError(f"{path}: a list needs the file of its class names; give --labels-file")
     else:
         items = read_list(path, root)
     check_items(items, len(names), str(path))

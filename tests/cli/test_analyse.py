@@ -120,7 +120,7 @@ def test_experts(capsys: Captured, videos: Path, model: Path, tmp_path: Path) ->
 @pytest.mark.heavy
 def test_classes(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
     """Shares of each class are the direct ones, without modulation too; a bad video counts for none of them."""
-    lists = ("--list", videos / "broken.txt", "--labels", videos / "names.txt", "--root", videos, "--views", "1x1")
+    lists = ("--list", videos / "broken.txt", "--labels-file", videos / "names.txt", "--root", videos, "--views", "1x1")
     options = ("--no-modulation", "--checkpoint", model, "--output", tmp_path, "--shown", 2)
     status, out, err = analyse(capsys, "classes", *lists, *options, "--json")
     assert status == 2
@@ -223,10 +223,10 @@ def test_trade_off(capsys: Captured, tmp_path: Path) -> None:
         (["similarity", "--list", "BAD", "--workers", "0"], "none of the 1 videos"),
         (["similarity", "--list", "LIST", "--checkpoint", "FOLDED"], "experts cannot be compared"),
         (["similarity", "--list", "LIST", "--device", "tpu"], "tpu"),
-        (["classes", "--list", "LIST"], "--labels"),
-        (["classes", "--list", "LIST", "--labels", "NAMES", "--shown", "0"], "--shown"),
-        (["classes", "--list", "BAD", "--labels", "NAMES", "--workers", "0"], "none of its videos"),
-        (["experts", "--close-set", "LIST", "--zero-shot", "LIST"], "--close-set-labels"),
+        (["classes", "--list", "LIST"], "--labels-file"),
+        (["classes", "--list", "LIST", "--labels-file", "NAMES", "--shown", "0"], "--shown"),
+        (["classes", "--list", "BAD", "--labels-file", "NAMES", "--workers", "0"], "none of its videos"),
+        (["experts", "--close-set", "LIST", "--zero-shot", "LIST"], "--close-set-labels-file"),
         (["attention", "none.mp4"], "none.mp4"),
         (["attention", "none.mp4", "--clip", "x.pt"], "--clip"),
         (["attention", "none.mp4", "--output", "LIST"], "--output"),

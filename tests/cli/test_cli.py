@@ -232,7 +232,16 @@ def test_failures_are_one_clear_line(
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("arguments", [["classify", "v.mp4"], ["nosuch"], [], ["classify", "--labels", "a"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["classify", "v.mp4"],
+        ["nosuch"],
+        [],
+        ["classify", "--labels", "a"],
+        ["eval", "--protocol", "zeroshot", "--list", "a.txt", "--labels", "a"],
+    ],
+)
 def test_bad_usage_exits_with_2(arguments: list[str], capsys: Captured) -> None:
     """What argparse refuses has the same status."""
     with pytest.raises(SystemExit) as exit_info:

@@ -52,7 +52,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_splits(capsys: Captured, videos: Path, tmp_path: Path) -> None:
     """Each split's accuracies and their mean, in the files and on standard output."""
     lists = (videos / "one.txt", videos / "two.txt")
-    data = ("--list", *lists, "--labels", videos / "names.csv", "--root", videos, "--dataset", "made up")
+    data = ("--list", *lists, "--labels-file", videos / "names.csv", "--root", videos, "--dataset", "made up")
     status, out, err = evaluate(
         capsys, "--protocol", "zeroshot", *data, "--output", tmp_path / "out", "--json", "--untrained"
     )
@@ -83,7 +83,7 @@ def test_two_splits(capsys: Captured, videos: Path, tmp_path: Path) -> None:
 
 def test_a_bad_video(capsys: Captured, videos: Path) -> None:
     """The rest is judged, the bad one is counted and named with its reason, and the status is 2, as classify's."""
-    data = ("--list", videos / "broken.txt", "--labels", videos / "names.csv", "--root", videos)
+    data = ("--list", videos / "broken.txt", "--labels-file", videos / "names.csv", "--root", videos)
     status, out, err = evaluate(capsys, "--protocol", "fewshot", *data, "--json")
     document = json.loads(out)
     (split,) = document["splits"]
@@ -133,15 +133,18 @@ def test_trade_off_of_results(capsys: Captured, videos: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--list", "none.txt", "--labels", "NAMES"], "none.txt"),
-        (["--list", "LIST"], "--labels"),
-        (["--list", "LIST", "--labels", "NAMES", "NAMES"], "--labels: give one file, or one for each of the 1 lists"),
-        (["--list", "LIST", "--labels", "NAMES", "--views", "2x2"], "views"),
-        (["--list", "LIST", "--labels", "NAMES", "--batch-size", "0"], "batch_size"),
-        (["--list", "LIST", "--labels", "NAMES", "--device", "tpu"], "tpu"),
-        (["--list", "LIST", "--labels", "NAMES", "--output", "LIST"], "--output"),
-        (["--list", "LIST", "LIST", "--labels", "NAMES"], "different file names"),
-        (["--list", "LIST", "--labels", "NAMES", "--protocol", "halfclass"], "half of 3 classes"),
+        (["--list", "none.txt", "--labels-file", "NAMES"], "none.txt"),
+        (["--list", "LIST"], "--labels-file"),
+        (
+            ["--list", "LIST", "--labels-file", "NAMES", "NAMES"],
+            "--labels-file: give one file, or one for each of the 1 lists",
+        ),
+        (["--list", "LIST", "--labels-file", "NAMES", "--views", "2x2"], "views"),
+        (["--list", "LIST", "--labels-file", "NAMES", "--batch-size", "0"], "batch_size"),
+        (["--list", "LIST", "--labels-file", "NAMES", "--device", "tpu"], "tpu"),
+        (["--list", "LIST", "--labels-file", "NAMES", "--output", "LIST"], "--output"),
+        (["--list", "LIST", "LIST", "--labels-file", "NAMES"], "different file names"),
+        (["--list", "LIST", "--labels-file", "NAMES", "--protocol", "halfclass"], "half of 3 classes"),
     ],
 )
 def test_failures_are_one_clear_line(capsys: Captured, videos: Path, arguments: list[str], message: str) -> None:
@@ -158,7 +161,7 @@ def test_failures_are_one_clear_line(capsys: Captured, videos: Path, arguments: 
 @pytest.mark.slow
 def test_under_torchrun(capsys: Captured, videos: Path, tmp_path: Path) -> None:
     """Three processes, one of them the writer, with decoding workers: the result of one process alone."""
-    data = ["--list", str(videos / "one.txt"), str(videos / "two.txt"), "--labels", str(videos / "names.csv")]
+    data = ["--list", str(videos / "one.txt"), str(videos / "two.txt"), "--labels-file", str(videos / "names.csv")]
     data += ["--root", str(videos), "--protocol", "zeroshot", "--json"]
     alone = json.loads(evaluate(capsys, *data)[1])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]

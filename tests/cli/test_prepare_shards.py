@@ -38,7 +38,7 @@ def run(*arguments: object) -> int:
 def test_writes_shards(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The list's videos, in shards of the size given, with the class names in the index."""
     out = tmp_path / "out"
-    options = ("--root", root, "--samples", 2, "--labels", tmp_path / "labels.txt")
+    options = ("--root", root, "--samples", 2, "--labels-file", tmp_path / "labels.txt")
     assert run(tmp_path / "list.txt", out, *options) == 0
     assert "3 videos in 2 shards" in capsys.readouterr().out
     index = read_shard_index(out)
@@ -60,7 +60,7 @@ def test_labels_must_fit_the_list(root: Path, tmp_path: Path) -> None:
     """A list with other classes is found before terabytes are copied."""
     (tmp_path / "labels.txt").write_text("walk\n")
     with pytest.raises(ListError, match="label 1"):
-        run(tmp_path / "list.txt", tmp_path / "out", "--root", root, "--labels", tmp_path / "labels.txt")
+        run(tmp_path / "list.txt", tmp_path / "out", "--root", root, "--labels-file", tmp_path / "labels.txt")
     assert not (tmp_path / "out").exists()
 
 

@@ -99,16 +99,35 @@ def test_folder_without_videos_is_refused(tmp_path: Path) -> None:
             scan_folder(folder)
 
 
-def test_class_names(tmp_path: Path) -> None:
-    """A CSV in any order of its ids, or plain lines."""
-    (tmp_path / "labels.csv").write_text("id,name\n1,jumping rope\n0,archery\n")
-    (tmp_path / "labels.txt").write_text("archery\njumping rope\n")
-    assert read_labels(tmp_path / "labels.csv") == read_labels(tmp_path / "labels.txt") == ["archery", "jumping rope"]
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.csv", "id,name\n1,jumping rope\n0,archery\n"),
+        ("labels.csv", "\ufeffnote,name\nx,archery\n\ny, jumping rope \n"),
+        ("labels.txt", "archery\n\n  jumping rope  \n"),
+    ],
+)
+def test_class_names(name: str, text: str, tmp_path: Path) -> None:
+    """A CSV in any order of its ids, a CSV whose rows are in order, or plain lines."""
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert read_labels(tmp_path / name) == ["archery", "jumping rope"]
 
 
-@pytest.mark.parametrize("text", ["", "id,label\n0,a\n", "id,name\n1,a\n", "id,name\n0,a\n2,b\n", "id,name\nx,a\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "id,label\n0,a\n",
+        "id,name\n1,a\n",
+        "id,name\n0,a\n2,b\n",
+        "id,name\n0,a\n0,b\n",
+        "id,name\nx,a\n",
+        "name\n",
+        "name,note\n,a\n",
+    ],
+)
 def test_malformed_class_names_are_refused(text: str, tmp_path: Path) -> None:
-    """Ids must be 0 to C - 1: a hole would shift every later class."""
+    """Ids must be 0 to C - 1, each once, and no name blank: a hole would shift every later class."""
     path = tmp_path / "labels.csv"
     path.write_text(text)
     with pytest.raises(ListError, match=r"labels\.csv"):

@@ -74,7 +74,11 @@ def test_read_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "labels", "message"),
-    [("a.mp4 2\n", "names.txt", "label 2"), ("a.mp4 0\n", None, "--labels"), ("a.mp4 0\n", "none.txt", "none.txt")],
+    [
+        ("a.mp4 2\n", "names.txt", "label 2"),
+        ("a.mp4 0\n", None, "--labels-file"),
+        ("a.mp4 0\n", "none.txt", "none.txt"),
+    ],
 )
 def test_bad_lists(tmp_path: Path, content: str, labels: str | None, message: str) -> None:
     """Labels without a name, lists without names: refused before anything is decoded."""

@@ -274,7 +274,7 @@ def test_tar_shards_train_like_files(videos: VideoFolder, tmp_path: Path) -> Non
     shards = tmp_path / "shards"
     for name in ("train", "val"):
         arguments = ["prepare", "shards", str(videos.folder / f"{name}.txt"), str(shards / name), "--samples", "7"]
-        assert main([*arguments, "--labels", str(videos.folder / "labels.txt")]) == 0
+        assert main([*arguments, "--labels-file", str(videos.folder / "labels.txt")]) == 0
     lists = {"data__train_list": str(shards / "train"), "data__val_list": str(shards / "val"), "run__eval_every": 1}
     straight, parts = tmp_path / "straight", tmp_path / "parts"
     assert train(videos.config(straight, **lists))
