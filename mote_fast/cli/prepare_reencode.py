@@ -51,7 +51,7 @@ def add_command(commands: Any) -> None:
         "--keep-sound-part", action="store_true", help="of a damaged video keep the frames before the damage"
     )
     parser.add_argument(
-        "--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="encoders (default: one a core)"
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="encoders (default: one a core)"
     )
     parser.add_argument(
         "--time-limit", type=float, default=600.0, metavar="SECONDS", help="for one video (default %(default)g)"
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         listed or find_videos(arguments.source),
         encoding,
         keep_sound_part=arguments.keep_sound_part,
-        processes=arguments.processes,
+        processes=arguments.workers,
         time_limit=arguments.time_limit,
     )
     target = Path(arguments.target)

@@ -31,7 +31,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the order (default %(default)s)")
     parser.add_argument("--labels-file", metavar="FILE", help="class names, to check the list and to keep in the index")
     parser.add_argument(
-        "--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="that check videos (default: cores)"
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="that check videos (default: cores)"
     )
     parser.add_argument(
         "--time-limit", type=float, default=60.0, metavar="SECONDS", help="to check one video (default %(default)g)"
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         max_samples=arguments.samples,
         seed=arguments.seed,
         labels=labels,
-        processes=arguments.processes,
+        processes=arguments.workers,
         time_limit=arguments.time_limit,
     )
     if arguments.json:

@@ -29,7 +29,7 @@ def run(*arguments: object) -> int:
     """Parse and run as the program does."""
     parser = argparse.ArgumentParser()
     prepare_reencode.add_command(parser.add_subparsers())
-    parsed = parser.parse_args(["reencode", *map(str, arguments), "--processes", "1"])
+    parsed = parser.parse_args(["reencode", *map(str, arguments), "--workers", "1"])
     return parsed.run(parsed)
 
 

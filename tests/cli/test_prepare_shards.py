@@ -31,7 +31,7 @@ def run(*arguments: object) -> int:
     """Parse and run as the program does."""
     parser = argparse.ArgumentParser()
     prepare_shards.add_command(parser.add_subparsers())
-    parsed = parser.parse_args(["shards", *map(str, arguments), "--processes", "1"])
+    parsed = parser.parse_args(["shards", *map(str, arguments), "--workers", "1"])
     return parsed.run(parsed)
 
 
