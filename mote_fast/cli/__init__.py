@@ -7,18 +7,15 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from mote_fast.cli import analyse, classify, convert, demo, doctor, embed, eval, prepare, tradeoff
-from mote_fast.cli.options import CommandParser
+from mote_fast.cli import analyse, classify, convert, demo, doctor, embed, eval, options, outputs, prepare, tradeoff
 from mote_fast.errors import MoteError
 
-# Exit status of bad usage and of anything that could not be done, as argparse has it.
-FAILED = 2
 INTERRUPTED = 130
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; what it parses has ``run``, which takes it and returns the exit status."""
-    parser = CommandParser(prog="mote-fast", description="Open-vocabulary video recognition with MoTE on CLIP.")
+    parser = options.CommandParser(prog="mote-fast", description="Open-vocabulary video recognition with MoTE on CLIP.")
     parser.add_argument("--verbose", action="store_true", help="log what the library does")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (classify, embed, eval, tradeoff, analyse, prepare, convert, doctor, demo):
@@ -35,8 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.run(arguments)
     except MoteError as error:
-        print(f"mote-fast: error: {error}", file=sys.stderr)
-        return FAILED
+        return outputs.report([str(error)])
     except KeyboardInterrupt:
         print("mote-fast: interrupted", file=sys.stderr)
         return INTERRUPTED

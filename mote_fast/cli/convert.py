@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from mote_fast.cli import options
 from mote_fast.errors import CheckpointError
-from mote_fast.model.checkpoint import DEFAULT_INTERPOLATION, load, released_checkpoint
-from mote_fast.model.model_config import DEFAULT_FRAMES
+from mote_fast.model.checkpoint import load, released_checkpoint
 from mote_fast.runtime.files import staged
 
 
@@ -19,15 +19,7 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser("convert", help="released checkpoint <-> model folder", description=__doc__)
     parser.add_argument("source", metavar="SOURCE", help="released .pt file, or a model folder")
     parser.add_argument("target", metavar="TARGET", help="a folder for a .pt source, a .pt file for a folder source")
-    parser.add_argument("--clip", metavar="PATH|TAG", help="original CLIP of a released file: OpenAI's .pt or a tag")
-    parser.add_argument(
-        "--interpolate",
-        type=float,
-        default=DEFAULT_INTERPOLATION,
-        metavar="SHARE",
-        help="share of the tuned image tower (default %(default)s; 1 makes converting back lossless)",
-    )
-    parser.add_argument("--frames", type=int, default=DEFAULT_FRAMES, help="frames per view (default %(default)s)")
+    options.add_released(parser)
     parser.set_defaults(run=run)
 
 

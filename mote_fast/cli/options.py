@@ -1,19 +1,19 @@
-"""Options that several commands share: which model, which labels, which videos."""
+"""Options that several commands share, each with one meaning."""
 
 from __future__ import annotations
 
 import argparse
-import logging
-from typing import Any
+import os
+from collections.abc import Sequence
+from typing import Any, get_args
 
 import torch
 
-from mote_fast.data.items import read_labels
-from mote_fast.errors import ConfigError, LabelError
-from mote_fast.model.checkpoint import DEFAULT_INTERPOLATION, SHIPPED, Dtype, create_model, load
-from mote_fast.model.classifier import VideoClassifier
+from mote_fast.data.decoding.frame_folders import FRAME_TEMPLATE
+from mote_fast.data.loaders import LoaderBackend
+from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
+from mote_fast.model.checkpoint import DEFAULT_INTERPOLATION, Dtype
 from mote_fast.model.model_config import DEFAULT_FRAMES
-from mote_fast.runtime.environment import best_device
 
 DTYPES: dict[str, Dtype] = {
     "float32": torch.float32,
@@ -21,12 +21,12 @@ DTYPES: dict[str, Dtype] = {
     "float16": torch.float16,
     "int8": "int8",
 }
-LABEL_SETS = ("k400",)
 
-UNTRAINED_NOTE = (
-    "note: these weights are untrained, so the ranking means nothing; "
-    "give --checkpoint a released MoTE .pt file or a saved folder for real ones"
-)
+# Several values of one option, after it or after each mention of it.
+SEVERAL: dict[str, Any] = {"action": "extend", "nargs": "+"}
+
+# A parser, or a group of its options.
+Options = argparse._ActionsContainer
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -36,135 +36,108 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(**options, allow_abbrev=False)
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that select a model and where it runs."""
+def add_value(
+    options: Options,
+    flag: str,
+    default: float | str,
+    purpose: str,
+    metavar: str | None = None,
+    choices: Sequence[str] | None = None,
+) -> None:
+    """Add an option that takes a value of the default's type, and says the default."""
+    text = f"{purpose} (default %(default)s)"
+    options.add_argument(flag, type=type(default), default=default, help=text, metavar=metavar, choices=choices)
+
+
+def add_json(options: Options) -> None:
+    """Add the choice between text for people and JSON for programs."""
+    options.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+
+
+def add_score(options: Options) -> None:
+    """Add the choice between the two scores that accuracies are computed from."""
+    add_value(options, "--score", RUNNING, "of which an accuracy is computed", choices=(RUNNING, FULL_CLASS))
+
+
+def add_released(options: Options) -> None:
+    """Add what a released checkpoint does not say of itself."""
+    options.add_argument("--clip", metavar="PATH|TAG", help="original CLIP of a released file: OpenAI's .pt or a tag")
+    interpolated = "share of a released file's tuned image tower; 1 makes converting back lossless"
+    add_value(options, "--interpolate", DEFAULT_INTERPOLATION, interpolated, "SHARE")
+    add_value(options, "--frames", DEFAULT_FRAMES, "frames per view", "T")
+
+
+def add_model(parser: argparse.ArgumentParser, *, encodes_labels: bool = False) -> None:
+    """Add the options that select a model and where it runs; ``--no-cache`` where it encodes class names."""
     group = parser.add_argument_group("model")
     group.add_argument("--checkpoint", metavar="PATH", help="released MoTE .pt file, or a folder written by save()")
-    group.add_argument("--clip", metavar="PATH|TAG", help="original CLIP of a released file: OpenAI's .pt or a tag")
-    group.add_argument(
-        "--interpolate",
-        type=float,
-        default=DEFAULT_INTERPOLATION,
-        metavar="SHARE",
-        help="share of the tuned image tower of a released file (default %(default)s)",
-    )
-    group.add_argument(
-        "--model",
-        default="tiny",
-        metavar="NAME",
-        help="without --checkpoint: tiny, trained on drawn videos and shipped with the package; or an architecture, "
-        "with an untrained head (default %(default)s)",
-    )
-    group.add_argument(
-        "--untrained", action="store_true", help="without --checkpoint: random weights for the tiny model too"
-    )
+    add_released(group)
+    shipped = "tiny, trained on drawn videos and shipped with the package; or an architecture, with an untrained head"
+    add_value(group, "--model", "tiny", f"without --checkpoint: {shipped}", "NAME")
+    random = "without --checkpoint: random weights for the tiny model too"
+    group.add_argument("--untrained", action="store_true", help=random)
     group.add_argument("--clip-pretrained", metavar="PATH|TAG", help="without --checkpoint: weights of the CLIP towers")
-    group.add_argument(
-        "--frames", type=int, default=DEFAULT_FRAMES, metavar="T", help="frames per view (default %(default)s)"
-    )
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
-    group.add_argument(
-        "--dtype",
-        choices=sorted(DTYPES),
-        default="float32",
-        help="of the parameters; int8 runs the image tower quantised, on the CPU (default float32)",
-    )
-    group.add_argument(
-        "--decode",
-        default="auto",
-        metavar="BACKEND",
-        help="video decoder: auto, torchcodec or pyav (default auto)",
-    )
+    add_value(group, "--device", "auto", "auto, cpu, cuda, cuda:1, ...")
+    parameters = "of the parameters; int8 runs the image tower quantised, on the CPU"
+    add_value(group, "--dtype", "float32", parameters, choices=sorted(DTYPES))
+    add_value(group, "--decode", "auto", "video decoder: auto, torchcodec or pyav", "BACKEND")
+    parser.set_defaults(no_cache=False)
+    if encodes_labels:
+        group.add_argument("--no-cache", action="store_true", help="neither read nor write class features on disk")
 
 
-def add_video_argument(parser: argparse.ArgumentParser, views: str) -> None:
+def add_videos(parser: argparse.ArgumentParser, views: str) -> None:
     """Add the videos and the views to judge them by."""
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files")
-    parser.add_argument("--views", default=views, help="clips x crops, such as 1x1, 3x1, 4x3 (default %(default)s)")
+    add_value(parser, "--views", views, "clips x crops, such as 1x1, 3x1, 4x3")
 
 
-def add_label_options(parser: argparse.ArgumentParser) -> None:
+def add_labels_file(options: Options, prefix: str = "", *, several: bool = False) -> None:
+    """Add the file of class names; ``several`` takes one for each list, too."""
+    purpose = "class names, one a line, or a CSV with id and name"
+    if several:
+        purpose += "; one file, or one for each list"
+    options.add_argument(f"--{prefix}labels-file", metavar="FILE", help=purpose, **(SEVERAL if several else {}))
+
+
+def add_labels(parser: argparse.ArgumentParser) -> None:
     """Add the three ways to give class names, one of them required."""
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--labels", metavar="A,B,C", help="class names, separated by commas")
-    group.add_argument("--labels-file", metavar="FILE", help="class names, one a line, or a CSV with id and name")
-    group.add_argument("--label-set", choices=LABEL_SETS, help="a known list of class names")
+    add_labels_file(group)
+    group.add_argument("--label-set", choices=("k400",), help="a known list of class names")
 
 
-def is_untrained(arguments: argparse.Namespace) -> bool:
-    """Whether the model that the options ask for has random weights in its head."""
-    shipped = arguments.model in SHIPPED and arguments.clip_pretrained is None and not arguments.untrained
-    return arguments.checkpoint is None and not shipped
+def add_list(options: Options, kind: str = "", *, labels: bool = True, several: bool = False) -> None:
+    """Add a list of videos, its class names and its folder; of a ``kind`` such as "close-set", all named by it."""
+    prefix = f"{kind}-" if kind else ""
+    purpose = "list of videos with labels, or a folder with a sub-folder for each class"
+    many = SEVERAL if several else {}
+    options.add_argument(f"--{kind or 'list'}", required=True, metavar="LIST", help=purpose, **many)
+    if labels:
+        add_labels_file(options, prefix, several=several)
+    options.add_argument(f"--{prefix}root", default="", metavar="FOLDER", help="what the list's paths are relative to")
 
 
-def model_of(arguments: argparse.Namespace) -> VideoClassifier:
-    """Build or load the model that the options ask for, its experts merged for inference."""
-    return whole_model(arguments).fold()
+def add_loading(parser: argparse.ArgumentParser, views: str) -> None:
+    """Add the options that say how the videos of lists are read; ``views`` is the default, in words."""
+    group = parser.add_argument_group("reading")
+    group.add_argument("--views", metavar="CxC", help=f"clips x crops (default {views})")
+    group.add_argument("--dense", action="store_true", help="sample frames densely, from a window of the video")
+    add_value(group, "--batch-size", 8, "videos in a batch of one process", "N")
+    add_value(group, "--workers", 4, "processes that decode, for each process", "N")
+    add_value(group, "--loader", "auto", "who decodes", choices=get_args(LoaderBackend))
+    add_value(group, "--frame-template", FRAME_TEMPLATE, "image names in folders of extracted frames", "NAME")
 
 
-def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
-    """Build or load the model that the options ask for, its experts apart."""
-    device = arguments.device
-    if device == "auto":
-        device = "cpu" if arguments.dtype == "int8" else best_device()
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    dtype = DTYPES[arguments.dtype]
-    if dtype == "int8":
-        # The first run of a model exports it for half a minute, and should say so.
-        logging.getLogger("mote_fast.clip.int8").setLevel(logging.INFO)
-    if arguments.checkpoint is not None:
-        if arguments.untrained:
-            raise ConfigError("--untrained goes with --model; --checkpoint says which weights to take")
-        model = load(
-            arguments.checkpoint,
-            clip=arguments.clip,
-            interpolate=arguments.interpolate,
-            frames=arguments.frames,
-            device=device,
-            dtype=dtype,
-        )
-    elif arguments.clip is not None:
-        raise ConfigError("--clip goes with --checkpoint; for fresh towers use --clip-pretrained")
-    elif not is_untrained(arguments):
-        model = load(arguments.model, device=device, dtype=dtype)
-        # A model folder records its own number.
-        model.frames = arguments.frames
-    else:
-        # An untrained model is for trying things out: the same one every time.
-        torch.manual_seed(0)
-        model = create_model(
-            arguments.model,
-            frames=arguments.frames,
-            clip_pretrained=arguments.clip_pretrained,
-            device=device,
-            dtype=dtype,
-        )
-    model.decode_backend = arguments.decode
-    return model
+def add_workers(options: Options, task: str, time_limit: float) -> None:
+    """Add the processes that do a ``task``, such as "scan", and the time that one video may take."""
+    add_value(options, "--workers", os.cpu_count() or 1, f"processes that {task}, one a core", "N")
+    add_value(options, "--time-limit", time_limit, f"to {task} one video", "SECONDS")
 
 
-def labels_of(arguments: argparse.Namespace) -> list[str]:
-    """Collect the class names that the options give.
-
-    Raises:
-        LabelError: there are none.
-        ListError: the file of them is missing or malformed.
-    """
-    if arguments.labels_file is not None:
-        return read_labels(arguments.labels_file)
-    if arguments.label_set is not None:
-        return kinetics400_labels()
-    labels = [name for part in arguments.labels.split(",") if (name := part.strip())]
-    if not labels:
-        raise LabelError("no labels: give at least one class name")
-    return labels
-
-
-def kinetics400_labels() -> list[str]:
-    """Return the 400 class names of Kinetics-400, from torchvision's metadata."""
-    from torchvision.models.video import R3D_18_Weights
-
-    return list(R3D_18_Weights.KINETICS400_V1.meta["categories"])
+def add_output(parser: argparse.ArgumentParser, content: str) -> None:
+    """Add the folder that files are written to, and the leave to replace what is there."""
+    parser.add_argument("--output", required=True, metavar="FOLDER", help=f"where {content} go")
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
+    add_json(parser)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mote_fast.cli import prepare_fewshot, prepare_reencode, prepare_shards
+from mote_fast.cli import options, outputs, prepare_fewshot, prepare_reencode, prepare_shards
 from mote_fast.prepare.folder import read_folder
 from mote_fast.prepare.hmdb51 import read_hmdb51
 from mote_fast.prepare.kinetics import read_k400, read_k600
@@ -42,43 +40,41 @@ def add_command(commands: Any) -> None:
             "--annotations", nargs="+", required=True, metavar="PATH", help=f"{files}: the files, or folders with them"
         )
         _add_data_set_options(step)
-        step.set_defaults(run=run_published)
+        step.set_defaults(read=_read_published)
     step = steps.add_parser("folder", help="from a folder per class", description="Lists from a folder per class.")
-    step.add_argument(
-        "--val-share",
-        type=float,
-        default=0.1,
-        metavar="SHARE",
-        help="share of each class for the validation list, where there are no train and val folders "
-        "(default %(default)s)",
-    )
-    step.add_argument("--seed", type=int, default=0, help="of that split (default %(default)s)")
+    share = "share of each class for the validation list, where there are no train and val folders"
+    options.add_value(step, "--val-share", 0.1, share, "SHARE")
+    options.add_value(step, "--seed", 0, "of that split", "N")
     _add_data_set_options(step)
-    step.set_defaults(run=run_folder)
+    step.set_defaults(read=_read_folder)
     for module in STEPS:
         module.add_command(steps)
 
 
-def run_published(arguments: argparse.Namespace) -> int:
-    """Prepare a published data set. Returns 0: finding bad videos is the report's purpose, and no failure."""
-    scan = _scan_options(arguments)
+def run(arguments: argparse.Namespace) -> int:
+    """Prepare a data set. Returns 0: finding bad videos is the report's purpose, and no failure."""
+    scan = ScanOptions(arguments.workers, arguments.scan_frames, arguments.min_frames, arguments.time_limit)
+    root, output = Path(arguments.root), Path(arguments.output)
+    data_set: DataSet = arguments.read(arguments, root)
+    scanned = scan if arguments.scan else None
+    report = write_data_set(data_set, root, output, scan=scanned, drop_bad=arguments.drop_bad, force=arguments.force)
+    outputs.show(arguments, report, [(output / REPORT_FILES[1]).read_text(encoding="utf-8").rstrip()])
+    return 0
+
+
+def _read_published(arguments: argparse.Namespace, root: Path) -> DataSet:
     read, _ = PUBLISHED[arguments.step]
-    return _write(read([Path(place) for place in arguments.annotations], Path(arguments.root)), scan, arguments)
+    return read([Path(place) for place in arguments.annotations], root)
 
 
-def run_folder(arguments: argparse.Namespace) -> int:
-    """Prepare a folder per class. Returns 0, see ``run_published``."""
-    scan = _scan_options(arguments)
-    data_set = read_folder(Path(arguments.root), val_share=arguments.val_share, seed=arguments.seed)
-    return _write(data_set, scan, arguments)
+def _read_folder(arguments: argparse.Namespace, root: Path) -> DataSet:
+    return read_folder(root, val_share=arguments.val_share, seed=arguments.seed)
 
 
 def _add_data_set_options(parser: argparse.ArgumentParser) -> None:
     defaults = ScanOptions()
     parser.add_argument("--root", required=True, metavar="FOLDER", help="the videos; paths in the lists start here")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="where lists, labels and report go")
-    parser.add_argument("--force", action="store_true", help="replace files that are there")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON instead of text")
+    options.add_output(parser, "lists, labels and report")
     group = parser.add_argument_group("checks")
     group.add_argument(
         "--scan", action="store_true", help="open and decode every video, and look for equal files; can be interrupted"
@@ -86,48 +82,7 @@ def _add_data_set_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--drop-bad", action="store_true", help="leave out of the lists what is missing, unreadable or too short"
     )
-    group.add_argument(
-        "--workers", type=int, default=_cores(), metavar="N", help="processes of the scan (default %(default)s)"
-    )
-    group.add_argument(
-        "--scan-frames",
-        type=int,
-        default=defaults.frames,
-        metavar="N",
-        help="frames of each video to decode, 0 for none (default %(default)s)",
-    )
-    group.add_argument(
-        "--min-frames",
-        type=int,
-        default=defaults.min_frames,
-        metavar="N",
-        help="fewer are too short (default %(default)s)",
-    )
-    group.add_argument(
-        "--time-limit",
-        type=float,
-        default=defaults.time_limit,
-        metavar="SECONDS",
-        help="that a video may take (default %(default)s)",
-    )
-
-
-def _scan_options(arguments: argparse.Namespace) -> ScanOptions | None:
-    options = ScanOptions(arguments.workers, arguments.scan_frames, arguments.min_frames, arguments.time_limit)
-    return options if arguments.scan else None
-
-
-def _write(data_set: DataSet, scan: ScanOptions | None, arguments: argparse.Namespace) -> int:
-    output = Path(arguments.output)
-    report = write_data_set(
-        data_set, Path(arguments.root), output, scan=scan, drop_bad=arguments.drop_bad, force=arguments.force
-    )
-    if arguments.json:
-        print(json.dumps(report, indent=2))
-    else:
-        print((output / REPORT_FILES[1]).read_text(encoding="utf-8"), end="")
-    return 0
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1
+    options.add_value(group, "--scan-frames", defaults.frames, "frames of each video to decode, 0 for none", "N")
+    options.add_value(group, "--min-frames", defaults.min_frames, "fewer are too short", "N")
+    options.add_workers(group, "scan", defaults.time_limit)
+    parser.set_defaults(run=run)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from mote_fast.cli import options, outputs
 from mote_fast.data.items import read_list
 from mote_fast.errors import ConfigError
 from mote_fast.prepare.fewshot import few_shot, repeat_to
@@ -24,7 +24,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--shots", type=int, nargs="+", default=PAPER_SHOTS, metavar="K", help="videos per class (default 2 4 8 16)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default %(default)s)")
+    options.add_value(parser, "--seed", 0, "of the draw", "N")
     parser.add_argument(
         "--length",
         type=_length,
@@ -32,9 +32,7 @@ def add_command(commands: Any) -> None:
         metavar="N|full|once",
         help="entries of each list: a number, as many as the full list has, or each video once (default %(default)s)",
     )
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the lists go")
-    parser.add_argument("--force", action="store_true", help="replace lists that are there")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    options.add_output(parser, "the lists")
     parser.set_defaults(run=run)
 
 
@@ -53,14 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
         classes = len(Counter(item.label for item in drawn))
         written.append({"list": name, "shots": shots, "classes": classes, "videos": len(drawn), "entries": length})
     write_texts(Path(arguments.output), contents, arguments.force)
-    if arguments.json:
-        print(json.dumps({"source": arguments.list, "seed": arguments.seed, "lists": written}, indent=2))
-        return 0
-    for each in written:
-        print(
-            f"{Path(arguments.output) / str(each['list'])}: {each['videos']} videos of {each['classes']} classes, "
-            f"repeated to {each['entries']} entries"
-        )
+    lines = [
+        f"{Path(arguments.output) / str(each['list'])}: {each['videos']} videos of {each['classes']} classes, "
+        f"repeated to {each['entries']} entries"
+        for each in written
+    ]
+    outputs.show(arguments, {"source": arguments.list, "seed": arguments.seed, "lists": written}, lines)
     return 0
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mote_fast.cli import options, outputs
 from mote_fast.errors import ConfigError
 from mote_fast.prepare.encoding import PRESETS, Encoding
 from mote_fast.prepare.reencode import FAULT_FILE, find_videos, listed_videos, reencode, rewrite_list
@@ -22,41 +20,17 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser("reencode", help="rewrite videos so that they decode fast", description=__doc__)
     parser.add_argument("source", metavar="SOURCE", help="folder of the videos; only read")
     parser.add_argument("target", metavar="TARGET", help="folder for the copies, with the same folders below it")
-    parser.add_argument(
-        "--list",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="only the videos of this list (repeatable); it is rewritten for the copies into TARGET",
-    )
-    parser.add_argument(
-        "--short-side",
-        type=int,
-        default=default.short_side,
-        metavar="PIXELS",
-        help="scale down to this, never up (default %(default)s)",
-    )
-    parser.add_argument(
-        "--key-interval",
-        type=int,
-        default=default.key_interval,
-        metavar="FRAMES",
-        help="from one key frame to the next (default %(default)s)",
-    )
-    parser.add_argument(
-        "--crf", type=int, default=default.crf, help="x264's quality, lower is better (default %(default)s)"
-    )
-    parser.add_argument("--preset", choices=PRESETS, default=default.preset, help="x264's effort (default %(default)s)")
+    listed = "only the videos of these lists, which are rewritten for the copies into TARGET"
+    parser.add_argument("--list", default=[], metavar="LIST", help=listed, **options.SEVERAL)
+    options.add_value(parser, "--short-side", default.short_side, "scale down to this, never up", "PIXELS")
+    options.add_value(parser, "--key-interval", default.key_interval, "from one key frame to the next", "FRAMES")
+    options.add_value(parser, "--crf", default.crf, "x264's quality, lower is better", "N")
+    options.add_value(parser, "--preset", default.preset, "x264's effort", choices=PRESETS)
     parser.add_argument(
         "--keep-sound-part", action="store_true", help="of a damaged video keep the frames before the damage"
     )
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="encoders (default: one a core)"
-    )
-    parser.add_argument(
-        "--time-limit", type=float, default=600.0, metavar="SECONDS", help="for one video (default %(default)g)"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    options.add_workers(parser, "re-encode", 600.0)
+    options.add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -81,20 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
     for path in lists:
         with staged(target / path.name) as part:
             part.write_text(rewrite_list(path, done.names), encoding="utf-8")
-    if arguments.json:
-        document = {
-            "written": done.written,
-            "already_done": done.already_done,
-            "failures": [asdict(failure) for failure in done.failures],
-            "lists": [str(target / path.name) for path in lists],
-        }
-        print(json.dumps(document, indent=2))
-    else:
-        print(f"{target}: {done.written} videos written, {done.already_done} were done before")
-    if done.failures:
-        print(
-            f"mote-fast: error: {len(done.failures)} of {len(done.names)} videos are damaged or missing; "
-            f"see {target / FAULT_FILE}",
-            file=sys.stderr,
-        )
-    return 2 if done.failures else 0
+    document = {
+        "written": done.written,
+        "already_done": done.already_done,
+        "failures": [asdict(failure) for failure in done.failures],
+        "lists": [str(target / path.name) for path in lists],
+    }
+    outputs.show(
+        arguments, document, [f"{target}: {done.written} videos written, {done.already_done} were done before"]
+    )
+    damaged = f"{len(done.failures)} of {len(done.names)} videos are damaged or missing; see {target / FAULT_FILE}"
+    return outputs.report([damaged] if done.failures else [])

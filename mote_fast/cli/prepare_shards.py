@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import re
-import sys
 from dataclasses import asdict
 from typing import Any
 
+from mote_fast.cli import options, outputs
 from mote_fast.data.items import check_items, read_labels, read_list
 from mote_fast.data.shards.shard_index import INDEX_FILE
 from mote_fast.errors import ConfigError
@@ -24,19 +22,12 @@ def add_command(commands: Any) -> None:
     parser.add_argument("list", metavar="LIST", help="list of videos: 'PATH LABEL' a line, or a CSV")
     parser.add_argument("folder", metavar="OUT", help="folder for the shards and their index")
     parser.add_argument("--root", default="", metavar="FOLDER", help="that the list's paths are relative to")
-    parser.add_argument(
-        "--shard-size", default="1GB", metavar="SIZE", help="of the videos in a shard, at most (default %(default)s)"
-    )
+    options.add_value(parser, "--shard-size", "1GB", "of the videos in a shard, at most", "SIZE")
     parser.add_argument("--samples", type=int, metavar="N", help="videos in a shard, at most")
-    parser.add_argument("--seed", type=int, default=0, help="of the order (default %(default)s)")
-    parser.add_argument("--labels-file", metavar="FILE", help="class names, to check the list and to keep in the index")
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="that check videos (default: cores)"
-    )
-    parser.add_argument(
-        "--time-limit", type=float, default=60.0, metavar="SECONDS", help="to check one video (default %(default)g)"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    options.add_value(parser, "--seed", 0, "of the order", "N")
+    options.add_labels_file(parser)
+    options.add_workers(parser, "check", 60.0)
+    options.add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -57,16 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
         processes=arguments.workers,
         time_limit=arguments.time_limit,
     )
-    if arguments.json:
-        left_out = [asdict(failure) for failure in index.left_out]
-        print(json.dumps({"shards": len(index.shards), "samples": index.samples, "left_out": left_out}, indent=2))
-    else:
-        print(f"{arguments.folder}: {index.samples} videos in {len(index.shards)} shards")
-    for failure in index.left_out:
-        print(f"mote-fast: error: {failure.path}: {failure.reason}", file=sys.stderr)
-    if index.left_out:
-        print(f"mote-fast: error: {len(index.left_out)} videos left out; see {INDEX_FILE}", file=sys.stderr)
-    return 2 if index.left_out else 0
+    left_out = [asdict(failure) for failure in index.left_out]
+    document = {"shards": len(index.shards), "samples": index.samples, "left_out": left_out}
+    outputs.show(arguments, document, [f"{arguments.folder}: {index.samples} videos in {len(index.shards)} shards"])
+    errors = [f"{failure.path}: {failure.reason}" for failure in index.left_out]
+    return outputs.report([*errors, f"{len(errors)} videos left out; see {INDEX_FILE}"] if errors else [])
 
 
 def bytes_of(text: str) -> int:

@@ -1,13 +1,16 @@
-"""``mote-fast tradeoff``: HM_ZS and the trade-off score from the results of several evaluations of one model."""
+"""``mote-fast tradeoff``: HM_ZS and trade-off score from results of ``eval``, of one model or of several in a plot."""
 
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
+from mote_fast.analysis.plots.draw_tradeoff import draw_trade_off
+from mote_fast.analysis.tradeoff_points import TradeOffPoint, check_comparable, trade_off_csv, trade_off_point
+from mote_fast.cli import options, outputs
+from mote_fast.errors import ConfigError
 from mote_fast.evaluation.combine import combine, read_result
 from mote_fast.evaluation.report import ALL, READABLE
 
@@ -15,26 +18,63 @@ from mote_fast.evaluation.report import ALL, READABLE
 def add_command(commands: Any) -> None:
     """Register the command."""
     parser = commands.add_parser("tradeoff", help="HM_ZS and trade-off score from results of eval", description=__doc__)
-    parser.add_argument(
-        "results", nargs="+", metavar="RESULT", help="result.json files, or their folders: zero-shot, and one close-set"
+    models = parser.add_mutually_exclusive_group(required=True)
+    models.add_argument(
+        "results",
+        nargs="*",
+        default=[],
+        metavar="RESULT",
+        help="of one model: result.json files, or their folders: zero-shot, and one close-set",
     )
-    parser.add_argument("--score", choices=(RUNNING, FULL_CLASS), default=RUNNING, help="default %(default)s")
-    parser.add_argument("--videos", choices=(READABLE, ALL), default=READABLE, help="default %(default)s")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    models.add_argument(
+        "--model",
+        nargs="+",
+        action="append",
+        dest="models",
+        metavar=("SERIES LAYERS RESULT", "RESULT"),
+        help="one model of several: its line in the plot, its temporal layers, and its results; repeat for each model",
+    )
+    options.add_score(parser)
+    options.add_value(parser, "--videos", READABLE, "which videos count", choices=(READABLE, ALL))
+    parser.add_argument("--output", metavar="FOLDER", help="with --model: write tradeoff.png and tradeoff.csv there")
+    options.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Combine the results and print them. Returns 0."""
+    """Combine the results of one model, or compare several models; print the scores. Returns 0."""
+    if arguments.models:
+        return _compare(arguments)
+    if arguments.output is not None:
+        raise ConfigError("--output draws several models; give each with --model SERIES LAYERS RESULT RESULT ...")
     found = combine([read_result(path) for path in arguments.results], arguments.score, arguments.videos)
-    if arguments.json:
-        print(json.dumps(asdict(found), ensure_ascii=False, indent=2))
-        return 0
-    if found.close_set is not None:
-        print(f"{found.close_set[1]:6.2f}  {found.close_set[0]}, close-set")
-    for dataset, value in found.zero_shot.items():
-        print(f"{value:6.2f}  {dataset}, zero-shot")
-    print(f"{found.hm_zs:6.2f}  HM_ZS, harmonic mean of the zero-shot accuracies")
+    lines = [f"{found.close_set[1]:6.2f}  {found.close_set[0]}, close-set"] if found.close_set is not None else []
+    lines += [f"{value:6.2f}  {dataset}, zero-shot" for dataset, value in found.zero_shot.items()]
+    lines += [f"{found.hm_zs:6.2f}  HM_ZS, harmonic mean of the zero-shot accuracies"]
     if found.score is not None:
-        print(f"{found.score:6.2f}  trade-off, harmonic mean of close-set accuracy and HM_ZS")
+        lines += [f"{found.score:6.2f}  trade-off, harmonic mean of close-set accuracy and HM_ZS"]
+    outputs.show(arguments, asdict(found), lines)
     return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    points = [_point(model, arguments.score, arguments.videos) for model in arguments.models]
+    check_comparable(points)
+    lines = [f"{points[0].data_set:>9} {'HM_ZS':>8}{'trade-off':>11}  layers"]
+    lines += [f"{p.close_set:9.2f}{p.hm_zs:9.2f}{p.score:11.2f}{p.layers:8}  {p.series}" for p in points]
+    files: list[str] = []
+    if arguments.output is not None:
+        outputs.prepare_drawing(arguments)
+        files = outputs.write_drawing(arguments, "tradeoff", draw_trade_off(points), trade_off_csv(points))
+        lines += [f"wrote {' and '.join(files)}"]
+    outputs.show(arguments, {"models": [asdict(point) for point in points], "files": files}, lines)
+    return 0
+
+
+def _point(model: Sequence[str], score: str, videos: str) -> TradeOffPoint:
+    if len(model) < 3:
+        raise ConfigError(f"--model {' '.join(model)}: give SERIES LAYERS RESULT RESULT ...")
+    series, layers, *results = model
+    if not layers.isdecimal():
+        raise ConfigError(f"--model {series}: the number of temporal layers comes second, got {layers!r}")
+    return trade_off_point(series, int(layers), [read_result(path) for path in results], score, videos)

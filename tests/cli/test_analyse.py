@@ -6,7 +6,6 @@ import csv
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,7 +16,6 @@ import mote_fast
 from mote_fast.cli import main
 from mote_fast.data import write_video
 from tests.cli.test_eval import Captured, run
-from tests.evaluation.test_combine import result
 
 # Class c has c + 1 videos: an untrained model that always says the same class then has an accuracy that tells which.
 CLASSES = 3
@@ -185,36 +183,6 @@ def test_attention(capsys: Captured, videos: Path, model: Path, tmp_path: Path) 
     assert (status, str(tmp_path / "attention.png") in out, "expert 3" in out) == (0, True, True)
 
 
-def results_of(folder: Path, *documents: dict[str, Any]) -> list[str]:
-    paths: list[str] = []
-    for number, document in enumerate(documents):
-        path = folder / f"{document['checkpoint']}_{number}.json"
-        path.write_text(json.dumps(document))
-        paths.append(str(path))
-    return paths
-
-
-@pytest.mark.heavy
-def test_trade_off(capsys: Captured, tmp_path: Path) -> None:
-    """The paper's L/14 numbers from result files, beside a second model."""
-    values = (("zeroshot", "ucf", 88.7), ("closeset", "k400", 86.8), ("zeroshot", "hmdb", 61.4))
-    ours = results_of(tmp_path, *(result(*each, "mote") for each in (*values, ("zeroshot", "k600", 78.4))))
-    values = (("zeroshot", "ucf", 82.6), ("closeset", "k400", 86.7), ("zeroshot", "hmdb", 52.1))
-    plain = results_of(tmp_path, *(result(*each, "plain") for each in (*values, ("zeroshot", "k600", 72.8))))
-    models = ("--model", "MoTE", 6, *ours, "--model", "plain", 6, *plain)
-    status, out, _ = run(capsys, "analyse", "tradeoff", *models, "--output", tmp_path / "out", "--json")
-    assert status == 0
-    mote, baseline = json.loads(out)["models"]
-    assert (mote["series"], mote["layers"], mote["close_set"]) == ("MoTE", 6, 86.8)
-    assert (mote["hm_zs"], mote["score"]) == pytest.approx((74.4, 80.1), abs=0.06)
-    assert baseline["hm_zs"] == pytest.approx(3 / (1 / 82.6 + 1 / 52.1 + 1 / 72.8))
-    table = read_csv(tmp_path / "out" / "tradeoff.csv")
-    assert [float(row["trade_off"]) for row in table] == pytest.approx([mote["score"], baseline["score"]], abs=1e-4)
-    assert is_png(tmp_path / "out" / "tradeoff.png")
-    _, out, _ = run(capsys, "analyse", "tradeoff", *models, "--output", tmp_path / "out")
-    assert f"{mote['score']:.2f}" in out
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -230,9 +198,6 @@ def test_trade_off(capsys: Captured, tmp_path: Path) -> None:
         (["attention", "none.mp4"], "none.mp4"),
         (["attention", "none.mp4", "--clip", "x.pt"], "--clip"),
         (["attention", "none.mp4", "--output", "LIST"], "--output"),
-        (["tradeoff", "--model", "MoTE", "4"], "SERIES LAYERS RESULT"),
-        (["tradeoff", "--model", "MoTE", "four", "LIST"], "'four'"),
-        (["tradeoff", "--model", "MoTE", "4", "LIST"], "not a result of mote-fast eval"),
     ],
 )
 def test_failures_are_one_clear_line(

@@ -19,7 +19,7 @@ from world.write import write_action
 import mote_fast
 from mote_fast.cli import main
 from mote_fast.cli.demo import RIGHT_MARK
-from mote_fast.cli.options import kinetics400_labels
+from mote_fast.cli.inputs import kinetics400_labels
 from mote_fast.clip import ClipTowers
 
 Captured = pytest.CaptureFixture[str]
@@ -96,7 +96,7 @@ def test_kinetics_label_set(capsys: Captured, moving_video: Path, monkeypatch: p
     """The 400 names of torchvision's metadata can be asked for by name; the first of them stand for all."""
     names = kinetics400_labels()
     assert len(set(names)) == 400
-    monkeypatch.setattr("mote_fast.cli.options.kinetics400_labels", lambda: names[:3])
+    monkeypatch.setattr("mote_fast.cli.inputs.kinetics400_labels", lambda: names[:3])
     command = ("classify", moving_video, "--label-set", "k400", "--views", "1x1", "--json")
     status, out, _ = run(capsys, *command)
     assert status == 0

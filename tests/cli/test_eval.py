@@ -1,4 +1,4 @@
-"""``mote-fast eval`` and ``tradeoff``: from video files and lists to the report, and how they fail."""
+"""``mote-fast eval``, and ``tradeoff`` of its results: from video files and lists to the report, and how they fail."""
 
 from __future__ import annotations
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import pytest
 
-from mote_fast.cli import prepare_reencode
+from mote_fast.cli import build_parser
 from mote_fast.data.decoding.decode import probe
 from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.items import read_list
@@ -26,10 +25,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> int:
-    """Parse and run as the program does."""
-    parser = argparse.ArgumentParser()
-    prepare_reencode.add_command(parser.add_subparsers())
-    parsed = parser.parse_args(["reencode", *map(str, arguments), "--workers", "1"])
+    """Parse and run as the program does, but for its handling of errors."""
+    parsed = build_parser().parse_args(["prepare", "reencode", *map(str, arguments), "--workers", "1"])
     return parsed.run(parsed)
 
 
@@ -61,7 +58,9 @@ def test_lists_of_one_name_are_refused(root: Path, tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "val.txt").write_text("x/a.avi 4\n")
-    lists = [word for folder in ("one", "two") for word in ("--list", tmp_path / folder / "val.txt")]
+    one, two = (tmp_path / folder / "val.txt" for folder in ("one", "two"))
     with pytest.raises(ConfigError, match=r"val\.txt"):
-        run(root, tmp_path / "out", *lists)
+        run(root, tmp_path / "out", "--list", one, two)
+    with pytest.raises(ConfigError, match=r"val\.txt"):
+        run(root, tmp_path / "out", "--list", one, "--list", two)
     assert not (tmp_path / "out").exists()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import pytest
 
-from mote_fast.cli import prepare_shards
+from mote_fast.cli import build_parser
 from mote_fast.cli.prepare_shards import bytes_of
 from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.shards.shard_index import read_shard_index
@@ -28,10 +27,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> int:
-    """Parse and run as the program does."""
-    parser = argparse.ArgumentParser()
-    prepare_shards.add_command(parser.add_subparsers())
-    parsed = parser.parse_args(["shards", *map(str, arguments), "--workers", "1"])
+    """Parse and run as the program does, but for its handling of errors."""
+    parsed = build_parser().parse_args(["prepare", "shards", *map(str, arguments), "--workers", "1"])
     return parsed.run(parsed)
 
 

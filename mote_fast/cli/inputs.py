@@ -1,0 +1,185 @@
+"""What the shared options ask for: a model, class names, videos, and passes over them."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mote_fast.cli.options import DTYPES
+from mote_fast.clip.class_features import TEMPLATES, Progress
+from mote_fast.data.dataset import VideoDataset
+from mote_fast.data.items import VideoItem, read_labels, read_list, scan_folder
+from mote_fast.data.loaders import make_loader
+from mote_fast.data.loading.order import ALONE, Shard
+from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
+from mote_fast.data.plan import ClipRecipe
+from mote_fast.data.views import Views
+from mote_fast.errors import ConfigError, LabelError, VideoError
+from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, ProtocolName
+from mote_fast.model.checkpoint import SHIPPED, create_model, load
+from mote_fast.model.classifier import VideoClassifier
+from mote_fast.runtime.environment import best_device
+
+
+def is_untrained(arguments: argparse.Namespace) -> bool:
+    """Whether the model that the options ask for has random weights in its head."""
+    shipped = arguments.model in SHIPPED and arguments.clip_pretrained is None and not arguments.untrained
+    return arguments.checkpoint is None and not shipped
+
+
+def device_of(arguments: argparse.Namespace) -> str:
+    """Return the device that the options ask for.
+
+    Raises:
+        ConfigError: PyTorch cannot use it.
+    """
+    device = arguments.device
+    if device == "auto":
+        device = "cpu" if arguments.dtype == "int8" else best_device()
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def model_of(arguments: argparse.Namespace) -> VideoClassifier:
+    """Build or load the model that the options ask for, its experts merged for inference."""
+    return whole_model(arguments).fold()
+
+
+def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
+    """Build or load the model that the options ask for, its experts apart."""
+    dtype = DTYPES[arguments.dtype]
+    place: dict[str, Any] = {"device": device_of(arguments), "dtype": dtype}
+    if dtype == "int8":
+        # The first run of a model exports it for half a minute, and should say so.
+        logging.getLogger("mote_fast.clip.int8").setLevel(logging.INFO)
+    if arguments.checkpoint is not None:
+        if arguments.untrained:
+            raise ConfigError("--untrained goes with --model; --checkpoint says which weights to take")
+        released = {"clip": arguments.clip, "interpolate": arguments.interpolate, "frames": arguments.frames}
+        model = load(arguments.checkpoint, **released, **place)
+    elif arguments.clip is not None:
+        raise ConfigError("--clip goes with --checkpoint; for fresh towers use --clip-pretrained")
+    elif not is_untrained(arguments):
+        model = load(arguments.model, **place)
+        # A model folder records its own number.
+        model.frames = arguments.frames
+    else:
+        # An untrained model is for trying things out: the same one every time.
+        torch.manual_seed(0)
+        towers = arguments.clip_pretrained
+        model = create_model(arguments.model, frames=arguments.frames, clip_pretrained=towers, **place)
+    model.decode_backend = arguments.decode
+    if arguments.no_cache:
+        model.feature_cache = None
+    return model
+
+
+def labels_of(arguments: argparse.Namespace) -> list[str]:
+    """Collect the class names that the options give.
+
+    Raises:
+        LabelError: there are none.
+        ListError: the file of them is missing or malformed.
+    """
+    if arguments.labels_file is not None:
+        return read_labels(arguments.labels_file)
+    if arguments.label_set is not None:
+        return kinetics400_labels()
+    labels = [name for part in arguments.labels.split(",") if (name := part.strip())]
+    if not labels:
+        raise LabelError("no labels: give at least one class name")
+    return labels
+
+
+def kinetics400_labels() -> list[str]:
+    """Return the 400 class names of Kinetics-400, from torchvision's metadata."""
+    from torchvision.models.video import R3D_18_Weights
+
+    return list(R3D_18_Weights.KINETICS400_V1.meta["categories"])
+
+
+def encode_labels(model: VideoClassifier, labels: Sequence[str]) -> Tensor:
+    """Encode the label set once for all videos, [C, d], showing progress on a terminal."""
+    with tqdm(total=len(set(labels)) * len(TEMPLATES), unit="prompts", desc="labels", disable=None, delay=2) as bar:
+        return model.class_features(labels, progress=bar.update)
+
+
+def judge_each(videos: Sequence[str], key: str, judge: Callable[[str], Any]) -> list[dict[str, Any]]:
+    """Return what ``judge`` finds for each video, under ``key``; a bad one has its error, and the others go on."""
+    results: list[dict[str, Any]] = []
+    # One video needs no progress bar.
+    for video in tqdm(videos, unit="videos", disable=True if len(videos) < 2 else None):
+        found, problem = None, None
+        try:
+            found = judge(video)
+        except VideoError as error:
+            problem = str(error)
+        results.append({"video": video, key: found, "error": problem})
+    return results
+
+
+def views_of(arguments: argparse.Namespace, protocol: ProtocolName) -> Views:
+    """Return the views that the options ask for, or else those of the protocol."""
+    return Views.parse(arguments.views or DEFAULT_VIEWS[protocol])
+
+
+def recipe_of(model: VideoClassifier, views: Views, *, dense: bool = False) -> ClipRecipe:
+    """Return how videos become what the model takes."""
+    towers = model.clip
+    mean, std = towers.config.mean, towers.config.std
+    return ClipRecipe(frames=model.frames, size=towers.image_size, views=views, dense=dense, mean=mean, std=std)
+
+
+@contextlib.contextmanager
+def open_loader(
+    arguments: argparse.Namespace,
+    model: VideoClassifier,
+    items: Sequence[VideoItem],
+    views: Views,
+    *,
+    shard: Shard = ALONE,
+    title: str | None = None,
+) -> Iterator[tuple[VideoLoader, Progress]]:
+    """Open a loader of this process's share of the videos, and the first process's progress bar under a ``title``."""
+    recipe = recipe_of(model, views, dense=arguments.dense)
+    dataset = VideoDataset(items, recipe, decode_backend=arguments.decode, frame_template=arguments.frame_template)
+    options = LoaderOptions(
+        arguments.batch_size,
+        training=False,
+        shard=shard,
+        workers=arguments.workers,
+        device=model.device,
+        dtype=model.clip.dtype,
+    )
+    loader = make_loader(dataset, options, arguments.loader)
+    hidden = True if shard.rank > 0 else None
+    share = len(range(shard.rank, len(items), shard.world_size))
+    with contextlib.closing(loader), tqdm(total=share, unit="videos", desc=title, disable=hidden) as bar:
+        yield loader, bar.update
+
+
+def some_videos(source: str, root: str, count: int) -> list[VideoItem]:
+    """Read a list or a folder of classes, and return ``count`` of its videos evenly spread over it.
+
+    Lists are often sorted by class, so the first videos would be of a few classes only.
+
+    Raises:
+        ConfigError: ``count`` is below 1.
+        ListError: the list is missing or malformed.
+    """
+    if count < 1:
+        raise ConfigError(f"--count must be at least 1, got {count}")
+    items = scan_folder(source)[0] if Path(source).is_dir() else read_list(source, root)
+    count = min(count, len(items))
+    return [items[at * len(items) // count] for at in range(count)]

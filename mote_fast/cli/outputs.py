@@ -1,0 +1,66 @@
+"""What several commands print and write: a result, its plot, and what went wrong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mote_fast.analysis.plots.canvas import check_plots, to_png
+from mote_fast.data.loading.faults import Failure
+from mote_fast.runtime.files import make_folder, write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Exit status of bad usage and of anything that could not be done, as argparse has it.
+FAILED = 2
+UNTRAINED_NOTE = (
+    "note: these weights are untrained, so the ranking means nothing; "
+    "give --checkpoint a released MoTE .pt file or a saved folder for real ones"
+)
+
+
+def show(arguments: argparse.Namespace, document: Mapping[str, Any], lines: Sequence[str]) -> None:
+    """Print a result on standard output, as one JSON document or as lines."""
+    text = json.dumps(document, indent=2) if arguments.json else "\n".join(lines)
+    if text:
+        print(text)
+
+
+def report(errors: Sequence[str]) -> int:
+    """Print errors on standard error, one a line; return the exit status, 2 if there are any."""
+    for error in errors:
+        print(f"mote-fast: error: {error}", file=sys.stderr)
+    return FAILED if errors else 0
+
+
+def report_unread(failures: Sequence[Failure], untrained: bool) -> int:
+    """Say on standard error what stood in the way of the numbers; return the exit status, 2 if any video failed."""
+    # The log named each when it failed.
+    status = report([f"{len(failures)} videos could not be read"] if failures else [])
+    if untrained:
+        print(UNTRAINED_NOTE, file=sys.stderr)
+    return status
+
+
+def prepare_drawing(arguments: argparse.Namespace) -> None:
+    """Make the folder of ``--output`` before any video is read.
+
+    Raises:
+        ConfigError: it cannot be made, or matplotlib is not installed.
+    """
+    check_plots()
+    make_folder(Path(arguments.output))
+
+
+def write_drawing(arguments: argparse.Namespace, name: str, figure: Figure, csv: str) -> list[str]:
+    """Write NAME.csv and NAME.png into the folder of ``--output``; return their paths."""
+    folder = Path(arguments.output)
+    contents = {folder / f"{name}.csv": csv.encode(), folder / f"{name}.png": to_png(figure)}
+    for path, content in contents.items():
+        write_bytes(path, content)
+    return [str(path) for path in contents]
