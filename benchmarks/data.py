@@ -34,7 +34,7 @@ from mote_fast.data.decoding.decode import available_backends
 from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.items import VideoItem
 from mote_fast.data.plan import Augmentation, ClipRecipe
-from mote_fast.data.transforms import normalise
+from mote_fast.data.transforms import normalize
 from mote_fast.errors import VideoError
 from mote_fast.prepare.reencode import reencode
 
@@ -107,7 +107,7 @@ def arms_of(source: Source, augmentation: Augmentation) -> dict[str, Callable[[]
 
 
 def _load(dataset: VideoDataset) -> Tensor:
-    return normalise(dataset.load(0).pixels)
+    return normalize(dataset.load(0).pixels)
 
 
 def difference(arms: dict[str, Callable[[], Tensor]]) -> float:

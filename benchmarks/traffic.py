@@ -52,7 +52,7 @@ from mote_fast.kernels.factored_adamw import adamw_factored
 from mote_fast.kernels.merge import expand_expert_gradient, merge_experts_backward, merge_experts_forward
 from mote_fast.kernels.reference import EXPANSION, expert_size
 from mote_fast.kernels.routed_ffn import routed_backward, routed_forward
-from mote_fast.kernels.tiles import PARTS
+from mote_fast.kernels.tiles import GPU_SPECS
 
 RESULTS = Path(__file__).parent / "results" / "traffic.csv"
 
@@ -110,7 +110,7 @@ class Traffic:
                 total += LINE * len(np.unique(np.concatenate(lines))) if lines else 0
         return total
 
-    def dram(self, l2_bytes: int = L2_BYTES, processors: int = PARTS["sm_90"].processors) -> int:
+    def dram(self, l2_bytes: int = L2_BYTES, processors: int = GPU_SPECS["sm_90"].processors) -> int:
         """Bytes read from and written back to memory behind an L2 kept by last use."""
         capacity = l2_bytes // LINE
         # Line -> whether it was written since it came in.

@@ -48,8 +48,8 @@ class VectorTile(NamedTuple):
     warps: int
 
 
-class Part(NamedTuple):
-    """The part that a family is tuned for."""
+class GpuSpec(NamedTuple):
+    """The GPU that a family is tuned for."""
 
     processors: int
     # 16-bit flops per byte from L2 at which the tensor cores of one multiprocessor are fed.
@@ -57,7 +57,11 @@ class Part(NamedTuple):
 
 
 # A100, H100 SXM and B200: 2048, 4096 and 8192 dense 16-bit flops a clock against 64 bytes.
-PARTS: dict[Family, Part] = {"sm_80": Part(108, 32.0), "sm_90": Part(132, 64.0), "sm_100": Part(148, 128.0)}
+GPU_SPECS: dict[Family, GpuSpec] = {
+    "sm_80": GpuSpec(108, 32.0),
+    "sm_90": GpuSpec(132, 64.0),
+    "sm_100": GpuSpec(148, 128.0),
+}
 
 # TF32 runs at half the 16-bit rate, and tf32x3 takes three products.
 FLOAT32_SLOWDOWN = 6
@@ -150,7 +154,7 @@ def matrix_tile(product: Product, operands: tuple[Tensor, ...], rows: int, colum
     family, itemsize = device_family(operands[0].device), operands[0].element_size()
     if not readable_wide(*operands):
         return UNALIGNED_TILES[family][itemsize]
-    part = PARTS[family]
+    part = GPU_SPECS[family]
     balance = part.balance if itemsize == 2 else part.balance / FLOAT32_SLOWDOWN
 
     def cost(tile: MatrixTile) -> tuple[float, int]:

@@ -33,7 +33,7 @@ from mote_fast.clip.clip_config import ClipConfig
 from mote_fast.clip.pretrained import build_towers
 from mote_fast.clip.tokens import BASE_TOKENS, merges_for
 from mote_fast.clip.towers import ClipTowers
-from mote_fast.data.transforms import normalise
+from mote_fast.data.transforms import normalize
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.classifier import VideoClassifier
@@ -91,7 +91,7 @@ class Pictures:
         top, left = torch.randint(2 * SHIFT + 1, (2,), generator=random).tolist()
         pixels = self.pixels[rows, top : top + SIZE, left : left + SIZE].permute(0, 3, 1, 2)
         light = 0.9 + 0.2 * torch.rand(len(rows), 1, 1, 1, generator=random)
-        return normalise((pixels * light).clamp_(0, 255))
+        return normalize((pixels * light).clamp_(0, 255))
 
 
 def word_loss(scores: Tensor, tokens: Tensor) -> Tensor:

@@ -157,7 +157,7 @@ def rolling_ball(length: int = 36, height: int = 240, width: int = 320, radius: 
     floor = torch.stack((80 + rows // 4, 110 + rows // 6, 150 - rows // 5), dim=-1)
     frames = floor.to(torch.uint8).repeat(length, 1, 1, 1)
     for time, frame in enumerate(frames):
-        centre = radius + time * (width - 2 * radius) // (length - 1)
-        ball = (columns - centre) ** 2 + (rows - 150) ** 2 <= radius**2
+        center = radius + time * (width - 2 * radius) // (length - 1)
+        ball = (columns - center) ** 2 + (rows - 150) ** 2 <= radius**2
         frame[ball] = torch.tensor([220, 60, 40], dtype=torch.uint8)
     return frames

@@ -26,13 +26,13 @@ def int8_on_labels(setting: Setting) -> dict[str, Any] | None:
     if prepared is None:
         return None
     # As a user's calls batch the frames, on which int8 depends.
-    exact, quantised = (
+    exact, quantized = (
         model.view_features(setting.video, Views(CLIPS, 1)) for model in (setting.folded, prepared.model)
     )
-    cosines = F.cosine_similarity(quantised, exact, dim=-1)
+    cosines = F.cosine_similarity(quantized, exact, dim=-1)
     head = setting.folded.head
     sets = [setting.unit_rows(head.embed_dim, seed=100 + number) for number in range(LABEL_SETS)]
-    scores, expected = (torch.cat([head(each, classes) for classes in sets]) for each in (quantised, exact))
+    scores, expected = (torch.cat([head(each, classes) for classes in sets]) for each in (quantized, exact))
     return {
         "rankings": len(scores),
         "labels": LABELS,

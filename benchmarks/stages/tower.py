@@ -55,13 +55,13 @@ def tower(setting: Setting, views: int) -> Workload:
 
     arms = [
         arm(RELEASED, towers.model.encode_image, trimmed=False),
-        arm("mote_fast", towers.encode_frames, trimmed=towers.walks_frames),
+        arm("mote_fast", towers.encode_frames, trimmed=towers.is_plain_vision_tower),
     ]
-    if towers.walks_frames:
+    if towers.is_plain_vision_tower:
         arms.append(arm(UNTRIMMED, lambda pixels: encode_untrimmed(towers, pixels), trimmed=False))
         arms.append(arm(PLAIN_MLP, lambda pixels: encode_with_plain_mlp(towers, pixels), trimmed=True))
     for name, (model, seconds) in setting.prepared.items():
-        arms.append(arm(name, model.encode_frames, trimmed=towers.walks_frames, preparation=seconds))
+        arms.append(arm(name, model.encode_frames, trimmed=towers.is_plain_vision_tower, preparation=seconds))
     arms.append(gemm(*setting.tower_rows(count), setting.device, setting.dtype))
     note = f"{count} frames; the peak is that of {'float32' if setting.dtype == torch.float32 else 'the same dtype'}"
     return Workload("clip", tower_name(count), arms, setting.rounds(3), warmup=1, note=note)

@@ -20,7 +20,7 @@ ZERO_SHOT = (COMBINATIONS, UNSEEN_ACTIONS, SHIFTED)
 
 
 @dataclass(frozen=True)
-class Split:
+class WorldSplit:
     """A label set and its videos' domain.
 
     Attributes:
@@ -41,7 +41,7 @@ class Split:
         return [class_name(*each) for each in self.classes]
 
 
-def splits(seed: int = 0, videos: int = 6) -> dict[str, Split]:
+def splits(seed: int = 0, videos: int = 6) -> dict[str, WorldSplit]:
     """Lay out the splits; no class is in two of them, and an action and its reverse have the same objects.
 
     - close-set: seen actions (stands for K400);
@@ -53,7 +53,7 @@ def splits(seed: int = 0, videos: int = 6) -> dict[str, Split]:
     seen = [name for name, action in ACTIONS.items() if action.seen]
     unseen = [name for name, action in ACTIONS.items() if not action.seen]
     return {
-        name: Split(name, tuple(_classes(actions, things)), domain, videos)
+        name: WorldSplit(name, tuple(_classes(actions, things)), domain, videos)
         for name, actions, domain in (
             (CLOSE_SET, seen, HOME),
             (COMBINATIONS, seen, HOME),

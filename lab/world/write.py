@@ -15,7 +15,7 @@ from mote_fast.runtime.files import write_texts
 from mote_fast.runtime.seeding import generator_of
 from world.draw import draw
 from world.scenes import HOME, Domain, video_scenes
-from world.splits import CLOSE_SET, Split, splits
+from world.splits import CLOSE_SET, WorldSplit, splits
 from world.words import Object
 
 # The list of training videos of the close set; every split has a list of test videos besides, in its own name.
@@ -59,7 +59,7 @@ def write_world(
     train_videos: int = 12,
     test_videos: int = 6,
     progress: Callable[[int], object] | None = None,
-) -> dict[str, Split]:
+) -> dict[str, WorldSplit]:
     """Write every split that is not there yet, with its list and class names; return the splits.
 
     ``folder`` gets ``NAME/*.mp4``, ``NAME.txt`` in the released format and ``NAME.csv`` for each split, and ``train``

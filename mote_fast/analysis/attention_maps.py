@@ -13,8 +13,8 @@ from mote_fast.analysis.patch_tokens import encode_patches
 from mote_fast.analysis.tables import to_csv
 from mote_fast.analysis.variants import Variant
 from mote_fast.clip.towers import ClipTowers
-from mote_fast.data.transforms import normalise
-from mote_fast.evaluation.predict import Progress
+from mote_fast.data.transforms import normalize
+from mote_fast.runtime.progress import Progress
 
 # Frames per forward pass of the image tower: few, so that a progress bar moves.
 FRAMES_PER_PASS = 4
@@ -53,7 +53,7 @@ def attention_maps(
     """
     features, patches = [], []
     for part in frames.split(FRAMES_PER_PASS):
-        pixels = normalise(part.to(towers.device), towers.config.mean, towers.config.std, towers.dtype)
+        pixels = normalize(part.to(towers.device), towers.config.mean, towers.config.std, towers.dtype)
         tokens = encode_patches(towers, pixels)
         features.append(tokens.frames)
         patches.append(tokens.patches)

@@ -32,7 +32,7 @@ def encode_patches(towers: ClipTowers, pixels: Tensor) -> FrameTokens:
     Raises:
         ConfigError: the image tower is of another kind, without a class token or with a pooler of its own.
     """
-    if not towers.walks_frames:
+    if not towers.is_plain_vision_tower:
         raise ConfigError("attention maps need an image tower of CLIP's own architecture, such as ViT-B-16")
     visual = towers.model.visual
     found = visual.forward_intermediates(pixels, indices=1, normalize_intermediates=True, output_fmt="NCHW")

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from mote_fast.analysis.variants import Variant
 from mote_fast.data.loading.video_loader import VideoLoader
-from mote_fast.evaluation.predict import Judge, LabelSet, Predictions, Progress, judge_videos, score_videos
+from mote_fast.evaluation.predict import Judge, LabelSet, Predictions, judge_videos, score_videos
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.runtime.progress import Progress
 
 
 def predict_variants(

@@ -14,9 +14,10 @@ from mote_fast.analysis.variants import Variant
 from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.video_loader import VideoLoader
 from mote_fast.errors import ConfigError
-from mote_fast.evaluation.predict import Progress, encode_videos
+from mote_fast.evaluation.predict import encode_videos
 from mote_fast.head.scores import pool_views
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.runtime.progress import Progress
 
 
 @dataclass(frozen=True)

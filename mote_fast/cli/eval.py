@@ -18,7 +18,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from mote_fast.cli import inputs, options, outputs
-from mote_fast.data.loading.order import Shard
+from mote_fast.data.loading.order import Replica
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, Evaluation, ProtocolName, check_protocol, evaluate
@@ -26,7 +26,7 @@ from mote_fast.evaluation.prediction_table import check_parquet
 from mote_fast.evaluation.report import accuracy_lines, result_document, write_report
 from mote_fast.evaluation.splits import Split, pool_splits, read_split
 from mote_fast.model.classifier import VideoClassifier
-from mote_fast.runtime.distributed import World, joined
+from mote_fast.runtime.distributed import ProcessGroup, joined
 from mote_fast.runtime.files import make_folder
 
 
@@ -79,14 +79,14 @@ def run(arguments: argparse.Namespace) -> int:
     return outputs.FAILED if evaluation.failures else 0
 
 
-def _processes(arguments: argparse.Namespace) -> contextlib.AbstractContextManager[World]:
+def _processes(arguments: argparse.Namespace) -> contextlib.AbstractContextManager[ProcessGroup]:
     """Join the processes that torchrun started; without it this process is alone, on any device."""
     if dist.is_torchelastic_launched():
         device = arguments.device
         if device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"--device {device}: under torchrun each process has its own; use auto, cpu or cuda")
         return joined(device)
-    return contextlib.nullcontext(World(0, 1, torch.device(inputs.device_of(arguments))))
+    return contextlib.nullcontext(ProcessGroup(0, 1, torch.device(inputs.device_of(arguments))))
 
 
 def _splits_of(arguments: argparse.Namespace) -> list[Split]:
@@ -100,16 +100,16 @@ def _splits_of(arguments: argparse.Namespace) -> list[Split]:
     return splits
 
 
-def _evaluate(arguments: argparse.Namespace, splits: list[Split], views: Views, world: World) -> Evaluation:
+def _evaluate(arguments: argparse.Namespace, splits: list[Split], views: Views, world: ProcessGroup) -> Evaluation:
     pool = pool_splits(splits)
     model = inputs.model_of(arguments)
-    shard = Shard(world.rank, world.size)
+    replica = Replica(world.rank, world.size)
     class_features = [_class_features(model, names, world) for names in pool.class_names]
-    with inputs.open_loader(arguments, model, pool.items, views, shard=shard) as (loader, progress):
+    with inputs.open_loader(arguments, model, pool.items, views, replica=replica) as (loader, progress):
         return evaluate(model, loader, pool, splits, class_features, arguments.protocol, progress=progress)
 
 
-def _class_features(model: VideoClassifier, names: Sequence[str], world: World) -> Tensor:
+def _class_features(model: VideoClassifier, names: Sequence[str], world: ProcessGroup) -> Tensor:
     """Encode a label set on the first process, float32 [C, d]; the others get its numbers."""
     features = torch.empty(len(names), model.clip.embed_dim)
     if world.leads:

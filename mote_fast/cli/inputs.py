@@ -14,11 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mote_fast.cli.options import DTYPES
-from mote_fast.clip.class_features import TEMPLATES, Progress
+from mote_fast.clip.class_features import TEMPLATES
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.items import VideoItem, read_labels, read_list, scan_folder
 from mote_fast.data.loaders import make_loader
-from mote_fast.data.loading.order import ALONE, Shard
+from mote_fast.data.loading.order import ALONE, Replica
 from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.views import Views
@@ -27,6 +27,7 @@ from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, ProtocolName
 from mote_fast.model.checkpoint import SHIPPED, create_model, load
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.environment import best_device
+from mote_fast.runtime.progress import Progress
 
 
 def is_untrained(arguments: argparse.Namespace) -> bool:
@@ -148,7 +149,7 @@ def open_loader(
     items: Sequence[VideoItem],
     views: Views,
     *,
-    shard: Shard = ALONE,
+    replica: Replica = ALONE,
     title: str | None = None,
 ) -> Iterator[tuple[VideoLoader, Progress]]:
     """Open a loader of this process's share of the videos, and the first process's progress bar under a ``title``."""
@@ -157,14 +158,14 @@ def open_loader(
     options = LoaderOptions(
         arguments.batch_size,
         training=False,
-        shard=shard,
+        replica=replica,
         workers=arguments.workers,
         device=model.device,
         dtype=model.clip.dtype,
     )
     loader = make_loader(dataset, options, arguments.loader)
-    hidden = True if shard.rank > 0 else None
-    share = len(range(shard.rank, len(items), shard.world_size))
+    hidden = True if replica.rank > 0 else None
+    share = len(range(replica.rank, len(items), replica.world_size))
     with contextlib.closing(loader), tqdm(total=share, unit="videos", desc=title, disable=hidden) as bar:
         yield loader, bar.update
 

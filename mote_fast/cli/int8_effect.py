@@ -44,10 +44,10 @@ def int8_effect(model: VideoClassifier, video: Video, classes: Tensor, views: st
         raise ConfigError("int8_effect compares a model made with dtype='int8'; this one is not")
     twin = VideoClassifier(model.clip, model.head, model.frames).eval()
     twin.decode_backend = model.decode_backend
-    quantised, exact = (each.view_features(video, views) for each in (model, twin))
-    scores, expected = (model.scores_of(features, classes) for features in (quantised, exact))
+    quantized, exact = (each.view_features(video, views) for each in (model, twin))
+    scores, expected = (model.scores_from_features(features, classes) for features in (quantized, exact))
     return Int8Effect(
-        cosine=F.cosine_similarity(quantised, exact, dim=-1).min().item(),
+        cosine=F.cosine_similarity(quantized, exact, dim=-1).min().item(),
         score=(scores - expected).abs().max().item(),
         same_top=bool(scores.argmax() == expected.argmax()),
     )

@@ -27,7 +27,7 @@ def add_command(commands: Any) -> None:
     options.add_value(parser, "--crf", default.crf, "x264's quality, lower is better", "N")
     options.add_value(parser, "--preset", default.preset, "x264's effort", choices=PRESETS)
     parser.add_argument(
-        "--keep-sound-part", action="store_true", help="of a damaged video keep the frames before the damage"
+        "--keep-intact-prefix", action="store_true", help="of a damaged video keep the frames before the damage"
     )
     options.add_workers(parser, "re-encode", 600.0)
     options.add_json(parser)
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.target,
         listed or find_videos(arguments.source),
         encoding,
-        keep_sound_part=arguments.keep_sound_part,
+        keep_intact_prefix=arguments.keep_intact_prefix,
         processes=arguments.workers,
         time_limit=arguments.time_limit,
     )

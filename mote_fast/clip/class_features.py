@@ -9,7 +9,7 @@ and values.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from mote_fast.clip.feature_cache import FeatureCache
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.clip.transformer import KeysValues
 from mote_fast.errors import LabelError
+from mote_fast.runtime.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,6 @@ LABELS_PER_CHUNK = 256
 TOKENS_PER_BATCH = 1024
 # With fewer labels than this, running the prefixes apart costs more than it saves.
 FEWEST_TO_SHARE = 4
-
-Progress = Callable[[int], object]
 
 
 def encode_classes(

@@ -14,10 +14,10 @@ from torch import Tensor
 HASHED_AT_ONCE = 1 << 22
 
 # What changes when a tensor is replaced or changed in place.
-Stamp = tuple[tuple[int, int, torch.dtype], ...]
+WeightsFingerprint = tuple[tuple[int, int, torch.dtype], ...]
 
 
-def stamp_of(state: Mapping[str, Tensor]) -> Stamp:
+def weights_fingerprint(state: Mapping[str, Tensor]) -> WeightsFingerprint:
     """Return where the tensors are and how often each was changed in place."""
     return tuple((value.data_ptr(), value._version, value.dtype) for value in state.values())
 
@@ -26,11 +26,11 @@ class Fingerprint:
     """The SHA-256 of a configuration and of weights, computed again only when the weights changed."""
 
     def __init__(self) -> None:
-        self._known: tuple[Stamp, str] | None = None
+        self._known: tuple[WeightsFingerprint, str] | None = None
 
     def of(self, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
         """Return the hash, hexadecimal; ``config`` is the same at every call."""
-        stamp = stamp_of(state)
+        stamp = weights_fingerprint(state)
         if self._known is None or self._known[0] != stamp:
             shapes = [(name, value.dtype, list(value.shape)) for name, value in state.items()]
             digest = hashlib.sha256(repr((sorted(config.items()), shapes)).encode())

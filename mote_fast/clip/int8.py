@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mote_fast.clip.fingerprint import Stamp, stamp_of
+from mote_fast.clip.fingerprint import WeightsFingerprint, weights_fingerprint
 from mote_fast.clip.model_cache import ModelCache
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.errors import BackendError, ConfigError
@@ -49,7 +49,7 @@ class Int8Tower:
         self.cache = ModelCache() if cache is None else cache
         # ONNX Runtime's InferenceSession, and what it was made for.
         self._session: Any = None
-        self._made_for: tuple[Stamp, int] | None = None
+        self._made_for: tuple[WeightsFingerprint, int] | None = None
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Encode frames as ``ClipTowers.encode_frames`` does.
@@ -77,19 +77,19 @@ class Int8Tower:
             BackendError: a package is missing.
         """
         towers = self.towers
-        made_for = (stamp_of(towers.image_state()), torch.get_num_threads())
+        made_for = (weights_fingerprint(towers.image_state()), torch.get_num_threads())
         if self._made_for == made_for:
             return
         if towers.device.type != "cpu" or towers.dtype != torch.float32:
             raise ConfigError(f"dtype='int8' is for float32 weights on the CPU, not {towers.dtype} on {towers.device}")
-        if not towers.walks_frames:
+        if not towers.is_plain_vision_tower:
             raise ConfigError(f"dtype='int8' serves CLIP's own ViT image towers, which {towers.config.name} is not")
         onnxruntime = _required("onnxruntime")
         versions = f"recipe {RECIPE_VERSION}, onnxruntime {onnxruntime.__version__}"
         key = hashlib.sha256(f"{towers.image_fingerprint()}, {versions}".encode()).hexdigest()
         content = self.cache.read(key)
         if content is None:
-            content = quantised(towers)
+            content = quantized(towers)
             self.cache.write(key, content)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -103,7 +103,7 @@ class Int8Tower:
         return self.__dict__ | {"_session": None, "_made_for": None}
 
 
-def quantised(towers: ClipTowers) -> bytes:
+def quantized(towers: ClipTowers) -> bytes:
     """Export the image tower and quantise its matrix products; the bytes of an ONNX file.
 
     Signed 7-bit weights: with 8, sums of two products overflow the 16 bits that they get on processors without VNNI.
@@ -159,7 +159,7 @@ class _ImageTower(nn.Module):
         self.towers = towers
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.towers.walk_frames(pixels)
+        return self.towers.run_vision_tower(pixels)
 
 
 def _required(name: str) -> Any:

@@ -36,10 +36,10 @@ class ClipTowers(nn.Module):
         self.config = config
         self.tokenizer = tokenizer
         self.attention = attention
-        self.walks_frames = _is_plain_vision_tower(model.visual)
+        self.is_plain_vision_tower = _is_plain_vision_tower(model.visual)
         self.walks_text = _is_plain_text_tower(self.text)
         # A function of these towers, not a bound method: a copy of compiled towers must compute with its own weights.
-        self._encode_frames: Callable[[ClipTowers, Tensor], Tensor] = ClipTowers.walk_frames
+        self._encode_frames: Callable[[ClipTowers, Tensor], Tensor] = ClipTowers.run_vision_tower
         self._compiled = False
         self._text_fingerprint, self._image_fingerprint = Fingerprint(), Fingerprint()
 
@@ -88,9 +88,9 @@ class ClipTowers(nn.Module):
             torch._dynamo.maybe_mark_dynamic(pixels, 0)
         return self._encode_frames(self, pixels)
 
-    def walk_frames(self, pixels: Tensor) -> Tensor:
+    def run_vision_tower(self, pixels: Tensor) -> Tensor:
         """Encode frames as ``encode_frames`` does, with the parameters as they are: eager, never compiled."""
-        if not self.walks_frames:
+        if not self.is_plain_vision_tower:
             return self.model.encode_image(pixels)
         visual = self.model.visual
         x = visual.conv1(pixels).flatten(2).transpose(1, 2)
@@ -159,7 +159,7 @@ class ClipTowers(nn.Module):
             args: of ``torch.compile``.
             kwargs: of ``torch.compile``.
         """
-        self._encode_frames = torch.compile(ClipTowers.walk_frames, *args, **kwargs)
+        self._encode_frames = torch.compile(ClipTowers.run_vision_tower, *args, **kwargs)
         self._compiled = True
 
     def image_state(self) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from mote_fast.data.items import VideoItem, read_csv, read_labels, read_list, sc
 from mote_fast.data.loaders import make_loader
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.faults import Failure, FaultLog
-from mote_fast.data.loading.order import Shard
+from mote_fast.data.loading.order import Replica
 from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.sampling import sample_frames
@@ -20,7 +20,7 @@ __all__ = [
     "Failure",
     "FaultLog",
     "LoaderOptions",
-    "Shard",
+    "Replica",
     "VideoDataset",
     "VideoItem",
     "VideoLoader",

@@ -117,9 +117,9 @@ def plan_clip(
     ssv2 = recipe.augmentation == "ssv2"
     scaled = SSV2_SIZE if ssv2 else short_side_size(height, width, TRAIN_SHORT_SIDE)
     box = _random_box(*scaled, random)
-    flip, grey = torch.rand(2, generator=random, dtype=torch.float64).tolist()
+    flip, gray = torch.rand(2, generator=random, dtype=torch.float64).tolist()
     flipped = flip < FLIP_CHANCE
-    geometry = Geometry(scaled, (box,), flipped, not ssv2 and grey < GRAYSCALE_CHANCE)
+    geometry = Geometry(scaled, (box,), flipped, not ssv2 and gray < GRAYSCALE_CHANCE)
     return ClipPlan(views, geometry, recipe.flip_labels.get(label, label) if flipped else label)
 
 

@@ -85,7 +85,7 @@ def crop_offsets(height: int, width: int, size: int, crops: int) -> list[tuple[i
     raise ConfigError(f"crops must be 1 or 3, got {crops}")
 
 
-def normalise(
+def normalize(
     frames: Tensor,
     mean: Sequence[float] = CLIP_MEAN,
     std: Sequence[float] = CLIP_STD,
@@ -122,7 +122,7 @@ def evaluation_pixels(
     resized = resize_short_side(frames.permute(0, 3, 1, 2), size)
     corners = crop_offsets(resized.shape[-2], resized.shape[-1], size, crops)
     cropped = torch.stack([resized[..., top : top + size, left : left + size] for top, left in corners], dim=1)
-    return normalise(cropped, mean, std, dtype)
+    return normalize(cropped, mean, std, dtype)
 
 
 def render(frames: Tensor, geometry: Geometry, size: int) -> Tensor:

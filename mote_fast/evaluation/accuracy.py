@@ -138,13 +138,13 @@ def count_classes(ranked: Ranked, classes: int) -> ClassCounts:
     return ClassCounts(*(torch.bincount(part, minlength=classes) for part in parts))
 
 
-class Spread(NamedTuple):
+class MeanStd(NamedTuple):
     """Mean over splits, and their deviation (of the population, as official: divided by the number of splits)."""
 
     mean: float
     deviation: float
 
 
-def mean_and_deviation(values: Sequence[float]) -> Spread:
+def mean_and_deviation(values: Sequence[float]) -> MeanStd:
     """Summarise the splits' percentages; one split has deviation 0."""
-    return Spread(statistics.fmean(values), statistics.pstdev(values))
+    return MeanStd(statistics.fmean(values), statistics.pstdev(values))

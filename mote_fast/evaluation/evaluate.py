@@ -13,11 +13,12 @@ from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.video_loader import VideoLoader
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING, Ranked, rank
-from mote_fast.evaluation.predict import LabelSet, Predictions, Progress, predict_label_sets
+from mote_fast.evaluation.predict import LabelSet, Predictions, predict_label_sets
 from mote_fast.evaluation.protocols import half_class_tasks
 from mote_fast.evaluation.splits import Split, VideoPool
 from mote_fast.head.scores import full_class_scores
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.runtime.progress import Progress
 
 ProtocolName = Literal["closeset", "zeroshot", "halfclass", "fewshot"]
 

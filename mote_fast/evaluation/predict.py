@@ -21,10 +21,8 @@ from mote_fast.head.scores import full_class_scores, pool_views, view_scores
 from mote_fast.head.video_head import VideoHead, cosine_logits
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.distributed import gather
+from mote_fast.runtime.progress import Progress
 from mote_fast.runtime.seeding import generator_of
-
-# Told how many videos were dealt with since the last call.
-Progress = Callable[[int], object]
 
 # Frames per forward pass of the image tower; bounds memory whatever the batch size and the number of views.
 FRAMES_PER_PASS = 128

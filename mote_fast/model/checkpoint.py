@@ -225,5 +225,5 @@ def _finish(
     _ = model.config
     if isinstance(dtype, torch.dtype):
         return model.to(device=device, dtype=dtype).eval()
-    model.eval().quantise()
+    model.eval().quantize()
     return model

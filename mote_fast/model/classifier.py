@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mote_fast.clip.class_features import Progress, check_labels, encode_classes
+from mote_fast.clip.class_features import check_labels, encode_classes
 from mote_fast.clip.feature_cache import FeatureCache
 from mote_fast.clip.int8 import Int8Tower
 from mote_fast.clip.towers import ClipTowers
@@ -24,6 +24,7 @@ from mote_fast.errors import ConfigError
 from mote_fast.head.scores import view_probabilities
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.model_config import ModelConfig
+from mote_fast.runtime.progress import Progress
 from mote_fast.runtime.weights import write_model_folder
 
 # A file, or frames already decoded: uint8 [N, H, W, 3].
@@ -51,7 +52,7 @@ class VideoClassifier(nn.Module):
         clip: the CLIP towers.
         head: the video head.
         frames: T, frames per view.
-        int8: runs the image tower in int8; None, as built, runs it in its own dtype. Set by ``quantise``.
+        int8: runs the image tower in int8; None, as built, runs it in its own dtype. Set by ``quantize``.
         decode_backend: "auto", "torchcodec" or "pyav", see ``mote_fast.data.read_frames``.
         feature_cache: where class features are kept between processes; None keeps none.
     """
@@ -147,10 +148,10 @@ class VideoClassifier(nn.Module):
             float32 [C], probabilities that rank as the official scores do; see
             ``mote_fast.head.scores.view_probabilities``.
         """
-        return self.scores_of(self.view_features(video, views), classes)
+        return self.scores_from_features(self.view_features(video, views), classes)
 
     @torch.no_grad()
-    def scores_of(self, features: Tensor, classes: Tensor) -> Tensor:
+    def scores_from_features(self, features: Tensor, classes: Tensor) -> Tensor:
         """Score a video by its frame features ``[views, T, d]``, from ``view_features``; otherwise as ``scores``."""
         cosines = self.head(features, classes.to(features))
         return view_probabilities(cosines, len(cosines), self.clip.logit_scale.double()).squeeze(0)
@@ -209,7 +210,7 @@ class VideoClassifier(nn.Module):
         folded.feature_cache = self.feature_cache
         return folded.train(self.training)
 
-    def quantise(self) -> None:
+    def quantize(self) -> None:
         """Run the image tower in int8 from now on, see ``mote_fast.clip.int8``. The float weights stay, for saving.
 
         Raises:

@@ -15,7 +15,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from mote_fast.data.decoding.decode import probe
-from mote_fast.data.decoding.video_info import DamageError, VideoInfo, open_video, sound_frames
+from mote_fast.data.decoding.video_info import DamageError, VideoInfo, intact_frames, open_video
 from mote_fast.errors import ConfigError, UndecodableVideoError, one_line
 
 # FFmpeg's filters that turn a frame clockwise by so many degrees.
@@ -71,7 +71,7 @@ class Encoded:
     lost: str
 
 
-def encode(source: str, part: Path, encoding: Encoding, keep_sound_part: bool = False) -> Encoded:
+def encode(source: str, part: Path, encoding: Encoding, keep_intact_prefix: bool = False) -> Encoded:
     """Write a video as H.264 in MP4, yuv420p, limited range, upright, without sound.
 
     Its frames are those that ``probe`` counts in the source, one to one, at the source's times counted from its first
@@ -82,10 +82,10 @@ def encode(source: str, part: Path, encoding: Encoding, keep_sound_part: bool = 
         source: path of the video.
         part: where to write.
         encoding: how.
-        keep_sound_part: where the source is damaged, write the frames before the damage.
+        keep_intact_prefix: where the source is damaged, write the frames before the damage.
 
     Raises:
-        VideoError: the source cannot be read, is damaged and ``keep_sound_part`` is not set, or has a size or times
+        VideoError: the source cannot be read, is damaged and ``keep_intact_prefix`` is not set, or has a size or times
             that H.264 in MP4 cannot have.
         OSError: ``part`` cannot be written.
     """
@@ -112,7 +112,7 @@ def encode(source: str, part: Path, encoding: Encoding, keep_sound_part: bool = 
         raise UndecodableVideoError(source, f"its frames cannot be written as H.264 ({one_line(error)})") from error
     if written < info.num_frames and not damage:
         damage = f"only {written} of {info.num_frames} frames can be decoded"
-    if damage and not keep_sound_part:
+    if damage and not keep_intact_prefix:
         raise UndecodableVideoError(source, damage)
     found = probe(str(part)).num_frames
     if found != written:
@@ -155,7 +155,7 @@ class _Upright:
         timeline = self._info.timeline
         stamps = [pts for pts in timeline.pts if pts is not None] if timeline.by_pts else range(self._info.num_frames)
         with open_video(self._source, self._source) as (container, stream):
-            decoded = sound_frames(container, stream)
+            decoded = intact_frames(container, stream)
             for number, stamp in enumerate(stamps):
                 frame = next(decoded, None)
                 # A frame that the index leaves out, as one before the first key frame, is left out here too.

@@ -89,7 +89,7 @@ def reencode(
     videos: Sequence[str],
     encoding: Encoding | None = None,
     *,
-    keep_sound_part: bool = False,
+    keep_intact_prefix: bool = False,
     processes: int = 1,
     time_limit: float = 600.0,
 ) -> Reencoded:
@@ -103,7 +103,7 @@ def reencode(
         target: root of the outputs, not inside ``source`` nor around it.
         videos: paths relative to ``source``.
         encoding: how; None for the defaults.
-        keep_sound_part: of a damaged video write the frames before the damage, instead of nothing.
+        keep_intact_prefix: of a damaged video write the frames before the damage, instead of nothing.
         processes: that encode, one thread each.
         time_limit: seconds that one video may take.
 
@@ -114,13 +114,13 @@ def reencode(
     root, out = Path(source), Path(target)
     _check_apart(root, out)
     names = target_names(source, videos)
-    options = {**asdict(encoding), "keep_sound_part": keep_sound_part}
+    options = {**asdict(encoding), "keep_intact_prefix": keep_intact_prefix}
     with Journal(out / JOURNAL_FILE) as journal:
         tasks: list[_Task] = []
         lost: dict[str, Failure | None] = {}
         positions = {video: position for position, video in enumerate(names)}
         for video, name in names.items():
-            task = _Task(video, root / video, out / name, encoding, keep_sound_part)
+            task = _Task(video, root / video, out / name, encoding, keep_intact_prefix)
             record = journal.records.get(video)
             if record is not None and _is_done(record, task, {"target": name, "options": options}):
                 lost[video] = _cut_short(positions[video], video, record)
@@ -194,14 +194,14 @@ class _Task(NamedTuple):
     source: Path
     target: Path
     encoding: Encoding
-    keep_sound_part: bool
+    keep_intact_prefix: bool
 
 
 def _reencode_one(task: _Task) -> dict[str, Any]:
     """Encode one video and put it in place; return what the journal keeps of it."""
     state = _state(task.source)
     with staged(task.target) as part:
-        encoded = encode(str(task.source), part, task.encoding, task.keep_sound_part)
+        encoded = encode(str(task.source), part, task.encoding, task.keep_intact_prefix)
     return {**state, "bytes": task.target.stat().st_size, **asdict(encoded)}
 
 

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """This process among those of the run.
 
     Attributes:
@@ -79,7 +79,7 @@ def gather(value: T) -> list[T]:
 
 
 @contextmanager
-def joined(device: str = "auto") -> Iterator[World]:
+def joined(device: str = "auto") -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started (its RANK, WORLD_SIZE and LOCAL_RANK), and leave them at the end.
 
     gloo carries CPU tensors and NCCL those on CUDA. Without torchrun the run is this one process.
@@ -98,7 +98,7 @@ def joined(device: str = "auto") -> Iterator[World]:
     if size > 1:
         dist.init_process_group("cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo")
     try:
-        yield World(rank, size, own)
+        yield ProcessGroup(rank, size, own)
     finally:
         if size > 1:
             dist.destroy_process_group()

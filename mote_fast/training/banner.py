@@ -9,7 +9,7 @@ import torch
 from mote_fast.data.decoding.decode import available_backends
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.ops.attention import resolve_backend
-from mote_fast.runtime.distributed import World
+from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.training.build import Loaders
 from mote_fast.training.config.train_config import TrainConfig
 from mote_fast.version import __version__
@@ -17,7 +17,7 @@ from mote_fast.version import __version__
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def first_lines(config: TrainConfig, world: World, model: VideoClassifier, loaders: Loaders) -> Iterator[str]:
+def first_lines(config: TrainConfig, world: ProcessGroup, model: VideoClassifier, loaders: Loaders) -> Iterator[str]:
     """Yield the lines that open a run's log."""
     data, optim = config.data, config.optim
     on = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"

@@ -14,7 +14,7 @@ from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.flip_labels import read_flip_labels
 from mote_fast.data.items import check_items, read_list
 from mote_fast.data.loaders import make_loader
-from mote_fast.data.loading.order import Shard
+from mote_fast.data.loading.order import Replica
 from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.shards.shard_loader import ShardLoader
@@ -23,7 +23,7 @@ from mote_fast.errors import ConfigError, ListError
 from mote_fast.head.head_config import HeadOptions
 from mote_fast.model.checkpoint import create_model, load
 from mote_fast.model.classifier import VideoClassifier
-from mote_fast.runtime.distributed import World
+from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.training.config.sections import DataConfig, ModelSection, OptimConfig
 from mote_fast.training.config.train_config import TrainConfig
 from mote_fast.training.optim import HeadAdamW, head_optimizer
@@ -33,7 +33,7 @@ FAULT_FOLDER = "faults"
 
 
 class Loaders(NamedTuple):
-    """What feeds a run; ``validation`` is None where there is no list for it. The streams: see ``Order``."""
+    """What feeds a run; ``validation`` is None where there is no list for it. The streams: see ``DataPosition``."""
 
     training: VideoLoader
     validation: VideoLoader | None
@@ -48,7 +48,7 @@ class Loaders(NamedTuple):
             self.validation.close()
 
 
-def build_model(model: ModelSection, data: DataConfig, world: World) -> VideoClassifier:
+def build_model(model: ModelSection, data: DataConfig, world: ProcessGroup) -> VideoClassifier:
     """Build the model that a run starts from, on its device.
 
     A checkpoint brings its own head, whose sizes then stand; otherwise the head is fresh, drawn from PyTorch's
@@ -79,7 +79,7 @@ def build_model(model: ModelSection, data: DataConfig, world: World) -> VideoCla
             **{option.name: getattr(model, option.name) for option in fields(HeadOptions)},
         )
     built.decode_backend = data.decode
-    if built.clip.walks_frames and built.clip.image_size != data.size:
+    if built.clip.is_plain_vision_tower and built.clip.image_size != data.size:
         raise ConfigError(
             f"data.size is {data.size}, but the image tower of {model.checkpoint or model.arch} takes "
             f"{built.clip.image_size}"
@@ -95,7 +95,7 @@ def build_model(model: ModelSection, data: DataConfig, world: World) -> VideoCla
     return built.to(world.device).eval()
 
 
-def store_class_features(model: VideoClassifier, names: list[str], world: World) -> None:
+def store_class_features(model: VideoClassifier, names: list[str], world: ProcessGroup) -> None:
     """Encode the training classes with the frozen text tower, once, and leave their features in the head.
 
     The first process encodes (or finds them in the cache); the others receive them.
@@ -118,7 +118,7 @@ def build_optimizer(model: VideoClassifier, optim: OptimConfig) -> HeadAdamW:
     )
 
 
-def build_loaders(config: TrainConfig, model: VideoClassifier, names: list[str], world: World) -> Loaders:
+def build_loaders(config: TrainConfig, model: VideoClassifier, names: list[str], world: ProcessGroup) -> Loaders:
     """Read the lists and open the loaders of this process.
 
     Raises:
@@ -138,7 +138,7 @@ def build_loaders(config: TrainConfig, model: VideoClassifier, names: list[str],
 
 
 def _loader(
-    config: TrainConfig, recipe: ClipRecipe, names: list[str], world: World, split: str
+    config: TrainConfig, recipe: ClipRecipe, names: list[str], world: ProcessGroup, split: str
 ) -> tuple[VideoLoader, int]:
     data = config.data
     training = split == "train"
@@ -146,7 +146,7 @@ def _loader(
     options = LoaderOptions(
         batch_size=data.batch_size if training else data.val_batch_size or data.batch_size,
         training=training,
-        shard=Shard(world.rank, world.size),
+        replica=Replica(world.rank, world.size),
         workers=data.workers,
         device=world.device,
         time_limit=data.time_limit,

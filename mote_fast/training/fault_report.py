@@ -6,16 +6,16 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from mote_fast.runtime.distributed import World
+from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.files import write_text
 from mote_fast.training.build import Loaders
 from mote_fast.training.logs import RunLog
-from mote_fast.training.state import Progress
+from mote_fast.training.state import RunProgress
 
 FAULTS_FILE = "faults.jsonl"
 
 
-def report_faults(loaders: Loaders, world: World, log: RunLog, output: Path, progress: Progress) -> None:
+def report_faults(loaders: Loaders, world: ProcessGroup, log: RunLog, output: Path, progress: RunProgress) -> None:
     """List every video that has failed so far in ``faults.jsonl``, once, and count them; every process must call it.
 
     Each line of the file has the list ("train" or "val"), and the fields of ``Failure``.

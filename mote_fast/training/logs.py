@@ -128,7 +128,7 @@ class RunLog:
         return self._metrics.flushed() if self._leads else 0
 
 
-class Pace:
+class ThroughputMeter:
     """Measures a stretch of training: how fast it goes, and how long it waits for data."""
 
     def __init__(self) -> None:

@@ -16,18 +16,18 @@ from mote_fast.data.items import read_labels
 from mote_fast.errors import ConfigError, MoteError
 from mote_fast.evaluation.accuracy import accuracies
 from mote_fast.evaluation.predict import predict
-from mote_fast.runtime.distributed import World, joined
+from mote_fast.runtime.distributed import ProcessGroup, joined
 from mote_fast.runtime.files import make_folder, write_text
 from mote_fast.training.banner import first_lines
 from mote_fast.training.build import Loaders, build_loaders, build_model, build_optimizer, store_class_features
 from mote_fast.training.config.train_config import TrainConfig, to_yaml
 from mote_fast.training.fault_report import report_faults
-from mote_fast.training.logs import Pace, RunLog, duration, peak_memory
+from mote_fast.training.logs import RunLog, ThroughputMeter, duration, peak_memory
 from mote_fast.training.schedule import learning_rate, refreshed_epoch, set_learning_rate
 from mote_fast.training.state import (
     CHECKPOINT_FOLDER,
-    Order,
-    Progress,
+    DataPosition,
+    RunProgress,
     TrainState,
     find_checkpoint,
     read_checkpoint,
@@ -63,16 +63,16 @@ class Run:
     """
 
     config: TrainConfig
-    world: World
+    world: ProcessGroup
     loaders: Loaders
     state: TrainState
-    order: Order
+    order: DataPosition
     objective: nn.Module
     arithmetic: Arithmetic
     steps_per_epoch: int
     steps: int
     log: RunLog
-    pace: Pace
+    pace: ThroughputMeter
     stop: StopRequest
 
 
@@ -97,9 +97,9 @@ def train(config: TrainConfig) -> bool:
         try:
             store_class_features(model, names, world)
             arithmetic = Arithmetic(config.optim.precision, world.device)
-            state = TrainState(model, build_optimizer(model, config.optim), arithmetic.scaler, Progress())
+            state = TrainState(model, build_optimizer(model, config.optim), arithmetic.scaler, RunProgress())
             clips = config.data.batch_size * world.size * config.optim.accumulation
-            order = Order(loaders.training_videos, clips, names, loaders.training_streams)
+            order = DataPosition(loaders.training_videos, clips, names, loaders.training_streams)
             if world.leads:
                 for line in first_lines(config, world, model, loaders):
                     log.info(line)
@@ -110,7 +110,12 @@ def train(config: TrainConfig) -> bool:
 
 
 def _train(
-    config: TrainConfig, world: World, loaders: Loaders, state: TrainState, order: Order, arithmetic: Arithmetic
+    config: TrainConfig,
+    world: ProcessGroup,
+    loaders: Loaders,
+    state: TrainState,
+    order: DataPosition,
+    arithmetic: Arithmetic,
 ) -> bool:
     """Run the epochs that are left, from a state that is new or restored; see ``train``."""
     optim, output, progress = config.optim, Path(config.run.output), state.progress
@@ -140,7 +145,18 @@ def _train(
     ):
         distributed = distribute(objective, state.optimizer, world)
         run = Run(
-            config, world, loaders, state, order, distributed, arithmetic, steps_per_epoch, steps, run_log, Pace(), stop
+            config,
+            world,
+            loaders,
+            state,
+            order,
+            distributed,
+            arithmetic,
+            steps_per_epoch,
+            steps,
+            run_log,
+            ThroughputMeter(),
+            stop,
         )
         while progress.epoch < optim.epochs:
             if _take_steps(run):
@@ -309,7 +325,7 @@ def _save(run: Run) -> None:
         save_checkpoint(Path(run.config.run.output) / CHECKPOINT_FOLDER, content, run.config.run.keep_last)
 
 
-def _resume(config: TrainConfig, world: World, state: TrainState, order: Order) -> None:
+def _resume(config: TrainConfig, world: ProcessGroup, state: TrainState, order: DataPosition) -> None:
     """Restore the checkpoint that ``run.resume`` asks for, if there is one: the first process decides which."""
     output = Path(config.run.output)
     path = world.gather(find_checkpoint(config.run.resume, output) if world.leads else None)[0]

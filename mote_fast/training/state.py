@@ -17,7 +17,7 @@ import torch
 from mote_fast.clip.pretrained import fit_state_dict
 from mote_fast.errors import CheckpointError, ConfigError
 from mote_fast.model.classifier import VideoClassifier
-from mote_fast.runtime.distributed import World
+from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.files import PART_SUFFIX, staged
 from mote_fast.runtime.weights import read_weights
 from mote_fast.training.config.train_config import TrainConfig, to_dict
@@ -38,7 +38,7 @@ _NAME = re.compile(r"step-(\d+)\.pt")
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """How far a run is.
 
     Attributes:
@@ -69,7 +69,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Order:
+class DataPosition:
     """What decides which videos a step takes, and what their labels mean: unchanged over all of a run.
 
     Attributes:
@@ -92,9 +92,9 @@ class TrainState:
     model: VideoClassifier
     optimizer: HeadAdamW
     scaler: torch.amp.GradScaler
-    progress: Progress
+    progress: RunProgress
 
-    def snapshot(self, config: TrainConfig, order: Order, world: World) -> dict[str, Any]:
+    def snapshot(self, config: TrainConfig, order: DataPosition, world: ProcessGroup) -> dict[str, Any]:
         """Return the state as tensors and plain values; every process must call it."""
         return {
             "format_version": FORMAT_VERSION,
@@ -107,14 +107,16 @@ class TrainState:
             "config": to_dict(config),
         }
 
-    def restore(self, content: Mapping[str, Any], config: TrainConfig, order: Order, world: World, path: Path) -> None:
+    def restore(
+        self, content: Mapping[str, Any], config: TrainConfig, order: DataPosition, world: ProcessGroup, path: Path
+    ) -> None:
         """Take over what ``snapshot`` returned. Settings are those of ``config``; what differs is logged.
 
         Raises:
             CheckpointError: the checkpoint is of another model.
             ConfigError: a step would take other videos than it would have taken.
         """
-        before = Order(**content["order"])
+        before = DataPosition(**content["order"])
         if before.classes != order.classes:
             raise ConfigError(f"{path}: written with other class names; keep data.labels, or start another run")
         if before.streams != order.streams:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from mote_fast.data.loading.batch import Batch
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.classifier import VideoClassifier
-from mote_fast.runtime.distributed import World
+from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.seeding import generator_of
 from mote_fast.training.config.sections import Precision
 from mote_fast.training.losses import Loss, training_loss
@@ -115,7 +115,7 @@ class StepResult:
     gradient_norm: Tensor | None
 
 
-def distribute(objective: Objective, optimizer: HeadAdamW, world: World) -> nn.Module:
+def distribute(objective: Objective, optimizer: HeadAdamW, world: ProcessGroup) -> nn.Module:
     """Wrap the objective for several processes: the optimiser averages the experts' gradients, DDP all others.
 
     DDP would need the dense gradient of every expert; ``HeadAdamW.all_reduce_gradients`` sends the factors.

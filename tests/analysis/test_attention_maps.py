@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from mote_fast.analysis.attention_maps import attention_csv, attention_maps
 from mote_fast.analysis.patch_tokens import encode_patches
 from mote_fast.analysis.variants import CLIP_MEAN, clip_mean, expert_variants
-from mote_fast.data.transforms import normalise
+from mote_fast.data.transforms import normalize
 from tests.evaluation.made_up import small_model
 from tests.tolerances import assert_close
 
@@ -24,7 +24,7 @@ def test_against_single_cosines() -> None:
     assert torch.equal(found.frames, frames)
     assert (sum(done), len(done)) == (6, 2)
     with torch.no_grad():
-        tokens = encode_patches(model.clip, normalise(frames))
+        tokens = encode_patches(model.clip, normalize(frames))
         view = tokens.frames.clone()[None]
         outputs = {"merged": model.head.features(view), CLIP_MEAN: view}
         outputs |= {f"expert {each}": model.head.features(view, expert=each) for each in range(model.head.experts)}

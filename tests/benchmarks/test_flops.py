@@ -15,7 +15,7 @@ def test_image_tower_against_the_counter() -> None:
     towers = mote_fast.create_model("tiny").clip
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        towers.walk_frames(torch.zeros(3, 3, 64, 64))
+        towers.run_vision_tower(torch.zeros(3, 3, 64, 64))
     counted = counter.get_total_flops()
     assert counted == pytest.approx(flops.image_tower(3, 64, 16, 64, 2, 64, trimmed=True), rel=0.06)
 

@@ -158,7 +158,7 @@ class FloatTower:
         pass
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        return self.towers.walk_frames(pixels) + 0.1
+        return self.towers.run_vision_tower(pixels) + 0.1
 
 
 def test_classify_in_int8_says_what_it_costs(

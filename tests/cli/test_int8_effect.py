@@ -23,7 +23,7 @@ class Shifted:
         self.shift = shift
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        return self.towers.walk_frames(pixels) + self.shift
+        return self.towers.run_vision_tower(pixels) + self.shift
 
 
 def test_no_difference_is_none(tiny: VideoClassifier, moving_video: Path) -> None:

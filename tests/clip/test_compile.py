@@ -34,7 +34,7 @@ def test_one_compilation_serves_every_batch(tiny: VideoClassifier) -> None:
     tiny.compile(backend=counter, fullgraph=True)
     for frames in (8, 5, 24):
         x = pixels(tiny, frames)
-        assert_close(tiny.clip.encode_frames(x), tiny.clip.walk_frames(x))
+        assert_close(tiny.clip.encode_frames(x), tiny.clip.run_vision_tower(x))
     assert counter.frame_count == 1
 
 
@@ -55,7 +55,7 @@ def test_a_copy_computes_with_its_own_weights(tiny: VideoClassifier) -> None:
 @torch.no_grad()
 def test_the_default_compiler_is_exact(tiny: VideoClassifier) -> None:
     """Inductor's code gives the eager features to the bound that is promised, whole and folded."""
-    expected = {frames: tiny.clip.walk_frames(pixels(tiny, frames).fill_(0.3)) for frames in (1, 3, 8)}
+    expected = {frames: tiny.clip.run_vision_tower(pixels(tiny, frames).fill_(0.3)) for frames in (1, 3, 8)}
     tiny.compile()
     for frames, features in expected.items():
         assert_close(tiny.fold().clip.encode_frames(pixels(tiny, frames).fill_(0.3)), features)

@@ -38,19 +38,19 @@ def shared_cache(private_cache: None, exports: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
-def quantised_tiny() -> VideoClassifier:
+def quantized_tiny() -> VideoClassifier:
     torch.manual_seed(0)
     return mote_fast.create_model("tiny", dtype="int8")
 
 
 @pytest.fixture
-def no_export(quantised_tiny: VideoClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_export(quantized_tiny: VideoClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on, an export is a failure."""
 
     def refuse(towers: ClipTowers) -> bytes:
         raise AssertionError("exported again")
 
-    monkeypatch.setattr(int8, "quantised", refuse)
+    monkeypatch.setattr(int8, "quantized", refuse)
 
 
 def frames_for(towers: ClipTowers, count: int) -> Tensor:
@@ -65,13 +65,13 @@ def tiny_export() -> bytes:
 
 def lowest_cosine(model: VideoClassifier, pixels: Tensor) -> float:
     with torch.no_grad():
-        return F.cosine_similarity(model.encode_frames(pixels), model.clip.walk_frames(pixels)).min().item()
+        return F.cosine_similarity(model.encode_frames(pixels), model.clip.run_vision_tower(pixels)).min().item()
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
-def test_features_stay_near_float32(quantised_tiny: VideoClassifier, count: int) -> None:
+def test_features_stay_near_float32(quantized_tiny: VideoClassifier, count: int) -> None:
     """Any number of frames, by one export; near, but not the float features themselves."""
-    assert 0.999 <= lowest_cosine(quantised_tiny, frames_for(quantised_tiny.clip, count)) < 1.0 - 1e-7
+    assert 0.999 <= lowest_cosine(quantized_tiny, frames_for(quantized_tiny.clip, count)) < 1.0 - 1e-7
 
 
 def test_golden_features(clip_file: Path, golden_clip: dict[str, Tensor]) -> None:
@@ -81,7 +81,7 @@ def test_golden_features(clip_file: Path, golden_clip: dict[str, Tensor]) -> Non
     assert F.cosine_similarity(found, golden_clip["image.frame_features"].flatten(0, 1)).min() >= 0.999
 
 
-def test_every_weight_is_quantised(quantised_tiny: VideoClassifier) -> None:
+def test_every_weight_is_quantised(quantized_tiny: VideoClassifier) -> None:
     """No product with a stored matrix is left in float: what quantisation skips, it skips quietly."""
     layers = TINY["vision_cfg"]["layers"]
     operators = [node.op_type for node in onnx.load_from_string(tiny_export()).graph.node]
@@ -91,10 +91,10 @@ def test_every_weight_is_quantised(quantised_tiny: VideoClassifier) -> None:
     assert "Gemm" not in operators
 
 
-def test_the_cache_serves_a_second_model(quantised_tiny: VideoClassifier, no_export: None) -> None:
+def test_the_cache_serves_a_second_model(quantized_tiny: VideoClassifier, no_export: None) -> None:
     """Equal weights are exported once: another model, a folded one and a copy give the same bits."""
-    pixels = frames_for(quantised_tiny.clip, 3)
-    expected = quantised_tiny.encode_frames(pixels)
+    pixels = frames_for(quantized_tiny.clip, 3)
+    expected = quantized_tiny.encode_frames(pixels)
     torch.manual_seed(0)
     again = mote_fast.create_model("tiny", dtype="int8")
     for model in (again, again.fold(), copy.deepcopy(again)):
@@ -102,13 +102,13 @@ def test_the_cache_serves_a_second_model(quantised_tiny: VideoClassifier, no_exp
 
 
 def test_a_damaged_file_is_exported_again(
-    quantised_tiny: VideoClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    quantized_tiny: VideoClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A broken file costs an export and a line in the log, and works afterwards."""
-    towers, cache = quantised_tiny.clip, ModelCache(tmp_path)
+    towers, cache = quantized_tiny.clip, ModelCache(tmp_path)
     content = tiny_export()
     exported: list[ClipTowers] = []
-    monkeypatch.setattr(int8, "quantised", lambda towers: exported.append(towers) or content)
+    monkeypatch.setattr(int8, "quantized", lambda towers: exported.append(towers) or content)
     Int8Tower(towers, cache).prepare()
     (path,) = tmp_path.iterdir()
     path.write_bytes(content[:-100])
@@ -120,25 +120,25 @@ def test_a_damaged_file_is_exported_again(
 
 
 def test_changed_weights_are_followed(
-    quantised_tiny: VideoClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quantized_tiny: VideoClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights loaded over an int8 model's are exported in their turn; nothing runs the old ones."""
-    towers = quantised_tiny.clip
-    quantised_tiny.encode_frames(frames_for(towers, 1))
+    towers = quantized_tiny.clip
+    quantized_tiny.encode_frames(frames_for(towers, 1))
     exported: list[ClipTowers] = []
     content = tiny_export()
-    monkeypatch.setattr(int8, "quantised", lambda towers: exported.append(towers) or content)
-    monkeypatch.setattr(quantised_tiny.int8, "cache", ModelCache(tmp_path))
+    monkeypatch.setattr(int8, "quantized", lambda towers: exported.append(towers) or content)
+    monkeypatch.setattr(quantized_tiny.int8, "cache", ModelCache(tmp_path))
     with torch.no_grad():
         towers.model.visual.proj.mul_(2)
     for _ in range(2):
-        quantised_tiny.encode_frames(frames_for(towers, 1))
+        quantized_tiny.encode_frames(frames_for(towers, 1))
     assert exported == [towers]
 
 
-def test_saving_keeps_the_float_weights(quantised_tiny: VideoClassifier, no_export: None, tmp_path: Path) -> None:
+def test_saving_keeps_the_float_weights(quantized_tiny: VideoClassifier, no_export: None, tmp_path: Path) -> None:
     """save() writes what was quantised, bit for bit; it loads in float32 and, from the cache, in int8."""
-    quantised_tiny.save(tmp_path / "model")
+    quantized_tiny.save(tmp_path / "model")
     torch.manual_seed(0)
     original = mote_fast.create_model("tiny")
     loaded = mote_fast.load(tmp_path / "model")
@@ -147,14 +147,14 @@ def test_saving_keeps_the_float_weights(quantised_tiny: VideoClassifier, no_expo
     assert all(torch.equal(state[name], value) for name, value in original.state_dict().items())
     pixels = frames_for(loaded.clip, 2)
     again = mote_fast.load(tmp_path / "model", dtype="int8")
-    assert torch.equal(again.encode_frames(pixels), quantised_tiny.encode_frames(pixels))
+    assert torch.equal(again.encode_frames(pixels), quantized_tiny.encode_frames(pixels))
 
 
-def test_training_is_refused(quantised_tiny: VideoClassifier) -> None:
+def test_training_is_refused(quantized_tiny: VideoClassifier) -> None:
     """Gradients would not reach the image tower, so training mode raises; evaluation mode is where it already is."""
-    quantised_tiny.eval()
+    quantized_tiny.eval()
     with pytest.raises(ConfigError, match="int8 model cannot be trained"):
-        quantised_tiny.train()
+        quantized_tiny.train()
 
 
 def custom(**vision: object) -> ClipTowers:
@@ -176,11 +176,11 @@ def test_where_it_cannot_serve(make: Callable[[], object], message: str) -> None
         make()
 
 
-def test_moved_models_are_refused(quantised_tiny: VideoClassifier) -> None:
+def test_moved_models_are_refused(quantized_tiny: VideoClassifier) -> None:
     """An int8 model cast afterwards says what it takes instead of running float weights."""
-    pixels = frames_for(quantised_tiny.clip, 1).bfloat16()
+    pixels = frames_for(quantized_tiny.clip, 1).bfloat16()
     with pytest.raises(ConfigError, match="float32 pixels on the CPU"):
-        quantised_tiny.bfloat16().encode_frames(pixels)
+        quantized_tiny.bfloat16().encode_frames(pixels)
 
 
 @pytest.mark.parametrize("module", ["onnxruntime", "onnxscript.optimizer"])
@@ -198,7 +198,7 @@ def export_into(folder: Path) -> None:
     tower = Int8Tower(towers, ModelCache(folder))
     tower.prepare()
     pixels = frames_for(towers, 2)
-    assert F.cosine_similarity(tower(pixels), towers.walk_frames(pixels)).min() > 0.999
+    assert F.cosine_similarity(tower(pixels), towers.run_vision_tower(pixels)).min() > 0.999
 
 
 @pytest.mark.slow

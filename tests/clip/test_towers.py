@@ -35,7 +35,7 @@ def towers() -> ClipTowers:
 def test_frames_match_open_clip(towers: ClipTowers) -> None:
     """Trimming the last block to the class token changes nothing."""
     pixels = torch.randn(5, 3, 32, 32)
-    assert towers.walks_frames
+    assert towers.is_plain_vision_tower
     assert_close(towers.encode_frames(pixels), towers.model.encode_image(pixels))
 
 
@@ -97,7 +97,7 @@ def test_other_architectures_match_open_clip(changes: dict[str, object]) -> None
 def test_named_foreign_architectures_run(name: str) -> None:
     """Other families of open_clip give features of the width they promise."""
     towers = load_towers(name)
-    assert not towers.walks_frames
+    assert not towers.is_plain_vision_tower
     size = towers.image_size
     assert towers.encode_frames(torch.randn(1, 3, size, size)).shape == (1, towers.embed_dim)
     assert towers.encode_tokens(towers.tokenizer(["archery"])).shape == (1, towers.embed_dim)

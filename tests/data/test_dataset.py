@@ -14,7 +14,7 @@ from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.decoding.decode import read_frames
 from mote_fast.data.items import VideoItem
 from mote_fast.data.plan import ClipRecipe
-from mote_fast.data.transforms import evaluation_pixels, normalise
+from mote_fast.data.transforms import evaluation_pixels, normalize
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, MissingVideoError, UndecodableVideoError
 from tests.tolerances import assert_close
@@ -38,7 +38,7 @@ def test_evaluation_clips_are_those_of_classify(video: Path) -> None:
     assert clip.pixels.dtype == torch.uint8
     _, plan = dataset.plan(0)
     features = evaluation_pixels(read_frames(video, plan.views.frame_indices), 32, 3)
-    assert_close(normalise(clip.pixels), plan.views.gather(features), "equivalent")
+    assert_close(normalize(clip.pixels), plan.views.gather(features), "equivalent")
 
 
 def test_training_clips_show_the_planned_frames(video: Path, numbered_videos: NumberedVideos) -> None:

@@ -13,7 +13,7 @@ from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.items import VideoItem
 from mote_fast.data.loaders import make_loader
 from mote_fast.data.loading.cpu_loader import CpuLoader
-from mote_fast.data.loading.order import Shard
+from mote_fast.data.loading.order import Replica
 from mote_fast.data.loading.video_loader import LoaderOptions
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.errors import BackendError, ConfigError
@@ -32,7 +32,7 @@ def dataset(numbered_videos: NumberedVideos, tmp_path: Path) -> VideoDataset:
 def test_cpu_without_cuda(dataset: VideoDataset, backend: Any) -> None:
     """A device without CUDA gets the CPU loader, and every argument arrives there."""
     loader = make_loader(
-        dataset, LoaderOptions(1, training=False, shard=Shard(0, 2), dtype=torch.float16), backend=backend
+        dataset, LoaderOptions(1, training=False, replica=Replica(0, 2), dtype=torch.float16), backend=backend
     )
     assert isinstance(loader, CpuLoader)
     (batch,) = loader.epoch(0)

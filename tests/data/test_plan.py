@@ -123,10 +123,10 @@ def test_half_are_flipped_and_a_fifth_are_grey() -> None:
     """Independent of each other, and no grey in Something-Something's recipe (docs/method.md, Views)."""
     geometries = [plan(index=index).geometry for index in range(2000)]
     flips = torch.tensor([geometry.flip for geometry in geometries])
-    greys = torch.tensor([geometry.grayscale for geometry in geometries])
+    grays = torch.tensor([geometry.grayscale for geometry in geometries])
     assert abs(flips.double().mean() - 0.5) < 0.05
-    assert abs(greys.double().mean() - 0.2) < 0.04
-    assert abs(greys[flips].double().mean() - 0.2) < 0.05
+    assert abs(grays.double().mean() - 0.2) < 0.04
+    assert abs(grays[flips].double().mean() - 0.2) < 0.05
     ssv2 = [plan(SSV2, index=index).geometry for index in range(200)]
     assert not any(geometry.grayscale for geometry in ssv2)
     assert {geometry.scaled for geometry in ssv2} == {SSV2_SIZE}

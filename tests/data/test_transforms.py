@@ -11,7 +11,7 @@ from PIL import Image
 
 from mote_fast import ConfigError
 from mote_fast.data import evaluation_pixels
-from mote_fast.data.transforms import CLIP_MEAN, CLIP_STD, crop_offsets, normalise, resize_short_side
+from mote_fast.data.transforms import CLIP_MEAN, CLIP_STD, crop_offsets, normalize, resize_short_side
 from tests.tolerances import assert_close
 
 
@@ -42,7 +42,7 @@ def test_normalise_is_clips() -> None:
     """(x / 255 - mean) / std, per channel."""
     frame = torch.randint(256, (2, 3, 5, 7), dtype=torch.uint8)
     mean, std = torch.tensor(CLIP_MEAN)[:, None, None], torch.tensor(CLIP_STD)[:, None, None]
-    assert_close(normalise(frame), (frame.double() / 255 - mean) / std)
+    assert_close(normalize(frame), (frame.double() / 255 - mean) / std)
 
 
 def test_three_crops_follow_the_long_side() -> None:
@@ -61,7 +61,7 @@ def test_evaluation_pixels_are_those_crops(shape: tuple[int, int]) -> None:
     resized = resize_short_side(frames.permute(0, 3, 1, 2), 32)
     assert pixels.shape == (2, 3, 3, 32, 32)
     for crop, (top, left) in enumerate(crop_offsets(*resized.shape[-2:], 32, 3)):
-        assert_close(pixels[:, crop], normalise(resized[..., top : top + 32, left : left + 32]), "equivalent")
+        assert_close(pixels[:, crop], normalize(resized[..., top : top + 32, left : left + 32]), "equivalent")
 
 
 def test_small_frames_are_scaled_up_and_bad_crops_refused() -> None:

@@ -25,27 +25,27 @@ class UnkindDataset(VideoDataset):
         recipe: how videos become clips.
     """
 
-    def __init__(self, sound: Path, behaviours: Sequence[str], marks: Path, recipe: ClipRecipe) -> None:
+    def __init__(self, sound: Path, behaviors: Sequence[str], marks: Path, recipe: ClipRecipe) -> None:
         items = [
-            VideoItem(f"{sound}.gone" if behaviour == "missing" else str(sound), 10 * index)
-            for index, behaviour in enumerate(behaviours)
+            VideoItem(f"{sound}.gone" if behavior == "missing" else str(sound), 10 * index)
+            for index, behavior in enumerate(behaviors)
         ]
         super().__init__(items, recipe)
-        self._behaviours = behaviours
+        self._behaviors = behaviors
         self._marks = marks
 
     def load(self, index: int, epoch: int = 0) -> Clip:
-        behaviour = self._behaviours[index]
+        behavior = self._behaviors[index]
         mark = self._marks / str(index)
-        if behaviour == "crash" or (behaviour == "crash once" and not mark.exists()):
+        if behavior == "crash" or (behavior == "crash once" and not mark.exists()):
             mark.touch()
             # A real fault writes a core file and a trace; what the parent sees is the same.
             os.kill(os.getpid(), signal.SIGSEGV)
-        if behaviour == "exit":
+        if behavior == "exit":
             os._exit(3)
-        if behaviour == "hang":
+        if behavior == "hang":
             threading.Event().wait()
-        if behaviour == "hang holding the GIL":
+        if behavior == "hang holding the GIL":
             ctypes.pythonapi.PyThread_acquire_lock(ctypes.c_void_p(_taken_lock()), 1)
         return super().load(index, epoch)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 import mote_fast
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.faults import Failure, FaultLog
-from mote_fast.data.loading.order import ALONE, Shard, evaluation_batches
+from mote_fast.data.loading.order import ALONE, Replica, evaluation_batches
 
 SIZE = 64
 CLASSES = 7
@@ -46,7 +46,7 @@ class MadeUpLoader:
         self,
         pixels: Tensor,
         batch_size: int = 2,
-        shard: Shard = ALONE,
+        replica: Replica = ALONE,
         broken: Collection[int] = (),
         labels: Tensor | None = None,
     ) -> None:
@@ -56,7 +56,7 @@ class MadeUpLoader:
         self.broken = broken
         self.closed = False
         self.yielded: list[int] = []
-        self._slots = evaluation_batches(len(pixels), batch_size, shard=shard)
+        self._slots = evaluation_batches(len(pixels), batch_size, replica=replica)
 
     @property
     def batches_per_epoch(self) -> int:

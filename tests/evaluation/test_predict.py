@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import mote_fast
 from mote_fast.data.items import UNLABELLED
 from mote_fast.data.loading.batch import Batch
-from mote_fast.data.loading.order import Shard
+from mote_fast.data.loading.order import Replica
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation import predict as predict_module
 from mote_fast.evaluation.accuracy import accuracies
@@ -191,7 +191,7 @@ def run_process(rank: int, folder: str) -> None:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet{size}", rank=rank, world_size=size)
         # 7 and 5 are no multiples of 2 or 3; of 2 videos the third process has none.
         found = [
-            predict(model, MadeUpLoader(made_up_pixels(videos), shard=Shard(rank, size), broken={1, 4}), classes)
+            predict(model, MadeUpLoader(made_up_pixels(videos), replica=Replica(rank, size), broken={1, 4}), classes)
             for videos in (7, 5, 2)
         ]
         dist.destroy_process_group()

@@ -189,7 +189,7 @@ def test_damage_is_refused_or_cut_off(numbered: NumberedVideos, tmp_path: Path) 
     cut.write_bytes(data[: len(data) * 3 // 4])
     with pytest.raises(UndecodableVideoError, match=r"cut\.mp4: damaged or cut short after"):
         encode(str(cut), tmp_path / "out.mp4", Encoding())
-    encoded = encode(str(cut), tmp_path / "out.mp4", Encoding(), keep_sound_part=True)
+    encoded = encode(str(cut), tmp_path / "out.mp4", Encoding(), keep_intact_prefix=True)
     assert 0 < encoded.num_frames < 40
     assert "kept the" in encoded.lost
     assert probe(tmp_path / "out.mp4").num_frames == encoded.num_frames

@@ -118,7 +118,7 @@ def test_kept_parts_stay_reported(tree: Path, tmp_path: Path) -> None:
     data = (tree / "cut.mp4").read_bytes()
     (tree / "cut.mp4").write_bytes(data[: len(data) * 3 // 4])
     for _ in range(2):
-        done = reencode(tree, tmp_path / "out", ["cut.mp4"], keep_sound_part=True)
+        done = reencode(tree, tmp_path / "out", ["cut.mp4"], keep_intact_prefix=True)
         (failure,) = done.failures
         assert "kept the" in failure.reason
     assert done.already_done == 1

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mote_fast import ConfigError
 from mote_fast.data.loading.batch import Batch
-from mote_fast.runtime.distributed import World, joined
+from mote_fast.runtime.distributed import ProcessGroup, joined
 from mote_fast.training.build import build_optimizer
 from mote_fast.training.config.sections import OptimConfig
 from mote_fast.training.step import Arithmetic, Objective, distribute, draws_of_step, train_step
@@ -28,7 +28,7 @@ def share(batch: Batch, rank: int) -> Batch:
     return Batch(batch.pixels[part], batch.labels[part], batch.indices[part])
 
 
-def step(given: list[Batch], world: World, synchronised: bool) -> dict[str, torch.Tensor]:
+def step(given: list[Batch], world: ProcessGroup, synchronised: bool) -> dict[str, torch.Tensor]:
     """Take a step and return the gradients that the update saw."""
     model = trainable()
     # All processes must start alike, whatever they drew.
@@ -67,7 +67,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
     """With routing synchronised, batch b twice is batch 2b; without, the mean of what each has with its own routing."""
     multiprocessing.spawn(worker, (str(tmp_path),), nprocs=PROCESSES)
     whole = batches(2, CLIPS)
-    expected = {True: step(whole, World(0, 1, torch.device("cpu")), True)}
+    expected = {True: step(whole, ProcessGroup(0, 1, torch.device("cpu")), True)}
     parts = [alone([share(batch, rank) for batch in whole], rank) for rank in range(PROCESSES)]
     expected[False] = {name: (gradient + parts[1][name]) / 2 for name, gradient in parts[0].items()}
     for rank in range(PROCESSES):
@@ -100,7 +100,7 @@ def test_ddp_is_told_of_all_but_the_experts(tmp_path: Path) -> None:
     try:
         model = trainable()
         optimizer = build_optimizer(model, OptimConfig())
-        wrapped = distribute(Objective(model, METHOD), optimizer, World(0, 2, torch.device("cpu")))
+        wrapped = distribute(Objective(model, METHOD), optimizer, ProcessGroup(0, 2, torch.device("cpu")))
     finally:
         dist.destroy_process_group()
     assert isinstance(wrapped, DistributedDataParallel)
@@ -116,7 +116,7 @@ def test_ddp_is_told_of_all_but_the_experts(tmp_path: Path) -> None:
 
 def test_one_process_is_left_as_it_is() -> None:
     """Without other processes nothing is wrapped, asked or sent."""
-    world = World(0, 1, torch.device("cpu"))
+    world = ProcessGroup(0, 1, torch.device("cpu"))
     model = trainable()
     objective = Objective(model, METHOD)
     assert distribute(objective, build_optimizer(model, OptimConfig()), world) is objective

@@ -87,22 +87,22 @@ def write_data_set(folder: Path, train: int, val: int) -> VideoFolder:
     (folder / "labels.txt").write_text("\n".join(COLOURS) + "\n")
     for split, count in (("train", train), ("val", val)):
         lines = []
-        for label, (name, colour) in enumerate(COLOURS.items()):
+        for label, (name, color) in enumerate(COLOURS.items()):
             for number in range(count):
                 path = folder / f"{split}_{name}_{number}.mp4"
-                write_video(path, moving_square(colour, generator), fps=12, preset="ultrafast")
+                write_video(path, moving_square(color, generator), fps=12, preset="ultrafast")
                 lines.append(f"{path} {label}")
         (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
     return VideoFolder(folder)
 
 
-def moving_square(colour: tuple[int, int, int], generator: torch.Generator) -> torch.Tensor:
+def moving_square(color: tuple[int, int, int], generator: torch.Generator) -> torch.Tensor:
     """A large square on a noisy dark ground, moving on a straight line: uint8 [T, H, W, 3]."""
     frames = torch.randint(0, 40, (LENGTH, SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
     start, stop = torch.randint(0, SIDE - 40, (2, 2), generator=generator).tolist()
     for t in range(LENGTH):
         top, left = (a + (b - a) * t // (LENGTH - 1) for a, b in zip(start, stop, strict=True))
-        frames[t, top : top + 40, left : left + 40] = torch.tensor(colour, dtype=torch.uint8)
+        frames[t, top : top + 40, left : left + 40] = torch.tensor(color, dtype=torch.uint8)
     return frames
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mote_fast.training import logs
-from mote_fast.training.logs import METRICS_FILE, MetricsFile, Pace, RunLog, duration, peak_memory
+from mote_fast.training.logs import METRICS_FILE, MetricsFile, RunLog, ThroughputMeter, duration, peak_memory
 
 
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_pace_tells_waiting_from_working(monkeypatch: pytest.MonkeyPatch) -> Non
             now[0] += 1.0
             yield item
 
-    pace = Pace()
+    pace = ThroughputMeter()
     for _ in pace.timed(slow()):
         now[0] += 3.0
         pace.count(8)

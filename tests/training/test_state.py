@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mote_fast import CheckpointError, ConfigError
-from mote_fast.runtime.distributed import World
+from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.training.build import build_optimizer
 from mote_fast.training.config.sections import OptimConfig, RunConfig
 from mote_fast.training.config.train_config import DataConfig, TrainConfig
 from mote_fast.training.state import (
     CHECKPOINT_FOLDER,
-    Order,
-    Progress,
+    DataPosition,
+    RunProgress,
     TrainState,
     find_checkpoint,
     list_checkpoints,
@@ -31,9 +31,9 @@ from mote_fast.training.state import (
 from mote_fast.training.step import Arithmetic, Objective, train_step
 from tests.training.test_step import METHOD, batches, routes, trainable
 
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = ProcessGroup(0, 1, torch.device("cpu"))
 CONFIG = TrainConfig(data=DataConfig(train_list="a", labels="b"))
-ORDER = Order(10, 2, ["x", "y"])
+ORDER = DataPosition(10, 2, ["x", "y"])
 
 
 def small(step: int) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def trained_state(seed: int, steps: int) -> TrainState:
     )
     for step in range(steps):
         train_step(Objective(model, METHOD), optimizer, iter(batches(1)), routes(model, 1, step), arithmetic)
-    return TrainState(model, optimizer, arithmetic.scaler, Progress(1, 2, steps, 50.0, 0, 77))
+    return TrainState(model, optimizer, arithmetic.scaler, RunProgress(1, 2, steps, 50.0, 0, 77))
 
 
 @pytest.mark.heavy
@@ -82,7 +82,7 @@ def test_settings_are_the_configurations_and_changes_are_named(
     path = save_checkpoint(tmp_path, state.snapshot(CONFIG, ORDER, ALONE), keep_last=1)
     model = trainable()
     changed = replace(CONFIG, optim=OptimConfig(weight_decay=0.01), run=RunConfig(seed=7, log_every=3))
-    other = TrainState(model, build_optimizer(model, changed.optim), state.scaler, Progress())
+    other = TrainState(model, build_optimizer(model, changed.optim), state.scaler, RunProgress())
     other.restore(read_checkpoint(path), changed, ORDER, ALONE, path)
     assert [group["weight_decay"] for group in other.optimizer.param_groups] == [0.01, 0.01]
     assert "optim.weight_decay: 0.2 -> 0.01" in caplog.text
@@ -99,7 +99,7 @@ def test_settings_are_the_configurations_and_changes_are_named(
         (replace(ORDER, classes=["x", "z"]), "data.labels"),
     ],
 )
-def test_another_order_is_refused(tmp_path: Path, order: Order, named: str) -> None:
+def test_another_order_is_refused(tmp_path: Path, order: DataPosition, named: str) -> None:
     """Where steps would take other videos, or labels mean other classes, going on is no resumption."""
     state = trained_state(0, steps=0)
     path = save_checkpoint(tmp_path, state.snapshot(CONFIG, ORDER, ALONE), keep_last=1)
@@ -113,7 +113,7 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     state = trained_state(0, steps=1)
     path = save_checkpoint(tmp_path, state.snapshot(CONFIG, ORDER, ALONE), keep_last=1)
     model = trainable(train_clip=False)
-    other = TrainState(model, build_optimizer(model, OptimConfig()), state.scaler, Progress())
+    other = TrainState(model, build_optimizer(model, OptimConfig()), state.scaler, RunProgress())
     with pytest.raises(CheckpointError, match="optimiser"):
         other.restore(read_checkpoint(path), CONFIG, ORDER, ALONE, path)
 

@@ -52,7 +52,7 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def colours_of(variants: Sequence[str]) -> dict[str, str]:
+def colors_of(variants: Sequence[str]) -> dict[str, str]:
     """Return a colour for each variant: red for the merged model, grey for CLIP-Mean, a scale for the experts."""
     check_plots()
     import matplotlib

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mote_fast.analysis.class_accuracy import ClassAccuracy
-from mote_fast.analysis.plots.canvas import colours_of, marker_of, new_figure
+from mote_fast.analysis.plots.canvas import colors_of, marker_of, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ def draw_classes(rows: Sequence[ClassAccuracy], title: str) -> Figure:
         title: of the drawing.
     """
     variants = list(rows[0].top1)
-    colours = colours_of(variants)
+    colors = colors_of(variants)
     figure = new_figure(8.0, 1.5 + 0.3 * len(rows))
     axes = figure.subplots()
     axes.set_title(title, fontsize="medium")
@@ -46,7 +46,7 @@ def draw_classes(rows: Sequence[ClassAccuracy], title: str) -> Figure:
             [row.top1[variant] for row in rows],
             [place + offset for place in places],
             s=34,
-            color=colours[variant],
+            color=colors[variant],
             marker=marker_of(variant),
             edgecolor="white",
             linewidth=0.6,

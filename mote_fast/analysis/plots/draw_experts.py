@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mote_fast.analysis.expert_accuracy import ExpertAccuracy
-from mote_fast.analysis.plots.canvas import colours_of, marker_of, new_figure
+from mote_fast.analysis.plots.canvas import colors_of, marker_of, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ def draw_experts(rows: Sequence[ExpertAccuracy], close_set: str, zero_shot: str)
         close_set: name of the close-set list.
         zero_shot: name of the zero-shot list.
     """
-    colours = colours_of([row.variant for row in rows])
+    colors = colors_of([row.variant for row in rows])
     figure = new_figure(11.0, 4.4)
     figure.suptitle("Each expert alone, the merged model, and CLIP without temporal layers")
     points, bars = figure.subplots(1, 2, width_ratios=(1.0, 1.25))
@@ -29,7 +29,7 @@ def draw_experts(rows: Sequence[ExpertAccuracy], close_set: str, zero_shot: str)
             row.close_set.top1,
             row.zero_shot.top1,
             s=80,
-            color=colours[row.variant],
+            color=colors[row.variant],
             marker=marker_of(row.variant),
             edgecolor="white",
             label=row.variant,
@@ -44,7 +44,7 @@ def draw_experts(rows: Sequence[ExpertAccuracy], close_set: str, zero_shot: str)
     for at, row in enumerate(rows):
         offset = (at - (len(rows) - 1) / 2) * width
         values = (row.close_set.top1, row.zero_shot.top1)
-        drawn = bars.bar([offset, 1 + offset], values, width * 0.92, color=colours[row.variant], label=row.variant)
+        drawn = bars.bar([offset, 1 + offset], values, width * 0.92, color=colors[row.variant], label=row.variant)
         bars.bar_label(drawn, fmt="{:.1f}", fontsize="x-small", padding=2)
     bars.set_xticks([0, 1], [f"close-set\n{close_set}", f"zero-shot\n{zero_shot}"])
     bars.set_ylabel("top-1, %")

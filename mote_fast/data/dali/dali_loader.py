@@ -19,15 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mote_fast.data.dali.engine import Engine, Feed, Place, ReadyBatch, clips_of, other_shapes
 from mote_fast.data.dali.pipeline import DALI_ERRORS, PREFETCH, Device, build_pipeline, why_unavailable
 from mote_fast.data.dali.ready_clips import ClipPreparer
+from mote_fast.data.dali.runner import DaliRunner, PendingSample, ReadyBatch, SampleQueue, clips_of, other_shapes
 from mote_fast.data.dali.threads import DaemonThreads
 from mote_fast.data.dali.trial import TRIAL_CLIPS, Trial
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.faults import TIMEOUT, Failure
-from mote_fast.data.loading.order import Slots, epoch_batches
+from mote_fast.data.loading.order import BatchIndices, epoch_batches
 from mote_fast.data.loading.samples import SampleReader, failure_of
 from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.errors import BackendError, ConfigError, MoteError, one_line
@@ -77,7 +77,7 @@ class DaliLoader(VideoLoader):
         self._reader = SampleReader(dataset, options.training, self._load, self.faults)
         self._stalled: dict[int, Failure] = {}
         self._threads: DaemonThreads | None = DaemonThreads(threads)
-        self._engine: Engine | None = None
+        self._engine: DaliRunner | None = None
         self._kept: deque[tuple[Tensor, torch.cuda.Event]] = deque()
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -93,7 +93,7 @@ class DaliLoader(VideoLoader):
         # Pipelines are used again, but only once they are empty.
         engine, self._engine = self._engine or self._new_engine(), None
         waiting = self._wait_for_batches(epoch, start)
-        feed = Feed(waiting)
+        feed = SampleQueue(waiting)
         engine.serve(feed)
         try:
             while True:
@@ -117,7 +117,7 @@ class DaliLoader(VideoLoader):
                             self._keep(outputs.pixels)
                         continue
                 # The pipeline is of no more use; what it held goes through another.
-                engine, feed = self._new_engine(), Feed(waiting, self._repair(feed.in_flight, refused))
+                engine, feed = self._new_engine(), SampleQueue(waiting, self._repair(feed.in_flight, refused))
                 engine.serve(feed)
                 # Pipelines hold themselves in cycles, with megabytes of buffers that Python does not count.
                 gc.collect()
@@ -139,10 +139,10 @@ class DaliLoader(VideoLoader):
             self._threads.close()
         self._threads = self._engine = None
 
-    def _new_engine(self) -> Engine:
-        return Engine(functools.partial(self._build, batch_size=self._options.batch_size, prefetch=PREFETCH))
+    def _new_engine(self) -> DaliRunner:
+        return DaliRunner(functools.partial(self._build, batch_size=self._options.batch_size, prefetch=PREFETCH))
 
-    def _batches(self, epoch: int) -> list[Slots]:
+    def _batches(self, epoch: int) -> list[BatchIndices]:
         options, dataset = self._options, self._dataset
         return epoch_batches(
             len(dataset),
@@ -150,12 +150,12 @@ class DaliLoader(VideoLoader):
             training=options.training,
             seed=dataset.seed,
             epoch=epoch,
-            shard=options.shard,
+            replica=options.replica,
         )
 
     def _wait_for_batches(self, epoch: int, start: int) -> Generator[ReadyBatch, None, None]:
         """Make batches ready in order, some ahead."""
-        begun: deque[list[Place]] = deque()
+        begun: deque[list[PendingSample]] = deque()
         try:
             for slots in self._batches(epoch)[start:]:
                 begun.append([self._begin(epoch, *place) for place in zip(*slots, strict=True)])
@@ -167,17 +167,17 @@ class DaliLoader(VideoLoader):
             for place in (place for places in begun for place in places):
                 place.sample.cancel()
 
-    def _begin(self, epoch: int, position: int, index: int) -> Place:
+    def _begin(self, epoch: int, position: int, index: int) -> PendingSample:
         if self._threads is None:
             raise ConfigError("the loader was closed in the middle of an epoch")
-        place = Place(epoch, position, index)
+        place = PendingSample(epoch, position, index)
         # The reader only hands it on to _load.
         target: Any = place
         place.sample = self._threads.submit(functools.partial(self._reader.read, epoch, position, index, target))
         return place
 
     def _load(self, index: int, epoch: int, place: Any) -> int | Failure:
-        """As ``samples.load_row``, but into a ``Place``."""
+        """As ``samples.load_row``, but into a ``PendingSample``."""
         if index in self._stalled:
             return self._stalled[index]
         place.reading = index, time.monotonic()
@@ -190,7 +190,7 @@ class DaliLoader(VideoLoader):
             return failure_of(index, path, error, lasting=not planned)
         return plan.label
 
-    def _wait(self, place: Place) -> Place:
+    def _wait(self, place: PendingSample) -> PendingSample:
         """Wait for a place; give a video up that is over its time, and have the place read again without it."""
         while True:
             reading = place.reading

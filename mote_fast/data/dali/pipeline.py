@@ -60,7 +60,7 @@ class ClipInput(NamedTuple):
     frames: np.ndarray  # uint8 [U, H, W, 3]
     scaled: np.ndarray  # float32 [2], (height, width) that the frames are scaled to
     boxes: np.ndarray  # int32 [crops, 4], (top, left, height, width) in the scaled frame
-    colours: np.ndarray  # float32 [3, 4], an affine map of RGB in grey levels
+    colors: np.ndarray  # float32 [3, 4], an affine map of RGB in grey levels
     mirrored: np.ndarray  # int32 [], 0 or 1
     order: np.ndarray  # int32 [V * T], where each frame of the views stands among the crops, crop * U + frame
 
@@ -114,7 +114,7 @@ def build_pipeline(
         "frames": (byte, 4),
         "scaled": (real, 1),
         "boxes": (integer, 2),
-        "colours": (real, 2),
+        "colors": (real, 2),
         "mirrored": (integer, 0),
         "order": (integer, 1),
     }
@@ -154,7 +154,7 @@ def build_pipeline(
                 crop = fn.resize(crop, size=size, interp_type=DALIInterpType.INTERP_LINEAR, antialias=True)
             crops.append(crop)
         pixels = fn.cat(*crops, axis=0)
-        pixels = fn.coord_transform(pixels, MT=item.colours, dtype=byte)
+        pixels = fn.coord_transform(pixels, MT=item.colors, dtype=byte)
         pixels = fn.sequence_rearrange(pixels, new_order=item.order)
         pixels = fn.crop_mirror_normalize(
             pixels, mirror=item.mirrored, mean=mean, std=std, output_layout="FCHW", dtype=output

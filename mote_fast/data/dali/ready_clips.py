@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mote_fast.data.dali import colour as dali_colour
-from mote_fast.data.dali.colour import read_facts
+from mote_fast.data.dali import color as dali_color
+from mote_fast.data.dali.color import read_facts
 from mote_fast.data.dali.pipeline import ClipInput, Device
 from mote_fast.data.dali.routing import Chooser, kind_of, why_not_dali
 from mote_fast.data.dali.trial import Trial
@@ -80,8 +80,8 @@ class ClipPreparer:
         reason = why_not_dali(info, facts, os.path.getsize(info.path), self._device)
         if reason is not None:
             return self._pass_over(index, info, plan, reason)
-        colours = dali_colour.to_ffmpeg(facts)
-        encoded = _clip_input(plan, colours, encoded=np.fromfile(info.path, np.uint8))
+        colors = dali_color.to_ffmpeg(facts)
+        encoded = _clip_input(plan, colors, encoded=np.fromfile(info.path, np.uint8))
         kind = kind_of(info, facts)
         if not self._chooser.prefers_dali(
             kind, lambda: self._trial.measure(encoded, lambda: self._decode(index, info, plan))
@@ -102,11 +102,11 @@ class ClipPreparer:
             frames = read_frame_folder(item.path, indices, item.num_frames, dataset.frame_template)
         else:
             frames = read_frames(item.path, indices, dataset.decode_backend, info=info)
-        return _clip_input(plan, dali_colour.identity(), frames=frames.numpy())
+        return _clip_input(plan, dali_color.identity(), frames=frames.numpy())
 
 
 def _clip_input(
-    plan: ClipPlan, colours: np.ndarray, *, encoded: np.ndarray = _NO_FILE, frames: np.ndarray = _NO_FRAMES
+    plan: ClipPlan, colors: np.ndarray, *, encoded: np.ndarray = _NO_FILE, frames: np.ndarray = _NO_FRAMES
 ) -> ClipInput:
     views, geometry = plan.views, plan.geometry
     crops = np.arange(views.crops)[None, :, None] * len(views.frame_indices)
@@ -117,7 +117,7 @@ def _clip_input(
         frames=frames,
         scaled=np.array(geometry.scaled, np.float32),
         boxes=np.array(geometry.boxes, np.int32),
-        colours=dali_colour.to_grey(colours) if geometry.grayscale else colours,
+        colors=dali_color.to_gray(colors) if geometry.grayscale else colors,
         mirrored=np.array(geometry.flip, np.int32),
         order=(crops + views.positions.numpy()[:, None, :]).astype(np.int32).ravel(),
     )

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from mote_fast.data.dali.colour import KNOWN_MATRICES, StreamFacts
+from mote_fast.data.dali.color import KNOWN_MATRICES, StreamFacts
 from mote_fast.data.dali.pipeline import Device
 from mote_fast.data.decoding.video_info import VideoInfo
 
@@ -36,7 +36,7 @@ _SIZE_CLASSES = (288, 480, 720, 1080)
 def why_not_dali(info: VideoInfo, facts: StreamFacts, size: int, device: Device) -> str | None:
     """Why DALI should not decode a video of ``size`` bytes, or None if it may.
 
-    It counts frames by packets, knows neither rotation nor edit lists, takes colours for BT.601 (``colour`` puts
+    It counts frames by packets, knows neither rotation nor edit lists, takes colours for BT.601 (``color`` puts
     BT.709 right), and fills in black what it does not find.
     """
     timeline = info.timeline
@@ -64,7 +64,7 @@ def why_not_dali(info: VideoInfo, facts: StreamFacts, size: int, device: Device)
     return None
 
 
-class Kind(NamedTuple):
+class StreamKind(NamedTuple):
     """Videos that one measurement stands for."""
 
     container: str
@@ -72,13 +72,13 @@ class Kind(NamedTuple):
     size_class: int
 
 
-def kind_of(info: VideoInfo, facts: StreamFacts) -> Kind:
+def kind_of(info: VideoInfo, facts: StreamFacts) -> StreamKind:
     """The kind of a video: its container, codec, and the class of its short side."""
     short = min(info.height, info.width)
-    return Kind(facts.container, info.codec, sum(short > end for end in _SIZE_CLASSES))
+    return StreamKind(facts.container, info.codec, sum(short > end for end in _SIZE_CLASSES))
 
 
-class Timing(NamedTuple):
+class DecodeTiming(NamedTuple):
     """Seconds that the same clips took; ``dali`` is None where DALI refused them."""
 
     dali: float | None
@@ -93,11 +93,11 @@ class Chooser:
     """
 
     def __init__(self) -> None:
-        self._timings: dict[Kind, Timing] = {}
-        self._refusals: Counter[Kind] = Counter()
-        self._locks: dict[Kind, threading.Lock] = {}
+        self._timings: dict[StreamKind, DecodeTiming] = {}
+        self._refusals: Counter[StreamKind] = Counter()
+        self._locks: dict[StreamKind, threading.Lock] = {}
 
-    def prefers_dali(self, kind: Kind, measure: Callable[[], Timing]) -> bool:
+    def prefers_dali(self, kind: StreamKind, measure: Callable[[], DecodeTiming]) -> bool:
         """Say whether DALI is to decode a video of ``kind``, which ``measure`` measures; from any thread.
 
         Who comes while another measures waits, so that the answer is one for all.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mote_fast.data.dali.pipeline import DALI_ERRORS, ClipInput, Columns, columns
-from mote_fast.data.dali.routing import Timing
+from mote_fast.data.dali.routing import DecodeTiming
 from mote_fast.errors import one_line
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Trial:
         found = tuple(torch.from_dlpack(shapes.as_tensor())[0].tolist())
         return None if found == shape else f"it gives frames of {found} instead of {shape}"
 
-    def measure(self, item: ClipInput, read: Callable[[], ClipInput]) -> Timing:
+    def measure(self, item: ClipInput, read: Callable[[], ClipInput]) -> DecodeTiming:
         """Time ``TRIAL_CLIPS`` copies of a video, as DALI decodes it and as ``read`` does.
 
         Raises:
@@ -52,16 +52,16 @@ class Trial:
         try:
             if not self._timed:
                 self._build(_Repeat([item])).run()
-                return Timing(0.0, math.inf)
+                return DecodeTiming(0.0, math.inf)
             dali = self._seconds(item)
         except DALI_ERRORS:
             # Raises where the video is at fault, and says nothing of its kind.
             read()
-            return Timing(None, math.inf)
+            return DecodeTiming(None, math.inf)
         start = time.perf_counter()
         decoded = read()
         reading = (time.perf_counter() - start) * TRIAL_CLIPS / min(self._readers, TRIAL_CLIPS)
-        return Timing(dali, reading + self._seconds(decoded))
+        return DecodeTiming(dali, reading + self._seconds(decoded))
 
     def _seconds(self, item: ClipInput) -> float:
         pipeline = self._build(_Repeat([item] * TRIAL_CLIPS))

@@ -25,7 +25,7 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from mote_fast.data.decoding.video_info import MAX_FRAMES, DamageError, Timeline, VideoInfo, open_video, sound_frames
+from mote_fast.data.decoding.video_info import MAX_FRAMES, DamageError, Timeline, VideoInfo, intact_frames, open_video
 from mote_fast.errors import UndecodableVideoError, one_line
 
 logger = logging.getLogger(__name__)
@@ -138,12 +138,12 @@ def _read_packets(
             if not packet.is_discard:
                 packets.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, packet.is_corrupt, hidden))
             if first is None:
-                first = _first_sound(context, packet)
+                first = _first_intact(context, packet)
         cut = False
     except FFmpegError as error:
         logger.debug("reading packets broke off: %s", one_line(error))
         cut = True
-    return packets, total, first or _first_sound(context, None), cut
+    return packets, total, first or _first_intact(context, None), cut
 
 
 def _shows_vp8(packet: av.Packet) -> bool:
@@ -151,7 +151,7 @@ def _shows_vp8(packet: av.Packet) -> bool:
     return bool(memoryview(packet)[0] & 0x10)
 
 
-def _first_sound(context: av.VideoCodecContext, packet: av.Packet | None) -> VideoFrame | None:
+def _first_intact(context: av.VideoCodecContext, packet: av.Packet | None) -> VideoFrame | None:
     try:
         frames = context.decode(packet)
     except FFmpegError:
@@ -190,7 +190,7 @@ def _decode_timestamps(source: str | bytes, label: str) -> tuple[list[int | None
     keys: list[int] = []
     with open_video(source, label) as (container, stream):
         try:
-            for frame in sound_frames(container, stream):
+            for frame in intact_frames(container, stream):
                 if frame.key_frame:
                     keys.append(len(pts))
                 pts.append(frame.pts)
@@ -281,14 +281,14 @@ def _read(
     with open_video(source, info.path, num_threads) as (container, stream):
         to_rgb = _RgbConverter(info.timeline.time_base, num_threads)
         wanted = {pts[index] for index in indices} if skip else None
-        frames = sound_frames(container, stream, wanted=wanted)
+        frames = intact_frames(container, stream, wanted=wanted)
         position = 0
         for row, index in enumerate(indices):
             if index in jumps:
                 target = pts[jumps[index]]
                 assert target is not None
                 container.seek(target, stream=stream)
-                frames = sound_frames(container, stream, after_seek=True, wanted=wanted)
+                frames = intact_frames(container, stream, after_seek=True, wanted=wanted)
             for frame in frames:
                 position += 1
                 if position > index if not info.timeline.by_pts else _reaches(frame, pts[index]):

@@ -151,7 +151,7 @@ def _video_stream(container: InputContainer, label: str, limits: dict[str, str],
     return stream
 
 
-def sound_frames(
+def intact_frames(
     container: InputContainer,
     stream: VideoStream,
     *,

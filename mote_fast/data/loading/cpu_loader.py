@@ -13,7 +13,7 @@ from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.decode_pool import DecodePool
 from mote_fast.data.loading.faults import Failure
-from mote_fast.data.loading.order import Slots, epoch_batches
+from mote_fast.data.loading.order import BatchIndices, epoch_batches
 from mote_fast.data.loading.samples import Sample, SampleReader, load_row
 from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader, run_now
 from mote_fast.errors import ConfigError
@@ -74,7 +74,7 @@ class CpuLoader(VideoLoader):
             self._pool.close()
             self._threads.shutdown()
 
-    def _batches(self, epoch: int) -> list[Slots]:
+    def _batches(self, epoch: int) -> list[BatchIndices]:
         options, dataset = self._options, self._dataset
         return epoch_batches(
             len(dataset),
@@ -82,7 +82,7 @@ class CpuLoader(VideoLoader):
             training=options.training,
             seed=dataset.seed,
             epoch=epoch,
-            shard=options.shard,
+            replica=options.replica,
         )
 
     def _load(self, index: int, epoch: int, row: Tensor) -> int | Failure:
@@ -90,7 +90,7 @@ class CpuLoader(VideoLoader):
             return load_row(self._dataset, index, epoch, row)
         return self._pool.load(index, self._dataset.items[index].path, (index, epoch), row)
 
-    def _begin(self, epoch: int, slots: Slots) -> _Pending:
+    def _begin(self, epoch: int, slots: BatchIndices) -> _Pending:
         submit = self._threads.submit if self._threads is not None else run_now
         pixels = self._new_pixels(len(slots.indices))
         places = zip(*slots, pixels, strict=True)

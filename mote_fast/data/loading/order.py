@@ -10,24 +10,26 @@ from mote_fast.errors import ConfigError
 from mote_fast.runtime.seeding import generator_of, seed_of
 
 
-class Slots(NamedTuple):
+class BatchIndices(NamedTuple):
     """One batch of one rank: positions in the epoch's order, and the videos (list indices) that stand there."""
 
     positions: list[int]
     indices: list[int]
 
 
-class Shard(NamedTuple):
+class Replica(NamedTuple):
     """This process among those that share an epoch."""
 
     rank: int = 0
     world_size: int = 1
 
 
-ALONE = Shard()
+ALONE = Replica()
 
 
-def training_batches(videos: int, batch_size: int, *, seed: int, epoch: int, shard: Shard = ALONE) -> list[Slots]:
+def training_batches(
+    videos: int, batch_size: int, *, seed: int, epoch: int, replica: Replica = ALONE
+) -> list[BatchIndices]:
     """Return the training batches of one rank: every rank as many, all full.
 
     The epoch's order is a permutation drawn from (seed, epoch). Step s of W ranks with batches of B takes the positions
@@ -37,36 +39,36 @@ def training_batches(videos: int, batch_size: int, *, seed: int, epoch: int, sha
     Raises:
         ConfigError: there are fewer videos than one step takes.
     """
-    _check(videos, batch_size, shard)
-    step = batch_size * shard.world_size
+    _check(videos, batch_size, replica)
+    step = batch_size * replica.world_size
     if videos < step:
         raise ConfigError(
-            f"one step takes {step} videos ({shard.world_size} processes x batch {batch_size}), but the list has "
+            f"one step takes {step} videos ({replica.world_size} processes x batch {batch_size}), but the list has "
             f"{videos}: use a smaller batch"
         )
     order = torch.randperm(videos, generator=generator_of(seed, "order", epoch)).tolist()
-    starts = range(shard.rank * batch_size, videos // step * step, step)
-    return [Slots(list(range(start, start + batch_size)), order[start : start + batch_size]) for start in starts]
+    starts = range(replica.rank * batch_size, videos // step * step, step)
+    return [BatchIndices(list(range(start, start + batch_size)), order[start : start + batch_size]) for start in starts]
 
 
-def evaluation_batches(videos: int, batch_size: int, *, shard: Shard = ALONE) -> list[Slots]:
+def evaluation_batches(videos: int, batch_size: int, *, replica: Replica = ALONE) -> list[BatchIndices]:
     """Return the evaluation batches of one rank: over all ranks every video once, without padding.
 
     Rank r of W takes the videos r, r + W, r + 2W, ...; its last batch may be short, and it may have none.
     """
-    _check(videos, batch_size, shard)
-    mine = list(range(shard.rank, videos, shard.world_size))
+    _check(videos, batch_size, replica)
+    mine = list(range(replica.rank, videos, replica.world_size))
     parts = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
-    return [Slots(part, part) for part in parts]
+    return [BatchIndices(part, part) for part in parts]
 
 
 def epoch_batches(
-    videos: int, batch_size: int, *, training: bool, seed: int, epoch: int, shard: Shard = ALONE
-) -> list[Slots]:
+    videos: int, batch_size: int, *, training: bool, seed: int, epoch: int, replica: Replica = ALONE
+) -> list[BatchIndices]:
     """Return ``training_batches`` or ``evaluation_batches``."""
     if training:
-        return training_batches(videos, batch_size, seed=seed, epoch=epoch, shard=shard)
-    return evaluation_batches(videos, batch_size, shard=shard)
+        return training_batches(videos, batch_size, seed=seed, epoch=epoch, replica=replica)
+    return evaluation_batches(videos, batch_size, replica=replica)
 
 
 def replacement(videos: int, *, seed: int, epoch: int, position: int, attempt: int) -> int:
@@ -74,8 +76,8 @@ def replacement(videos: int, *, seed: int, epoch: int, position: int, attempt: i
     return seed_of(seed, "replacement", epoch, position, attempt) % videos
 
 
-def _check(videos: int, batch_size: int, shard: Shard) -> None:
+def _check(videos: int, batch_size: int, replica: Replica) -> None:
     if videos < 1 or batch_size < 1:
         raise ConfigError(f"videos and batch_size must be at least 1, got {videos} and {batch_size}")
-    if not 0 <= shard.rank < shard.world_size:
-        raise ConfigError(f"rank {shard.rank} does not lie in a world of {shard.world_size}")
+    if not 0 <= replica.rank < replica.world_size:
+        raise ConfigError(f"rank {replica.rank} does not lie in a world of {replica.world_size}")

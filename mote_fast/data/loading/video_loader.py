@@ -14,9 +14,9 @@ from torch import Tensor
 
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.faults import Failure, FaultLog
-from mote_fast.data.loading.order import ALONE, Shard
+from mote_fast.data.loading.order import ALONE, Replica
 from mote_fast.data.plan import ClipRecipe
-from mote_fast.data.transforms import normalise
+from mote_fast.data.transforms import normalize
 from mote_fast.errors import BackendError, ConfigError
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class LoaderOptions:
         batch_size: B, videos in a batch of this process.
         training: full batches in an order shuffled by epoch, unreadable videos replaced; otherwise every video once, in
             the order of the list, unreadable ones named in ``Batch.failures``.
-        shard: this process among those that share the epoch.
+        replica: this process among those that share the epoch.
         workers: processes that decode; 0 decodes in this one, where a crash of the decoder ends the run.
         device: of the pixels and labels.
         dtype: of the pixels.
@@ -43,7 +43,7 @@ class LoaderOptions:
 
     batch_size: int
     training: bool
-    shard: Shard = ALONE
+    replica: Replica = ALONE
     workers: int = 0
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
@@ -53,8 +53,8 @@ class LoaderOptions:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
-        if not 0 <= self.shard.rank < self.shard.world_size:
-            raise ConfigError(f"rank {self.shard.rank} does not lie in a world of {self.shard.world_size}")
+        if not 0 <= self.replica.rank < self.replica.world_size:
+            raise ConfigError(f"rank {self.replica.rank} does not lie in a world of {self.replica.world_size}")
         if self.workers < 0 or self.time_limit <= 0:
             raise ConfigError(
                 f"workers must be at least 0 and time_limit above 0, got {self.workers} and {self.time_limit}"
@@ -122,7 +122,7 @@ class VideoLoader(ABC):
             self.faults.record(failure)
         moved = pixels.flatten(0, 1).to(self._device, non_blocking=True)
         return Batch(
-            normalise(moved, self._recipe.mean, self._recipe.std, self._options.dtype),
+            normalize(moved, self._recipe.mean, self._recipe.std, self._options.dtype),
             torch.tensor(labels, dtype=torch.int64).to(self._device, non_blocking=True),
             torch.tensor(indices, dtype=torch.int64),
             failures,

@@ -18,7 +18,7 @@ from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader, run_
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.shards.batches import BatchReader, RawBatch, SampleDecoder
 from mote_fast.data.shards.shard_index import read_shard_index
-from mote_fast.data.shards.shard_stream import Lane, RawSample, lanes_of, read_lane, webdataset
+from mote_fast.data.shards.shard_stream import RawSample, ShardStream, read_stream, streams_of, webdataset
 from mote_fast.errors import ConfigError
 
 # Batches read ahead of the one that is due, for each worker.
@@ -71,13 +71,13 @@ class ShardLoader(VideoLoader):
             for failure in self.faults.failures
             if failure.kind in (CRASH, TIMEOUT) and failure.path.startswith(f"{self.index.folder}/")
         }
-        self.batches_per_epoch = sum(len(lane.batch_sizes) for lane in self._lanes(0))
+        self.batches_per_epoch = sum(len(stream.batch_sizes) for stream in self._streams(0))
         self._closed = False
         self._decoder = SampleDecoder(recipe, seed, decode_backend)
         self._pool = DecodePool(self._decoder, recipe, options.workers, options.time_limit) if options.workers else None
         # One for each stream, which only one thread at a time can read.
         self._threads = [ThreadPoolExecutor(1, thread_name_prefix="mote-fast-shards") for _ in range(options.workers)]
-        if options.shard.rank == 0:
+        if options.replica.rank == 0:
             for failure in self.index.left_out:
                 self.faults.record(failure)
 
@@ -89,14 +89,14 @@ class ShardLoader(VideoLoader):
         """
         if self._closed:
             raise ConfigError("the loader is closed; make another")
-        lanes = self._lanes(epoch)
-        streams = [self._read(epoch, number, lane, start, len(lanes)) for number, lane in enumerate(lanes)]
+        streams = self._streams(epoch)
+        readers = [self._read(epoch, number, each, start, len(streams)) for number, each in enumerate(streams)]
         pending: deque[tuple[int, Future[RawBatch]]] = deque()
         try:
             for due in range(start, self.batches_per_epoch):
-                lane = due % len(lanes)
-                submit = self._threads[lane].submit if self._threads else run_now
-                pending.append((due, submit(next, streams[lane])))
+                turn = due % len(readers)
+                submit = self._threads[turn].submit if self._threads else run_now
+                pending.append((due, submit(next, readers[turn])))
                 if len(pending) > _AHEAD * len(self._threads):
                     yield self._finish(*pending.popleft())
             while pending:
@@ -117,31 +117,31 @@ class ShardLoader(VideoLoader):
         for thread in self._threads:
             thread.shutdown()
 
-    def _lanes(self, epoch: int) -> list[Lane]:
+    def _streams(self, epoch: int) -> list[ShardStream]:
         options = self._options
-        return lanes_of(
+        return streams_of(
             self.index,
             options.batch_size,
             training=options.training,
             seed=self._seed,
             epoch=epoch,
-            shard=options.shard,
-            lanes=max(1, options.workers),
+            replica=options.replica,
+            streams=max(1, options.workers),
         )
 
-    def _read(self, epoch: int, number: int, lane: Lane, start: int, lanes: int) -> Iterator[RawBatch]:
+    def _read(self, epoch: int, number: int, stream: ShardStream, start: int, streams: int) -> Iterator[RawBatch]:
         samples = partial(
-            read_lane,
+            read_stream,
             self.index.folder,
-            lane,
+            stream,
             shuffle_buffer=self._shuffle_buffer,
-            seed_parts=(self._seed, "buffer", epoch, self._options.shard.rank, number),
+            seed_parts=(self._seed, "buffer", epoch, self._options.replica.rank, number),
         )
         reader = BatchReader(
             self.index.folder, samples, partial(self._load, epoch), self._new_pixels, self._options.training
         )
-        # The lanes take turns; these are the turns before ``start``.
-        return reader.read(lane.batch_sizes, skipped=len(range(number, start, lanes)))
+        # The streams take turns; these are the turns before ``start``.
+        return reader.read(stream.batch_sizes, skipped=len(range(number, start, streams)))
 
     def _load(self, epoch: int, sample: RawSample, row: Tensor) -> int | Failure:
         if sample.index in self._deadly:
@@ -154,9 +154,9 @@ class ShardLoader(VideoLoader):
         return result
 
     def _finish(self, number: int, batch: Future[RawBatch]) -> Batch:
-        raw, shard = batch.result(), self._options.shard
+        raw, replica = batch.result(), self._options.replica
         failures = raw.failures
         # The last rank has a batch wherever there is one at all.
-        if number == 0 and not self._options.training and shard.rank == shard.world_size - 1:
+        if number == 0 and not self._options.training and replica.rank == replica.world_size - 1:
             failures = [*failures, *self.index.left_out]
         return self._deliver(raw.pixels, raw.labels, raw.indices, failures)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mote_fast.data.loading.faults import Failure
-from mote_fast.data.loading.order import Shard
+from mote_fast.data.loading.order import Replica
 from mote_fast.data.shards.shard_index import ShardIndex, TarShard, key_of
 from mote_fast.errors import BackendError, ConfigError, one_line
 from mote_fast.runtime.seeding import generator_of, seed_of
@@ -34,50 +34,50 @@ class RawSample:
     video: bytes
 
 
-class Lane(NamedTuple):
+class ShardStream(NamedTuple):
     """What one worker reads in an epoch: parts of shards, and how many of their samples go into each of its batches."""
 
     parts: list[TarShard]
     batch_sizes: list[int]
 
 
-def lanes_of(
-    index: ShardIndex, batch_size: int, *, training: bool, seed: int, epoch: int, shard: Shard, lanes: int
-) -> list[Lane]:
-    """Divide an epoch over ranks and workers; return the lanes of one rank, whose batches take turns.
+def streams_of(
+    index: ShardIndex, batch_size: int, *, training: bool, seed: int, epoch: int, replica: Replica, streams: int
+) -> list[ShardStream]:
+    """Divide an epoch over ranks and workers; return the streams of one rank, whose batches take turns.
 
     The tar files follow each other in an order drawn from (seed, epoch), or by name in evaluation. Each rank takes a
-    contiguous run of their samples, and each lane a contiguous run of its rank's, so there may be fewer shards than
+    contiguous run of their samples, and each stream a contiguous run of its rank's, so there may be fewer shards than
     readers. In training all ranks have as many batches, all full, and what is left at the end is not used in this
     epoch. In evaluation every sample is read once, and the last batch of a rank may be short.
 
     Raises:
         ConfigError: there are too few samples for one training step.
     """
-    first, samples = _rank_run(index.samples, batch_size, training, shard)
+    first, samples = _rank_run(index.samples, batch_size, training, replica)
     batches = math.ceil(samples / batch_size)
     order = torch.randperm(len(index.shards), generator=generator_of(seed, "tar shards", epoch)).tolist()
     files = [index.shards[at] for at in order] if training else list(index.shards)
     result = []
-    for lane in range(lanes):
-        sizes = [min(batch_size, samples - batch * batch_size) for batch in range(lane, batches, lanes)]
-        result.append(Lane(_cut(files, first, first + sum(sizes)), sizes))
+    for number in range(streams):
+        sizes = [min(batch_size, samples - batch * batch_size) for batch in range(number, batches, streams)]
+        result.append(ShardStream(_cut(files, first, first + sum(sizes)), sizes))
         first += sum(sizes)
     return result
 
 
-def _rank_run(samples: int, batch_size: int, training: bool, shard: Shard) -> tuple[int, int]:
+def _rank_run(samples: int, batch_size: int, training: bool, replica: Replica) -> tuple[int, int]:
     """Where a rank's run of samples starts, and how many it has."""
     if not training:
-        start, stop = (samples * at // shard.world_size for at in (shard.rank, shard.rank + 1))
+        start, stop = (samples * at // replica.world_size for at in (replica.rank, replica.rank + 1))
         return start, stop - start
-    steps = samples // (batch_size * shard.world_size)
+    steps = samples // (batch_size * replica.world_size)
     if not steps:
         raise ConfigError(
-            f"one step takes {batch_size * shard.world_size} videos ({shard.world_size} processes x batch "
+            f"one step takes {batch_size * replica.world_size} videos ({replica.world_size} processes x batch "
             f"{batch_size}), but the shards hold {samples}: use a smaller batch"
         )
-    return shard.rank * steps * batch_size, steps * batch_size
+    return replica.rank * steps * batch_size, steps * batch_size
 
 
 def _cut(files: Sequence[TarShard], start: int, stop: int) -> list[TarShard]:
@@ -91,19 +91,19 @@ def _cut(files: Sequence[TarShard], start: int, stop: int) -> list[TarShard]:
     return parts
 
 
-def read_lane(
-    folder: Path, lane: Lane, *, shuffle_buffer: int, seed_parts: Sequence[int | str]
+def read_stream(
+    folder: Path, stream: ShardStream, *, shuffle_buffer: int, seed_parts: Sequence[int | str]
 ) -> Iterator[RawSample | Failure]:
-    """Read the samples of a lane, in the files' order, or drawn from a buffer of ``shuffle_buffer`` samples.
+    """Read the samples of a stream, in the files' order, or drawn from a buffer of ``shuffle_buffer`` samples.
 
     Every sample that the index names comes, as a ``Failure`` where its shard does not give it: so the order does not
     depend on damage.
     """
-    stream = itertools.chain.from_iterable(_read_part(folder, part) for part in lane.parts)
+    samples = itertools.chain.from_iterable(_read_part(folder, part) for part in stream.parts)
     if shuffle_buffer < 2:
-        return stream
+        return samples
     shuffle = webdataset().filters.shuffle
-    return iter(shuffle(shuffle_buffer, initial=shuffle_buffer, rng=random.Random(seed_of(*seed_parts)))(stream))
+    return iter(shuffle(shuffle_buffer, initial=shuffle_buffer, rng=random.Random(seed_of(*seed_parts)))(samples))
 
 
 def _read_part(folder: Path, part: TarShard) -> Iterator[RawSample | Failure]:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from mote_fast.analysis.attention_maps import AttentionMaps
 from mote_fast.analysis.class_accuracy import ClassAccuracy
 from mote_fast.analysis.expert_accuracy import ExpertAccuracy
-from mote_fast.analysis.plots.canvas import DOTS_PER_INCH, colours_of, new_figure, to_png
+from mote_fast.analysis.plots.canvas import DOTS_PER_INCH, colors_of, new_figure, to_png
 from mote_fast.analysis.plots.draw_attention import draw_attention
 from mote_fast.analysis.plots.draw_classes import draw_classes
 from mote_fast.analysis.plots.draw_experts import draw_experts
@@ -147,7 +147,7 @@ def test_trade_off() -> None:
 def test_colours() -> None:
     """Variants have colours of their own, and keep them whether or not the baseline is drawn too."""
     names = ["merged", *(f"expert {each}" for each in range(16)), "CLIP-Mean"]
-    colours = colours_of(names)
-    assert len(set(colours.values())) == len(names)
-    assert colours_of(names[:-1]) == {name: colours[name] for name in names[:-1]}
+    colors = colors_of(names)
+    assert len(set(colors.values())) == len(names)
+    assert colors_of(names[:-1]) == {name: colors[name] for name in names[:-1]}
     assert new_figure(2, 1).get_size_inches().tolist() == [2.0, 1.0]

@@ -16,19 +16,19 @@ from mote_fast.data import sample_frames
 from mote_fast.data.dali import dali_loader
 from mote_fast.data.dali import routing as dali_routing
 from mote_fast.data.dali.dali_loader import DaliLoader
-from mote_fast.data.dali.engine import Engine
 from mote_fast.data.dali.pipeline import why_unavailable
-from mote_fast.data.dali.routing import Timing
+from mote_fast.data.dali.routing import DecodeTiming
+from mote_fast.data.dali.runner import DaliRunner
 from mote_fast.data.dali.trial import Trial
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.decoding.video_info import VideoInfo
 from mote_fast.data.items import VideoItem
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.cpu_loader import CpuLoader
-from mote_fast.data.loading.order import Shard
+from mote_fast.data.loading.order import Replica
 from mote_fast.data.loading.video_loader import LoaderOptions
 from mote_fast.data.plan import ClipPlan, ClipRecipe
-from mote_fast.data.transforms import normalise
+from mote_fast.data.transforms import normalize
 from mote_fast.data.views import Views
 from mote_fast.errors import BackendError, ConfigError, ListError
 from tests.data.conftest import NumberedVideos
@@ -116,7 +116,7 @@ def test_same_clips_as_the_dataset(recipe: ClipRecipe, paths: list[Path], caplog
         shape = (len(paths), recipe.views_per_video, recipe.frames, 3, 32, 32)
         for index, label, pixels in zip(batch.indices.tolist(), batch.labels, batch.pixels.view(shape), strict=True):
             clip = dataset.load(index, epoch)
-            difference = (pixels - normalise(clip.pixels, recipe.mean, recipe.std)).abs().mean()
+            difference = (pixels - normalize(clip.pixels, recipe.mean, recipe.std)).abs().mean()
             assert label == clip.label
             assert difference <= SAME_PIXELS, paths[index]
             # One renderer against another, of the same frames.
@@ -162,7 +162,7 @@ def test_ranks_share_an_epoch_without_padding(paths: list[Path]) -> None:
     """Seven videos over three processes: every one once, the last batches as short as they come."""
     seen = []
     for rank in range(3):
-        loader = _loader(_dataset(paths), 2, shard=Shard(rank, 3))
+        loader = _loader(_dataset(paths), 2, replica=Replica(rank, 3))
         batches = list(loader.epoch(0))
         assert len(batches) == loader.batches_per_epoch
         assert all(len(batch.pixels) == len(batch.indices) for batch in batches)
@@ -224,7 +224,7 @@ def test_nothing_to_train_on(tmp_path: Path) -> None:
 def believes_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """DALI is given H.264 on the CPU, which it refuses, and no video is tried out first."""
     monkeypatch.setitem(dali_routing.CODECS, "cpu", frozenset({"vp9", "mjpeg", "h264"}))
-    monkeypatch.setattr(Trial, "measure", lambda *_: Timing(0.0, 1.0))
+    monkeypatch.setattr(Trial, "measure", lambda *_: DecodeTiming(0.0, 1.0))
 
 
 @pytest.mark.usefixtures("believes_all")
@@ -280,7 +280,7 @@ def test_an_error_of_dalis_own_is_raised(paths: list[Path], monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(Engine, "run", fail)
+    monkeypatch.setattr(DaliRunner, "run", fail)
     loader = _loader(_dataset(paths))
     with pytest.raises(BackendError, match="out of memory"):
         list(loader.epoch(0))
@@ -347,7 +347,7 @@ def test_bad_arguments(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(ConfigError, match=next(iter(options))):
             make(**options)
     with pytest.raises(ConfigError, match="one step takes"):
-        make(shard=Shard(0, 4))
+        make(replica=Replica(0, 4))
     monkeypatch.setattr(dali_loader, "why_unavailable", lambda device: f"no {device}; install it")
     with pytest.raises(BackendError, match="no gpu; install it"):
         make(device="cuda")

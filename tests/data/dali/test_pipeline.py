@@ -10,7 +10,7 @@ import torch
 
 from mote_fast.data import read_frames
 from mote_fast.data.dali import pipeline as dali_pipeline
-from mote_fast.data.dali.colour import identity
+from mote_fast.data.dali.color import identity
 from mote_fast.data.dali.pipeline import ClipInput, build_pipeline, columns
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.views import Views
@@ -33,7 +33,7 @@ def _file_input(data: bytes, indices: list[int], size: tuple[int, int], order: l
         frames=np.zeros((1, 1, 1, 3), np.uint8),
         scaled=np.array(size, np.float32),
         boxes=np.array([[0, 0, *size]] * crops, np.int32),
-        colours=identity(),
+        colors=identity(),
         mirrored=np.array(0, np.int32),
         order=np.array(order, np.int32),
     )

@@ -10,8 +10,16 @@ from typing import Any
 
 import pytest
 
-from mote_fast.data.dali.colour import StreamFacts
-from mote_fast.data.dali.routing import MAX_BYTES, MAX_REFUSALS, Chooser, Kind, Timing, kind_of, why_not_dali
+from mote_fast.data.dali.color import StreamFacts
+from mote_fast.data.dali.routing import (
+    MAX_BYTES,
+    MAX_REFUSALS,
+    Chooser,
+    DecodeTiming,
+    StreamKind,
+    kind_of,
+    why_not_dali,
+)
 from mote_fast.data.decoding.video_info import Timeline, VideoInfo
 
 _PTS = tuple(range(0, 400, 40))
@@ -71,15 +79,16 @@ def test_kinds_are_told_apart_by_codec_container_and_size() -> None:
     assert kind_of(_INFO, replace(_FACTS, container="mp4")) != kind_of(_INFO, _FACTS)
 
 
-_KIND = Kind("webm", "vp9", 0)
+_KIND = StreamKind("webm", "vp9", 0)
 
 
 @pytest.mark.parametrize(
-    ("timing", "expected"), [(Timing(1.0, 2.0), True), (Timing(2.0, 1.0), False), (Timing(0.0, math.inf), True)]
+    ("timing", "expected"),
+    [(DecodeTiming(1.0, 2.0), True), (DecodeTiming(2.0, 1.0), False), (DecodeTiming(0.0, math.inf), True)],
 )
-def test_the_faster_one_is_kept(timing: Timing, expected: bool) -> None:
+def test_the_faster_one_is_kept(timing: DecodeTiming, expected: bool) -> None:
     """One measurement a kind, whatever later ones would say."""
-    chooser, timings = Chooser(), iter([timing, Timing(timing.cpu, timing.dali or 0.0)])
+    chooser, timings = Chooser(), iter([timing, DecodeTiming(timing.cpu, timing.dali or 0.0)])
     answers = [chooser.prefers_dali(_KIND, lambda: next(timings)) for _ in range(5)]
     assert answers == [expected] * 5
     assert chooser.prefers_dali(_KIND._replace(codec="h264"), lambda: next(timings)) != expected
@@ -88,11 +97,13 @@ def test_the_faster_one_is_kept(timing: Timing, expected: bool) -> None:
 def test_a_refusal_may_be_the_videos_fault() -> None:
     """One odd video must not take DALI from all others; a codec that the decoder lacks must not be tried for ever."""
     chooser = Chooser()
-    assert not chooser.prefers_dali(_KIND, lambda: Timing(None, math.inf))
-    assert chooser.prefers_dali(_KIND, lambda: Timing(1.0, 2.0))
+    assert not chooser.prefers_dali(_KIND, lambda: DecodeTiming(None, math.inf))
+    assert chooser.prefers_dali(_KIND, lambda: DecodeTiming(1.0, 2.0))
     chooser, tried = Chooser(), []
     for number in range(MAX_REFUSALS + 3):
-        assert not chooser.prefers_dali(_KIND, lambda number=number: tried.append(number) or Timing(None, math.inf))
+        assert not chooser.prefers_dali(
+            _KIND, lambda number=number: tried.append(number) or DecodeTiming(None, math.inf)
+        )
     assert tried == list(range(MAX_REFUSALS))
 
 
@@ -101,7 +112,7 @@ def test_an_unreadable_video_measures_nothing() -> None:
     chooser = Chooser()
     with pytest.raises(OSError, match="gone"):
         chooser.prefers_dali(_KIND, lambda: (_ for _ in ()).throw(OSError("gone")))
-    assert chooser.prefers_dali(_KIND, lambda: Timing(1.0, 2.0))
+    assert chooser.prefers_dali(_KIND, lambda: DecodeTiming(1.0, 2.0))
 
 
 def test_threads_share_one_measurement() -> None:
@@ -110,7 +121,7 @@ def test_threads_share_one_measurement() -> None:
 
     def ask() -> None:
         barrier.wait()
-        answers.append(chooser.prefers_dali(_KIND, lambda: calls.append(1) or Timing(1.0, 2.0)))
+        answers.append(chooser.prefers_dali(_KIND, lambda: calls.append(1) or DecodeTiming(1.0, 2.0)))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:

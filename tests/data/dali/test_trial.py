@@ -12,7 +12,7 @@ import torch
 
 from mote_fast.data.dali import trial as dali_trial
 from mote_fast.data.dali.pipeline import ClipInput
-from mote_fast.data.dali.routing import Timing
+from mote_fast.data.dali.routing import DecodeTiming
 from mote_fast.data.dali.trial import TRIAL_CLIPS, Trial
 from mote_fast.errors import UndecodableVideoError
 
@@ -67,7 +67,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> _Bench:
 def test_both_ways_are_timed_warm(readers: int, bench: _Bench) -> None:
     """The CPU's time is that of its threads together, and rendering counts for both."""
     timing = Trial(bench.build, readers, timed=True).measure(_FILE, bench.read)
-    assert timing == Timing(3.0, 0.5 * TRIAL_CLIPS / min(readers, TRIAL_CLIPS) + 1.0)
+    assert timing == DecodeTiming(3.0, 0.5 * TRIAL_CLIPS / min(readers, TRIAL_CLIPS) + 1.0)
 
 
 def test_a_refusal_counts_only_for_sound_videos(bench: _Bench) -> None:
@@ -79,14 +79,14 @@ def test_a_refusal_counts_only_for_sound_videos(bench: _Bench) -> None:
 
     for timed in (False, True):
         trial = Trial(bench.build, 1, timed=timed)
-        assert trial.measure(_FILE, bench.read) == Timing(None, math.inf)
+        assert trial.measure(_FILE, bench.read) == DecodeTiming(None, math.inf)
         with pytest.raises(UndecodableVideoError):
             trial.measure(_FILE, fail)
 
 
 def test_without_timing_dali_is_preferred(bench: _Bench) -> None:
     """On the CPU the caller chose DALI; only a refusal stands against it."""
-    assert Trial(bench.build, 1, timed=False).measure(_FILE, bench.read) == Timing(0.0, math.inf)
+    assert Trial(bench.build, 1, timed=False).measure(_FILE, bench.read) == DecodeTiming(0.0, math.inf)
 
 
 def test_why_a_video_is_refused(bench: _Bench) -> None:

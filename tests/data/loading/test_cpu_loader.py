@@ -18,10 +18,10 @@ from mote_fast.data.items import VideoItem
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.cpu_loader import CpuLoader
 from mote_fast.data.loading.faults import CRASH, TIMEOUT
-from mote_fast.data.loading.order import Shard, evaluation_batches, training_batches
+from mote_fast.data.loading.order import Replica, evaluation_batches, training_batches
 from mote_fast.data.loading.video_loader import LoaderOptions
 from mote_fast.data.plan import ClipRecipe
-from mote_fast.data.transforms import normalise
+from mote_fast.data.transforms import normalize
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, ListError
 from tests.data.hostile_files import HOSTILE, write_hostile
@@ -81,7 +81,7 @@ def test_batches_are_those_of_the_order(videos: list[Path], recipe: ClipRecipe, 
         assert batch.labels.tolist() == [10 * index for index in slots.indices]
         clips = torch.cat([dataset.load(index, 1).pixels for index in slots.indices])
         assert batch.pixels.shape == (len(slots.indices) * recipe.views_per_video, 2, 3, 16, 16)
-        assert_close(batch.pixels, normalise(clips), "exact")
+        assert_close(batch.pixels, normalize(clips), "exact")
         assert batch.indices.dtype == batch.labels.dtype == torch.int64
 
 
@@ -119,7 +119,9 @@ def test_evaluation_sees_every_video_once(videos: list[Path], world_size: int, w
     dataset = dataset_of(videos, 8, EVAL, missing=[3])
     batches: list[Batch] = []
     for rank in range(world_size):
-        loader = CpuLoader(dataset, LoaderOptions(2, training=False, shard=Shard(rank, world_size), workers=workers))
+        loader = CpuLoader(
+            dataset, LoaderOptions(2, training=False, replica=Replica(rank, world_size), workers=workers)
+        )
         mine = list(loader.epoch(0))
         loader.close()
         assert len(mine) == loader.batches_per_epoch
@@ -133,7 +135,7 @@ def test_two_ranks_step_like_one(videos: list[Path]) -> None:
     dataset = dataset_of(videos, 9, TRAIN, missing=[1])
     whole = list(CpuLoader(dataset, LoaderOptions(4, training=True)).epoch(0))
     ranks = [
-        list(CpuLoader(dataset, LoaderOptions(2, training=True, shard=Shard(rank, 2))).epoch(0)) for rank in (0, 1)
+        list(CpuLoader(dataset, LoaderOptions(2, training=True, replica=Replica(rank, 2))).epoch(0)) for rank in (0, 1)
     ]
     for step, batch in enumerate(whole):
         parts = [batches[step] for batches in ranks]
@@ -203,8 +205,8 @@ def test_killed_workers_cost_nothing(videos: list[Path], training: bool, before:
 
 def test_crashes_and_hangs_cost_their_own_video(videos: list[Path], tmp_path: Path) -> None:
     """Evaluation names them and delivers the rest once; the next epoch does not meet them again."""
-    behaviours = ["sound", "crash", "sound", "hang", "missing", "crash once", "sound"]
-    dataset = UnkindDataset(videos[0], behaviours, tmp_path, EVAL)
+    behaviors = ["sound", "crash", "sound", "hang", "missing", "crash once", "sound"]
+    dataset = UnkindDataset(videos[0], behaviors, tmp_path, EVAL)
     loader = CpuLoader(dataset, LoaderOptions(3, training=False, workers=2, time_limit=1.0))
     first, second = list(loader.epoch(0)), list(loader.epoch(1))
     loader.close()
@@ -259,7 +261,8 @@ def test_closing(videos: list[Path], before: set[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"workers": -1}, {"time_limit": 0.0}, {"batch_size": 0}, {"batch_size": 13}, {"shard": Shard(1, 1)}]
+    "arguments",
+    [{"workers": -1}, {"time_limit": 0.0}, {"batch_size": 0}, {"batch_size": 13}, {"replica": Replica(1, 1)}],
 )
 def test_impossible_arguments_are_refused(videos: list[Path], arguments: dict) -> None:
     """When the loader is made, and not in its first epoch."""

@@ -56,11 +56,11 @@ def new_row() -> Tensor:
 
 @pytest.fixture
 def make(numbered_videos: NumberedVideos, tmp_path: Path) -> Iterator[Make]:
-    """Makes a pool over videos of the given behaviours."""
+    """Makes a pool over videos of the given behaviors."""
     pools: list[DatasetPool] = []
 
-    def make(*behaviours: str, workers: int = 1, time_limit: float = 60.0) -> DatasetPool:
-        dataset = UnkindDataset(numbered_videos.write("workers.mp4"), behaviours, tmp_path, RECIPE)
+    def make(*behaviors: str, workers: int = 1, time_limit: float = 60.0) -> DatasetPool:
+        dataset = UnkindDataset(numbered_videos.write("workers.mp4"), behaviors, tmp_path, RECIPE)
         pools.append(DatasetPool(dataset, workers, time_limit))
         return pools[-1]
 
@@ -96,10 +96,10 @@ def test_a_worker_lives_on_between_videos(make: Make) -> None:
     assert found == [found[0]] * 3
 
 
-@pytest.mark.parametrize(("behaviour", "reason"), [("crash", "SIGSEGV"), ("exit", "exit status 3")])
-def test_a_video_that_crashes_twice_is_named(behaviour: str, reason: str, make: Make) -> None:
+@pytest.mark.parametrize(("behavior", "reason"), [("crash", "SIGSEGV"), ("exit", "exit status 3")])
+def test_a_video_that_crashes_twice_is_named(behavior: str, reason: str, make: Make) -> None:
     """With the signal that ended it; the worker serves the next video."""
-    pool = make("sound", behaviour)
+    pool = make("sound", behavior)
     failure = pool.video(1, 0, new_row())
     assert isinstance(failure, Failure)
     assert (failure.index, failure.kind, failure.lasting) == (1, CRASH, True)
@@ -115,10 +115,10 @@ def test_a_video_that_crashes_once_is_served(make: Make) -> None:
     assert row.any()
 
 
-@pytest.mark.parametrize("behaviour", ["hang", "hang holding the GIL"])
-def test_a_video_over_its_time_is_named(behaviour: str, make: Make) -> None:
+@pytest.mark.parametrize("behavior", ["hang", "hang holding the GIL"])
+def test_a_video_over_its_time_is_named(behavior: str, make: Make) -> None:
     """Also where the decoder lets no other thread of its process run."""
-    pool = make("sound", behaviour, time_limit=0.5)
+    pool = make("sound", behavior, time_limit=0.5)
     failure = pool.video(1, 0, new_row())
     assert isinstance(failure, Failure)
     assert (failure.index, failure.kind, failure.lasting) == (1, TIMEOUT, True)
@@ -138,12 +138,12 @@ def test_a_worker_killed_while_idle(make: Make) -> None:
 
 def test_one_crash_leaves_the_other_workers_alone(make: Make) -> None:
     """Three threads on three processes, every third video crashing for good."""
-    behaviours = ["sound", "crash", "sound"] * 4
-    pool = make(*behaviours, workers=3)
+    behaviors = ["sound", "crash", "sound"] * 4
+    pool = make(*behaviors, workers=3)
     with ThreadPoolExecutor(3) as threads:
         found = list(threads.map(lambda index: pool.video(index, 0, new_row()), range(12)))
-    for index, (behaviour, result) in enumerate(zip(behaviours, found, strict=True)):
-        if behaviour == "sound":
+    for index, (behavior, result) in enumerate(zip(behaviors, found, strict=True)):
+        if behavior == "sound":
             assert result == 10 * index
         else:
             assert isinstance(result, Failure)

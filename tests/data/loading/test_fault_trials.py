@@ -27,7 +27,7 @@ from mote_fast.data.loading.cpu_loader import CpuLoader
 from mote_fast.data.loading.order import training_batches
 from mote_fast.data.loading.video_loader import LoaderOptions
 from mote_fast.data.plan import ClipRecipe
-from mote_fast.data.transforms import normalise
+from mote_fast.data.transforms import normalize
 from mote_fast.errors import VideoError
 from tests.data.decoding.test_decode_damaged import SOURCES, damage
 
@@ -123,7 +123,7 @@ def test_damaged_files_among_sound_ones(sources: list[Path], tmp_path: Path, qui
     for batch in loader.epoch(0):
         seen += batch.indices.tolist()
         clips = [clip for index in batch.indices.tolist() if (clip := truth[index]) is not None]
-        assert torch.equal(batch.pixels, normalise(torch.cat(clips)))
+        assert torch.equal(batch.pixels, normalize(torch.cat(clips)))
         assert batch.labels.tolist() == [items[index].label for index in batch.indices.tolist()]
     seconds, peaks = time.monotonic() - began, [peak_mib(pid) for pid in children()]
     loader.close()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mote_fast.data.loading.order import Shard, evaluation_batches, replacement, training_batches
+from mote_fast.data.loading.order import Replica, evaluation_batches, replacement, training_batches
 from mote_fast.errors import ConfigError
 
 Sizes = {"videos": st.integers(1, 60), "batch_size": st.integers(1, 7), "world_size": st.integers(1, 4)}
@@ -17,7 +17,7 @@ Sizes = {"videos": st.integers(1, 60), "batch_size": st.integers(1, 7), "world_s
 @given(**Sizes)
 def test_evaluation_sees_every_video_once(videos: int, batch_size: int, world_size: int) -> None:
     """Without padding, also where the ranks' shares differ; a duplicate would count twice in the accuracy."""
-    ranks = [evaluation_batches(videos, batch_size, shard=Shard(rank, world_size)) for rank in range(world_size)]
+    ranks = [evaluation_batches(videos, batch_size, replica=Replica(rank, world_size)) for rank in range(world_size)]
     batches = list(itertools.chain(*ranks))
     assert sorted(index for batch in batches for index in batch.indices) == list(range(videos))
     assert all(1 <= len(batch.indices) <= batch_size for batch in batches)
@@ -32,10 +32,10 @@ def test_training_batches_are_full_and_distinct(
     step = batch_size * world_size
     if videos < step:
         with pytest.raises(ConfigError, match=f"{step} videos"):
-            training_batches(videos, batch_size, seed=seed, epoch=epoch, shard=Shard(0, world_size))
+            training_batches(videos, batch_size, seed=seed, epoch=epoch, replica=Replica(0, world_size))
         return
     ranks = [
-        training_batches(videos, batch_size, seed=seed, epoch=epoch, shard=Shard(rank, world_size))
+        training_batches(videos, batch_size, seed=seed, epoch=epoch, replica=Replica(rank, world_size))
         for rank in range(world_size)
     ]
     assert {len(batches) for batches in ranks} == {videos // step}
@@ -53,7 +53,7 @@ def test_ranks_together_step_like_one(videos: int, batch_size: int, world_size: 
     """W ranks with batches of B see in each step what one sees with W * B: results do not depend on the machine."""
     whole = training_batches(videos, batch_size * world_size, seed=3, epoch=epoch)
     ranks = [
-        training_batches(videos, batch_size, seed=3, epoch=epoch, shard=Shard(rank, world_size))
+        training_batches(videos, batch_size, seed=3, epoch=epoch, replica=Replica(rank, world_size))
         for rank in range(world_size)
     ]
     for step, batch in enumerate(whole):
@@ -87,11 +87,12 @@ def test_stand_ins_are_videos(videos: int, seed: int, epoch: int, position: int)
 
 
 @pytest.mark.parametrize(
-    ("videos", "batch_size", "shard"), [(0, 1, Shard()), (5, 0, Shard()), (5, 1, Shard(2, 2)), (5, 1, Shard(-1, 2))]
+    ("videos", "batch_size", "replica"),
+    [(0, 1, Replica()), (5, 0, Replica()), (5, 1, Replica(2, 2)), (5, 1, Replica(-1, 2))],
 )
-def test_impossible_sizes_are_refused(videos: int, batch_size: int, shard: Shard) -> None:
+def test_impossible_sizes_are_refused(videos: int, batch_size: int, replica: Replica) -> None:
     """Nothing to divide, or a rank outside its world."""
     with pytest.raises(ConfigError):
-        evaluation_batches(videos, batch_size, shard=shard)
+        evaluation_batches(videos, batch_size, replica=replica)
     with pytest.raises(ConfigError):
-        training_batches(videos, batch_size, seed=0, epoch=0, shard=shard)
+        training_batches(videos, batch_size, seed=0, epoch=0, replica=replica)

@@ -22,15 +22,15 @@ from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.items import VideoItem
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.faults import Failure
-from mote_fast.data.loading.order import Shard
+from mote_fast.data.loading.order import Replica
 from mote_fast.data.loading.video_loader import LoaderOptions
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.shards import batches as shard_batches
 from mote_fast.data.shards.batches import SampleDecoder
 from mote_fast.data.shards.shard_index import ShardIndex, TarShard, key_of, read_shard_index
 from mote_fast.data.shards.shard_loader import ShardLoader
-from mote_fast.data.shards.shard_stream import Lane, lanes_of, read_lane
-from mote_fast.data.transforms import normalise
+from mote_fast.data.shards.shard_stream import ShardStream, read_stream, streams_of
+from mote_fast.data.transforms import normalize
 from mote_fast.errors import ConfigError, ListError
 from mote_fast.prepare.write_shards import write_shards
 from tests.data.conftest import NumberedVideos
@@ -112,7 +112,7 @@ def test_evaluation_delivers_each_sample_once(make: Make, ranks: int, workers: i
     """Nothing is padded, dropped or repeated, however ranks and workers share the shards."""
     seen: list[int] = []
     for rank in range(ranks):
-        loader = make(shard=Shard(rank, ranks), workers=workers)
+        loader = make(replica=Replica(rank, ranks), workers=workers)
         batches = list(loader.epoch(0))
         assert len(batches) == loader.batches_per_epoch
         seen += indices_of(batches)
@@ -138,8 +138,8 @@ def test_lanes_divide_an_epoch(
     )
 
     def divide(rank: int) -> list[Any]:
-        shard = Shard(rank, ranks)
-        return lanes_of(index, batch, training=training, seed=1, epoch=epoch, shard=shard, lanes=lanes)
+        replica = Replica(rank, ranks)
+        return streams_of(index, batch, training=training, seed=1, epoch=epoch, replica=replica, streams=lanes)
 
     if training and starts[-1] < batch * ranks:
         with pytest.raises(ConfigError, match="smaller batch"):
@@ -173,7 +173,7 @@ def test_pixels_equal_those_of_loose_files(make: Make, loose: list[VideoItem], t
     dataset = VideoDataset(loose, TRAINING if training else EVALUATION, seed=3, decode_backend="pyav")
     for batch in make(training).epoch(5):
         clips = [dataset.load(index, 5) for index in batch.indices.tolist()]
-        assert_close(batch.pixels, normalise(torch.cat([clip.pixels for clip in clips])), "exact")
+        assert_close(batch.pixels, normalize(torch.cat([clip.pixels for clip in clips])), "exact")
         assert batch.labels.tolist() == [clip.label for clip in clips]
 
 
@@ -288,7 +288,7 @@ def test_any_wrong_byte_loses_no_count(shards: Path, at: int, value: int, data: 
     wrong = shards.parent / "wrong"
     wrong.mkdir(exist_ok=True)
     (wrong / part.name).write_bytes(content)
-    samples = list(read_lane(wrong, Lane([part], [PER_SHARD]), shuffle_buffer=0, seed_parts=()))
+    samples = list(read_stream(wrong, ShardStream([part], [PER_SHARD]), shuffle_buffer=0, seed_parts=()))
     assert [sample.index for sample in samples] == list(part.indices)
     assert sum(isinstance(sample, Failure) for sample in samples) <= PER_SHARD
 
@@ -304,7 +304,7 @@ def test_left_out_videos_are_reported_in_evaluation(
     write_shards([*sound, VideoItem(str(bad), 0), VideoItem(str(tmp_path / "gone.mp4"), 0)], tmp_path / "out")
     failures = []
     for rank in range(2):
-        loader = make(folder=tmp_path / "out", shard=Shard(rank, 2), batch=1)
+        loader = make(folder=tmp_path / "out", replica=Replica(rank, 2), batch=1)
         failures += [failure for batch in loader.epoch(0) for failure in batch.failures]
     assert Counter((failure.index, failure.kind) for failure in failures) == {
         (samples, "UndecodableVideoError"): 1,
@@ -386,4 +386,4 @@ def test_a_bad_index_is_refused(make: Make, tmp_path: Path, content: str | None,
 def test_too_few_samples_for_a_step_are_refused(make: Make) -> None:
     """An epoch of no batches would end a training run without a word."""
     with pytest.raises(ConfigError, match="smaller batch"):
-        make(training=True, batch=8, shard=Shard(0, 3))
+        make(training=True, batch=8, replica=Replica(0, 3))

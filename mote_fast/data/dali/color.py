@@ -73,9 +73,9 @@ def to_ffmpeg(facts: StreamFacts) -> np.ndarray:
     return result
 
 
-def to_grey(colours: np.ndarray) -> np.ndarray:
+def to_gray(colors: np.ndarray) -> np.ndarray:
     """Replace what a map [3, 4] gives by its luma in all three channels."""
-    luma = np.asarray(_LUMA, np.float32) @ colours
+    luma = np.asarray(_LUMA, np.float32) @ colors
     # torchvision cuts the fraction off, DALI rounds.
     luma[3] -= 0.5
     return np.tile(luma, (3, 1))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Place:
+class PendingSample:
     """One place of a batch in work, and what came of it."""
 
     epoch: int
@@ -34,7 +34,7 @@ class Place:
     reading: tuple[int, float] | None = None
 
 
-ReadyBatch = list[Place]
+ReadyBatch = list[PendingSample]
 
 
 def clips_of(batch: ReadyBatch) -> list[ReadyClip]:
@@ -52,7 +52,7 @@ def other_shapes(batch: ReadyBatch, shapes: Tensor) -> dict[int, str]:
     }
 
 
-class Feed:
+class SampleQueue:
     """The source of a pipeline for an epoch; keeps what DALI holds, in order, until it is delivered.
 
     Args:
@@ -88,7 +88,7 @@ class Outputs(NamedTuple):
 class _Source:
     """What a pipeline calls for its batches; knows nothing of the pipeline, which is so freed when it is let go."""
 
-    feed: Feed | None = None
+    feed: SampleQueue | None = None
 
     def __call__(self) -> Columns:
         if self.feed is None:
@@ -96,14 +96,14 @@ class _Source:
         return self.feed()
 
 
-class Engine:
+class DaliRunner:
     """A pipeline, and the feed that it takes its batches from."""
 
     def __init__(self, build: Callable[[Callable[[], Columns]], Pipeline]) -> None:
         self._source = _Source()
         self.pipeline = build(self._source)
 
-    def serve(self, feed: Feed) -> None:
+    def serve(self, feed: SampleQueue) -> None:
         """Take the next batches from ``feed``."""
         self._source.feed = feed
 

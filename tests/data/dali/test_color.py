@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as TF
 
 from mote_fast.data import write_video
-from mote_fast.data.dali.colour import BT709, SMPTE170M, StreamFacts, identity, read_facts, to_ffmpeg, to_grey
+from mote_fast.data.dali.color import BT709, SMPTE170M, StreamFacts, identity, read_facts, to_ffmpeg, to_gray
 from tests.data.conftest import NumberedVideos
 
 _level = st.floats(-0.5, 0.5)
@@ -47,7 +47,7 @@ def test_grey_is_torchvisions(rgb: tuple[int, int, int]) -> None:
     # Where the luma is a whole number, float32 may fall to either side of it.
     assume(abs(luma - round(luma)) > 1e-3)
     expected = TF.rgb_to_grayscale(torch.tensor(rgb, dtype=torch.uint8)[:, None, None], num_output_channels=3)
-    found = np.rint(to_grey(identity()) @ np.array([*rgb, 1.0]))
+    found = np.rint(to_gray(identity()) @ np.array([*rgb, 1.0]))
     assert found.tolist() == expected.flatten().tolist()
 
 
