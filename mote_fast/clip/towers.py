@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mote_fast.clip.clip_config import ClipConfig
 from mote_fast.clip.fingerprint import Fingerprint
 from mote_fast.clip.transformer import KeysValues, keys_values_of, run_blocks
+from mote_fast.ops.attention import resolve_backend
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -26,7 +27,13 @@ class ClipTowers(nn.Module):
         model: the open_clip model, weights loaded.
         config: what it was built from; saved beside the weights.
         tokenizer: maps a list of strings to int64 [N, context_length].
-        attention: attention backend, see ``mote_fast.ops.attention``.
+        attention: backend of attention, "auto", "sdpa" or "xformers"; resolved here and wherever the towers are moved.
+
+    Attributes:
+        attention: the backend in use, "sdpa" or "xformers".
+
+    Raises:
+        BackendError: the backend is unknown, or was forced and cannot run.
     """
 
     def __init__(self, model: nn.Module, config: ClipConfig, tokenizer: Tokenizer, attention: str = "auto") -> None:
@@ -35,13 +42,25 @@ class ClipTowers(nn.Module):
         self.model: Any = model
         self.config = config
         self.tokenizer = tokenizer
-        self.attention = attention
+        self._requested_attention = attention
+        self._resolve_attention()
         self.is_plain_vision_tower = _is_plain_vision_tower(model.visual)
         self.walks_text = _is_plain_text_tower(self.text)
         # A function of these towers, not a bound method: a copy of compiled towers must compute with its own weights.
         self._encode_frames: Callable[[ClipTowers, Tensor], Tensor] = ClipTowers.run_vision_tower
         self._compiled = False
         self._text_fingerprint, self._image_fingerprint = Fingerprint(), Fingerprint()
+
+    def _resolve_attention(self) -> None:
+        # What runs in the parameters' dtype also runs in those that autocast makes of them.
+        parameter = next(self.model.parameters())
+        self.attention = resolve_backend(parameter.device.type, parameter.dtype, self._requested_attention)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClipTowers:
+        # ``to``, ``half``, ``cuda`` and the rest come through here.
+        super()._apply(fn, recurse)
+        self._resolve_attention()
+        return self
 
     @property
     def text(self) -> Any:

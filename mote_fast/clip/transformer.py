@@ -34,7 +34,7 @@ def run_blocks(
     *,
     mask: Tensor | None = None,
     past: Iterable[KeysValues] | None = None,
-    backend: str = "auto",
+    backend: str = "sdpa",
 ) -> Tensor:
     """Run the whole tower and return the pooled token of each sequence.
 
@@ -44,7 +44,7 @@ def run_blocks(
         pooled: int64 [N], the position of the token to return.
         mask: additive [L, P + L]; None attends everywhere.
         past: for each block, keys and values [N, P, H, h] of P earlier tokens that every query sees; taken one by one.
-        backend: attention backend, see ``mote_fast.ops.attention``.
+        backend: of attention, "sdpa" or "xformers".
 
     Returns:
         [N, w].
@@ -79,7 +79,7 @@ def _attend_half(
 
 
 def keys_values_of(
-    blocks: Sequence[ResidualAttentionBlock], x: Tensor, *, mask: Tensor | None, backend: str = "auto"
+    blocks: Sequence[ResidualAttentionBlock], x: Tensor, *, mask: Tensor | None, backend: str = "sdpa"
 ) -> list[KeysValues]:
     """Return each block's keys and values for ``x [N, L, w]``: what later tokens need of a shared prefix."""
     cached: list[KeysValues] = []

@@ -14,48 +14,56 @@ from mote_fast.errors import BackendError
 BACKENDS = ("xformers", "sdpa")
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, backend: str = "auto") -> Tensor:
-    """Scaled dot-product attention.
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, backend: str = "sdpa") -> Tensor:
+    """Scaled dot-product attention; nothing is probed here, so that it can be compiled.
 
     Args:
         q: [B, Tq, H, h], h the width of a head.
         k: [B, Tk, H, h].
         v: [B, Tk, H, h].
         mask: additive, broadcastable to [B, H, Tq, Tk], in the dtype of ``q``; None attends everywhere.
-        backend: "xformers", "sdpa", or "auto": xformers where its operator runs on this device and dtype.
+        backend: "sdpa" or "xformers", what ``resolve_backend`` returned. SDPA takes masked attention in either case:
+            xformers wants masks in padded memory, and the masked calls are the short text prompts.
 
     Returns:
         [B, Tq, H, h].
-
-    Raises:
-        BackendError: a backend is unknown, or was forced and cannot run.
     """
-    if resolve_backend(q.device.type, q.dtype, mask is not None, backend) == "xformers":
-        memory_efficient_attention = importlib.import_module("xformers.ops").memory_efficient_attention
-        return memory_efficient_attention(q, k, v)
+    if backend == "xformers" and mask is None:
+        return _xformers_attention(q, k, v)
     out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
     return out.transpose(1, 2)
 
 
-def resolve_backend(device: str, dtype: torch.dtype, masked: bool = False, backend: str = "auto") -> str:
-    """Say which backend ``attend`` uses for these arguments.
+def resolve_backend(device: str, dtype: torch.dtype, backend: str = "auto") -> str:
+    """Return the backend for ``attend`` on a device and dtype; called when towers are built or moved.
 
-    Masked attention goes to SDPA in auto mode: xformers wants masks in padded memory, and the masked calls
-    are the short text prompts, where nothing is gained.
+    Args:
+        device: "cpu" or "cuda".
+        dtype: of queries, keys and values.
+        backend: "xformers", "sdpa", or "auto": xformers where its operator runs.
+
+    Raises:
+        BackendError: a backend is unknown, or was forced and cannot run.
     """
     if backend not in (*BACKENDS, "auto"):
         raise BackendError(f"attention backend {backend!r} is unknown; choose auto, xformers or sdpa")
     if backend == "sdpa":
         return "sdpa"
-    if backend == "auto" and (masked or device == "cpu"):
+    if backend == "auto" and device == "cpu":
         # Its operators are CUDA ones, and importing the package just to hear that costs a second at start.
         return "sdpa"
-    problem = "it takes no mask here" if masked else xformers_problem(device, dtype)
+    problem = xformers_problem(device, dtype)
     if problem is None:
         return "xformers"
     if backend == "xformers":
         raise BackendError(f"attention backend xformers cannot serve: {problem}; use backend='auto' or 'sdpa'")
     return "sdpa"
+
+
+def _xformers_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    import xformers.ops
+
+    return xformers.ops.memory_efficient_attention(q, k, v)
 
 
 @functools.cache

@@ -8,13 +8,10 @@ import torch
 
 from mote_fast.data.decoding.decode import available_backends
 from mote_fast.model.classifier import VideoClassifier
-from mote_fast.ops.attention import resolve_backend
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.training.build import Loaders
 from mote_fast.training.config.train_config import TrainConfig
 from mote_fast.version import __version__
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def first_lines(config: TrainConfig, world: ProcessGroup, model: VideoClassifier, loaders: Loaders) -> Iterator[str]:
@@ -28,9 +25,8 @@ def first_lines(config: TrainConfig, world: ProcessGroup, model: VideoClassifier
     if decoder == "auto":
         decoder = next(name for name, problem in available_backends().items() if problem is None)
     loader = type(loaders.training).__name__
-    attention = resolve_backend(world.device.type, _DTYPES[optim.precision], backend=model.clip.attention)
     experts = "triton" if world.device.type == "cuda" else "cpu"
-    yield f"backends: loader {loader}, decode {decoder}, attention {attention}, experts {experts}"
+    yield f"backends: loader {loader}, decode {decoder}, attention {model.clip.attention}, experts {experts}"
 
     head = model.head
     total = sum(parameter.numel() for parameter in model.parameters())

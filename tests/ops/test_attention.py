@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mote_fast import BackendError
+from mote_fast.clip import load_towers
 from mote_fast.ops.attention import attend, resolve_backend, xformers_problem
 from tests.tolerances import assert_close
 
@@ -22,20 +23,37 @@ def test_sdpa_matches_the_formula() -> None:
 
 def test_forced_backend_that_cannot_serve_raises() -> None:
     """A forced choice is never silently replaced."""
-    q = torch.randn(1, 2, 1, 8)
     with pytest.raises(BackendError, match="unknown"):
-        attend(q, q, q, backend="flash")
-    with pytest.raises(BackendError, match="mask"):
-        attend(q, q, q, torch.zeros(2, 2), backend="xformers")
+        resolve_backend("cpu", torch.float32, "flash")
     if xformers_problem("cpu") is not None:
         with pytest.raises(BackendError, match="xformers"):
-            attend(q, q, q, backend="xformers")
+            resolve_backend("cpu", torch.float32, "xformers")
+        with pytest.raises(BackendError, match="xformers"):
+            load_towers("tiny", attention="xformers")
 
 
 def test_auto_serves_everywhere() -> None:
     """Auto always resolves, and on the CPU to PyTorch's own."""
     assert resolve_backend("cpu", torch.float32) == "sdpa"
-    assert resolve_backend("cuda", torch.float16, masked=True) == "sdpa"
+
+
+def test_towers_resolve_when_built_and_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forward pass probes nothing: the choice is made for the device and dtype that the towers are moved to."""
+    asked: list[tuple[str, torch.dtype, str]] = []
+    monkeypatch.setattr("mote_fast.clip.towers.resolve_backend", lambda *what: asked.append(what) or "sdpa")
+    towers = load_towers("tiny")
+    towers.half()
+    assert asked[0] == ("cpu", torch.float32, "auto")
+    assert asked[-1] == ("cpu", torch.float16, "auto")
+    asked.clear()
+    towers.float().encode_frames(torch.zeros(1, 3, towers.image_size, towers.image_size))
+    assert len(asked) == 1
+
+
+def test_masked_attention_is_sdpas() -> None:
+    """The towers' choice is for the image tower: xformers is not asked for the text tower's masked attention."""
+    q, mask = torch.randn(1, 2, 1, 8), torch.zeros(2, 2)
+    assert_close(attend(q, q, q, mask, backend="xformers"), attend(q, q, q, mask), "exact")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="xformers' operators need a CUDA device")
