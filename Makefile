@@ -16,7 +16,7 @@ RESULTS := benchmarks/results
 SEEDS ?= 5
 
 .PHONY: help venv dev-cpu packages-cpu lock demo quick test test-without-ffmpeg test-latest test-oldest test-slow data-faults train-smoke \
-	resume-trials tiny-clip tiny tradeoff tradeoff-quick interpret aot traffic bench bench-data bench-check readme scaling lint format clean
+	resume-trials tiny-clip tiny tradeoff tradeoff-quick interpret aot traffic bench bench-baseline bench-check readme scaling lint format clean
 
 help:
 	@echo "make demo       build the environment, classify videos of classes that the model never saw"
@@ -35,9 +35,9 @@ help:
 	@echo "make interpret  every kernel under Triton's interpreter, 220 generated cases per test"
 	@echo "make aot        every kernel compiled for sm_80, sm_90 and sm_100, checked against the committed report"
 	@echo "make traffic    bytes that the kernels move at training shapes, against the compulsory ones"
-	@echo "make bench      every stage, the operators and the memory against the official recipe, on this machine"
+	@echo "make bench      every committed figure, against the official recipe, on this machine; needs a clean tree"
+	@echo "make bench-NAME  one file of them: $(BENCHMARKS) baseline"
 	@echo "make bench-check  the quick benchmark's ratios against the committed ones"
-	@echo "make bench-data  loading against decord + Pillow, on this machine"
 	@echo "make scaling    time and memory of a training step against the number of experts"
 	@echo "make readme     rewrite README's performance table from the committed figures"
 	@echo "make lock       write constraints.txt: the versions of everything in .venv"
@@ -135,22 +135,25 @@ aot: venv
 traffic: venv
 	TRITON_INTERPRET=1 $(BIN)/python benchmarks/traffic.py
 
-bench: venv
-	$(BIN)/python benchmarks/throughput.py --json $(RESULTS)/throughput.json --csv $(RESULTS)/throughput.csv \
-		--plot $(RESULTS)/throughput.png
-	$(BIN)/python benchmarks/memory.py --json $(RESULTS)/memory.json --plot $(RESULTS)/memory.png
-	$(BIN)/python benchmarks/kernels.py --json $(RESULTS)/kernels.json --csv $(RESULTS)/kernels.csv
+BENCHMARKS := throughput memory fold kernels scaling inference_scaling data
+# Folder of real clips, which bench-data measures beside the generated videos.
+CLIPS :=
 
-bench-data: venv
-	$(BIN)/python benchmarks/data.py --json $(RESULTS)/data.json --plot $(RESULTS)/data.png
+bench: $(addprefix bench-,$(BENCHMARKS)) bench-baseline
+
+bench-throughput bench-memory bench-fold bench-kernels bench-scaling bench-inference_scaling bench-data: bench-%: venv
+	$(BIN)/python benchmarks/run.py $* --json $(RESULTS)/$*.json --plot $(RESULTS)/$*.png $(addprefix --clips ,$(CLIPS))
+
+bench-baseline: venv
+	$(BIN)/python benchmarks/throughput.py --quick --json $(RESULTS)/baseline.json
 
 bench-check: venv
 	$(BIN)/python benchmarks/throughput.py --quick --check $(RESULTS)/baseline.json
 
-scaling: venv
-	$(BIN)/python benchmarks/scaling.py --threads 1 --json $(RESULTS)/scaling.json --plot $(RESULTS)/scaling.png
-	$(BIN)/python benchmarks/inference_scaling.py --json $(RESULTS)/inference_scaling.json \
-		--plot $(RESULTS)/inference_scaling.png
+scaling: bench-scaling bench-inference_scaling
+
+# Benchmarks one at a time, whatever -j says.
+.NOTPARALLEL:
 
 readme: venv
 	$(BIN)/python benchmarks/readme_table.py

@@ -1,130 +1,87 @@
-"""Class features of a label set: ours against encoding all 77 positions, and a warm cache in a second process.
-
-A third arm encodes each prompt at the length it needs but shares no prefix, to show what sharing buys.
-
-    python benchmarks/class_features.py --json benchmarks/results/class_features.json
-
-ViT-B/16 shapes with random weights; the time does not depend on the weights' values. The arms alternate label chunk by
-label chunk, so that a slow minute of the machine hits both.
-"""
+"""Stage "text": the class features of a label set, by the padded recipe, by each shortcut alone, and from the cache."""
 
 from __future__ import annotations
 
-import argparse
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
+import flops
 import torch
-from harness import environment, publish
+from harness import OFFICIAL, OURS, Arm, Workload, gemm, measure
+from official import encode_labels
+from rows import Row
+from setting import LABELS, Setting
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
-import mote_fast
-from mote_fast.cli.options import kinetics400_labels
-from mote_fast.clip import TEMPLATES, ClipTowers, encode_classes, load_towers
+from mote_fast.clip import TEMPLATES, ClipTowers, FeatureCache, encode_classes
 from mote_fast.clip.class_features import TOKENS_PER_BATCH
+from mote_fast.clip.transformer import KeysValues
 
-# What a later process does: the same model, the same labels, the cache of the first.
-WARM_PROCESS = """
-import sys, time
-import torch
-from mote_fast.clip import FeatureCache, encode_classes, load_towers
-from mote_fast.cli.options import kinetics400_labels
-torch.manual_seed(0)
-towers = load_towers(sys.argv[1])
-labels = kinetics400_labels()[: int(sys.argv[3])]
-start = time.perf_counter()
-encode_classes(towers, labels, cache=FeatureCache(sys.argv[2]))
-sys.stdout.write(str(time.perf_counter() - start))
-"""
+FEATURES = f"class features, {LABELS} labels"
+CACHED, SHORT, SHARED_PADDED = "mote_fast, from the cache", "short context", "shared prefixes, padded"
+# Labels that an arm measures; times are scaled to the whole set. Shared prefixes are paid once for all labels: scaled
+# up from a part of them, that arm looks slower than it is, so its part is the largest.
+PADDED_LABELS, SHORT_LABELS, SHARED_LABELS = 4, 40, 100
+
+
+def text(setting: Setting) -> Iterator[Row]:
+    """Encode the label set, or the part of it that an arm measures."""
+    towers, labels = setting.model.clip, setting.labels
+    padded, short, shared = (1, 4, 8) if setting.quick else (PADDED_LABELS, SHORT_LABELS, SHARED_LABELS)
+    known = labels[: shared if setting.quick else len(labels)]
+    cache = FeatureCache(setting.folder / "class_features")
+    encode_classes(towers, known, cache=cache)
+    width, layers = (towers.config.model["text_cfg"][key] for key in ("width", "layers"))
+    context = towers.tokenizer(["a"]).shape[1]
+
+    def arm(name: str, encode: Callable[..., Tensor], count: int, work: float | None = None) -> Arm:
+        return Arm(name, partial(encode, towers, labels[:count]), scale=len(labels) / count, flops=work)
+
+    work = flops.text_tower(padded * len(TEMPLATES), context, width, layers, towers.embed_dim)
+    arms = [
+        arm(OFFICIAL, encode_labels, padded, work),
+        arm(SHORT, encode_short, short),
+        arm(SHARED_PADDED, encode_shared_padded, padded),
+        arm(OURS, encode_classes, shared),
+        # Most of it is the tower's fingerprint, which does not grow with the labels.
+        Arm(CACHED, partial(encode_in_new_process, towers, known, cache)),
+        gemm(len(TEMPLATES) * context, width, setting),
+    ]
+    yield from measure(Workload("text", FEATURES, arms, 3, warmup=0), setting)
 
 
 @torch.no_grad()
-def encode_padded(towers: ClipTowers, labels: list[str]) -> Tensor:
-    """The baseline: every prompt at all 77 positions through open_clip, the 28 of a label in one batch."""
-    rows = []
-    for label in labels:
-        tokens = towers.tokenizer([template.format(label) for template in TEMPLATES])
-        prompts = F.normalize(towers.model.encode_text(tokens), dim=-1)
-        rows.append(F.normalize(prompts.mean(0), dim=0))
-    return torch.stack(rows)
-
-
-@torch.no_grad()
-def encode_short(towers: ClipTowers, labels: list[str]) -> Tensor:
-    """Every prompt at the length it needs, in batches of equal length, from its first token on."""
+def encode_short(towers: ClipTowers, labels: Sequence[str]) -> Tensor:
+    """Every prompt at the length it needs, from its first token on: no prefix is shared."""
     tokens = towers.tokenizer([template.format(label) for label in labels for template in TEMPLATES])
     ends = towers.end_positions(tokens)
-    prompts = torch.empty(len(tokens), towers.embed_dim)
+    prompts = torch.empty(len(tokens), towers.embed_dim, device=towers.device)
     for end in ends.unique():
         for rows in (ends == end).nonzero().squeeze(1).split(TOKENS_PER_BATCH // (int(end) + 1)):
-            prompts[rows] = F.normalize(towers.encode_tokens(tokens[rows]), dim=-1)
+            prompts[rows] = F.normalize(towers.encode_tokens(tokens[rows]).float(), dim=-1)
     return F.normalize(prompts.unflatten(0, (len(labels), -1)).mean(1), dim=-1)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="ViT-B-16")
-    parser.add_argument(
-        "--labels", type=int, default=400, help="how many of Kinetics-400's names (default %(default)s)"
-    )
-    parser.add_argument(
-        "--compared", type=int, help="labels that all arms encode in turn (default all, 0 times the cache alone)"
-    )
-    parser.add_argument("--chunk", type=int, default=40, help="labels per turn of an arm (default %(default)s)")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    arguments = parser.parse_args()
-    labels = kinetics400_labels()[: arguments.labels]
-    compared = labels[: arguments.compared]
-
-    torch.manual_seed(0)
-    towers = load_towers(arguments.model)
-    arms = {"mote_fast": encode_classes, "padded to 77": encode_padded, "short, no shared prefix": encode_short}
-    seconds = dict.fromkeys(arms, 0.0)
-    worst = 0.0
-    for start in tqdm(range(0, len(compared), arguments.chunk), unit="chunk"):
-        chunk = compared[start : start + arguments.chunk]
-        results = {}
-        for name, encode in arms.items():
-            begin = time.perf_counter()
-            results[name] = encode(towers, chunk)
-            seconds[name] += time.perf_counter() - begin
-        worst = max(worst, (results["mote_fast"] - results["padded to 77"]).abs().max().item())
-
-    with tempfile.TemporaryDirectory() as folder:
-        cold, warm = (
-            float(
-                subprocess.run(
-                    [sys.executable, "-c", WARM_PROCESS, arguments.model, folder, str(len(labels))],
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                ).stdout
-            )
-            for _ in range(2)
-        )
-    report = {
-        "environment": environment(),
-        "version": mote_fast.__version__,
-        "model": arguments.model,
-        "labels": len(labels),
-        "prompts": len(labels) * len(TEMPLATES),
-        "seconds_all_labels": {"first process, cold cache": cold, "second process, warm cache": warm},
-        "warm_share_of_cold": warm / cold,
-    }
-    if compared:
-        report |= {
-            "labels_compared": len(compared),
-            "seconds_compared": seconds,
-            "speedup": seconds["padded to 77"] / seconds["mote_fast"],
-            "worst_difference": worst,
-        }
-    publish(report, arguments.json)
+@torch.no_grad()
+def encode_shared_padded(towers: ClipTowers, labels: Sequence[str]) -> Tensor:
+    """Every template's words run once, what follows padded to 77 positions: prefixes are shared, context is not cut."""
+    features = torch.zeros(len(labels), towers.embed_dim, device=towers.device)
+    for template in TEMPLATES:
+        tokens = towers.tokenizer([template.format(label) for label in labels]).to(towers.device)
+        shared = towers.tokenizer([template.split("{}")[0].rstrip()])
+        # The start token and the template's words; its end-of-text token is not shared.
+        prefix = int(towers.end_positions(shared))
+        past = [
+            KeysValues(block.keys.expand(len(labels), -1, -1, -1), block.values.expand(len(labels), -1, -1, -1))
+            for block in towers.prefix_keys_values(tokens[:1, :prefix])
+        ]
+        ends = towers.end_positions(tokens) - prefix
+        features += F.normalize(towers.encode_suffixes(tokens[:, prefix:], ends, past, prefix).float(), dim=-1)
+    return F.normalize(features, dim=-1)
 
 
-if __name__ == "__main__":
-    main()
+def encode_in_new_process(towers: ClipTowers, labels: Sequence[str], cache: FeatureCache) -> Tensor:
+    """What the cache costs a new process: it has hashed nothing, and towers around the same modules have not either."""
+    fresh = ClipTowers(towers.model, towers.config, towers.tokenizer, towers.attention)
+    return encode_classes(fresh, labels, cache=cache)

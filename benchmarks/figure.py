@@ -1,59 +1,67 @@
-"""Line panels and grouped bars as PNG files, the two shapes that the benchmarks' plots take."""
+"""The plots of a run's rows: bars of one metric, waterfalls, and lines over the sizes of a case."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import TypeAlias
 
 # A figure of its own instead of pyplot's: no display is asked for, and none is left open.
 from matplotlib.figure import Figure
+from rows import Row
 
-Series = Mapping[str, Sequence[tuple[float, float]]]
+# Bar name -> its length and what is written at its end.
+Bars: TypeAlias = Mapping[str, tuple[float, str]]
 
 
-def save_panels(
-    path: Path, title: str, x_label: str, panels: Mapping[str, Series], *, logarithmic: bool = False
-) -> None:
-    """Draw one panel per entry of ``panels``, each from zero up: panel title -> line name -> points (x, y).
+def bars(rows: Sequence[Row], metric: str) -> Figure:
+    """A bar for every case, size and arm that has the metric; ratios begin at one, and their axis is logarithmic."""
+    found = {
+        f"{row.case}{'' if row.x is None else f' {row.x:g}'}: {row.arm}": (row.median, f"{row.median:.3g} {row.unit}")
+        for row in rows
+        if row.metric == metric
+    }
+    return _draw_bars({metric: found}, ratios=metric == "ratio")
 
-    ``logarithmic`` makes both axes so, where what matters is a slope.
-    """
-    figure = Figure(figsize=(3.8 * len(panels), 3.4), layout="constrained")
-    figure.suptitle(title)
-    for axes, (name, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for label, points in series.items():
-            axes.plot(*zip(*points, strict=True), marker="o", label=label)
-        axes.set_title(name)
-        axes.set_xlabel(x_label)
-        if logarithmic:
-            axes.set_xscale("log")
-            axes.set_yscale("log")
-        else:
-            axes.set_ylim(bottom=0)
+
+def waterfalls(rows: Sequence[Row]) -> Figure:
+    """A panel for every case whose arms are added one after the other: how long it takes, and what each bought."""
+    panels: dict[str, dict[str, tuple[float, str]]] = {}
+    bought = {(row.case, row.arm): f"{row.median:.2f}x" for row in rows if row.metric == "bought"}
+    for row in rows:
+        if row.metric == "time" and any(case == row.case for case, _ in bought):
+            text = bought.get((row.case, row.arm), "")
+            panels.setdefault(f"{row.case}, {row.unit}", {})[row.arm] = (row.median, text)
+    return _draw_bars(panels)
+
+
+def _draw_bars(panels: Mapping[str, Bars], *, ratios: bool = False) -> Figure:
+    longest = max(map(len, panels.values()), default=1)
+    figure = Figure(figsize=(max(9.0, 5.2 * len(panels)), 1.2 + 0.24 * longest), layout="constrained")
+    start = 1.0 if ratios else 0.0
+    for at, (title, each) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(1, len(panels), at, title=title, xscale="log" if ratios else "linear")
+        drawn = axes.barh(range(len(each)), [length - start for length, _ in each.values()], left=start)
+        axes.bar_label(drawn, [text for _, text in each.values()], fontsize=7, padding=2)
+        axes.set_yticks(range(len(each)), list(each), fontsize=7)
+        axes.margins(x=0.15)
+        axes.invert_yaxis()
+    return figure
+
+
+def lines(rows: Sequence[Row], metrics: Sequence[str], *, logarithmic: bool = False) -> Figure:
+    """A panel for every case and metric, a line an arm, from zero up; or logarithmic, where a slope is what matters."""
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        # Nothing measurable has no place on a logarithmic axis.
+        if row.metric in metrics and row.x is not None and (row.median > 0 or not logarithmic):
+            panel = panels.setdefault(f"{row.case}\n{row.metric}, {row.unit}", {})
+            panel.setdefault(row.arm, []).append((row.x, row.median))
+    figure = Figure(figsize=(3.8 * max(len(panels), 1), 3.4), layout="constrained")
+    for at, (title, arms) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(1, len(panels), at, title=title)
+        for arm, points in arms.items():
+            axes.plot(*zip(*points, strict=True), marker="o", label=arm)
+        axes.set(xscale="log", yscale="log") if logarithmic else axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-    figure.axes[0].legend()
-    _save(figure, path)
-
-
-def save_bars(path: Path, title: str, y_label: str, groups: Mapping[str, Mapping[str, float]]) -> None:
-    """Draw grouped bars with their values: group (on the x axis) -> bar name -> height."""
-    names = list(dict.fromkeys(name for bars in groups.values() for name in bars))
-    figure = Figure(figsize=(max(6.0, 0.9 + 0.42 * len(names) * len(groups)), 4.2), layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / len(names)
-    for row, name in enumerate(names):
-        at = [
-            group + (row - (len(names) - 1) / 2) * width for group, bars in enumerate(groups.values()) if name in bars
-        ]
-        bars = axes.bar(at, [bars[name] for bars in groups.values() if name in bars], width, label=name)
-        axes.bar_label(bars, fmt="{:.3g}", fontsize=7)
-    axes.set_xticks(range(len(groups)), list(groups), rotation=20, ha="right")
-    axes.set_title(title)
-    axes.set_ylabel(y_label)
-    axes.legend()
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+        axes.legend(fontsize=7)
+    return figure

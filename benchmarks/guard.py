@@ -2,66 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from harness import OURS
+from rows import Result, Row
 
-# A ratio may fall to this share of the committed one.
-RATIO_BOUND = 0.6
-# An arm's memory, over the baseline arm's, may grow by this factor; below MEMORY_FROM MiB it is allocator noise.
-MEMORY_BOUND = 1.5
-MEMORY_FROM = 32.0
-OURS = "mote_fast"
+# A ratio may fall to this share of the committed one; memory, over the baseline arm's, may grow by this factor.
+RATIO_BOUND, MEMORY_BOUND = 0.6, 1.5
 # What makes two runs comparable.
-SAME = ("preset", "frames", "experts", "quick", "dtype")
+SAME = ("presets", "frames", "experts", "quick", "dtype")
 
 
-def violations(report: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
+def violations(run: Result, committed: Result) -> list[str]:
     """Return one line for every arm of ours that is slower, larger or less exact than the committed run allows.
 
-    Args:
-        report: what a run wrote.
-        baseline: what the committed run wrote. Its arms must all be there; arms that only the run has are new.
+    Every arm of ours that the committed run has must be there, in the stages that were measured.
     """
-    differing = [key for key in SAME if report["setting"][key] != baseline["setting"][key]]
+    differing = [f"{key}={committed.setting[key]}" for key in SAME if run.setting[key] != committed.setting[key]]
     if differing:
-        theirs = ", ".join(f"{key}={baseline['setting'][key]}" for key in differing)
-        return [f"the committed run was made with {theirs}: run with the same options"]
-    found = {_key(row): row for row in report["rows"]}
-    memory, committed_memory = _relative_memory(report["rows"]), _relative_memory(baseline["rows"])
-    measured = {row["stage"] for row in report["rows"]}
+        return [f"the committed run was made with {', '.join(differing)}: run with the same options"]
+    found = {_key(row): row.median for row in run.rows}
+    measured = {row.benchmark for row in run.rows}
+    # The other arms take the path apart, and which decoders there are is the machine's affair.
+    ours = [row for row in committed.rows if row.arm.startswith(OURS) and row.benchmark in measured]
     lines = []
-    for row in baseline["rows"]:
-        key = _key(row)
-        name = f"{row['workload']}, {row['arm']}"
-        # The other arms take the path apart, and which decoders there are is the machine's affair.
-        if not row["arm"].startswith(OURS) or row["stage"] not in measured:
-            continue
-        if key not in found:
-            lines.append(f"{name}: not measured")
-            continue
-        now = found[key]
-        if now["ratio"] < RATIO_BOUND * row["ratio"]:
-            lines.append(f"{name}: {now['ratio']:.2f}x, below {RATIO_BOUND} of the committed {row['ratio']:.2f}x")
-        if now["difference"] is not None and now["difference"] > now["tolerance"]:
-            lines.append(f"{name}: differs from the baseline by {now['difference']:.1e}, more than {now['tolerance']}")
-        if key in memory and key in committed_memory and memory[key] > MEMORY_BOUND * committed_memory[key]:
+    for row in ours:
+        name, before, now = (
+            f"{row.case}{'' if row.x is None else f' {row.x:g}'}, {row.arm}",
+            row.median,
+            found.get(_key(row)),
+        )
+        if now is None:
+            lines += [f"{name}: not measured"] if row.metric == "ratio" else []
+        elif row.metric == "ratio" and now < RATIO_BOUND * before:
+            lines.append(f"{name}: {now:.2f}x, below {RATIO_BOUND} of the committed {before:.2f}x")
+        elif row.metric == "memory share" and now > MEMORY_BOUND * before:
             lines.append(
-                f"{name}: {memory[key]:.2f} of the baseline's memory, above {MEMORY_BOUND} times the committed "
-                f"{committed_memory[key]:.2f}"
+                f"{name}: {now:.2f} of the baseline's memory, above {MEMORY_BOUND} times the committed {before:.2f}"
             )
+        elif row.metric == "difference" and now > (allowed := found[_key(row._replace(metric="tolerance"))]):
+            lines.append(f"{name}: differs from the baseline by {now:.1e}, more than {allowed}")
     return lines
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, str]:
-    return row["workload"], row["arm"]
-
-
-def _relative_memory(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], float]:
-    """Memory of each arm over that of its workload's first, where that is large enough to mean something."""
-    base: dict[str, float | None] = {}
-    relative = {}
-    for row in rows:
-        reference = base.setdefault(row["workload"], row["peak_mib"])
-        if row["peak_mib"] is not None and reference is not None and reference >= MEMORY_FROM:
-            relative[_key(row)] = row["peak_mib"] / reference
-    return relative
+def _key(row: Row) -> tuple[object, ...]:
+    return row.benchmark, row.case, row.x, row.arm, row.metric

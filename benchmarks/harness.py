@@ -1,62 +1,60 @@
-"""What every benchmark shares: interleaved arms, percentiles, and a header that says where the figures came from."""
+"""What every benchmark shares: arms that take turns, rows made of them, and a header that says where they came from."""
 
 from __future__ import annotations
 
-import json
 import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import torch
+from gauge import measured
+from rows import Row
+from setting import Setting
+from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from mote_fast.cli.backends import device_summary, versions
 
+OFFICIAL, OURS = "official", "mote_fast"
+GEMM = "GEMM peak"
+# Largest relative difference of outputs that count as equal, in float32 and where both arms compute in 16 bits.
+EQUAL, SIXTEEN_BIT = 1e-4, 0.02
+# MiB of the baseline's memory below which a share of it is allocator noise.
+MEMORY_FROM = 32.0
 
-class Timing(NamedTuple):
-    """Seconds per call of one arm."""
-
-    median: float
-    p20: float
-    p80: float
+Key = TypeVar("Key", bound=Hashable)
 
 
 def compare(
-    arms: Mapping[str, Callable[[], object]],
-    rounds: int,
-    warmup: int = 3,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, Timing]:
-    """Time the arms in turn, ``rounds`` times over, so that a slow moment of the machine hits all of them.
+    calls: Mapping[Key, Callable[[], object]], turns: int, warmup: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[Key, list[float]]:
+    """Time the calls in turn, so that a slow moment of the machine hits all of them: seconds of every turn.
 
-    Args:
-        arms: name -> the call to time. CUDA work is waited for.
-        rounds: turns of each arm.
-        warmup: untimed turns before.
-        clock: ``time.process_time`` counts the processor time of all threads instead of the wall's.
+    CUDA work is waited for. As a clock, ``time.process_time`` counts the processor time of all threads.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    for turn in tqdm(range(warmup + rounds), unit="round", disable=None, leave=False):
-        for name, call in arms.items():
+    seconds: dict[Key, list[float]] = {name: [] for name in calls}
+    for turn in tqdm(range(warmup + turns), unit="turn", disable=None, leave=False):
+        for name, call in calls.items():
             _wait()
             start = clock()
             call()
             _wait()
             if turn >= warmup:
                 seconds[name].append(clock() - start)
-    return {name: summarise(values) for name, values in seconds.items()}
+    return seconds
 
 
-def summarise(seconds: list[float]) -> Timing:
-    """Return the median and the 20th and 80th percentile."""
-    if len(seconds) < 2:
-        return Timing(seconds[0], seconds[0], seconds[0])
-    fifths = statistics.quantiles(seconds, n=5, method="inclusive")
-    return Timing(statistics.median(seconds), fifths[0], fifths[3])
+def summarise(seconds: Sequence[float], scale: float = 1.0) -> tuple[float, float, float]:
+    """Return the median and the 20th and 80th percentile, times ``scale``."""
+    fifths = statistics.quantiles(seconds, n=5, method="inclusive") if len(seconds) > 1 else list(seconds) * 4
+    return scale * statistics.median(seconds), scale * fifths[0], scale * fifths[3]
 
 
 def environment() -> dict[str, Any]:
@@ -67,16 +65,20 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "system": platform.platform(terse=True),
         "versions": {package: version for package, version in versions().items() if version is not None},
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
-def publish(report: Mapping[str, Any], path: Path | None) -> None:
-    """Print a report as JSON, and write it to ``path`` where one is given."""
-    text = json.dumps(report, indent=2)
-    print(text)
-    if path is not None:
-        path.write_text(text + "\n", encoding="utf-8")
+def commit(folder: Path = Path(__file__).parent) -> str:
+    """The commit that is measured, with "-dirty" where the files differ from it; results may, for they are written."""
+    git = ["git", "-C", str(folder)]
+    others = ["--", ":(top)", ":(top,exclude)benchmarks/results"]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run([*git, "status", "--porcelain", *others], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("-dirty" if status.stdout else "")
 
 
 def _wait() -> None:
@@ -86,17 +88,107 @@ def _wait() -> None:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                flags = " with AVX-512" if "avx512f" in info.read_text() else ""
-                return line.split(":", 1)[1].strip() + flags
-    return platform.processor() or platform.machine()
+    text = info.read_text() if info.is_file() else ""
+    names = (line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name"))
+    flags = " with AVX-512" if "avx512f" in text else ""
+    return next((name + flags for name in names), platform.processor() or platform.machine())
 
 
-def _commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+@dataclass(frozen=True)
+class Arm:
+    """One way to do the work of a workload.
+
+    Attributes:
+        name: unique among the arms of its size.
+        call: the work; a tensor that it returns is compared with the baseline arm's.
+        x: size of the work, where a workload has several; each has a baseline of its own.
+        clips: views of T frames that one call deals with; 0 where the work is not counted in clips.
+        scale: whole work over the part that a call measures; times are multiplied by it.
+        flops: floating-point operations of one call, products and sums counted apart.
+        nbytes: bytes that one call cannot avoid moving: weights, inputs and outputs, once each.
+        tolerance: largest relative difference to the baseline that counts as equal; None where it is not comparable.
+        preparation: seconds that were spent before the arm could be called, on compiling or exporting.
+        yardstick: measures the machine, not a way to do the work.
+    """
+
+    name: str
+    call: Callable[[], Any]
+    x: float | None = None
+    clips: float = 0.0
+    scale: float = 1.0
+    flops: float | None = None
+    nbytes: float | None = None
+    tolerance: float | None = EQUAL
+    preparation: float = 0.0
+    yardstick: bool = False
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Arms that take turns, the baseline of each size first; ``turns`` bounds the time of what takes seconds a call."""
+
+    benchmark: str
+    case: str
+    arms: list[Arm]
+    turns: int
+    warmup: int = 2
+    clock: Callable[[], float] = time.perf_counter
+
+
+def gemm(rows: int, width: int, setting: Setting, x: float | None = None) -> Arm:
+    """A plain product of the shape of a tower's first MLP layer, ``[rows, width] x [width, 4 width]``: the peak."""
+    like = {"device": setting.device, "dtype": setting.dtype}
+    left, right = torch.randn(rows, width, **like), torch.randn(width, 4 * width, **like)
+    out = torch.empty(rows, 4 * width, **like)
+    call = partial(torch.mm, left, right, out=out)
+    return Arm(GEMM, call, x, flops=8.0 * rows * width * width, tolerance=None, yardstick=True)
+
+
+def measure(workload: Workload, setting: Setting) -> Iterator[Row]:
+    """Measure every arm of a workload: they take turns, then each runs once more, warm, for its output and memory."""
+    arms = {(arm.x, arm.name): arm for arm in workload.arms}
+    turns = setting.turns(workload.turns)
+    samples = compare({key: arm.call for key, arm in arms.items()}, turns, workload.warmup, workload.clock)
+    last = {key: measured(arm.call, setting.device) for key, arm in arms.items()}
+    timings = {key: summarise(samples[key], arm.scale) for key, arm in arms.items()}
+    bases: dict[float | None, tuple[float | None, str]] = {}
+    for key, arm in arms.items():
+        base = bases.setdefault(arm.x, key)
+        row = partial(Row, workload.benchmark, workload.case, arm.name, x=arm.x)
+        yield row("time", "ms", *(1e3 * seconds for seconds in timings[key]), turns)
+        once = timings[key][0] / arm.scale
+        if arm.flops is not None:
+            yield row("rate", "TFLOP/s", arm.flops / once / 1e12)
+        if arm.yardstick:
+            continue
+        yield row("ratio", "x", timings[base][0] / timings[key][0])
+        output, peak = last[key]
+        if peak is not None:
+            yield row("memory", "MiB", peak)
+            if (reference := last[base][1] or 0.0) >= MEMORY_FROM:
+                yield row("memory share", "", peak / reference)
+        if arm.clips:
+            yield row("throughput", "clips/s", arm.clips / once)
+        yield from _agreement(row, arm, output, last[base][0], setting.dtype)
+        product = timings.get((arm.x, GEMM))
+        if arm.flops is not None and product is not None:
+            yield row("of peak", "", arm.flops / once * product[0] / (arms[arm.x, GEMM].flops or 1.0))
+        if arm.nbytes is not None:
+            yield row("bandwidth", "GB/s", arm.nbytes / once / 1e9)
+        if arm.scale != 1:
+            yield row("scale", "x", arm.scale)
+        if arm.preparation:
+            yield row("preparation", "ms", 1e3 * arm.preparation)
+
+
+def _agreement(
+    row: Callable[..., Row], arm: Arm, output: object, reference: object, dtype: torch.dtype
+) -> Iterator[Row]:
+    """Relative difference and mean cosine of rows; of the rows that both have, where one measured a part."""
+    if arm.tolerance is None or not isinstance(output, Tensor) or not isinstance(reference, Tensor):
+        return
+    count = min(len(output), len(reference))
+    mine, other = output[:count].detach().double().flatten(1), reference[:count].detach().double().flatten(1)
+    yield row("difference", "", ((mine - other).norm() / other.norm()).item())
+    yield row("tolerance", "", arm.tolerance if dtype == torch.float32 else max(arm.tolerance, SIXTEEN_BIT))
+    yield row("cosine", "", F.cosine_similarity(mine, other, dim=-1).mean().item())

@@ -5,20 +5,18 @@ Tensors are on PyTorch's meta device, so shapes of any size cost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from types import ModuleType
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from torch import Tensor
 
 from mote_fast.kernels import expert_ffn, factored_adamw, merge, routed_ffn
 from mote_fast.kernels.reference import expert_size
 from mote_fast.kernels.tiles import MatrixTile, VectorTile
-
-MODULES: tuple[ModuleType, ...] = (merge, expert_ffn, routed_ffn, factored_adamw)
 
 
 @dataclass(frozen=True)
@@ -41,14 +39,10 @@ def recorded() -> Iterator[list[Launch]]:
         if 0 not in grid:
             launches.append(Launch(kernel, grid, args, warps, stages))
 
-    originals = [module.launch for module in MODULES]
-    try:
-        for module in MODULES:
-            module.launch = record  # pyright: ignore[reportAttributeAccessIssue]
+    with ExitStack() as replaced:
+        for module in (merge, expert_ffn, routed_ffn, factored_adamw):
+            replaced.enter_context(patch.object(module, "launch", record))
         yield launches
-    finally:
-        for module, original in zip(MODULES, originals, strict=True):
-            module.launch = original  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @dataclass(frozen=True)
@@ -71,69 +65,51 @@ VIT_B_16 = Shape(512, 64, 8, 4)
 VIT_L_14 = Shape(768, 48, 8, 4)
 
 
-def empty(*shape: int, dtype: torch.dtype, device: str = "meta") -> Tensor:
-    return torch.empty(shape, dtype=dtype, device=device)
+NAMES: dict[str, tuple[str, ...]] = {
+    "pair": ("up", "down", "dpre", "dw_down", "dw_up", "dx"),
+    "routed": ("group", "up", "down", "dpre", "dw_down", "dw_up", "dx"),
+    "merge": ("forward", "backward", "backward_weights", "expand"),
+    "adamw": ("one", "two", "device"),
+}
 
 
-def pair_launches(
-    shape: Shape, activation: torch.dtype, master: torch.dtype, tile: MatrixTile | None = None
+def launches_of(
+    operator: str,
+    shape: Shape,
+    activation: torch.dtype,
+    master: torch.dtype,
+    tile: MatrixTile | None = None,
+    vector: VectorTile | None = None,
 ) -> dict[str, Launch]:
-    """The six matrix launches of the expert pair, forward and backward, by name."""
-    x = empty(shape.tokens, shape.width, dtype=activation)
-    experts = empty(shape.experts, expert_size(shape.width), dtype=master)
-    merged = empty(expert_size(shape.width), dtype=activation)
-    index = empty(dtype=torch.int64)
-    with recorded() as launches:
-        *_, saved = expert_ffn.expert_pair_forward(x, x, experts, merged, index, tile)
-        expert_ffn.expert_pair_backward(x, x, x, x, experts, merged, index, saved, tile=tile)
-    return dict(zip(("up", "down", "dpre", "dw_down", "dw_up", "dx"), launches, strict=True))
+    """The launches of an operator, a key of ``NAMES``, by name.
 
-
-def routed_launches(
-    shape: Shape, activation: torch.dtype, master: torch.dtype, tile: MatrixTile | None = None
-) -> dict[str, Launch]:
-    """The launches of the routed FFN, forward and backward, by name."""
-    x = empty(shape.clips, shape.frames, shape.width, dtype=activation)
-    experts = empty(shape.experts, expert_size(shape.width), dtype=master)
-    index = empty(shape.clips, dtype=torch.int64)
-    with recorded() as launches:
-        _, saved = routed_ffn.routed_forward(x, experts, index, tile)
-        routed_ffn.routed_backward(x, x, experts, index, saved, tile=tile)
-    return dict(zip(("group", "up", "down", "dpre", "dw_down", "dw_up", "dx"), launches, strict=True))
-
-
-def merge_launches(shape: Shape, master: torch.dtype, merged: torch.dtype) -> dict[str, Launch]:
-    """The launches of the merge, of both forms of its gradient, and of the gradient's expansion."""
+    The pair and the routed FFN go forward and backward. The merge has two forms of its gradient, and the gradient's
+    expansion. The optimiser has one launch for one and for two micro-batches, numbers by value and on the device.
+    """
     size = expert_size(shape.width)
-    experts, weights = empty(shape.experts, size, dtype=master), empty(shape.experts, dtype=torch.float32)
-    grad = empty(size, dtype=merged)
-    g = empty(size, dtype=master)
-    with recorded() as launches:
-        merge.merge_experts_forward(experts, weights, merged)
-        merge.merge_experts_backward(grad, weights, out_dtype=master)
-        merge.merge_experts_backward(grad, weights, experts)
-        merge.expand_expert_gradient(g, g, weights, empty(dtype=torch.int64))
-    return dict(zip(("forward", "backward", "backward_weights", "expand"), launches, strict=True))
-
-
-def adamw_launches(shape: Shape, master: torch.dtype, tile: VectorTile | None = None) -> dict[str, Launch]:
-    """The optimiser's launch for one and for two micro-batches, numbers by value and on the device."""
-    size = expert_size(shape.width)
-    stack, row = empty(shape.experts, size, dtype=master), empty(size, dtype=master)
-    factor = (row, row, empty(shape.experts, dtype=torch.float32), empty(dtype=torch.int64))
-    number = empty(dtype=torch.float32)
-    runs: dict[str, Callable[[], None]] = {
-        "one": lambda: factored_adamw.adamw_factored(stack, stack, stack, [factor], 1, 1e-4, tile=tile),
-        "two": lambda: factored_adamw.adamw_factored(
-            stack, stack, stack, [factor] * 2, 1, 1e-4, grad_scale=number, tile=tile
-        ),
-        "device": lambda: factored_adamw.adamw_factored(
-            stack, stack, stack, [factor], number, number, grad_scale=number, tile=tile
-        ),
-    }
-    found = {}
-    for name, run in runs.items():
-        with recorded() as launches:
-            run()
-        (found[name],) = launches
-    return found
+    with recorded() as launches, torch.device("meta"):
+        x = torch.empty(shape.clips, shape.frames, shape.width, dtype=activation)
+        stack, row = torch.empty(shape.experts, size, dtype=master), torch.empty(size, dtype=master)
+        merged, weights, number = torch.empty(size, dtype=activation), torch.empty(shape.experts), torch.empty(())
+        index = torch.empty((), dtype=torch.int64)
+        match operator:
+            case "pair":
+                x = x.flatten(0, 1)
+                *_, saved = expert_ffn.expert_pair_forward(x, x, stack, merged, index, tile)
+                expert_ffn.expert_pair_backward(x, x, x, x, stack, merged, index, saved, tile=tile)
+            case "routed":
+                chosen = index.expand(shape.clips).contiguous()
+                _, saved = routed_ffn.routed_forward(x, stack, chosen, tile)
+                routed_ffn.routed_backward(x, x, stack, chosen, saved, tile=tile)
+            case "merge":
+                merge.merge_experts_forward(stack, weights, activation)
+                merge.merge_experts_backward(merged, weights, out_dtype=master)
+                merge.merge_experts_backward(merged, weights, stack)
+                merge.expand_expert_gradient(row, row, weights, index)
+            case _:
+                adamw = partial(factored_adamw.adamw_factored, stack, stack, stack, tile=vector)
+                factor = (row, row, weights, index)
+                adamw([factor], 1, 1e-4)
+                adamw([factor] * 2, 1, 1e-4, grad_scale=number)
+                adamw([factor], number, number, grad_scale=number)
+    return dict(zip(NAMES[operator], launches, strict=True))

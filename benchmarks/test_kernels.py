@@ -1,7 +1,7 @@
-"""The workloads of benchmarks/kernels.py under pytest-benchmark.
+"""The workloads of `benchmarks/run.py kernels` under pytest-benchmark.
 
 ``pytest benchmarks/test_kernels.py --benchmark-enable`` times them at ViT-B/16 sizes, batch 8; without that flag every
-arm runs once at tiny sizes, as a test. Arms do not take turns here: benchmarks/kernels.py is the fair comparison.
+arm runs once at tiny sizes, as a test. Arms do not take turns here: `benchmarks/run.py kernels` compares fairly.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from head_workloads import WORKLOADS, Setting
+from experts import TrainingStep, expert_arms, merge_arms
+from harness import OFFICIAL, OURS
+from setting import HEADS
 
 from mote_fast.runtime.environment import best_device
 
 ARMS = {
-    "merge": ("mote_fast", "eager", "copy"),
-    "experts": ("mote_fast", "mote_fast, dense gradient", "eager"),
-    "step": ("mote_fast", "eager"),
+    "merge": (OFFICIAL, OURS, "copy"),
+    "experts": (OFFICIAL, OURS, "mote_fast, dense gradient"),
+    "step": (OFFICIAL, OURS),
 }
 
 
@@ -26,6 +28,10 @@ def test_workload(benchmark: Any, request: pytest.FixtureRequest, workload: str,
     """One arm of one workload."""
     enabled = not request.config.getoption("benchmark_disable") or request.config.getoption("benchmark_enable")
     preset, batch = ("ViT-B-16", 8) if enabled else ("tiny", 2)
-    setting = Setting(preset, batch, torch.device(best_device()))
+    config, device = HEADS[preset], torch.device(best_device())
     benchmark.group = f"{workload}, {preset}, batch {batch}"
-    benchmark(WORKLOADS[workload](setting)[arm])
+    if workload == "step":
+        benchmark(TrainingStep(arm, config, batch, device))
+    else:
+        arms = merge_arms(config, device) if workload == "merge" else expert_arms(config, batch, device)
+        benchmark(next(each.call for each in arms if each.name == arm))

@@ -1,143 +1,185 @@
-"""How fast every stage is on this machine, against the released recipe, and where the time goes.
+"""How fast every stage is on this machine, against the official recipe, and where the time goes.
 
     python benchmarks/throughput.py                      # ViT-B/16, everything, about ten minutes on two cores
     python benchmarks/throughput.py --quick              # under 90 seconds
     python benchmarks/throughput.py --stage clip --preset vit-l-14 --batch 1 3
 
-Weights are random: times do not depend on their values. The arms of a workload take turns in one process. A ratio is
-the median of the baseline arm, the released recipe written plainly (stages/released.py), over the arm's own. Peak
-memory is what a call takes above what was held before it, weights excluded (benchmarks/memory.py counts whole
-processes). The difference is that of the outputs, relative to the baseline arm's. TFLOP/s count matrix products that
-the arm does; on a CPU the peak is a float32 product timed beside the arms (int8 arms may pass it), on a GPU the part's
-published one.
+The same as ``python benchmarks/run.py throughput``, where the options are. What follows from the times of the path's
+parts is arithmetic, so that a part that takes minutes is measured once and not in every combination.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-import tempfile
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
-import report
-import torch
-from data import RATE, SECONDS, scene
-from guard import violations
-from harness import environment
-from plots import plot_ratios, plot_waterfalls
-from stages import STAGES, workloads_of
-from stages.measure import Row, measure
-from stages.ranked_labels import int8_on_labels
-from stages.setting import PRESETS, Setting
-from tqdm import tqdm
-from waterfall import waterfalls
+from class_features import CACHED, SHARED_PADDED, SHORT, text
+from data import decode, transform
+from end2end import VIDEO, end2end
+from experts import train
+from harness import OFFICIAL, OURS
+from head import HEAD, ONCE, TWICE, UNFOLDED, head
+from rows import Row, value
+from setting import COMPILED, INT8, Setting
+from tower import PLAIN_MLP, TOWER, UNTRIMMED, clip
 
-from mote_fast.data.decoding.video_writer import write_video
-from mote_fast.runtime.environment import best_device
+STAGES: Mapping[str, Callable[[Setting], Iterator[Row]]] = {
+    "decode": decode,
+    "transform": transform,
+    "clip": clip,
+    "head": head,
+    "text": text,
+    "end2end": end2end,
+    "train": train,
+}
+# Part of the path -> arm -> milliseconds.
+Parts = Mapping[str, Mapping[str, float]]
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-def main() -> int:
-    options = parse()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        setting = setting_of(options, Path(folder))
-        result = run(setting, list(STAGES) if options.stage == "all" else [options.stage])
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if options.csv:
-        report.write_csv(result["rows"], options.csv)
-    if options.plot:
-        plot_ratios(result["rows"], options.plot)
-        if "waterfalls" in result:
-            plot_waterfalls(result["waterfalls"], options.plot.with_stem(f"{options.plot.stem}_waterfall"))
-    if options.check:
-        lines = violations(result, json.loads(options.check.read_text(encoding="utf-8")))
-        for line in lines:
-            print(line, file=sys.stderr)
-        return 1 if lines else 0
-    return 0
+# Parts in the order of the path; class features come once, before the first video.
+PARTS = ("text", "decode", "transform", "clip", "head")
+BREAKDOWN, BREAK_EVEN = "where a video's time goes", "videos until its preparation is won back"
 
 
-def run(setting: Setting, stages: list[str]) -> dict[str, Any]:
-    """Measure the stages, printing tables as they come, and return what the JSON file holds."""
-    where = environment()
-    print("\n".join(f"{name}: {value}" for name, value in where.items()), flush=True)
-    rows: list[Row] = []
-    bar = tqdm(workloads_of(setting, stages), unit="workload", disable=None)
-    for workload in bar:
-        bar.set_postfix_str(workload.name)
-        # Training steps keep float32, whatever the dtype of inference.
-        fresh = measure(workload, setting.device, torch.float32 if workload.stage == "train" else setting.dtype)
-        rows += fresh
-        tqdm.write("\n" + report.describe_rows(fresh, {workload.name: workload.note}), file=sys.stdout)
-    for arm, why in setting.left_out.items():
-        print(f"\nleft out: {arm}: {why}")
-    result: dict[str, Any] = {"environment": where, "setting": setting.described(), "rows": rows}
-    parts = report.path_seconds(rows, setting.frames, setting.views.clips)
-    if "end2end" in stages and parts is not None:
-        falls = waterfalls(parts)
-        found = report.breakdown(parts, rows)
-        begun = report.starts(parts, rows)
-        print("\n" + report.describe_breakdown(found), report.describe_waterfalls(falls), sep="\n\n")
-        for name, seconds in begun.items():
-            print(f"{name}: {seconds['ratio']:.1f}x the released recipe (a loaded model, {len(setting.labels)} labels)")
-        even = report.break_even(rows)
-        for arm, videos in even.items():
-            after = "never" if videos is None else f"after {videos:.0f} videos"
-            print(f"{arm}: what preparing it costs is won back {after}")
-        labels = int8_on_labels(setting)
-        if labels is not None:
-            print("\n" + report.describe_int8(labels))
-            result["int8_on_labels"] = labels
-        result |= {"breakdown": found, "waterfalls": falls, "starts": begun, "break_even_videos": even}
-    return result
+class Optimisation(NamedTuple):
+    """One thing that can be switched, and the part of the path that it changes."""
+
+    name: str
+    part: str
+    # That part's arm once it is added, in the order of ``CHAIN``, and with all of the default path on but this.
+    on: str
+    off: str
+    # Chosen by an argument, and so no part of the default path.
+    extra: bool = False
 
 
-def setting_of(options: argparse.Namespace, folder: Path) -> Setting:
-    """Read the options, and write a video where none is given."""
-    video = options.video
-    if video is None:
-        seconds = 2 if options.quick else SECONDS
-        video = Path(write_video(folder / "generated.mp4", scene(seconds * RATE), RATE, g=250, preset="medium"))
-    return Setting(
-        options.preset,
-        video,
-        folder,
-        torch.device(options.device),
-        DTYPES[options.dtype],
-        options.frames or (2 if options.quick else 8),
-        options.experts,
-        tuple(options.batch),
-        options.quick,
-    )
+CHAIN = (
+    Optimisation("short context", "text", SHORT, SHARED_PADDED),
+    Optimisation("shared prefixes", "text", OURS, SHORT),
+    Optimisation("cache of class features", "text", CACHED, OURS),
+    Optimisation("decoder", "decode", OURS, OFFICIAL),
+    Optimisation("tensor transforms", "transform", OURS, OFFICIAL),
+    Optimisation("trimmed last block", "clip", PLAIN_MLP, UNTRIMMED),
+    Optimisation("fused MLP", "clip", OURS, PLAIN_MLP),
+    Optimisation("once-through head", "head", ONCE, TWICE),
+    # A folded head merges nothing.
+    Optimisation("merge in one pass", "head", UNFOLDED, OURS),
+    Optimisation("fold", "head", OURS, UNFOLDED),
+    Optimisation("compile", "clip", COMPILED, OURS, extra=True),
+    Optimisation("int8", "clip", INT8, OURS, extra=True),
+)
+COLD, WARM, STEADY = "cold start", "warm start", "steady state"
+SCENARIOS = {COLD: PARTS, WARM: PARTS, STEADY: PARTS[1:]}
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=PRESETS, default="vit-b-16")
-    parser.add_argument("--stage", choices=["all", *STAGES], default="all")
-    parser.add_argument(
-        "--batch", nargs="+", type=int, default=[], help="views a call of clip, head and train (by stage: 1 3, 1 3, 8)"
-    )
-    parser.add_argument("--frames", type=int, help="frames a view (8, 2 in a quick run); training steps always take 8")
-    parser.add_argument("--experts", type=int, default=4)
-    parser.add_argument("--video", type=Path, help="the file to decode; by default one is generated")
-    parser.add_argument("--device", default=best_device())
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of towers and head, both arms")
-    parser.add_argument("--threads", type=int, help="CPU threads; PyTorch's own choice by default")
-    parser.add_argument("--quick", action="store_true", help="one short view, few rounds, no compiled and no int8 arms")
-    parser.add_argument("--json", type=Path, help="write everything here")
-    parser.add_argument("--csv", type=Path, help="write the rows here")
-    parser.add_argument("--plot", type=Path, help="PNG of ratios; the waterfall's goes beside it")
-    parser.add_argument("--check", type=Path, help="compare ratios with this committed run; status 1 if one fell")
-    return parser.parse_args()
+def throughput(setting: Setting) -> Iterator[Row]:
+    """Measure the stages; "end2end" takes the parts of its path with it, for what follows from their times."""
+    wanted = {*(setting.stages or STAGES)}
+    if "end2end" in wanted:
+        wanted |= {*PARTS}
+    rows = []
+    for name, stage in STAGES.items():
+        for row in stage(setting) if name in wanted else ():
+            rows.append(row)
+            yield row
+    if "end2end" in wanted:
+        yield from derived(rows, setting)
+
+
+def derived(rows: Sequence[Row], setting: Setting) -> Iterator[Row]:
+    """What follows from the stages of a run that measured the whole path."""
+    sizes = {TOWER: setting.views.clips * setting.frames, HEAD: setting.views.clips}
+    parts: dict[str, dict[str, float]] = {part: {} for part in PARTS}
+    for row in rows:
+        if row.benchmark in parts and row.metric == "time" and row.x == sizes.get(row.case):
+            parts[row.benchmark][row.arm] = row.median
+    yield from breakdown(parts, rows)
+    for scenario in SCENARIOS:
+        yield from waterfall(scenario, parts)
+    yield from starts(parts, rows)
+    yield from break_even(rows)
+
+
+def waterfall(scenario: str, parts: Parts) -> Iterator[Row]:
+    """Walk from the official recipe to the default path, and on to what arguments add.
+
+    The time is that of the path with an optimisation and all before it on; what it bought is the ratio to the line
+    above, "in all" that to the first line; "off alone" is the time of the default path with this one off.
+
+    Args:
+        scenario: a key of ``SCENARIOS``. A cold start has no cache; a warm one does.
+        parts: times of every arm; optimisations whose arms were not measured are left out.
+    """
+    names = SCENARIOS[scenario]
+    chosen = dict.fromkeys(names, OFFICIAL)
+    final = dict.fromkeys(names, OURS) | ({"text": CACHED} if scenario == WARM else {})
+    base = before = total(parts, chosen)
+    yield Row("end2end", f"{scenario}, adding", "official recipe", "time", "ms", base)
+    for each in applicable(scenario, parts):
+        chosen[each.part] = each.on
+        after = total(parts, chosen)
+        # With the cache on, the shortcuts of encoding have nothing left to do.
+        idle = scenario == WARM and each.part == "text" and each.on != CACHED
+        row = partial(Row, "end2end", f"{scenario}, adding", each.name)
+        yield row("time", "ms", after)
+        yield row("bought", "x", before / after)
+        yield row("in all", "x", base / after)
+        yield row("off alone", "ms", total(parts, final if idle else final | {each.part: each.off}))
+        before = after
+
+
+def applicable(scenario: str, parts: Parts) -> list[Optimisation]:
+    """The optimisations that a scenario can have and whose arms were measured.
+
+    Compiling and exporting to int8 cost more than one start gains, so they belong to the steady state.
+    """
+    return [
+        each
+        for each in CHAIN
+        if each.part in SCENARIOS[scenario]
+        and {each.on, each.off} <= parts[each.part].keys()
+        and (each.on != CACHED or scenario == WARM)
+        and (not each.extra or scenario == STEADY)
+    ]
+
+
+def total(parts: Parts, chosen: Mapping[str, str]) -> float:
+    """Time of the path that takes the arms chosen, part by part."""
+    return sum(parts[part][arm] for part, arm in chosen.items())
+
+
+def breakdown(parts: Parts, rows: Sequence[Row]) -> Iterator[Row]:
+    """Every part's time and share in both arms, and their sum over what the whole took."""
+    for arm in (OFFICIAL, OURS):
+        summed = total(parts, dict.fromkeys(SCENARIOS[STEADY], arm))
+        row = partial(Row, "end2end", BREAKDOWN, arm)
+        for part in SCENARIOS[STEADY]:
+            yield row(part, "ms", parts[part][arm])
+            yield row(f"{part}, share", "", parts[part][arm] / summed)
+        yield row("parts over whole", "", summed / value(rows, VIDEO, arm))
+
+
+def starts(parts: Parts, rows: Sequence[Row]) -> Iterator[Row]:
+    """From a loaded model to the first video's scores, its label set included."""
+    base = parts["text"][OFFICIAL] + value(rows, VIDEO, OFFICIAL)
+    for name, encoding in ((COLD, OURS), (WARM, CACHED)):
+        for arm, time in ((OFFICIAL, base), (OURS, parts["text"][encoding] + value(rows, VIDEO, OURS))):
+            yield Row("end2end", name, arm, "time", "ms", time)
+            yield Row("end2end", name, arm, "ratio", "x", base / time)
+
+
+def break_even(rows: Sequence[Row]) -> Iterator[Row]:
+    """Videos after which an arm that prepares for long has won back what it cost; no row where it never does."""
+    for row in rows:
+        if row.case == VIDEO and row.metric == "preparation":
+            won = value(rows, VIDEO, OURS) - value(rows, VIDEO, row.arm)
+            if won > 0:
+                yield Row("end2end", BREAK_EVEN, row.arm, "videos", "", row.median / won)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # The runner's registry holds this file under its own name.
+    from run import main
+
+    sys.exit(main(["throughput", *sys.argv[1:]]))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import flops
 import pytest
 import torch
-from stages import flops
 from torch.utils.flop_counter import FlopCounterMode
 
 import mote_fast

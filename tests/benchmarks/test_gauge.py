@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from stages.gauge import measured
+from gauge import measured
 
 
 @pytest.mark.heavy

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 pytest.importorskip("triton", reason="the report is of Triton kernels, and Triton is not installed")
 
-from benchmarks import static_report
-from benchmarks.static_report import RESULTS, Row, all_cases, broken_rules, read_report, read_sass, worse_than
+from static_report import RESULTS, Case, Code, all_cases, broken_rules, read_report, read_sass, worse_than
 
 # A loop around an HMMA; a spin loop without one; a block that was moved behind the exit and jumps back.
 SASS = """
@@ -35,32 +32,32 @@ SASS = """
 def test_only_loops_with_tensor_core_instructions_are_hot() -> None:
     """A block behind the exit that jumps back into the loop is no part of it."""
     code = read_sass(SASS)
-    assert dict(code.mma) == {"HMMA": 1}
-    assert (code.loop_loads[True], code.loop_loads[False]) == (1, 1)
-    assert (code.stores[True], code.local_accesses) == (1, 1)
+    assert (code["mma"], code["mma_count"]) == ("HMMA", 1)
+    assert (code["loop_wide"], code["loop_narrow"]) == (1, 1)
+    assert (code["store_wide"], code["store_narrow"], code["local_accesses"]) == (1, 0, 1)
 
 
 @pytest.fixture(scope="module")
-def committed() -> list[Row]:
-    return list(read_report(RESULTS).values())
+def committed() -> dict[Case, Code]:
+    return read_report(RESULTS)
 
 
-def test_committed_report_is_complete_and_clean(committed: list[Row]) -> None:
+def test_committed_report_is_complete_and_clean(committed: dict[Case, Code]) -> None:
     """Every case has its row, no row breaks a rule."""
-    assert {row.key for row in committed} == {case.key for case in all_cases(quick=False)}
-    assert not [problem for row in committed for problem in broken_rules(row)]
+    assert list(committed) == all_cases(quick=False)
+    assert not [problem for case, code in committed.items() for problem in broken_rules(case, code)]
 
 
-def test_worse_rows_are_noticed(committed: list[Row]) -> None:
+def test_worse_rows_are_noticed(committed: dict[Case, Code]) -> None:
     """Spills, registers, shared memory, narrower accesses and lost tensor cores all count; equality does not."""
-    row = committed[0]
-    assert not worse_than(row, row)
-    for change in ({"stack": 8}, {"registers": row.registers + 9}, {"shared": row.shared + 1}, {"loop_narrow": 99}):
-        assert worse_than(replace(row, **change), row)
-    assert worse_than(replace(row, mma=""), row)
-    assert broken_rules(replace(row, mma="", stack=8, shared=1 << 20))
+    case, code = next(iter(committed.items()))
+    assert not worse_than(code, code)
+    for change in ({"stack": 8}, {"registers": code.registers + 9}, {"shared": code.shared + 1}, {"loop_narrow": 99}):
+        assert worse_than(code._replace(**change), code)
+    assert worse_than(code._replace(mma=""), code)
+    assert len(broken_rules(case, code._replace(mma="", stack=8, shared=1 << 20))) == 3
 
 
 def test_quick_form_checks_a_part_of_the_same_rows() -> None:
     """What `make test` compiles is compared with the committed rows."""
-    assert set(static_report.all_cases(quick=True)) < set(static_report.all_cases(quick=False))
+    assert {*all_cases(quick=True)} < {*all_cases(quick=False)}

@@ -5,19 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mote_fast.kernels.reference import expert_size
+
 pytest.importorskip("triton", reason="the launchers are of Triton kernels, and Triton is not installed")
 
-from benchmarks.launches import (
-    VIT_B_16,
-    VIT_L_14,
-    Launch,
-    Shape,
-    adamw_launches,
-    merge_launches,
-    pair_launches,
-    routed_launches,
-)
-from mote_fast.kernels.reference import expert_size
+from launches import VIT_B_16, VIT_L_14, Launch, Shape, launches_of
 
 SHAPES = [VIT_B_16, VIT_L_14, Shape(16, 1, 1, 1)]
 
@@ -25,8 +17,8 @@ SHAPES = [VIT_B_16, VIT_L_14, Shape(16, 1, 1, 1)]
 @pytest.mark.parametrize("shape", SHAPES)
 def test_one_layer_takes_three_launches_forward_and_five_backward(shape: Shape) -> None:
     """Both streams of a layer's experts, gradient of all experts included."""
-    pair = pair_launches(shape, torch.bfloat16, torch.float32)
-    merge = merge_launches(shape, torch.float32, torch.bfloat16)
+    pair = launches_of("pair", shape, torch.bfloat16, torch.float32)
+    merge = launches_of("merge", shape, torch.bfloat16, torch.float32)
     forward = [merge["forward"], *(launch for name, launch in pair.items() if name in ("up", "down"))]
     backward = [merge["expand"], *(launch for name, launch in pair.items() if name not in ("up", "down"))]
     assert (len(forward), len(backward)) == (3, 5)
@@ -34,7 +26,7 @@ def test_one_layer_takes_three_launches_forward_and_five_backward(shape: Shape) 
 
 def test_routing_moves_no_shape() -> None:
     """Grids are known before the indices are: a CUDA graph can hold them."""
-    launches = routed_launches(VIT_B_16, torch.float16, torch.float32)
+    launches = launches_of("routed", VIT_B_16, torch.float16, torch.float32)
     assert list(launches) == ["group", "up", "down", "dpre", "dw_down", "dw_up", "dx"]
     assert all(isinstance(size, int) for launch in launches.values() for size in launch.grid)
 
@@ -42,7 +34,7 @@ def test_routing_moves_no_shape() -> None:
 @pytest.mark.parametrize("given", ["one", "two", "device"])
 def test_optimiser_takes_one_launch_over_every_value(given: str) -> None:
     """Also for two micro-batches, and for step, rate and scale as tensors, which the host does not read."""
-    launch = adamw_launches(VIT_L_14, torch.float32)[given]
+    launch = launches_of("adamw", VIT_L_14, torch.float32, torch.float32)[given]
     arguments = dict(zip((param.name for param in launch.kernel.params), launch.args, strict=True))
     (programs,) = launch.grid
     assert (programs - 1) * arguments["BLOCK"] < expert_size(VIT_L_14.width) <= programs * arguments["BLOCK"]
@@ -55,7 +47,7 @@ def test_nothing_is_compiled_per_batch_size() -> None:
     def constants(launch: Launch) -> list[object]:
         return [a for p, a in zip(launch.kernel.params, launch.args, strict=True) if p.is_constexpr]
 
-    small = pair_launches(Shape(512, 64, 8, 4), torch.bfloat16, torch.float32)
-    large = pair_launches(Shape(512, 65, 8, 4), torch.bfloat16, torch.float32)
+    small = launches_of("pair", Shape(512, 64, 8, 4), torch.bfloat16, torch.float32)
+    large = launches_of("pair", Shape(512, 65, 8, 4), torch.bfloat16, torch.float32)
     for name in ("up", "dpre", "dw_up"):
         assert constants(small[name]) == constants(large[name])

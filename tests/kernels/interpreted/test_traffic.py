@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from traffic import LINE, Access, Program, Traffic, counted
 
-from benchmarks.traffic import LINE, Access, Program, Traffic, counted
 from mote_fast.kernels.expert_ffn import expert_pair_forward
 from mote_fast.kernels.merge import merge_experts_forward
 from mote_fast.kernels.reference import expert_size
@@ -47,7 +47,7 @@ def test_requested_bytes_of_the_merge(count: int, size: int) -> None:
 
 
 def program(*accesses: tuple[list[int], bool]) -> Program:
-    return Program([Access(np.array(lines), written) for lines, written in accesses])
+    return [Access(np.array(lines, np.uint64), written) for lines, written in accesses]
 
 
 def test_l2_keeps_lines_by_last_use() -> None:
@@ -61,8 +61,8 @@ def test_l2_keeps_lines_by_last_use() -> None:
 
 def test_hinted_stores_leave_first() -> None:
     """A gradient stored with evict_first goes before an older line that is read again."""
-    accesses = [Access(np.array([line]), line == 2, line == 2) for line in (1, 2, 3, 1)]
-    assert Traffic([[Program(accesses)]]).dram(l2_bytes=2 * LINE) == 3 * LINE
+    accesses = [Access(np.array([line], np.uint64), line == 2, line == 2) for line in (1, 2, 3, 1)]
+    assert Traffic([[accesses]]).dram(l2_bytes=2 * LINE) == 3 * LINE
 
 
 def test_programs_take_turns() -> None:

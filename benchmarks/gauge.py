@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,3 +56,9 @@ def status(field: str) -> float:
     """MiB of an entry of /proc/self/status, such as VmRSS (resident) or VmHWM (the most that was)."""
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(field + ":"))
     return int(line.split()[1]) / 1024
+
+
+def in_new_process(function: Callable[..., float], *arguments: object) -> float:
+    """What the function returns in a process of its own, which holds nothing of this one's."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)

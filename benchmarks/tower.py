@@ -1,0 +1,90 @@
+"""Stage "clip": frames through the image tower, by each way there is to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from unittest.mock import patch
+
+import flops
+import torch
+from harness import EQUAL, OFFICIAL, OURS, Arm, Workload, gemm, measure
+from rows import Row
+from setting import INT8, Setting
+from torch import Tensor
+from torch.nn import functional as F
+
+from mote_fast.clip import ClipTowers, transformer
+from mote_fast.clip.mlp import run_mlp
+from mote_fast.ops.attention import attend
+
+TOWER = "image tower, frames"
+UNTRIMMED, PLAIN_MLP = "untrimmed, fused MLP", "trimmed, plain MLP"
+# int8 is another function, near the float one: its features' cosine is what counts, and is shown.
+TOLERANCES = {INT8: 0.2}
+
+
+def clip(setting: Setting) -> Iterator[Row]:
+    """The image tower over the frames of one view and of a whole video, a product of its shape beside it."""
+    towers, vision = setting.model.clip, setting.model.clip.config.model["vision_cfg"]
+    for views in setting.view_counts:
+        count = views * setting.frames
+        arms = tower_arms(setting, count)
+        ways = {UNTRIMMED: (encode_untrimmed, False), PLAIN_MLP: (encode_with_plain_mlp, True)}
+        for name, (encode, trimmed) in ways.items() if towers.is_plain_vision_tower else ():
+            arms.append(tower_arm(setting, name, partial(encode, towers), count, trimmed))
+        for name, (model, seconds) in setting.prepared.items():
+            arms.append(tower_arm(setting, name, model.encode_frames, count, towers.is_plain_vision_tower, seconds))
+        tokens = (towers.image_size // vision["patch_size"]) ** 2 + 1
+        arms.append(gemm(count * tokens, vision["width"], setting, count))
+        yield from measure(Workload("clip", TOWER, arms, 3, warmup=1), setting)
+
+
+def tower_arms(setting: Setting, count: int) -> list[Arm]:
+    """The official tower and ours, over so many frames."""
+    towers = setting.model.clip
+    return [
+        tower_arm(setting, OFFICIAL, towers.model.encode_image, count, False),
+        tower_arm(setting, OURS, towers.encode_frames, count, towers.is_plain_vision_tower),
+    ]
+
+
+def tower_arm(
+    setting: Setting, name: str, encode: Callable[[Tensor], Tensor], count: int, trimmed: bool, spent: float = 0.0
+) -> Arm:
+    """One way to run the tower; ``trimmed`` runs the last block for the class token alone."""
+    towers, vision = setting.model.clip, setting.model.clip.config.model["vision_cfg"]
+    pixels = setting.random(count, 3, towers.image_size, towers.image_size)
+    weights = sum(parameter.nbytes for parameter in towers.model.visual.parameters())
+    patch_size, width, layers = (vision[key] for key in ("patch_size", "width", "layers"))
+    work = flops.image_tower(count, towers.image_size, patch_size, width, layers, towers.embed_dim, trimmed=trimmed)
+    return Arm(
+        name,
+        torch.no_grad()(partial(encode, pixels)),
+        count,
+        count / setting.frames,
+        flops=work,
+        nbytes=weights + pixels.nbytes + count * towers.embed_dim * pixels.itemsize,
+        tolerance=TOLERANCES.get(name, EQUAL),
+        preparation=spent,
+    )
+
+
+def encode_untrimmed(towers: ClipTowers, pixels: Tensor) -> Tensor:
+    """``ClipTowers.encode_frames`` with its last block run for every token."""
+    visual = towers.model.visual
+    x = visual.conv1(pixels).flatten(2).transpose(1, 2)
+    x = torch.cat((visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x), dim=1)
+    x = visual.ln_pre(x + visual.positional_embedding.to(x.dtype))
+    for block in visual.transformer.resblocks:
+        attn = block.attn
+        qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias).unflatten(-1, (3, attn.num_heads, -1))
+        x = x + attn.out_proj(attend(*qkv.unbind(2), backend=towers.attention).flatten(-2))
+        x = x + run_mlp(block.mlp, block.ln_2(x))
+    return visual.ln_post(x[:, 0]) @ visual.proj
+
+
+def encode_with_plain_mlp(towers: ClipTowers, pixels: Tensor) -> Tensor:
+    """``ClipTowers.encode_frames`` with open_clip's own MLP."""
+    with patch.object(transformer, "run_mlp", lambda mlp, x: mlp(x)):
+        return towers.encode_frames(pixels)
