@@ -43,7 +43,7 @@ def _draw_bars(panels: Mapping[str, Bars], *, ratios: bool = False) -> Figure:
         drawn = axes.barh(range(len(each)), [length - start for length, _ in each.values()], left=start)
         axes.bar_label(drawn, [text for _, text in each.values()], fontsize=7, padding=2)
         axes.set_yticks(range(len(each)), list(each), fontsize=7)
-        axes.margins(x=0.15)
+        axes.margins(x=0.15, y=0.02)
         axes.invert_yaxis()
     return figure
 

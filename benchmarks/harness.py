@@ -176,7 +176,7 @@ def measure(workload: Workload, setting: Setting) -> Iterator[Row]:
         if arm.nbytes is not None:
             yield row("bandwidth", "GB/s", arm.nbytes / once / 1e9)
         if arm.scale != 1:
-            yield row("scale", "x", arm.scale)
+            yield row("scale", "", arm.scale)
         if arm.preparation:
             yield row("preparation", "ms", 1e3 * arm.preparation)
 

@@ -62,8 +62,8 @@ def memory(setting: Setting) -> Iterator[Row]:
         for arm in (OFFICIAL, OURS):
             peak = in_new_process(peak_of, work, arm, bare)
             base = base or peak
-            yield Row("memory", work, arm, "memory", "MiB", peak)
-            yield Row("memory", work, arm, "share", "", peak / base)
+            yield Row("memory", f"peak memory, {work}", arm, "memory", "MiB", peak)
+            yield Row("memory", f"peak memory, {work}", arm, "share", "", peak / base)
 
 
 def peak_of(work: str, arm: str, setting: Setting) -> float:

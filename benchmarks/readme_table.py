@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from class_features import SHARED_PADDED
+from harness import GEMM
 from head import ONCE, TWICE
 from rows import Row, read_json
 from run import BENCHMARKS
@@ -22,8 +23,10 @@ RESULTS = HERE / "results"
 README = HERE.parent / "README.md"
 BEGIN = "<!-- performance: begin (written by benchmarks/readme_table.py) -->"
 END = "<!-- performance: end -->"
-# Arms that take a path apart, of which the plot of waterfalls tells.
-LEFT_OUT = (SHARED_PADDED, ONCE, TWICE, PLAIN_MLP, UNTRIMMED)
+# Arms that take a path apart, of which the plot of waterfalls tells, and the yardstick.
+LEFT_OUT = (SHARED_PADDED, ONCE, TWICE, PLAIN_MLP, UNTRIMMED, GEMM)
+# What a baseline is to itself, and what equal outputs are.
+TRIVIAL = {"ratio": 1.0, "share": 1.0, "cosine": 1.0, "difference": 0.0}
 
 
 def table_of(results: Path) -> str:
@@ -57,8 +60,7 @@ def figures_of(rows: Sequence[Row], shown: Mapping[str, Sequence[str]]) -> Itera
         arms: dict[str, list[str]] = {}
         for row in rows:
             wanted = (row.case, row.x) == (case, x) and row.metric in metrics and row.arm not in LEFT_OUT
-            # A baseline is once as fast as itself, and equal outputs have a cosine of 1.
-            if wanted and not (row.metric in ("ratio", "cosine") and f"{row.median:.4f}" == "1.0000"):
+            if wanted and float(f"{row.median:.5g}") != TRIVIAL.get(row.metric):
                 arms.setdefault(row.arm, []).append(figure_of(row))
         if arms:
             what = case if x is None else f"{case}: {x:g}"

@@ -86,7 +86,7 @@ BENCHMARKS = {
         {"": partial(bars, metric="ratio"), "_waterfall": waterfalls},
         quick_presets=("ViT-B-16",),
     ),
-    "memory": Benchmark(memory, WORK, dict.fromkeys(WORK, ("memory", "share")), {"": partial(bars, metric="memory")}),
+    "memory": Benchmark(memory, WORK, {"peak memory": ("memory", "share")}, {"": partial(bars, metric="memory")}),
     "fold": Benchmark(fold, (), {"folding": RATIO}, presets=BOTH),
     "kernels": Benchmark(experts.kernels, experts.STAGES, {"merge": RATIO, "training step": RATIO}, presets=BOTH),
     "scaling": Benchmark(
@@ -110,7 +110,7 @@ BENCHMARKS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    benchmark: Benchmark = BENCHMARKS[options.benchmark]
+    benchmark = BENCHMARKS[options.benchmark]
     if threads := options.threads or benchmark.threads:
         torch.set_num_threads(threads)
     where = environment()

@@ -179,7 +179,7 @@ def break_even(rows: Sequence[Row]) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    # The runner's registry holds this file under its own name.
+    # Imported here, for it imports this file under its own name.
     from run import main
 
     sys.exit(main(["throughput", *sys.argv[1:]]))

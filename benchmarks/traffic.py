@@ -53,8 +53,7 @@ from mote_fast.kernels.tiles import GPU_SPECS
 
 RESULTS = Path(__file__).parent / "results" / "traffic.csv"
 
-LINE = 128
-ALIGNMENT = 256
+LINE, ALIGNMENT = 128, 256
 L2_BYTES = 25 * 1024 * 1024
 
 

@@ -29,6 +29,7 @@ def test_a_part_is_scaled_to_the_whole(setting: Setting) -> None:
     assert value(rows, "scaled", OURS, "of peak") == pytest.approx(peak)
 
 
+@pytest.mark.heavy
 def test_outputs_that_differ_are_told(setting: Setting) -> None:
     """The relative difference and the cosine are to the output of the first arm of the same size."""
     outputs = torch.tensor([[3.0, 4.0]]), torch.tensor([[4.0, 3.0]])
