@@ -1,7 +1,7 @@
 """Every error that the library raises on purpose.
 
-Each names the file or argument at fault and says what to do. All derive from ``MoteError``, and each also from the
-built-in error that a caller would expect, so that ``except ValueError`` and ``except FileNotFoundError`` work.
+Each error names the file or argument at fault and says what to do. All derive from ``MoteError`` and from the built-in
+error that a caller would expect, so that ``except ValueError`` and ``except FileNotFoundError`` work.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ListError(MoteError, ValueError):
 
 
 class BackendError(MoteError, RuntimeError):
-    """A backend was forced by argument and cannot serve on this machine."""
+    """A backend was requested explicitly and is not available on this machine."""
 
 
 class ShapeError(MoteError, ValueError):
@@ -48,7 +48,7 @@ class ShapeError(MoteError, ValueError):
 
 
 class DoubleBackwardError(MoteError, RuntimeError):
-    """A second derivative was asked of an operator that has only a first."""
+    """A second derivative was requested from an operator that supports only the first."""
 
 
 class VideoError(MoteError):

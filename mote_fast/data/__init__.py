@@ -1,4 +1,4 @@
-"""From a video file to pixels: lists, sampling, decoding, transforms, views, and the loaders that feed a model."""
+"""From video files to pixels: lists, sampling, decoding, transforms, views, and the loaders that feed a model."""
 
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.decoding.decode import available_backends, probe, read_frames

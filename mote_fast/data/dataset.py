@@ -1,4 +1,4 @@
-"""A list of videos as clips: what every loader, whichever backend decodes, reads from."""
+"""A list of videos as clips; every loader reads from it, with any decoding backend."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class Clip(NamedTuple):
 class VideoDataset:
     """Videos and the recipe that makes clips of them.
 
-    A clip is a function of the file and of (seed, epoch, index) alone: the same frames, crop, flip and grey whichever
-    backend decodes and however many workers run.
+    A clip depends on the file and on (seed, epoch, index) alone: frames, crop, flip and grayscale are the same for
+    every backend and number of workers.
 
     Args:
         items: the videos; see ``read_list``, ``read_csv``, ``scan_folder``, or write your own. An item with
             ``num_frames`` above 0 is a folder of extracted frames.
         recipe: how videos become clips.
-        seed: of the run.
+        seed: seed of the run.
         decode_backend: "auto", "torchcodec" or "pyav", see ``read_frames``.
-        frame_template: names of the images in folders of extracted frames, filled in with 1, 2, ...
+        frame_template: image names in folders of extracted frames, formatted with 1, 2, ...
 
     Raises:
-        ConfigError: there are no items, or the template has no place for a number.
+        ConfigError: there are no items, or the template has no field for a number.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class VideoDataset:
         return len(self.items)
 
     def plan(self, index: int, epoch: int = 0) -> tuple[VideoInfo, ClipPlan]:
-        """Look at video ``index`` and decide its clips for ``epoch``.
+        """Probe video ``index`` and plan its clips for ``epoch``.
 
         Raises:
             VideoError: the file cannot be read, or its frames would take too much memory once scaled.
@@ -106,10 +106,10 @@ def load_clip(
     index: int,
     decode_backend: str = "auto",
 ) -> Clip:
-    """Decode and render the clips of one video, a path or the bytes of a whole file; see ``VideoDataset``.
+    """Decode and render the clips of one video, given as a path or as the bytes of a file; see ``VideoDataset``.
 
     Raises:
-        VideoError: it cannot be read, or one of its frames cannot be decoded.
+        VideoError: the video cannot be read, or one of its frames cannot be decoded.
     """
     info = probe(source)
     plan = _plan(info, label, recipe, seed=seed, epoch=epoch, index=index)
@@ -119,7 +119,7 @@ def load_clip(
 
 def _plan(info: VideoInfo, label: int, recipe: ClipRecipe, *, seed: int, epoch: int, index: int) -> ClipPlan:
     plan = plan_clip(info.num_frames, info.height, info.width, label, recipe, seed=seed, epoch=epoch, index=index)
-    # A strip of a few rows becomes enormous where its short side is scaled up.
+    # A strip of a few rows becomes enormous when its short side is scaled up.
     height, width = plan.geometry.scaled
     check_read_size(info.path, len(plan.views.frame_indices), width, height, " after scaling")
     return plan

@@ -1,4 +1,4 @@
-"""Files of the labels of mirrored videos."""
+"""Reads files with the labels of mirrored videos."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_flip_labels(path: str | os.PathLike[str]) -> dict[int, int]:
     file without entries is allowed: no class has a mirror image.
 
     Raises:
-        ListError: the file is missing or malformed, or flipping twice does not give the first label back.
+        ListError: the file is missing or malformed, or flipping a label twice does not return it.
     """
     source = Path(path)
     try:

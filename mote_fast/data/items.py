@@ -1,4 +1,4 @@
-"""Lists of labelled videos: the released two-column format, CSV, a folder per class; and the names of the classes."""
+"""Lists of labelled videos: the released two-column format, CSV, a folder per class; and class names."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from pathlib import Path
 
 from mote_fast.errors import ListError
 
-# What a folder scan takes for a video.
+# File extensions that a folder scan accepts as videos.
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".3gp"}
 )
 
-# The label of a video whose class is not known.
+# The label of a video of unknown class.
 UNLABELLED = -1
 
 
 @dataclass(frozen=True, slots=True)
 class VideoItem:
-    """One entry of a list: where the video is, and its class (``UNLABELLED`` if unknown).
+    """One entry of a list: the video's path and its class (``UNLABELLED`` if unknown).
 
-    ``num_frames`` is 0 for a video file. For a folder of extracted frames it is their number, from the list's middle
-    column.
+    ``num_frames`` is 0 for a video file; for a folder of extracted frames it is the number in the list's middle column.
     """
 
     path: str
@@ -34,11 +33,11 @@ class VideoItem:
 
 
 def read_list(path: str | os.PathLike[str], root: str | os.PathLike[str] = "") -> list[VideoItem]:
-    """Read a list in the released format: ``PATH LABEL`` a line, or ``FOLDER NUM_FRAMES LABEL`` for extracted frames.
+    """Read a list in the released format: lines ``PATH LABEL``, or ``FOLDER NUM_FRAMES LABEL`` for extracted frames.
 
-    Columns are split from the right at white space, so paths may contain spaces. A line is taken for the second form
-    where its path has no file extension and its middle column is a positive integer. Paths are joined to ``root``.
-    A ``.csv`` file is read by ``read_csv``.
+    Columns are split from the right at white space, so paths may contain spaces. A line has the second form if its path
+    has no file extension and its middle column is a positive integer. Paths are joined to ``root``. ``read_csv`` reads
+    ``.csv`` files.
 
     Raises:
         ListError: the file is missing, empty or not text, or a line has no label; the message names file and line.
@@ -54,7 +53,7 @@ def read_list(path: str | os.PathLike[str], root: str | os.PathLike[str] = "") -
 
 
 def read_csv(path: str | os.PathLike[str], root: str | os.PathLike[str] = "") -> list[VideoItem]:
-    """Read a CSV with the columns ``path`` and ``label`` (class indices); others are ignored.
+    """Read a CSV with the columns ``path`` and ``label`` (class indices); other columns are ignored.
 
     Raises:
         ListError: as ``read_list``, or a column is missing.
@@ -74,7 +73,7 @@ def scan_folder(root: str | os.PathLike[str]) -> tuple[list[VideoItem], list[str
     """List the videos under ``root``, whose sub-folders are the classes; return the items and the class names.
 
     Classes are sorted by name, videos by path within a class; folders below a class folder belong to that class.
-    Files without a known extension (``VIDEO_SUFFIXES``) are passed over.
+    Files without a known extension (``VIDEO_SUFFIXES``) are ignored.
 
     Raises:
         ListError: the folder is missing, or holds no class folder with a video.
@@ -92,9 +91,9 @@ def scan_folder(root: str | os.PathLike[str]) -> tuple[list[VideoItem], list[str
 
 
 def read_labels(path: str | os.PathLike[str]) -> list[str]:
-    """Read class names in the order of their indices: one name a line, or a CSV with the columns ``id`` and ``name``.
+    """Read class names in index order: one name per line, or a CSV with the columns ``id`` and ``name``.
 
-    A CSV without the column ``id`` has its rows in the order of the indices; other columns are ignored.
+    The rows of a CSV without the column ``id`` are in index order; other columns are ignored.
 
     Raises:
         ListError: the file is missing or empty, a name is blank, or the ids are not 0 to C - 1, each once.
@@ -125,7 +124,7 @@ def check_items(items: Sequence[VideoItem], classes: int, source: str) -> None:
     """Check that every label is a class index below ``classes``.
 
     Raises:
-        ListError: one is not; the message names the video.
+        ListError: a label is out of range; the message names the video.
     """
     for item in items:
         if not 0 <= item.label < classes:
@@ -160,7 +159,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 def _read_text(path: Path) -> str:
     try:
-        # utf-8-sig reads files with and without the mark that spreadsheets put first.
+        # utf-8-sig reads files with and without the byte order mark that spreadsheets write.
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ListError(f"{path}: cannot be read ({error})") from error

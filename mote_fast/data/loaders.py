@@ -26,11 +26,11 @@ def make_loader(dataset: VideoDataset, options: LoaderOptions, backend: LoaderBa
     Args:
         dataset: the videos and the recipe of their clips.
         options: batches, workers, device.
-        backend: "auto" (DALI on CUDA devices where it can serve, or else the CPU), "cpu" or "dali".
+        backend: "auto" (DALI on CUDA devices if available, otherwise the CPU), "cpu" or "dali".
 
     Raises:
         ConfigError: an argument is out of range, or there are too few videos for one batch.
-        BackendError: the backend or the device asked for cannot serve here.
+        BackendError: the requested backend or device is not available.
     """
     if backend not in ("auto", "cpu", "dali"):
         raise ConfigError(f"backend must be 'auto', 'cpu' or 'dali', got {backend!r}")
@@ -39,10 +39,10 @@ def make_loader(dataset: VideoDataset, options: LoaderOptions, backend: LoaderBa
 
 
 def _dali_loader(device: torch.device | str, forced: bool) -> type[DaliLoader] | None:
-    """The class, where DALI is asked for or is the faster; it raises where it cannot serve."""
+    """``DaliLoader`` if DALI is requested or faster, otherwise None. Its constructor raises if DALI is unavailable."""
     if not forced and torch.device(device).type != "cuda":
         return None
-    # DALI takes a second to load, which a run on the CPU need not wait for.
+    # DALI takes a second to import; a run on the CPU does not need it.
     from mote_fast.data.dali.dali_loader import DaliLoader
     from mote_fast.data.dali.pipeline import why_unavailable
 

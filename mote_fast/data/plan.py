@@ -1,7 +1,7 @@
-"""What becomes of one video: which frames, which crops, flipped or grey; decided before anything is decoded.
+"""The clip plan of one video: frames, crops, flip, grayscale; fixed before decoding.
 
-A plan is a function of the video's size and length, the recipe, and (seed, epoch, index) alone. Whichever backend
-decodes, and however many workers share the work, carries out the same plan.
+A plan depends on the video's size and length, the recipe, and (seed, epoch, index) alone. It is the same for every
+backend and number of workers.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ClipRecipe:
         augmentation: "none" for evaluation crops at evaluation frames; "kinetics" or "ssv2" for random frames and
             crops (docs/method.md, Views).
         dense: sample from a window instead of the whole video, see ``sample_frames``.
-        flip_labels: label -> label of the mirrored video; labels not listed keep theirs.
+        flip_labels: label -> label of the mirrored video; labels not listed stay unchanged.
         mean: per channel, in [0, 1].
         std: per channel, in [0, 1].
     """
@@ -75,7 +75,7 @@ class ClipRecipe:
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int, int]:
-        """(V, T, 3, S, S), of the pixels of one video."""
+        """Shape of one video's pixels, (V, T, 3, S, S)."""
         return self.views_per_video, self.frames, 3, self.size, self.size
 
 
@@ -95,13 +95,13 @@ def plan_clip(
 
     Args:
         num_frames: frames in the video.
-        height: of its frames, pixels.
-        width: of its frames, pixels.
+        height: frame height, pixels.
+        width: frame width, pixels.
         label: class index.
         recipe: see ``ClipRecipe``.
-        seed: of the run.
+        seed: seed of the run.
         epoch: counted from 0.
-        index: of the video in its list.
+        index: the video's index in its list.
     """
     random = generator_of(seed, "clip", epoch, index)
     augmented = recipe.augmentation != "none"
@@ -126,7 +126,7 @@ def plan_clip(
 def _random_box(height: int, width: int, random: torch.Generator) -> Box:
     """Draw a box of random area and aspect, uniform in area and in the logarithm of the aspect."""
     low, high = (math.log(aspect) for aspect in CROP_ASPECT)
-    # All draws at once: how many tries a video needs must not shift the draws that follow.
+    # All draws at once: the number of tries that a video needs must not shift later draws.
     for area, aspect, down, across in torch.rand(_CROP_TRIES, 4, generator=random, dtype=torch.float64).tolist():
         pixels = height * width * (CROP_AREA[0] + area * (CROP_AREA[1] - CROP_AREA[0]))
         ratio = math.exp(low + aspect * (high - low))

@@ -1,4 +1,4 @@
-"""Which frames of a video make its clips: pure functions of the number of frames, arguments and a generator."""
+"""Chooses the frames of a video's clips; pure functions of the frame count, arguments and a generator."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def sample_frames(
     - ``test``: ``clips`` such grids, shifted evenly within a part; one clip equals ``val``.
     - ``train``: one frame drawn from each part, uniform within the inclusive ``train_segment_bounds``.
     - ``dense``: a window of ``DENSE_SPAN`` frames instead of the whole video, wrapping around in a short one; the
-      clips start evenly over what room there is (``test``), in its middle (``val``), or anywhere (``train``).
+      clips start at even distances over the possible range (``test``), in its middle (``val``), or at random
+      (``train``).
 
     Videos shorter than ``segments`` repeat frames; in ``test`` mode some indices of later clips wrap to the
     end, as in the official code.
@@ -47,7 +48,7 @@ def sample_frames(
         int64 [clips, segments], 0-based, each in [0, num_frames).
 
     Raises:
-        ConfigError: a number is below 1, the mode is unknown, or several clips are asked for outside ``test``.
+        ConfigError: a number is below 1, the mode is unknown, or several clips are requested outside ``test``.
     """
     for name, value in (("num_frames", num_frames), ("segments", segments), ("clips", clips)):
         if value < 1:
@@ -75,8 +76,8 @@ def train_segment_bounds(num_frames: int, segments: int) -> LongTensor:
 def _uniform(num_frames: int, segments: int, clips: int) -> np.ndarray:
     part = num_frames / segments
     starts = np.arange(segments) * part
-    # In videos shorter than `segments`, part < 1 makes the later offsets negative: truncating towards zero and
-    # then wrapping is what the official code does, and its golden indices show it.
+    # In videos shorter than `segments`, part < 1 makes the later offsets negative. The official code truncates
+    # towards zero and then wraps, as its golden indices show.
     offsets = np.floor(np.linspace(0, part - 1, clips)) if clips > 1 else np.zeros(1)
     return np.trunc(starts[None, :] + offsets[:, None]).astype(np.int64) % num_frames
 
@@ -84,7 +85,7 @@ def _uniform(num_frames: int, segments: int, clips: int) -> np.ndarray:
 def _random_in_segments(num_frames: int, segments: int, generator: torch.Generator | None) -> np.ndarray:
     bounds = train_segment_bounds(num_frames, segments)
     low, high = bounds[:, 0], bounds[:, 1]
-    # The draw lies in [0, 1), so the floor reaches `high` and never passes it.
+    # The draw lies in [0, 1), so the floor is at most `high`.
     drawn = torch.rand(segments, generator=generator, dtype=torch.float64)
     return (low + (drawn * (high - low + 1)).long()).unsqueeze(0).numpy()
 

@@ -29,12 +29,12 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Geometry:
-    """What happens to every frame of a video, in this order.
+    """The operations on every frame of a video, in this order.
 
     Attributes:
         scaled: (height, width) to scale the frame to, bicubic with antialiasing.
-        boxes: cut out of the scaled frame, one a crop, each then scaled to the crop's size, bilinear with antialiasing
-            (nothing to do where the box has that size).
+        boxes: crops of the scaled frame, each then scaled to the crop size, bilinear with antialiasing (a no-op if the
+            box has that size).
         flip: mirror left to right.
         grayscale: replace the three channels by their luma.
     """
@@ -67,7 +67,7 @@ def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
 def crop_offsets(height: int, width: int, size: int, crops: int) -> list[tuple[int, int]]:
     """Top-left corners (top, left) of the evaluation crops, in the official order.
 
-    One crop is the centre one. Three are taken along the long side: its start, its end, its middle.
+    One crop is the centre crop. Three crops lie along the long side: at its start, its end, its middle.
 
     Raises:
         ConfigError: ``crops`` is neither 1 nor 3, or the frame is smaller than the crop.
@@ -105,7 +105,7 @@ def evaluation_pixels(
     std: Sequence[float] = CLIP_STD,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Turn decoded frames into the pixels that the frame encoder takes.
+    """Turn decoded frames into the frame encoder's input pixels.
 
     Args:
         frames: uint8 [N, H, W, 3], as ``read_frames`` returns them, on any device.
@@ -126,11 +126,11 @@ def evaluation_pixels(
 
 
 def render(frames: Tensor, geometry: Geometry, size: int) -> Tensor:
-    """Scale, crop, mirror and grey decoded frames as planned.
+    """Scale, crop, mirror and convert decoded frames to grayscale as planned.
 
     Args:
         frames: uint8 [U, H, W, 3], as ``read_frames`` returns them, on any device.
-        geometry: what to do, see ``Geometry``.
+        geometry: the operations, see ``Geometry``.
         size: side of the crops, pixels.
 
     Returns:

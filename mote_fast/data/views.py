@@ -1,4 +1,4 @@
-"""Views of a video (clips x crops), planned so that a frame which several views share is decoded and encoded once."""
+"""Views of a video (clips x crops), planned so that a frame shared by several views is decoded and encoded once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mote_fast.errors import ConfigError
 
 
 class Views(NamedTuple):
-    """How many clips along time, and how many crops of each frame, a video is judged by."""
+    """The number of clips along time and of crops per frame on which a prediction is based."""
 
     clips: int
     crops: int
@@ -23,7 +23,7 @@ class Views(NamedTuple):
         """Read "1x1", "3x1", "4x3": clips x crops.
 
         Raises:
-            ConfigError: the text is of another form, or asks for crops other than 1 or 3.
+            ConfigError: the text has another form, or the number of crops is not 1 or 3.
         """
         match = re.fullmatch(r"([1-9]\d*)x([13])", text)
         if match is None:
@@ -34,14 +34,14 @@ class Views(NamedTuple):
 
 
 class ViewPlan(NamedTuple):
-    """Which frames to decode, and where each view finds its own among them."""
+    """The frames to decode, and the position of each view's frames among them."""
 
     frame_indices: Tensor  # int64 [U], ascending, distinct
     positions: Tensor  # int64 [clips, T], into frame_indices
     crops: int
 
     def gather(self, features: Tensor) -> Tensor:
-        """Lay out what belongs to each frame and crop as views, the crops of a clip side by side.
+        """Gather features or pixels of frames and crops into views; the crops of a clip are adjacent.
 
         Args:
             features: [U, crops, ...], such as features [U, crops, d] or pixels [U, crops, 3, S, S].

@@ -1,8 +1,8 @@
-"""The loader that decodes with DALI: threads make videos ready, the graph does the rest.
+"""The loader that decodes with DALI: threads prepare the videos, the DALI graph decodes and transforms them.
 
-A video that DALI cannot decode, or not as the CPU loader would, is decoded by the CPU backends and joins the same batch
-in its place (``routing`` says which). So labels and order are those of the CPU loader, and the pixels as near as
-two decoders come.
+The CPU backends decode the videos that DALI cannot decode, or would decode differently from the CPU loader
+(``routing``); the frames enter the same batch slots. Labels and order therefore equal the CPU loader's, and the pixels
+differ only as two decoders do.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ from mote_fast.errors import BackendError, ConfigError, MoteError, one_line
 
 logger = logging.getLogger(__name__)
 
-# Batches made ready beyond those that DALI holds.
+# Batches prepared beyond those that DALI holds.
 _AHEAD = 2
 
 
 class DaliLoader(VideoLoader):
     """Loads the videos of a ``VideoDataset`` through DALI; see ``make_loader``.
 
-    ``workers`` are threads, at least one, that read files and decode what DALI does not; DALI gets as many of its own.
-    A video over its time limit is given up and its thread left to itself. A crash of DALI's decoder ends the process.
+    ``workers`` are threads, at least one, that read files and decode what DALI does not; DALI gets the same number of
+    threads. A video that exceeds the time limit is given up, and its thread is abandoned. A crash of DALI's decoder
+    ends the process.
 
     On a CUDA device the pixels belong to the stream that is current when ``next`` is called.
     """
@@ -59,7 +60,7 @@ class DaliLoader(VideoLoader):
         if kind == "gpu" and device.index is None:
             self._device = torch.device("cuda", torch.cuda.current_device())
         self._dataset = dataset
-        # Also says at once where the list is too short.
+        # Raises at once if the list is too short.
         self.batches_per_epoch = len(self._batches(0))
         threads = max(1, options.workers)
         self._build = functools.partial(
@@ -81,16 +82,16 @@ class DaliLoader(VideoLoader):
         self._kept: deque[tuple[Tensor, torch.cuda.Event]] = deque()
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from batch ``start`` on; the same ones whatever came before.
+        """Yield the batches of an epoch from batch ``start`` on; earlier calls do not affect them.
 
         Raises:
             ConfigError: the loader is closed.
             ListError: a training batch cannot be filled, see ``SampleReader``.
-            BackendError: DALI fails, and not over one video.
+            BackendError: DALI fails, and no single video is the cause.
         """
         if self._threads is None:
             raise ConfigError("the loader is closed; make another")
-        # Pipelines are used again, but only once they are empty.
+        # A pipeline is reused only when it is empty.
         engine, self._engine = self._engine or self._new_engine(), None
         waiting = self._wait_for_batches(epoch, start)
         feed = SampleQueue(waiting)
@@ -116,17 +117,17 @@ class DaliLoader(VideoLoader):
                         finally:
                             self._keep(outputs.pixels)
                         continue
-                # The pipeline is of no more use; what it held goes through another.
+                # The pipeline is unusable; a new one takes the batches that it held.
                 engine, feed = self._new_engine(), SampleQueue(waiting, self._repair(feed.in_flight, refused))
                 engine.serve(feed)
-                # Pipelines hold themselves in cycles, with megabytes of buffers that Python does not count.
+                # Pipelines are in reference cycles, with megabytes of buffers that Python does not count.
                 gc.collect()
             yield from feed.pop_empty(self._finish)
             self.faults.end_epoch()
             engine.pipeline.reset()
             self._engine = engine
         finally:
-            # The caller may have left in the middle.
+            # The caller may have stopped in the middle of the epoch.
             waiting.close()
         reasons = self._preparer.pop_passed_over().most_common()
         if reasons:
@@ -134,7 +135,7 @@ class DaliLoader(VideoLoader):
             logger.info("epoch %d, videos decoded before DALI: %s", epoch, text)
 
     def close(self) -> None:
-        """Stop the threads and give back DALI's memory."""
+        """Stop the threads and free DALI's memory."""
         if self._threads is not None:
             self._threads.close()
         self._threads = self._engine = None
@@ -154,7 +155,7 @@ class DaliLoader(VideoLoader):
         )
 
     def _wait_for_batches(self, epoch: int, start: int) -> Generator[ReadyBatch, None, None]:
-        """Make batches ready in order, some ahead."""
+        """Prepare batches in order, ``_AHEAD`` of them in advance."""
         begun: deque[list[PendingSample]] = deque()
         try:
             for slots in self._batches(epoch)[start:]:
@@ -171,13 +172,13 @@ class DaliLoader(VideoLoader):
         if self._threads is None:
             raise ConfigError("the loader was closed in the middle of an epoch")
         place = PendingSample(epoch, position, index)
-        # The reader only hands it on to _load.
+        # The reader only passes it on to _load.
         target: Any = place
         place.sample = self._threads.submit(functools.partial(self._reader.read, epoch, position, index, target))
         return place
 
     def _load(self, index: int, epoch: int, place: Any) -> int | Failure:
-        """As ``samples.load_row``, but into a ``PendingSample``."""
+        """Do as ``samples.load_row``, but into a ``PendingSample``."""
         if index in self._stalled:
             return self._stalled[index]
         place.reading = index, time.monotonic()
@@ -191,7 +192,7 @@ class DaliLoader(VideoLoader):
         return plan.label
 
     def _wait(self, place: PendingSample) -> PendingSample:
-        """Wait for a place; give a video up that is over its time, and have the place read again without it."""
+        """Wait for a sample; if its video exceeds the time limit, give the video up and read the sample again."""
         while True:
             reading = place.reading
             left = (
@@ -203,7 +204,7 @@ class DaliLoader(VideoLoader):
                 place.sample.result(max(0.0, left))
                 return place
             except FutureTimeoutError:
-                # Not begun yet, or at a stand-in by now.
+                # The sample has not been started, or its stand-in is being read now.
                 if place.sample.done() or place.reading != reading or reading is None:
                     continue
             index, threads = reading[0], self._threads
@@ -214,7 +215,7 @@ class DaliLoader(VideoLoader):
             place = self._begin(place.epoch, place.position, place.index)
 
     def _find_refused(self, batches: Iterable[ReadyBatch]) -> dict[int, str]:
-        """Which videos of the first batch that broke DALI it does not take, and why, found by trying each alone."""
+        """Retry the clips of each batch one by one; return those that DALI refuses in the first bad batch, and why."""
         for batch in batches:
             clips = [clip for clip in clips_of(batch) if clip.item.is_encoded]
             reasons = ((clip.index, self._trial.why_refused(clip.item, clip.shape)) for clip in clips)
@@ -224,7 +225,7 @@ class DaliLoader(VideoLoader):
         return {}
 
     def _repair(self, batches: Iterable[ReadyBatch], refused: dict[int, str]) -> list[ReadyBatch]:
-        """Read the places again where refused videos stand; they stay away from DALI from now on."""
+        """Read the samples of refused videos again; DALI no longer gets these videos."""
         for index, reason in refused.items():
             logger.warning("%s: decoded before DALI from now on: %s", self._dataset.items[index].path, reason)
             self._preparer.refuse(index, reason)
@@ -239,7 +240,7 @@ class DaliLoader(VideoLoader):
         ]
 
     def _finish(self, batch: ReadyBatch, pixels: Tensor | None = None) -> Batch:
-        """Make a ``Batch`` of pixels [B, V * T, 3, S, S]; None where nothing could be read."""
+        """Make a ``Batch``; ``pixels`` are [B, V * T, 3, S, S], or None if no video could be read."""
         samples = [place.sample.result() for place in batch]
         failures = [failure for sample in samples for failure in sample.failures]
         for failure in failures:
@@ -255,9 +256,9 @@ class DaliLoader(VideoLoader):
         )
 
     def _keep(self, pixels: Tensor) -> None:
-        """Hold on to outputs until what the caller's stream has been given to do is done.
+        """Keep outputs alive until the work queued on the caller's stream has finished.
 
-        PyTorch frees its own memory in the order of the stream; DALI's would be written again at once.
+        PyTorch frees its own memory in stream order; DALI would overwrite its memory at once.
         """
         if pixels.is_cuda:
             event = torch.cuda.Event()

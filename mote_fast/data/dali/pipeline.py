@@ -1,7 +1,7 @@
-"""The DALI graph: chosen frames decoded, scaled, cropped, mirrored, greyed, normalised and laid out as views.
+"""The DALI graph: decodes chosen frames, then scales, crops, mirrors, greys, normalises and lays them out as views.
 
-Nothing in it is random: every clip comes with its plan (``mote_fast.data.plan``), the same one that the CPU loader
-carries out. Samples that DALI should not decode enter as frames, and the rest of the graph is the same for all.
+The graph has no randomness: every clip comes with its plan (``mote_fast.data.plan``), the same as in the CPU loader.
+Samples that DALI should not decode enter as frames; the rest of the graph is the same for all samples.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 Device = Literal["cpu", "gpu"]
 
-# Batches that DALI works on while the caller has one.
+# Batches that DALI prepares while the caller uses one.
 PREFETCH = 2
 
-# As what DALI passes the exceptions of its C++ on.
+# Exception types that DALI raises for C++ errors.
 DALI_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, MemoryError)
 
 _INSTALL = "pip install nvidia-dali-cuda130"
@@ -32,9 +32,9 @@ _INSTALL = "pip install nvidia-dali-cuda130"
 
 @functools.cache
 def why_unavailable(device: Device = "cpu") -> str | None:
-    """Why DALI cannot serve on this machine, with what to install, or None if it can.
+    """Why DALI is not available on this machine, and what to install; None if it is.
 
-    The first call imports DALI, which takes a second; the answer is remembered.
+    The first call imports DALI, which takes a second; the result is cached.
     """
     try:
         import nvidia.dali  # noqa: F401
@@ -48,10 +48,10 @@ def why_unavailable(device: Device = "cpu") -> str | None:
 
 
 class ClipInput(NamedTuple):
-    """One video as it enters the graph; U frames that its views share, V views of T frames.
+    """Input of the graph for one video: U distinct frames, V views of T frames.
 
-    Either ``encoded`` holds the file and ``frames`` one pixel, or ``frames`` the decoded frames and ``encoded`` one
-    byte, as DALI takes no empty arrays.
+    Either ``encoded`` holds the file and ``frames`` one pixel, or ``frames`` holds the decoded frames and ``encoded``
+    one byte, because DALI accepts no empty arrays.
     """
 
     is_encoded: np.ndarray  # bool []
@@ -62,16 +62,16 @@ class ClipInput(NamedTuple):
     boxes: np.ndarray  # int32 [crops, 4], (top, left, height, width) in the scaled frame
     colors: np.ndarray  # float32 [3, 4], an affine map of RGB in grey levels
     mirrored: np.ndarray  # int32 [], 0 or 1
-    order: np.ndarray  # int32 [V * T], where each frame of the views stands among the crops, crop * U + frame
+    order: np.ndarray  # int32 [V * T], index of each frame of the views among the crops, crop * U + frame
 
 
-# What the source of a pipeline returns: for each field of ``ClipInput`` the arrays of the batch.
+# A pipeline's source returns, for each field of ``ClipInput``, the arrays of the batch.
 Columns = tuple[list[np.ndarray], ...]
 Source = Callable[[], Columns] | Iterator[Columns]
 
 
 def columns(inputs: list[ClipInput]) -> Columns:
-    """Lay out the inputs of a batch as DALI's external source wants them."""
+    """Arrange the inputs of a batch as DALI's external source expects them."""
     return tuple(list(column) for column in zip(*inputs, strict=True))
 
 
@@ -93,17 +93,17 @@ def build_pipeline(
             at the end.
         recipe: gives the number and size of the crops, and the mean and deviation.
         batch_size: the largest batch.
-        device: "gpu" decodes with NVDEC and keeps everything after it there; "cpu" needs no GPU.
-        device_id: of the GPU; None on the CPU.
-        dtype: of the pixels, float32 or float16.
-        threads: of DALI.
-        prefetch: batches that DALI works on ahead.
+        device: "gpu" decodes with NVDEC and keeps all later steps on the GPU; "cpu" needs no GPU.
+        device_id: index of the GPU; None on the CPU.
+        dtype: dtype of the pixels, float32 or float16.
+        threads: DALI's CPU threads.
+        prefetch: batches that DALI prepares in advance.
     """
     from nvidia.dali import fn as operators
     from nvidia.dali.pipeline import pipeline_def
     from nvidia.dali.types import DALIDataType, DALIInterpType
 
-    # DALI's own types do not know what indexing and transferring a node gives.
+    # DALI's type hints do not cover indexing a node or moving it to the GPU.
     fn: Any = operators
     nodes_of_clip: Any = ClipInput
     integer, byte, real = DALIDataType.INT32, DALIDataType.UINT8, DALIDataType.FLOAT
@@ -120,15 +120,15 @@ def build_pipeline(
     }
     types, dims = zip(*(fields[name] for name in ClipInput._fields), strict=True)
     layouts = ["FHWC" if name == "frames" else "" for name in ClipInput._fields]
-    # Evaluation cuts its crops at their final size.
+    # Evaluation crops have their final size already.
     resizes_crops = recipe.augmentation != "none"
     size = [recipe.size, recipe.size]
     decoder = "mixed" if device == "gpu" else "cpu"
     mean, std = ([255.0 * value for value in values] for values in (recipe.mean, recipe.std))
     output = {torch.float32: real, torch.float16: DALIDataType.FLOAT16}[dtype]
 
-    # DALI compiles this function anew, so that a condition on a node splits the batch and joins it again in order; its
-    # compiler does not take annotated variables.
+    # DALI recompiles this function so that a condition on a node splits the batch and merges it again in order; its
+    # compiler does not accept annotated variables.
     @pipeline_def(enable_conditionals=True)
     def graph():
         item = nodes_of_clip(
@@ -166,6 +166,6 @@ def build_pipeline(
         num_threads=threads,
         device_id=device_id,
         prefetch_queue_depth=prefetch,
-        # Outputs then live as long as they are held, and not only until the next run.
+        # Outputs then live as long as they are referenced, not only until the next run.
         exec_dynamic=True,
     )

@@ -1,4 +1,4 @@
-"""Videos made ready for the DALI graph: planned, checked, and read from disk or decoded."""
+"""Prepares videos for the DALI graph: plans, checks, and reads them from disk or decodes them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from mote_fast.data.plan import ClipPlan
 
 logger = logging.getLogger(__name__)
 
-# DALI takes no empty arrays; these stand where the graph does not look.
+# DALI accepts no empty arrays; these fill the inputs that the graph does not use.
 _NO_FILE = np.zeros(1, np.uint8)
 _NO_FRAMES = np.zeros((1, 1, 1, 3), np.uint8)
 
 
 @dataclass(frozen=True)
 class ReadyClip:
-    """A video that the graph can take: its list index, label, input, and the frames [U, H, W, 3] that must come out."""
+    """A video prepared for the graph: list index, label, input, and the shape [U, H, W, 3] expected of its frames."""
 
     index: int
     label: int
@@ -39,12 +39,12 @@ class ReadyClip:
 
 
 class ClipPreparer:
-    """Makes videos ready, from several threads at once.
+    """Prepares videos; thread-safe.
 
     Args:
         dataset: the videos.
-        device: of DALI.
-        trial: tries out the first video of each kind.
+        device: DALI's device.
+        trial: measures the first video of each kind.
     """
 
     def __init__(self, dataset: VideoDataset, device: Device, trial: Trial) -> None:
@@ -57,11 +57,11 @@ class ClipPreparer:
         self._lock = threading.Lock()
 
     def refuse(self, index: int, reason: str) -> None:
-        """Keep a video away from DALI from now on."""
+        """Never give this video to DALI again."""
         self._refused[index] = reason
 
     def pop_passed_over(self) -> Counter[str]:
-        """Why videos did not go to DALI since the last call, and how many for each reason."""
+        """The reasons why videos did not go to DALI since the last call, with the number of videos for each."""
         with self._lock:
             counts, self._passed_over = self._passed_over, Counter()
         return counts
@@ -70,7 +70,7 @@ class ClipPreparer:
         """Read video ``index`` as planned: as a file for DALI to decode, or as frames.
 
         Raises:
-            VideoError: it cannot be read.
+            VideoError: the video cannot be read.
         """
         if self._dataset.items[index].num_frames:
             return self._pass_over(index, info, plan, "a folder of images")

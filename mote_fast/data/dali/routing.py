@@ -1,4 +1,4 @@
-"""Which videos DALI decodes: those that it decodes as the CPU loader would, where that is measured to be faster."""
+"""Chooses the videos that DALI decodes: those with the same result as the CPU loader, if DALI measures faster."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from mote_fast.data.dali.color import KNOWN_MATRICES, StreamFacts
 from mote_fast.data.dali.pipeline import Device
 from mote_fast.data.decoding.video_info import VideoInfo
 
-# DALI's CPU decoder knows VP8 too, but paints over damage in it without a word.
+# DALI's CPU decoder supports VP8 too, but conceals damage in it without an error.
 CODECS: dict[Device, frozenset[str]] = {
     "cpu": frozenset({"vp9", "mjpeg"}),
     "gpu": frozenset({"h264", "hevc", "mpeg4", "vp8", "vp9", "av1"}),
 }
 
-# On the GPU, DALI takes every picture for 8-bit 4:2:0.
+# On the GPU, DALI treats every picture as 8-bit 4:2:0.
 _PIXEL_FORMATS: dict[Device, frozenset[str]] = {
     "cpu": frozenset({"yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p"}),
     "gpu": frozenset({"yuv420p"}),
 }
 
-# A file goes to DALI whole, in memory. A longer one is read from its path.
+# DALI gets the whole file in memory. The CPU backends read a larger one from its path.
 MAX_BYTES = 2**28
 
-# Videos of a kind that DALI may refuse before it is given no more of them.
+# Refused videos of a kind after which DALI gets no more of that kind.
 MAX_REFUSALS = 3
 
-# Upper ends of the classes, short side in pixels.
+# Upper bounds of the size classes, short side in pixels.
 _SIZE_CLASSES = (288, 480, 720, 1080)
 
 
 def why_not_dali(info: VideoInfo, facts: StreamFacts, size: int, device: Device) -> str | None:
     """Why DALI should not decode a video of ``size`` bytes, or None if it may.
 
-    It counts frames by packets, knows neither rotation nor edit lists, takes colours for BT.601 (``color`` puts
-    BT.709 right), and fills in black what it does not find.
+    DALI counts frames by packets, ignores rotation and edit lists, decodes colours as BT.601 (``color`` corrects
+    BT.709), and returns black for frames that it does not find.
     """
     timeline = info.timeline
     if info.codec not in CODECS[device]:
@@ -56,7 +56,7 @@ def why_not_dali(info: VideoInfo, facts: StreamFacts, size: int, device: Device)
         return f"pixel format {facts.pixel_format}"
     if facts.matrix not in KNOWN_MATRICES:
         return f"colour matrix {facts.matrix}"
-    # The decoder goes by the bit stream, which may say otherwise than the container.
+    # The decoder reads the range from the bit stream, which may contradict the container.
     if device == "gpu" and facts.is_full_range:
         return "full colour range"
     if size > MAX_BYTES:
@@ -65,7 +65,7 @@ def why_not_dali(info: VideoInfo, facts: StreamFacts, size: int, device: Device)
 
 
 class StreamKind(NamedTuple):
-    """Videos that one measurement stands for."""
+    """A group of videos that share one measurement."""
 
     container: str
     codec: str
@@ -79,16 +79,16 @@ def kind_of(info: VideoInfo, facts: StreamFacts) -> StreamKind:
 
 
 class DecodeTiming(NamedTuple):
-    """Seconds that the same clips took; ``dali`` is None where DALI refused them."""
+    """Seconds that the same clips took; ``dali`` is None if DALI refused them."""
 
     dali: float | None
     cpu: float
 
 
 class Chooser:
-    """Measures the first video of each kind, and goes by that for all others of the kind.
+    """Times the first video of each kind and reuses the result for the rest.
 
-    Where DALI refuses the first video, it may be the video's fault: the next ones are measured too, up to
+    If DALI refuses the first video, the video itself may be the cause: the next ones are measured too, up to
     ``MAX_REFUSALS``.
     """
 
@@ -98,11 +98,11 @@ class Chooser:
         self._locks: dict[StreamKind, threading.Lock] = {}
 
     def prefers_dali(self, kind: StreamKind, measure: Callable[[], DecodeTiming]) -> bool:
-        """Say whether DALI is to decode a video of ``kind``, which ``measure`` measures; from any thread.
+        """Return whether DALI should decode a video of ``kind``; ``measure`` times it. Thread-safe.
 
-        Who comes while another measures waits, so that the answer is one for all.
+        Other threads wait during a measurement, so that all get the same answer.
         """
-        # setdefault is one step for all threads.
+        # setdefault is atomic.
         with self._locks.setdefault(kind, threading.Lock()):
             timing = self._timings.get(kind)
             if timing is None or (timing.dali is None and self._refusals[kind] < MAX_REFUSALS):

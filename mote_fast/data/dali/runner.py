@@ -1,4 +1,4 @@
-"""A pipeline at work: what goes in, what it holds, and what comes out."""
+"""Runs a DALI pipeline: its input queue, the batches in flight, and its outputs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class PendingSample:
-    """One place of a batch in work, and what came of it."""
+    """One slot of a batch being prepared, and its result."""
 
     epoch: int
     position: int
     index: int
     sample: Future[Sample] = field(init=False)
     clip: ReadyClip | None = None
-    # The video that is being read, which may be a stand-in, and since when; set in one step for all threads.
+    # The video being read, which may be a stand-in, and its start time; one attribute, so that threads see both.
     reading: tuple[int, float] | None = None
 
 
@@ -43,7 +43,7 @@ def clips_of(batch: ReadyBatch) -> list[ReadyClip]:
 
 
 def other_shapes(batch: ReadyBatch, shapes: Tensor) -> dict[int, str]:
-    """Which videos did not come out of DALI in the number and size of frames that were asked for."""
+    """Videos whose frames came out of DALI in another number or size than requested, with the reason."""
     found = zip(clips_of(batch), shapes.tolist(), strict=True)
     return {
         clip.index: f"it gives frames of {tuple(shape)} instead of {clip.shape}"
@@ -53,11 +53,11 @@ def other_shapes(batch: ReadyBatch, shapes: Tensor) -> dict[int, str]:
 
 
 class SampleQueue:
-    """The source of a pipeline for an epoch; keeps what DALI holds, in order, until it is delivered.
+    """The source of a pipeline for an epoch; keeps the batches that DALI holds, in order, until they are delivered.
 
     Args:
-        batches: made ready in order.
-        first: come before them.
+        batches: prepared batches, in order.
+        first: batches that come before them.
     """
 
     def __init__(self, batches: Iterator[ReadyBatch], first: Iterable[ReadyBatch] = ()) -> None:
@@ -65,7 +65,7 @@ class SampleQueue:
         self.in_flight: deque[ReadyBatch] = deque()
 
     def __call__(self) -> Columns:
-        """Give the next batch with anything in it, as DALI takes no empty ones."""
+        """Return the next non-empty batch; DALI accepts no empty ones."""
         while True:
             batch = next(self._batches)
             self.in_flight.append(batch)
@@ -73,20 +73,20 @@ class SampleQueue:
                 return columns([clip.item for clip in clips])
 
     def pop_empty(self, deliver: Callable[[ReadyBatch], Batch]) -> Iterator[Batch]:
-        """Deliver the batches that come before the next one with anything in it."""
+        """Deliver the empty batches before the next non-empty one."""
         while self.in_flight and not clips_of(self.in_flight[0]):
             yield deliver(self.in_flight.popleft())
 
 
 class Outputs(NamedTuple):
-    """What a pipeline gives for a batch."""
+    """A pipeline's outputs for a batch."""
 
     pixels: Tensor  # [B, V * T, 3, S, S]
     shapes: Tensor  # int32 [B, 4]
 
 
 class _Source:
-    """What a pipeline calls for its batches; knows nothing of the pipeline, which is so freed when it is let go."""
+    """Supplies a pipeline's batches. It holds no reference to the pipeline, which is freed as soon as it is dropped."""
 
     feed: SampleQueue | None = None
 
@@ -97,7 +97,7 @@ class _Source:
 
 
 class DaliRunner:
-    """A pipeline, and the feed that it takes its batches from."""
+    """A pipeline and the queue that supplies its batches."""
 
     def __init__(self, build: Callable[[Callable[[], Columns]], Pipeline]) -> None:
         self._source = _Source()
@@ -108,9 +108,9 @@ class DaliRunner:
         self._source.feed = feed
 
     def run(self, device: torch.device) -> Outputs:
-        """Take the next batch's outputs, and set DALI to work on one more.
+        """Return the next batch's outputs, and let DALI start on one more.
 
-        The tensors share DALI's memory, which is not written again while they live.
+        The tensors share DALI's memory, which is not overwritten while they live.
         """
         stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
         pixels, shapes = self.pipeline.run(stream)

@@ -1,4 +1,4 @@
-"""Threads that feed DALI. They are not waited for at exit, so that a decoder that hangs cannot keep the process."""
+"""Threads that feed DALI. The process does not wait for them at exit, so a hanging decoder cannot keep it alive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class DaemonThreads:
-    """Does tasks in the order given, ``count`` at a time."""
+    """Runs tasks in the order given, ``count`` at a time."""
 
     def __init__(self, count: int) -> None:
         self._tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
@@ -21,18 +21,18 @@ class DaemonThreads:
             self.add()
 
     def add(self) -> None:
-        """Start one more thread, in place of one that hangs."""
+        """Start one more thread, to replace one that hangs."""
         self._count += 1
         threading.Thread(target=self._work, name=f"mote_fast-dali-{self._count}", daemon=True).start()
 
     def submit(self, task: Callable[[], T]) -> Future[T]:
-        """Queue a task; cancel the future to take it out again before it begins."""
+        """Queue a task; cancelling the future removes a task that has not started."""
         future: Future[T] = Future()
         self._tasks.put((future, task))
         return future
 
     def close(self) -> None:
-        """Stop each thread when it has nothing left to do."""
+        """Stop the threads once the queued tasks are done."""
         for _ in range(self._count):
             self._tasks.put(None)
 
@@ -43,6 +43,6 @@ class DaemonThreads:
                 continue
             try:
                 future.set_result(task())
-            # Whoever asks for the result gets the error.
+            # Reading the result raises the error.
             except BaseException as error:
                 future.set_exception(error)

@@ -1,4 +1,4 @@
-"""Single videos tried out in a pipeline of their own, as one bad video makes a whole pipeline useless."""
+"""Tries single videos in a separate pipeline, because one bad video makes a whole pipeline unusable."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from mote_fast.errors import one_line
 if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline
 
-# Clips that a measurement decodes at once: enough to keep a GPU's decoders busy.
+# Clips decoded at once in a measurement: enough to keep a GPU's decoders busy.
 TRIAL_CLIPS = 8
 
 
 class Trial:
-    """Tries videos out.
+    """Tests and times single videos in DALI.
 
     Args:
         build: makes a pipeline for batches of up to ``TRIAL_CLIPS``, given its source.
-        readers: threads that decode at a time where DALI does not.
-        timed: whether to measure. Otherwise DALI is preferred wherever it takes the video, as the caller asked for it.
+        readers: threads that decode in parallel where DALI does not.
+        timed: whether to measure. If not, DALI decodes every video that it accepts, because the caller requested DALI.
     """
 
     def __init__(self, build: Callable[[Callable[[], Columns]], Pipeline], readers: int, *, timed: bool) -> None:
@@ -35,7 +35,7 @@ class Trial:
         self._timed = timed
 
     def why_refused(self, item: ClipInput, shape: tuple[int, ...]) -> str | None:
-        """What DALI says against a video, or None if it takes it and decodes frames of ``shape``, [U, H, W, 3]."""
+        """Why DALI refuses a video, or None if it decodes it to frames of ``shape``, [U, H, W, 3]."""
         try:
             _, shapes = self._build(_Repeat([item])).run()
         except DALI_ERRORS as error:
@@ -44,10 +44,10 @@ class Trial:
         return None if found == shape else f"it gives frames of {found} instead of {shape}"
 
     def measure(self, item: ClipInput, read: Callable[[], ClipInput]) -> DecodeTiming:
-        """Time ``TRIAL_CLIPS`` copies of a video, as DALI decodes it and as ``read`` does.
+        """Time ``TRIAL_CLIPS`` copies of a video, decoded by DALI and by ``read``.
 
         Raises:
-            VideoError: what ``read`` raises.
+            VideoError: ``read`` raised it.
         """
         try:
             if not self._timed:
@@ -55,7 +55,7 @@ class Trial:
                 return DecodeTiming(0.0, math.inf)
             dali = self._seconds(item)
         except DALI_ERRORS:
-            # Raises where the video is at fault, and says nothing of its kind.
+            # Raises if the video itself is at fault; its kind is then not judged.
             read()
             return DecodeTiming(None, math.inf)
         start = time.perf_counter()
@@ -68,13 +68,13 @@ class Trial:
         # The first run sets decoders up and fills memory pools.
         pipeline.run()
         start = time.perf_counter()
-        # Without a stream to go by, the outputs are complete when they come.
+        # No stream is given, so the outputs are complete on return.
         pipeline.run()
         return time.perf_counter() - start
 
 
 class _Repeat:
-    """A source of the same batch for ever."""
+    """Yields the same batch forever."""
 
     def __init__(self, items: list[ClipInput]) -> None:
         self._columns = columns(items)

@@ -1,10 +1,10 @@
-"""The PyAV backend: index a video by its packets, and decode chosen frames of it.
+"""The PyAV backend: indexes a video by its packets, and decodes chosen frames.
 
-Headers are not trusted. Every packet of the video stream is read, and only the first picture is decoded. A file whose
-packets do not say which pictures they hold is decoded once from end to end instead, which costs as much as playing it:
-timestamps missing or repeated, B-frames in MPEG-4 Part 2, AVI or ASF (their timestamps are FFmpeg's guess), interlaced
-transport or program streams (a packet is a field), packets marked damaged, a stream that does not begin at a key frame,
-and pictures shown before the first key frame.
+Headers are not trusted. Every packet of the video stream is read, and only the first frame is decoded. Some packets do
+not identify the frames that they hold; such a file is decoded once from end to end instead. The cases are: timestamps
+missing or repeated, B-frames in MPEG-4 Part 2, AVI or ASF (their timestamps are FFmpeg's guess), interlaced transport
+or program streams (a packet is a field), packets marked damaged, a stream that does not begin at a key frame, and
+frames shown before the first key frame.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ from mote_fast.errors import UndecodableVideoError, one_line
 
 logger = logging.getLogger(__name__)
 
-# Containers in which an interlaced picture may take two packets, one a field.
+# Containers in which an interlaced frame may take two packets, one for each field.
 _FIELD_PACKETS = frozenset({"mpegts", "mpeg", "h264", "mpegvideo", "vc1"})
 
 # Containers that do not store presentation times.
 _WITHOUT_PTS = frozenset({"avi", "asf"})
 
-# Containers without an index: FFmpeg seeks in them by guess, and torchcodec then decodes without the references.
+# Containers without an index: FFmpeg guesses seek positions, and torchcodec then decodes without reference frames.
 _WITHOUT_INDEX = frozenset({"mpegts", "mpeg"})
 
-# Bytes in a packet of a transport stream, plain, with a time code, and with error correction; a whole file holds a
-# whole number of them.
+# Packet sizes of a transport stream in bytes: plain, with a time code, and with error correction. A complete file is a
+# multiple of one of them.
 _TS_PACKETS = (188, 192, 204)
 
-# Encoders of these put a B-frame into its predecessor's packet, and then the packets' timestamps are wrong.
+# Encoders of these codecs put a B-frame into its predecessor's packet, which makes the packets' timestamps wrong.
 _PACKED_CODECS = frozenset({"mpeg4", "msmpeg4v2", "msmpeg4v3"})
 
-# Decoders that pass over a picture at no cost where it serves no other as a reference.
+# Decoders that skip non-reference frames at no cost.
 _SKIPPING_CODECS = frozenset({"h264", "hevc"})
 
 
 def why_unavailable() -> str | None:
-    """None: PyAV brings its own FFmpeg, and this module would not import without it."""
+    """Return None: PyAV bundles FFmpeg, and this module does not import without PyAV."""
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class _Packet:
-    """What the index needs to know of a packet; ``pts`` and ``dts`` are in the stream's time base."""
+    """The fields of a packet that the index uses; ``pts`` and ``dts`` are in the stream's time base."""
 
     pts: int | None
     dts: int | None
@@ -69,7 +69,7 @@ class _Packet:
 def scan(source: str | bytes, label: str) -> VideoInfo:
     """Index the video at a path (``str``) or in memory (``bytes``); ``label`` names it in errors.
 
-    Raises ``UndecodableVideoError`` if no frame of it can be decoded.
+    Raises ``UndecodableVideoError`` if no frame can be decoded.
     """
     with open_video(source, label) as (container, stream):
         packets, total, first, cut = _read_packets(container, stream, label)
@@ -81,7 +81,7 @@ def scan(source: str | bytes, label: str) -> VideoInfo:
         codec, time_base, index = stream.codec_context.codec.canonical_name, stream.time_base, stream.index
         formats = set(container.format.name.split(","))
         rate = stream.average_rate or stream.guessed_rate
-        # An MP4's count includes frames that its edit list leaves out.
+        # An MP4's frame count includes frames that its edit list hides.
         fewer = stream.frames > total and "mp4" not in formats
         cut = cut or ("mpegts" in formats and all(container.size % size for size in _TS_PACKETS))
         end = Fraction((container.start_time or 0) + (container.duration or 0), av.time_base) / time_base
@@ -99,7 +99,7 @@ def scan(source: str | bytes, label: str) -> VideoInfo:
         logger.debug("%s: decoded from end to end to count its frames: %s", label, reason)
         pts, keys, stopped = _decode_timestamps(source, label)
         cut = cut or stopped
-        # The first picture came out above, so this is damage that skipping it did not get around.
+        # The first frame was decoded above, so skipping did not get past the damage.
         if not pts:
             raise UndecodableVideoError(label, "not one of its frames can be decoded; replace the file")
     by_pts = _rises(pts)
@@ -122,7 +122,7 @@ def scan(source: str | bytes, label: str) -> VideoInfo:
 def _read_packets(
     container: InputContainer, stream: VideoStream, label: str
 ) -> tuple[list[_Packet], int, VideoFrame | None, bool]:
-    """The shown packets in file order, the count of all, the first picture, and whether reading broke off."""
+    """The shown packets in file order, the count of all packets, the first frame, and whether reading was cut off."""
     packets: list[_Packet] = []
     total = 0
     first: VideoFrame | None = None
@@ -155,7 +155,7 @@ def _first_intact(context: av.VideoCodecContext, packet: av.Packet | None) -> Vi
     try:
         frames = context.decode(packet)
     except FFmpegError:
-        # A stream cut out of a longer one begins with packets that lack their references.
+        # A stream cut from a longer one begins with packets whose reference frames are missing.
         return None
     return next((frame for frame in frames if not frame.is_corrupt), None)
 
@@ -163,7 +163,7 @@ def _first_intact(context: av.VideoCodecContext, packet: av.Packet | None) -> Vi
 def _why_packets_mislead(
     packets: Sequence[_Packet], first: VideoFrame, container: InputContainer, stream: VideoStream
 ) -> str | None:
-    """Why the packets do not say which frames the file holds, or None if they do."""
+    """Why the packets do not identify the frames of the file, or None if they do."""
     pts = [packet.pts for packet in packets if packet.pts is not None]
     formats = set(container.format.name.split(","))
     if len(pts) < len(packets):
@@ -185,7 +185,7 @@ def _why_packets_mislead(
 
 
 def _decode_timestamps(source: str | bytes, label: str) -> tuple[list[int | None], list[int], bool]:
-    """The timestamps of all frames as decoded, the indices of the key frames, and whether damage broke it off."""
+    """The timestamps of all frames as decoded, the indices of the key frames, and whether damage ended decoding."""
     pts: list[int | None] = []
     keys: list[int] = []
     with open_video(source, label) as (container, stream):
@@ -201,20 +201,20 @@ def _decode_timestamps(source: str | bytes, label: str) -> tuple[list[int | None
 
 
 def _count_certain(pts: Sequence[int | None], packets: Sequence[_Packet]) -> int:
-    """How many frames of a file cut short have their place for certain.
+    """Number of frames of a truncated file whose index is certain.
 
-    Lost packets follow the last sound one in decoding order, and a picture is shown no earlier than it is decoded, so
-    no lost picture stands before that packet's decoding time. A frame after it may follow lost B-frames.
+    Lost packets follow the last intact one in decoding order, and a frame is shown no earlier than it is decoded, so no
+    lost frame precedes that packet's decoding time. A frame after it may follow lost B-frames.
     """
     decoded = [packet.dts for packet in packets if packet.dts is not None and not packet.is_damaged]
     return max(1, sum(stamp is not None and stamp <= decoded[-1] for stamp in pts)) if decoded else len(pts)
 
 
 def _count_before_hole(pts: Sequence[int | None], certain: int, end: Fraction) -> int:
-    """How many frames stand before a gap that lost B-frames may have left at the end, where nothing marks damage.
+    """Number of frames before a gap at the end that lost B-frames may have left, in a file without a damage mark.
 
-    Matroska and Flash readers drop a packet that is cut short without a word. It is taken for lost where the header
-    puts the end of the file later than the last frame, and one of the last frames stands too far from the one before.
+    Matroska and Flash readers silently drop a truncated packet. A packet counts as lost if the header puts the end of
+    the file later than the last frame, and one of the last frames is too far from the frame before it.
     """
     known = [stamp for stamp in pts if stamp is not None]
     gaps = [after - before for before, after in itertools.pairwise(known)]
@@ -239,12 +239,12 @@ def _average_rate(pts: Sequence[int | None], time_base: Fraction) -> float:
 
 
 def _clockwise(frame: VideoFrame) -> int:
-    # The display matrix gives the turn counter-clockwise; as in torchcodec, it counts to the nearest quarter.
+    # The display matrix is counter-clockwise; the rotation is rounded to the nearest quarter turn, as in torchcodec.
     return round(-frame.rotation / 90) % 4 * 90
 
 
 def read(source: str | bytes, info: VideoInfo, indices: Sequence[int], num_threads: int) -> torch.Tensor:
-    """Decode the frames at rising distinct ``indices`` of an indexed video: uint8 ``[len(indices), H, W, 3]``.
+    """Decode the frames at ascending distinct ``indices`` of an indexed video: uint8 ``[len(indices), H, W, 3]``.
 
     Raises ``UndecodableVideoError`` if one of them cannot be decoded.
     """
@@ -253,7 +253,7 @@ def read(source: str | bytes, info: VideoInfo, indices: Sequence[int], num_threa
         try:
             return _read(source, info, indices, jumps, skip, num_threads)
         except (DamageError, FFmpegError) as error:
-            # Skipping makes the decoder hold pictures back for longer, and damage behind a wanted one then costs it.
+            # Skipping delays the decoder's output, so damage after a wanted frame can lose that frame.
             logger.debug("%s: decoding every frame from the start instead: %s", info.path, one_line(error))
     try:
         return _read(source, info, indices, {}, False, num_threads)
@@ -262,7 +262,7 @@ def read(source: str | bytes, info: VideoInfo, indices: Sequence[int], num_threa
 
 
 def _plan_jumps(indices: Sequence[int], info: VideoInfo) -> dict[int, int]:
-    """For which wanted frames to seek, and to which key frame: where one lies between the frame before and this one."""
+    """Map wanted frames to the key frame to seek to, where one lies between the previous wanted frame and this one."""
     jumps: dict[int, int] = {}
     before = -1
     for index in indices:
@@ -312,8 +312,8 @@ def _read(
 
 
 def can_skip(info: VideoInfo) -> bool:
-    """Whether reading passes over the pictures that are neither wanted nor referred to by others."""
-    # A packet's timestamp must be its picture's, and the decoder must tell which pictures others refer to.
+    """Whether reading skips the frames that are neither wanted nor used as references."""
+    # A packet's timestamp must be its frame's, and the decoder must know which frames are references.
     return info.codec in _SKIPPING_CODECS and info.timeline.by_pts and bool(info.timeline.packet_pts)
 
 
@@ -324,7 +324,7 @@ def _reaches(frame: VideoFrame, pts: int | None) -> bool:
 class _RgbConverter:
     """Converts decoded frames to RGB as torchcodec does: through a filter graph with FFmpeg's own defaults.
 
-    ``VideoFrame.reformat`` would place the chroma samples of high-bit-depth video elsewhere, some grey levels off.
+    ``VideoFrame.reformat`` places the chroma samples of high-bit-depth video differently, some grey levels off.
     """
 
     def __init__(self, time_base: Fraction, num_threads: int) -> None:
@@ -333,7 +333,7 @@ class _RgbConverter:
         self._kind: tuple[object, ...] | None = None
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
-        """uint8 ``[H, W, 3]``, a view that lives as long as it is held."""
+        """Return uint8 ``[H, W, 3]``, a view that keeps the frame's memory alive."""
         kind = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range)
         if kind != self._kind:
             self._build(frame)
@@ -347,7 +347,7 @@ class _RgbConverter:
 
     def _build(self, frame: VideoFrame) -> None:
         graph = Graph()
-        # PyAV before version 18 has no such setting and lets FFmpeg choose.
+        # PyAV before version 18 lacks this setting; FFmpeg then chooses.
         if hasattr(graph, "threads"):
             graph.threads = self._num_threads
         self._source = graph.add_buffer(

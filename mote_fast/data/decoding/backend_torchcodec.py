@@ -1,8 +1,8 @@
 """The torchcodec backend: decoding in C++, checked against the packet index.
 
-torchcodec takes the first frame at or after the timestamp that it looks for, so a frame that the decoder leaves out
-would be replaced by its neighbour without a word. The timestamps that it reports are therefore compared with the
-index. It does not report concealed damage: a bit error that the decoder paints over goes unseen here.
+torchcodec returns the first frame at or after the requested timestamp, so it silently replaces a frame that the decoder
+drops by its neighbour. The timestamps that it reports are therefore compared with the index. It does not report
+concealed damage, so bit errors that the decoder conceals go unnoticed here.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from mote_fast.errors import UndecodableVideoError, one_line
 
 # torchcodec's errors begin with the function and source file that raised them.
 _LOCATION = re.compile(r"^.*\.cpp:\d+, ")
-# What the dynamic linker said, in the tracebacks that torchcodec's error quotes.
+# The dynamic linker's messages in the tracebacks that torchcodec's error quotes.
 _LINKER = re.compile(r"^OSError: (.+)$", re.MULTILINE)
 _FFMPEG_LIBRARY = re.compile(r"lib(?:av|sw)[a-z]+(?:\.so\.\d+|\.\d+\.dylib)")
 
 
 @functools.cache
 def why_unavailable() -> str | None:
-    """Why torchcodec cannot serve on this machine, with what to install, or None if it can.
+    """Why torchcodec is not available on this machine, and what to install; None if it is.
 
-    The first call decodes two pictures, because torchcodec imports without FFmpeg's libraries and looks for them only
-    when it decodes. The answer is remembered, as it takes long.
+    The first call decodes two frames, because torchcodec imports without FFmpeg's libraries and loads them only when it
+    decodes. The result is cached, because the check is slow.
     """
     try:
         from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportPrivateImportUsage]
@@ -46,7 +46,7 @@ def why_unavailable() -> str | None:
 
 
 def _explain(error: Exception) -> str:
-    """Say in one line what torchcodec needs; its error quotes what the linker said of each FFmpeg version in turn."""
+    """Say in one line what torchcodec needs; its own error quotes the linker's messages for each FFmpeg version."""
     said = [line for line in _LINKER.findall(str(error)) if not line.startswith("Could not load this library")]
     missing = sorted({name for line in said for name in _FFMPEG_LIBRARY.findall(line)})
     others = [line for line in said if not _FFMPEG_LIBRARY.search(line)]
@@ -64,7 +64,7 @@ def _explain(error: Exception) -> str:
 
 
 def _two_pictures() -> bytes:
-    """A video file of two small pictures."""
+    """A video file of two small frames."""
     file = io.BytesIO()
     with av.open(file, "w", format="avi") as container:
         stream = container.add_stream("mpeg4", rate=25)
@@ -78,9 +78,9 @@ def _two_pictures() -> bytes:
 
 
 def read(source: str | bytes, info: VideoInfo, indices: Sequence[int], num_threads: int) -> torch.Tensor:
-    """Decode the frames at rising distinct ``indices`` of an indexed video: uint8 ``[len(indices), H, W, 3]``.
+    """Decode the frames at ascending distinct ``indices`` of an indexed video: uint8 ``[len(indices), H, W, 3]``.
 
-    Raises ``UndecodableVideoError`` if torchcodec cannot read the file, or gives other frames than those asked for.
+    Raises ``UndecodableVideoError`` if torchcodec cannot read the file, or returns other frames than requested.
     """
     from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportPrivateImportUsage]
 
@@ -111,7 +111,7 @@ def read(source: str | bytes, info: VideoInfo, indices: Sequence[int], num_threa
                 raise
             raise UndecodableVideoError(info.path, _LOCATION.sub("", one_line(error))) from error
     expected = torch.tensor([float(pts * timeline.time_base) for pts in wanted], dtype=torch.float64)
-    # Half a tick: closer than that, two timestamps are the same one.
+    # Timestamps closer than half a tick are equal.
     if (batch.pts_seconds - expected).abs().max() > float(timeline.time_base) / 2:
         raise UndecodableVideoError(info.path, "it gave other frames than those asked for; use PyAV")
     return batch.data

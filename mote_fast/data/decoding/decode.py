@@ -1,4 +1,4 @@
-"""Video files to frames, through one interface whatever library decodes."""
+"""Video files to frames, through one interface for all decoding libraries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VideoSource = str | os.PathLike[str] | bytes
 
 @dataclass(frozen=True)
 class Backend:
-    """A decoding library: why it cannot serve here (None if it can), and how it reads an indexed video."""
+    """A decoding library: why it is not available (None if it is), and how it reads an indexed video."""
 
     why_unavailable: Callable[[], str | None]
     read: Callable[[str | bytes, VideoInfo, Sequence[int], int], torch.Tensor]
@@ -36,18 +36,18 @@ BACKENDS: dict[str, Backend] = {
 
 
 def available_backends() -> dict[str, str | None]:
-    """Every backend by name, with None if it can serve on this machine, or else the reason why it cannot."""
+    """Every backend by name, with None if it is available on this machine, otherwise the reason why not."""
     return {name: backend.why_unavailable() for name, backend in BACKENDS.items()}
 
 
 def probe(path: VideoSource) -> VideoInfo:
-    """Read what a video file holds: exact frame count, size, rate, codec, rotation and key frames.
+    """Probe a video file: exact frame count, size, rate, codec, rotation and key frames.
 
-    ``path`` is a path, or ``bytes`` that are a whole file. The packets are read and not decoded, except in the few
-    kinds of file whose packets do not tell the frames (see ``backend_pyav``).
+    ``path`` is a path, or the ``bytes`` of a whole file. The packets are read and not decoded, except in the few kinds
+    of file whose packets do not identify the frames (see ``backend_pyav``).
 
     Raises ``MissingVideoError`` if there is no such file, and ``UndecodableVideoError`` if it is not a regular file,
-    may not be read, holds no video stream, exceeds ``MAX_PIXELS`` a frame, or has no frame that can be decoded.
+    is not readable, holds no video stream, exceeds ``MAX_PIXELS`` per frame, or has no decodable frame.
     """
     source, label = _check_source(path)
     return backend_pyav.scan(source, label)
@@ -61,21 +61,21 @@ def read_frames(
     num_threads: int = 1,
     info: VideoInfo | None = None,
 ) -> torch.Tensor:
-    """Decode the frames at ``indices`` and return them as RGB: uint8 ``[N, H, W, 3]``, in the order asked for.
+    """Decode the frames at ``indices`` and return them as RGB: uint8 ``[N, H, W, 3]``, in the requested order.
 
-    ``path`` is a path, or ``bytes`` that are a whole file. ``indices`` count from 0 in presentation order; any order
-    and repeats are allowed, and each distinct frame is decoded once. ``backend`` is the name of one, or "auto": PyAV
-    first for H.264 and HEVC, else torchcodec first, and the other where the first fails. ``num_threads`` is for the
-    decoder, 0 for as many as there are cores. ``info`` is what ``probe`` returned for the same unchanged file, and
-    saves the scan.
+    ``path`` is a path, or the ``bytes`` of a whole file. ``indices`` count from 0 in presentation order; any order and
+    repeats are allowed, and each distinct frame is decoded once. ``backend`` is a backend's name, or "auto": PyAV first
+    for H.264 and HEVC, torchcodec first otherwise; if the first fails, the other is tried. ``num_threads`` are the
+    decoder's threads, 0 for one per core. ``info`` is what ``probe`` returned for the same unchanged file; it saves the
+    scan.
 
-    Rotation metadata is applied. Colours follow the matrix and range that the file states, and BT.601 limited range
-    where it states none. A video that changes its frame size between the frames asked for is refused. torchcodec does
-    not report bit errors that its decoder paints over; "pyav" raises on those that the decoder notices.
+    Rotation metadata is applied. Colours follow the matrix and range that the file states, otherwise BT.601 limited
+    range. A video whose frame size changes between the requested frames is refused. torchcodec does not report bit
+    errors that its decoder conceals; "pyav" raises on those that the decoder notices.
 
     Raises what ``probe`` raises, ``FrameIndexError`` for an index outside the video, ``UndecodableVideoError`` if a
-    frame is damaged or lies beyond the point where the file is cut short, ``BackendError`` if the backend forced is
-    not usable here, and ``ConfigError`` for empty or non-integer ``indices`` and for other arguments out of range.
+    frame is damaged or lies after the point where the file is cut short, ``BackendError`` if the requested backend is
+    not available, and ``ConfigError`` for empty or non-integer ``indices`` and for other arguments out of range.
     """
     wanted = _check_indices(indices)
     names = _choose_backends(backend)
@@ -90,7 +90,7 @@ def read_frames(
     distinct = sorted(set(wanted))
     check_read_size(info.path, len(distinct), info.width, info.height)
     if backend_pyav.can_skip(info):
-        # Passing over pictures is worth up to a quarter of the time, and only PyAV does it.
+        # Skipping frames saves up to a quarter of the time, and only PyAV does it.
         names.sort(key=lambda name: name != "pyav")
     frames = _read_with_first(names, source, info, distinct, num_threads)
     if distinct == wanted:
@@ -158,7 +158,7 @@ def _check_range(wanted: Sequence[int], info: VideoInfo) -> None:
 
 
 def _check_source(path: VideoSource) -> tuple[str | bytes, str]:
-    """The source for a backend and its name for errors; only regular files, as opening a pipe or device could hang."""
+    """The source for a backend and its name in errors; a regular file, because opening a pipe or device could hang."""
     if isinstance(path, bytes):
         if not path:
             raise UndecodableVideoError("<bytes>", "holds no data")

@@ -1,4 +1,4 @@
-"""Folders of extracted frames, one image a frame, as the official code reads them beside video files."""
+"""Folders of extracted frames, one image per frame, which the official code reads besides video files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from mote_fast.data.decoding.video_info import MAX_PIXELS, Timeline, VideoInfo, check_read_size
 from mote_fast.errors import ConfigError, FrameIndexError, MissingVideoError, UndecodableVideoError, one_line
 
-# As the usual extraction scripts name them; numbers start at 1.
+# The names that common extraction scripts use; numbers start at 1.
 FRAME_TEMPLATE = "img_{:05d}.jpg"
 
 
@@ -22,7 +22,7 @@ def check_template(template: str) -> str:
     """Return ``template`` if it names a different file for each frame number.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: the names are equal, or the template cannot be formatted with a number.
     """
     try:
         distinct = template.format(1) != template.format(2)
@@ -36,12 +36,12 @@ def check_template(template: str) -> str:
 def probe_frame_folder(folder: str | os.PathLike[str], num_frames: int, template: str = FRAME_TEMPLATE) -> VideoInfo:
     """Describe a folder of ``num_frames`` images as ``probe`` describes a file; only the first image's header is read.
 
-    The count is the list's: the folder is not searched, as that is slow on network file systems. ``fps`` and
-    ``duration`` are 0.0, ``codec`` is the images' format, and every frame is a key frame.
+    The count comes from the list: listing a folder is slow on network file systems. ``fps`` and ``duration`` are 0.0,
+    ``codec`` is the images' format, and every frame is a key frame.
 
     Raises:
-        MissingVideoError: there is no first image.
-        UndecodableVideoError: it is no image, or larger than ``MAX_PIXELS``.
+        MissingVideoError: the first image is missing.
+        UndecodableVideoError: the first file is not an image, or larger than ``MAX_PIXELS``.
     """
     name = os.fspath(folder)
     with _open(name, template, 0) as image:
@@ -58,19 +58,19 @@ def read_frame_folder(
     num_frames: int,
     template: str = FRAME_TEMPLATE,
 ) -> Tensor:
-    """Read frames of a folder of images as RGB: uint8 ``[N, H, W, 3]``, in the order asked for.
+    """Read frames of a folder of images as RGB: uint8 ``[N, H, W, 3]``, in the requested order.
 
     Args:
-        folder: holds the images.
-        indices: count from 0; frame ``i`` is the image numbered ``i + 1``.
-        num_frames: how many images the folder holds.
-        template: the images' names, filled in with the number.
+        folder: the folder of the images.
+        indices: frame indices from 0; frame ``i`` is the image numbered ``i + 1``.
+        num_frames: number of images in the folder.
+        template: the images' names, formatted with the number.
 
     Raises:
         FrameIndexError: an index lies outside the folder.
         MissingVideoError: an image is missing.
-        UndecodableVideoError: an image is damaged, larger than ``MAX_PIXELS``, or not of the first one's size; or
-            together they take more memory than ``MAX_READ_BYTES``.
+        UndecodableVideoError: an image is damaged, larger than ``MAX_PIXELS``, or differs in size from the first; or
+            the images together take more memory than ``MAX_READ_BYTES``.
     """
     name = os.fspath(folder)
     wanted = [int(index) for index in indices]
@@ -104,7 +104,7 @@ def _path(folder: str, template: str, index: int) -> str:
 
 
 def _open(folder: str, template: str, index: int) -> Image.Image:
-    """Open an image without decoding it, refusing what its header makes too large."""
+    """Open an image without decoding it; refuse one whose header declares too many pixels."""
     path = _path(folder, template, index)
     try:
         image = Image.open(path)

@@ -1,4 +1,4 @@
-"""What is known of a video file, and how one is opened: the limits and refusals that hold before any decoding."""
+"""Properties of a video file, and how it is opened: the limits and checks that apply before any decoding."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from av.video.stream import VideoStream
 
 from mote_fast.errors import UndecodableVideoError, one_line
 
-# 8192 x 8192: twice 8K television. A header can claim any size, and the claim alone must not fill the memory.
+# 8192 x 8192: twice 8K television. A header can declare any size, and the declaration alone must not exhaust memory.
 MAX_PIXELS = 2**26
 
-# Streams and frames beyond any real clip's: the index of a file holds something for each. 2**19 frames are 6 hours.
+# More streams and frames than any real clip has; a file's index has an entry for each. 2**19 frames are 6 hours.
 MAX_STREAMS = 100
 MAX_FRAMES = 2**19
 
-# Of the frames read at once, as RGB: 64 of 4K, 16 of 8K.
+# Limit for the frames of one read, as RGB: 64 frames of 4K, 16 of 8K.
 MAX_READ_BYTES = 2**31
 
-# Text formats that name other files: opening one would read, or fetch, what the caller did not ask for.
+# Text formats that name other files: opening one would read or fetch files that the caller did not request.
 _PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp"})
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Where each frame of a video stands in its file; the backends' index.
+    """The position of each frame in a video file; the backends' index.
 
-    ``pts`` are the frames' timestamps in presentation order, in units of ``time_base`` seconds, and ``by_pts`` says
-    that they are all present and rise, so that a frame can be told by its timestamp. ``packet_pts`` are the sorted
-    timestamps of all packets that are not discarded, which is torchcodec's index; it is empty where torchcodec would
-    go wrong: timestamps missing or repeated, or a container without an index to seek by. ``damaged`` says that the
-    file promises frames beyond the last one listed.
+    ``pts`` are the frames' timestamps in presentation order, in units of ``time_base`` seconds. ``by_pts`` says that
+    all are present and ascending, so that a timestamp identifies a frame. ``packet_pts`` are the sorted timestamps of
+    all packets that are not discarded, which is torchcodec's index; it is empty where torchcodec would fail: timestamps
+    missing or repeated, or a container without an index for seeking. ``damaged`` says that the file declares frames
+    after the last one listed.
     """
 
     stream_index: int
@@ -54,13 +54,12 @@ class Timeline:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """One video file as ``read_frames`` sees it.
+    """The properties of a video file that ``read_frames`` uses.
 
-    ``num_frames`` is exact: frames 0 to ``num_frames - 1`` are those that a decoder puts out, in presentation order,
-    whatever the header claims. Damage inside a packet shows only when the frame is read. ``width`` and ``height`` are
-    in pixels, after the turn by ``rotation`` (degrees clockwise: 0, 90, 180 or 270) that the file asks for; mirroring
-    is not applied. ``fps`` is
-    the average rate (0.0 where the file gives none) and ``duration`` is in seconds. ``codec`` is FFmpeg's name.
+    ``num_frames`` is exact: frames 0 to ``num_frames - 1`` are those that a decoder outputs, in presentation order;
+    the header's count is ignored. Damage inside a packet shows only when the frame is read. ``width`` and ``height``
+    are in pixels, after the file's ``rotation`` (degrees clockwise: 0, 90, 180 or 270); mirroring is not applied.
+    ``fps`` is the average rate (0.0 if the file has none) and ``duration`` is in seconds. ``codec`` is FFmpeg's name.
     ``key_frames`` are the indices at which decoding can start.
     """
 
@@ -77,9 +76,9 @@ class VideoInfo:
 
 
 def check_read_size(path: str, frames: int, width: int, height: int, when: str = "") -> None:
-    """Raise ``UndecodableVideoError`` where frames of a video take more memory as RGB than ``MAX_READ_BYTES``.
+    """Raise ``UndecodableVideoError`` if the frames of a video take more memory as RGB than ``MAX_READ_BYTES``.
 
-    ``when`` says at which step they have this size, where it is not that of the file.
+    ``when`` names the step at which they have this size, if it is not the size in the file.
     """
     size = frames * width * height * 3
     if size > MAX_READ_BYTES:
@@ -90,23 +89,23 @@ def check_read_size(path: str, frames: int, width: int, height: int, when: str =
 
 
 class DamageError(Exception):
-    """A decoder met damage; the message says what it was. Internal: callers see ``UndecodableVideoError``."""
+    """A decoder found damage; the message describes it. Internal: callers see ``UndecodableVideoError``."""
 
 
 @contextmanager
 def as_input(source: str | bytes) -> Iterator[str | BinaryIO]:
-    """What to hand to a decoder library for a path (``str``) or a whole file in memory (``bytes``)."""
+    """The input of a decoder library for a path (``str``) or a whole file in memory (``bytes``)."""
     if isinstance(source, bytes):
         yield io.BytesIO(source)
         return
     try:
         source.encode("utf-8")
     except UnicodeEncodeError:
-        # Both libraries pass names on as UTF-8, which such a name is not.
+        # Both libraries encode names as UTF-8, which fails for such a name.
         with open(source, "rb") as file:
             yield file
     else:
-        # The prefix keeps FFmpeg from taking "a:b.mp4" for a protocol.
+        # Without the prefix, FFmpeg would read "a:b.mp4" as a protocol.
         yield "file:" + os.path.abspath(source)
 
 
@@ -114,7 +113,7 @@ def as_input(source: str | bytes) -> Iterator[str | BinaryIO]:
 def open_video(source: str | bytes, label: str, num_threads: int = 1) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a container and its best video stream, with the decoder set up but not started.
 
-    Raises ``UndecodableVideoError`` if ``source`` is no container, has no video, or declares more than ``MAX_PIXELS``.
+    Raises ``UndecodableVideoError`` if ``source`` is not a container, has no video, or exceeds ``MAX_PIXELS``.
     """
     limits = {"max_pixels": str(MAX_PIXELS)}
     with as_input(source) as file:
@@ -158,12 +157,12 @@ def intact_frames(
     after_seek: bool = False,
     wanted: Container[int | None] | None = None,
 ) -> Iterator[VideoFrame]:
-    """Decode from where ``container`` stands, in the decoder's output order, which is presentation order.
+    """Decode from the current position of ``container``, in the decoder's output order, which is presentation order.
 
-    Damage before the first sound frame is skipped: a stream cut out of a longer one begins like that. Damage after it
-    raises ``DamageError``: what follows would be concealed, that is, painted over from other frames. ``after_seek``
-    raises it also where the first packet is not a key frame. Given ``wanted``, timestamps, pictures with others may be
-    left out: the decoder passes over those that no other picture refers to.
+    Damage before the first intact frame is skipped: a stream cut from a longer one begins like that. Damage after it
+    raises ``DamageError``, because the decoder would conceal it with content of other frames. With ``after_seek``,
+    ``DamageError`` is also raised if the first packet is not a key frame. Given the timestamps ``wanted``, other frames
+    may be left out: the decoder skips those that are not reference frames.
     """
     context = stream.codec_context
     packets = container.demux(stream)
@@ -174,10 +173,10 @@ def intact_frames(
             packet = next(packets, None)
         except FFmpegError as error:
             cut = error
-        # An empty packet would tell the decoder that the stream ends.
+        # The decoder would take an empty packet as the end of the stream.
         if packet is not None and packet.size == 0:
             continue
-        # Seeking in a transport or program stream can land behind the key frame, and a decoder may guess from there.
+        # Seeking in a transport or program stream can land after the key frame, and a decoder may then guess content.
         if after_seek and packet is not None and not packet.is_keyframe:
             raise DamageError("seeking did not land on a key frame")
         after_seek = False

@@ -20,14 +20,14 @@ def write_video(
     pix_fmt: str = "yuv420p",
     **options: str | int | float,
 ) -> str:
-    """Encode ``frames``, uint8 ``[T, H, W, 3]`` RGB, at ``fps`` frames a second; return the path.
+    """Encode ``frames``, uint8 ``[T, H, W, 3]`` RGB, at ``fps`` frames per second; return the path.
 
-    The name's extension picks the container. ``codec`` is FFmpeg's name of an encoder, ``pix_fmt`` the pixel format
-    that it is given (4:2:0 formats need even sizes with most codecs), and ``options`` go to the encoder as they are:
-    ``g`` (longest distance between key frames), ``bf`` (B-frames in a row), ``crf``, ``preset``.
+    The file extension selects the container. ``codec`` is FFmpeg's name of an encoder, ``pix_fmt`` its pixel format
+    (4:2:0 formats need even sizes with most codecs), and ``options`` are passed to the encoder: ``g`` (longest distance
+    between key frames), ``bf`` (B-frames in a row), ``crf``, ``preset``.
 
-    Raises ``ConfigError`` for frames of another shape or dtype and for an encoder that this PyAV lacks, and what PyAV
-    raises if the container or encoder refuses.
+    Raises ``ConfigError`` for frames of another shape or dtype and for an encoder that this PyAV lacks, and PyAV's
+    error if the container or encoder refuses.
     """
     images = frames.cpu().numpy() if isinstance(frames, torch.Tensor) else frames
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or images.size == 0:

@@ -1,4 +1,4 @@
-"""What loaders yield."""
+"""The batches that loaders yield."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Batch:
 
     Attributes:
         pixels: [B * V, T, 3, S, S], normalised, on the loader's device in the loader's dtype; the views of a video
-            side by side.
+            are adjacent.
         labels: int64 [B], on the same device.
-        indices: int64 [B] on the CPU: which video of the list each one is. In training that is the stand-in, where a
-            video could not be read.
+        indices: int64 [B] on the CPU: each video's index in the list. In training, an unreadable video's slot has the
+            index of its stand-in.
         failures: the videos of this batch that could not be read. In evaluation they are not among ``indices``, and
-            B is smaller by as many.
+            B is smaller by their number.
     """
 
     pixels: Tensor

@@ -1,4 +1,4 @@
-"""The loader that decodes on the CPU: worker processes write uint8 crops, the device normalises whole batches."""
+"""The loader that decodes on the CPU: worker processes write uint8 crops, and the device normalises whole batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mote_fast.errors import ConfigError
 
 
 class _Pending(NamedTuple):
-    """A batch that is being read: uint8 [B, V, T, 3, S, S] on the host, and the samples of its rows."""
+    """A batch being read: uint8 [B, V, T, 3, S, S] on the host, and the samples of its rows."""
 
     pixels: Tensor
     samples: list[Future[Sample]]
@@ -29,18 +29,18 @@ class _Pending(NamedTuple):
 class CpuLoader(VideoLoader):
     """Loads the videos of a ``VideoDataset``; see ``make_loader``.
 
-    A thread for each worker process gives it videos, and copies the answers into the batch. Which process decodes which
-    video depends on the time, and the batches do not.
+    Each worker process has a thread that sends it videos and copies the results into the batch. Timing decides which
+    process decodes a video; the batches do not depend on it.
     """
 
     def __init__(self, dataset: VideoDataset, options: LoaderOptions) -> None:
         super().__init__(dataset.recipe, options)
         self._dataset = dataset
-        # Also says at once where the list is too short.
+        # Raises at once if the list is too short.
         self.batches_per_epoch = len(self._batches(0))
         self._closed = False
         self._pool = self._threads = None
-        # Two batches, and as many more as it takes to occupy every worker.
+        # Two batches, plus enough to occupy every worker.
         self._ahead = 2 + options.workers // options.batch_size if options.workers else 0
         if options.workers:
             decode = DatasetDecoder(dataset)
@@ -62,7 +62,7 @@ class CpuLoader(VideoLoader):
                 yield self._finish(pending.popleft())
             self.faults.end_epoch()
         finally:
-            # The caller may have left in the middle.
+            # The caller may have stopped in the middle of the epoch.
             for sample in (sample for batch in pending for sample in batch.samples):
                 sample.cancel()
 
@@ -105,11 +105,11 @@ class CpuLoader(VideoLoader):
 
 
 class DatasetDecoder:
-    """What a worker process does: videos of a data set by their index."""
+    """Runs in a worker process: decodes videos of a data set by index."""
 
     def __init__(self, dataset: VideoDataset) -> None:
         self._dataset = dataset
 
     def __call__(self, task: tuple[int, int], row: Tensor) -> int | Failure:
-        """Decode video ``index`` for ``epoch``, the task, into ``row``; see ``load_row``."""
+        """Decode the task (index, epoch) into ``row``; see ``load_row``."""
         return load_row(self._dataset, *task, row)

@@ -1,4 +1,4 @@
-"""Decoding in worker processes: pixels come back in shared memory, a crash or hang as a ``Failure``."""
+"""Decoding in worker processes: pixels return in shared memory, a crash or hang returns a ``Failure``."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class DecodePool:
     """Processes that decode clips; a crash or hang is retried once and then reported, other videos are unaffected.
 
     Args:
-        decode: takes a task and a row, uint8 [V, T, 3, S, S], to fill; returns the label, or why there is none. Sent to
-            each process, pickled.
-        recipe: of the clips.
-        workers: processes.
-        time_limit: seconds that one video may take.
+        decode: takes a task and a row to fill, uint8 [V, T, 3, S, S]; returns the label or the failure. It is pickled
+            and sent to each process.
+        recipe: recipe of the clips.
+        workers: number of processes.
+        time_limit: seconds per video.
 
     Raises:
         ConfigError: ``decode`` cannot be pickled.
@@ -41,22 +41,22 @@ class DecodePool:
             time_limit,
             buffer_bytes=math.prod(recipe.clip_shape),
             tries=2,
-            # The decoders' libraries take seconds to load, which must not count against the first video.
+            # The decoder libraries take seconds to load; this time must not count against the first video.
             start=available_backends,
         )
 
     def load(self, index: int, path: str, task: Any, row: Tensor) -> int | Failure:
-        """Decode a task in a process; may be called from as many threads as there are processes.
+        """Decode a task in a process; callable from as many threads as there are processes.
 
         Args:
-            index: of the video in its list, for the report.
-            path: of the video, for the report.
-            task: for ``decode``.
-            row: uint8 [V, T, 3, S, S], filled where a label is returned.
+            index: the video's index in its list, for the report.
+            path: the video's path, for the report.
+            task: argument of ``decode``.
+            row: uint8 [V, T, 3, S, S], filled if a label is returned.
 
         Raises:
             BackendError: processes cannot be started here, or the pool was closed.
-            MoteError: what ``decode`` raises.
+            MoteError: ``decode`` raised it.
         """
         try:
             return self._pool.run(task, row)

@@ -1,4 +1,4 @@
-"""Videos that could not be read: each reported once with its reason, none replaced in silence."""
+"""Unreadable videos: each is reported once with its reason, none silently replaced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mote_fast.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-# Kinds of failure that are no error's class.
+# Kinds of failure that are not error classes.
 CRASH = "DecoderCrash"
 TIMEOUT = "DecoderTimeout"
 
@@ -21,9 +21,9 @@ TIMEOUT = "DecoderTimeout"
 class Failure:
     """A video that could not be read: its index in the list, its path, and why.
 
-    ``kind`` is the error's class ("MissingVideoError", "UndecodableVideoError"; of another library's, such as
-    "OSError"), or "DecoderCrash" or "DecoderTimeout". ``lasting`` says that no frame of the video can be read; else it
-    was one of those asked for in this epoch.
+    ``kind`` is the error's class ("MissingVideoError", "UndecodableVideoError", or another library's such as
+    "OSError"), or "DecoderCrash" or "DecoderTimeout". ``lasting`` says that no frame of the video can be read;
+    otherwise a frame requested in this epoch failed.
     """
 
     index: int
@@ -34,11 +34,11 @@ class Failure:
 
 
 class FaultLog:
-    """Collects failures of a run, one report a video, and appends each to a JSON-lines file where one is given.
+    """Collects the failures of a run, one report per video, and appends each to a JSON-lines file if one is given.
 
     Args:
-        file: written as failures come, one JSON object a line; an existing file is continued, and what it names is
-            not reported again. A line cut short, as a killed run leaves it, is passed over.
+        file: written as failures occur, one JSON object per line. An existing file is continued, and its videos are not
+            reported again. A truncated line, as a killed run leaves it, is ignored.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -46,7 +46,7 @@ class FaultLog:
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
-        # By index and path: a list may have been edited since the file was begun.
+        # By index and path: the list may have changed since the file was started.
         self._failures: dict[tuple[int, str], Failure] = {}
         if file is not None:
             _check_writable(file)
@@ -72,17 +72,17 @@ class FaultLog:
             with self.file.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(asdict(failure)) + "\n")
         except OSError as error:
-            # As on a full disk: a run of days must not end over its list of bad videos, which the log has too.
+            # A full disk, for example, must not end a run of days; the log names the bad videos too.
             logger.warning("%s: cannot be written (%s)", self.file, error)
 
     def end_epoch(self) -> None:
-        """Log the summary, if there were failures since the last time."""
+        """Log the summary if there were failures since the last call."""
         if len(self._failures) > self._summarised:
             logger.warning("%s", self.summary())
         self._summarised = len(self._failures)
 
     def summary(self) -> str:
-        """One line: how many videos failed, by kind; empty if none did."""
+        """One line with the number of failed videos by kind; empty if none failed."""
         if not self._failures:
             return ""
         kinds = Counter(failure.kind for failure in self._failures.values())
@@ -93,7 +93,7 @@ class FaultLog:
 
 
 def _check_writable(file: Path) -> None:
-    """Make its folder, so that what stands in the way shows before the first bad video does."""
+    """Make the folder of ``file`` and try to write, so that an error shows before the first bad video."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if file.exists():
@@ -103,7 +103,7 @@ def _check_writable(file: Path) -> None:
 
 
 def _read(file: Path) -> list[Failure]:
-    """The failures in a log; ends the last line where a killed run has not, so that the next one starts its own."""
+    """Read the failures of a log. Ends a truncated last line, so that the next failure starts a new line."""
     text = file.read_text(encoding="utf-8", errors="replace")
     if text and not text.endswith("\n"):
         with file.open("a", encoding="utf-8") as out:

@@ -1,4 +1,4 @@
-"""Which video goes into which batch on which rank: a function of (seed, epoch, rank) alone."""
+"""Assigns videos to batches and ranks; the result depends on (seed, epoch, rank) alone."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mote_fast.runtime.seeding import generator_of, seed_of
 
 
 class BatchIndices(NamedTuple):
-    """One batch of one rank: positions in the epoch's order, and the videos (list indices) that stand there."""
+    """One batch of one rank: positions in the epoch's order, and the list indices of the videos there."""
 
     positions: list[int]
     indices: list[int]
 
 
 class Replica(NamedTuple):
-    """This process among those that share an epoch."""
+    """The rank of this process among those that share an epoch."""
 
     rank: int = 0
     world_size: int = 1
@@ -30,11 +30,11 @@ ALONE = Replica()
 def training_batches(
     videos: int, batch_size: int, *, seed: int, epoch: int, replica: Replica = ALONE
 ) -> list[BatchIndices]:
-    """Return the training batches of one rank: every rank as many, all full.
+    """Return the training batches of one rank: all are full, and every rank has the same number.
 
     The epoch's order is a permutation drawn from (seed, epoch). Step s of W ranks with batches of B takes the positions
-    s*W*B to (s+1)*W*B - 1, rank r the r-th B of them, so two ranks see in a step what one with twice the batch would.
-    What is left at the end is not used in this epoch.
+    s*W*B to (s+1)*W*B - 1, and rank r takes the r-th B of them. In a step, two ranks therefore see the same videos as
+    one rank with twice the batch. The remainder at the end is not used in this epoch.
 
     Raises:
         ConfigError: there are fewer videos than one step takes.
@@ -52,9 +52,9 @@ def training_batches(
 
 
 def evaluation_batches(videos: int, batch_size: int, *, replica: Replica = ALONE) -> list[BatchIndices]:
-    """Return the evaluation batches of one rank: over all ranks every video once, without padding.
+    """Return the evaluation batches of one rank; the ranks together take every video once, without padding.
 
-    Rank r of W takes the videos r, r + W, r + 2W, ...; its last batch may be short, and it may have none.
+    Rank r of W takes the videos r, r + W, r + 2W, ...; its last batch may be short, and it may have no batch.
     """
     _check(videos, batch_size, replica)
     mine = list(range(replica.rank, videos, replica.world_size))
@@ -72,7 +72,7 @@ def epoch_batches(
 
 
 def replacement(videos: int, *, seed: int, epoch: int, position: int, attempt: int) -> int:
-    """Return the video that stands in, in training, for one that cannot be read; ``attempt`` counts from 1."""
+    """Return the training stand-in for a video that cannot be read; ``attempt`` counts from 1."""
     return seed_of(seed, "replacement", epoch, position, attempt) % videos
 
 

@@ -1,4 +1,4 @@
-"""One place of a batch: its video, or in training the stand-in for one that cannot be read."""
+"""Reads the sample of a batch slot: its video, or in training a stand-in for a video that cannot be read."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mote_fast.data.loading.order import replacement
 from mote_fast.errors import ListError, MoteError, VideoError, one_line
 from mote_fast.runtime.workers import WorkerLostError
 
-# Stand-ins tried for one place. Where nine videos of ten are broken, one place in 800 would need more.
+# Stand-ins tried per slot. If nine of ten videos are broken, one slot in 800 needs more.
 MAX_STAND_INS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What stands at one place of a batch; ``label`` is None where nothing could be read."""
+    """The sample in one batch slot; ``label`` is None if no video could be read."""
 
     index: int
     label: int | None
@@ -27,12 +27,12 @@ class Sample:
 
 
 def failure_of(index: int, path: str, error: Exception, *, lasting: bool = False) -> Failure:
-    """What to report of an error that reading a video raised, or of the loss of its worker process.
+    """Return the failure to report for an error in reading a video, or for the loss of its worker process.
 
-    An error that the library does not know counts against the video too: one odd file must not end a long run.
+    An unknown error also counts against the video: one odd file must not end a long run.
 
     Raises:
-        MoteError: ``error`` itself, where the recipe or a backend is at fault, and not the video.
+        MoteError: ``error`` itself, if the recipe or a backend is at fault and not the video.
     """
     if isinstance(error, VideoError):
         return Failure(index, path, type(error).__name__, error.reason, lasting)
@@ -47,7 +47,7 @@ def load_row(dataset: VideoDataset, index: int, epoch: int, row: Tensor) -> int 
     """Decode video ``index`` into ``row``, uint8 [V, T, 3, S, S]; return its label, or why it cannot be read.
 
     Raises:
-        MoteError: the recipe or a backend is at fault, and not the video.
+        MoteError: the recipe or a backend is at fault, not the video.
     """
     path = dataset.items[index].path
     try:
@@ -60,16 +60,16 @@ def load_row(dataset: VideoDataset, index: int, epoch: int, row: Tensor) -> int 
 
 
 class SampleReader:
-    """Reads the places of batches; in training it puts stand-ins where a video cannot be read.
+    """Reads the samples of batches; in training it replaces unreadable videos by stand-ins.
 
-    A failure that would come again in every epoch is remembered. Others are not: which video stands at a place must
-    follow from (seed, epoch, position) alone, or a resumed run would see others than one that went through.
+    A failure that would recur in every epoch is remembered. Other failures are not: the video in a slot must depend on
+    (seed, epoch, position) alone, or a resumed run would see other videos than an uninterrupted one.
 
     Args:
         dataset: the videos.
         training: whether a video that cannot be read is replaced.
-        load: does as ``load_row`` does, given index, epoch and row.
-        faults: of earlier runs; a video that crashed or stalled the decoder then is not tried again.
+        load: does what ``load_row`` does, given index, epoch and row.
+        faults: failures of earlier runs; a video that crashed or stalled the decoder is not tried again.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class SampleReader:
         }
 
     def read(self, epoch: int, position: int, index: int, row: Tensor) -> Sample:
-        """Read video ``index``, which stands at ``position`` of the epoch's order, into ``row``.
+        """Read video ``index``, at ``position`` in the epoch's order, into ``row``.
 
         Raises:
             ListError: ``MAX_STAND_INS`` stand-ins could not be read either.
-            MoteError: what ``load`` raises.
+            MoteError: ``load`` raised it.
         """
         failures: list[Failure] = []
         for attempt in range(1, MAX_STAND_INS + 2):
@@ -118,7 +118,7 @@ class SampleReader:
 
 
 def _cannot_be_planned(dataset: VideoDataset, index: int, epoch: int) -> bool:
-    """Whether already looking at a video fails, which no choice of frames would change."""
+    """Whether probing the video fails, for any choice of frames."""
     try:
         dataset.plan(index, epoch)
     except VideoError:

@@ -1,4 +1,4 @@
-"""What a loader is: the options that all of them take, and their base class."""
+"""The options and the base class of all loaders."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class LoaderOptions:
     Attributes:
         batch_size: B, videos in a batch of this process.
         training: full batches in an order shuffled by epoch, unreadable videos replaced; otherwise every video once, in
-            the order of the list, unreadable ones named in ``Batch.failures``.
-        replica: this process among those that share the epoch.
-        workers: processes that decode; 0 decodes in this one, where a crash of the decoder ends the run.
-        device: of the pixels and labels.
-        dtype: of the pixels.
-        time_limit: seconds that one video may take, with workers.
-        fault_file: JSON lines to which the videos that cannot be read are appended.
+            list order, unreadable ones named in ``Batch.failures``.
+        replica: the rank of this process among those that share the epoch.
+        workers: processes that decode; 0 decodes in this process, where a crash of the decoder ends the run.
+        device: device of the pixels and labels.
+        dtype: dtype of the pixels.
+        time_limit: seconds per video, with workers.
+        fault_file: JSON-lines file to which unreadable videos are appended.
 
     Raises:
         ConfigError: a value is out of range.
@@ -73,7 +73,7 @@ class VideoLoader(ABC):
         options: see ``LoaderOptions``.
 
     Raises:
-        BackendError: the device cannot serve here.
+        BackendError: the device is not available.
         ConfigError: the fault file cannot be written.
     """
 
@@ -90,7 +90,7 @@ class VideoLoader(ABC):
 
     @abstractmethod
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from batch ``start`` on; the same ones whatever came before.
+        """Yield the batches of an epoch from batch ``start`` on; earlier calls do not affect them.
 
         Raises:
             ConfigError: the loader is closed.
@@ -99,23 +99,23 @@ class VideoLoader(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Stop the workers and give back their memory."""
+        """Stop the workers and free their memory."""
 
     def _new_pixels(self, videos: int) -> Tensor:
-        """Memory for the clips of a batch: uint8 [videos, V, T, 3, S, S], on the host."""
-        # PyTorch keeps pinned memory, and reuses it once the copy out of it is done.
+        """Allocate memory for the clips of a batch: uint8 [videos, V, T, 3, S, S], on the host."""
+        # PyTorch caches pinned memory, and reuses it once the copy to the device is done.
         shape = (videos, *self._recipe.clip_shape)
         return torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
 
     def _deliver(
         self, pixels: Tensor, labels: Sequence[int], indices: Sequence[int], failures: Sequence[Failure]
     ) -> Batch:
-        """Bring clips to the device as bytes, a quarter of what float32 takes, and normalise them there all at once.
+        """Copy clips to the device as bytes, a quarter of the float32 size, and normalise the whole batch there.
 
         Args:
             pixels: uint8 [B, V, T, 3, S, S], on the host.
-            labels: B of them.
-            indices: B of them.
+            labels: B labels.
+            indices: B list indices.
             failures: see ``Batch``; they are recorded.
         """
         for failure in failures:
@@ -130,7 +130,7 @@ class VideoLoader(ABC):
 
 
 def run_now(function: Callable[..., T], *arguments: object) -> Future[T]:
-    """Call at once, where ``ThreadPoolExecutor.submit`` would call in a thread."""
+    """Call ``function`` at once; a replacement for ``ThreadPoolExecutor.submit`` without threads."""
     future: Future[T] = Future()
     future.set_result(function(*arguments))
     return future

@@ -1,4 +1,4 @@
-"""From the raw samples of a stream to batches of uint8 clips."""
+"""Turns the raw samples of a stream into batches of uint8 clips."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RawBatch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The video whose clip stands in a row."""
+    """The video whose clip fills a row."""
 
     index: int
     label: int
@@ -39,7 +39,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class SampleDecoder:
-    """Decodes samples of an epoch; a clip is the one that ``VideoDataset`` makes of the loose file."""
+    """Decodes the samples of an epoch; a clip equals the one that ``VideoDataset`` makes from the video file."""
 
     recipe: ClipRecipe
     seed: int
@@ -49,7 +49,7 @@ class SampleDecoder:
         """Decode a sample for an epoch into ``row``; return its label, or why it cannot be decoded.
 
         Raises:
-            MoteError: the recipe or a backend is at fault, and not the video.
+            MoteError: the recipe or a backend is at fault, not the video.
         """
         sample, epoch = task
         try:
@@ -73,10 +73,10 @@ class BatchReader:
     """Makes batches of the samples of one stream.
 
     Attributes:
-        folder: of the shards.
-        samples: begins to read the stream.
+        folder: folder of the shards.
+        samples: starts reading the stream.
         load: decodes a sample into a row; returns its label, or why it cannot be decoded.
-        new_pixels: gives memory for the clips of so many videos.
+        new_pixels: allocates memory for the clips of a number of videos.
         training: whether a video that cannot be decoded is replaced.
     """
 
@@ -87,7 +87,7 @@ class BatchReader:
     training: bool
 
     def read(self, sizes: list[int], skipped: int) -> Iterator[RawBatch]:
-        """Yield batches of the given sizes, without the first ``skipped``, of which nothing is decoded."""
+        """Yield batches of the given sizes; the first ``skipped`` are left out and not decoded."""
         stream = self.samples()
         for _ in range(sum(sizes[:skipped])):
             next(stream)

@@ -1,4 +1,4 @@
-"""The index beside a set of tar shards: what each holds, so that an epoch has a known length before any is read."""
+"""The index of a set of tar shards: lists each shard's samples, so that an epoch's length is known before reading."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mote_fast.errors import ListError
 
 INDEX_FILE = "shards.json"
 
-# Raised when the layout changes, so that an older reader refuses what it would misread.
+# Incremented when the layout changes, so that an older reader refuses files that it would misread.
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class TarShard:
-    """One tar file: its name, size in bytes, and its samples in order, each by its video's index in the list."""
+    """One tar file: its name, size in bytes, and the list indices of its videos in order."""
 
     name: str
     size: int
@@ -27,13 +27,13 @@ class TarShard:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What ``mote-fast prepare shards`` wrote into a folder.
+    """The shards that ``mote-fast prepare shards`` wrote into a folder.
 
     Attributes:
-        folder: holds the shards.
+        folder: folder of the shards.
         shards: in the order of their names.
         left_out: videos of the list that could not be read when the shards were written.
-        labels: class names in the order of their indices, where they were given.
+        labels: class names in index order; empty if none were given.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ def read_shard_index(folder: str | os.PathLike[str]) -> ShardIndex:
     """Read the index of a folder of shards.
 
     Raises:
-        ListError: it is missing, damaged, or of another format.
+        ListError: the index is missing, damaged, or of another format.
     """
     path = Path(folder) / INDEX_FILE
     try:

@@ -1,4 +1,4 @@
-"""The loader of tar shards: read from end to end, shuffled by shard and in a buffer, divided over ranks and workers."""
+"""The loader of tar shards: reads sequentially, shuffles shards and a buffer, divides them over ranks and workers."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from mote_fast.data.shards.shard_index import read_shard_index
 from mote_fast.data.shards.shard_stream import RawSample, ShardStream, read_stream, streams_of, webdataset
 from mote_fast.errors import ConfigError
 
-# Batches read ahead of the one that is due, for each worker.
+# Batches that each worker reads ahead.
 _AHEAD = 2
 
 
 class ShardLoader(VideoLoader):
     """A loader of the shards that ``mote-fast prepare shards`` wrote.
 
-    A clip is the one that ``VideoDataset`` makes of the loose file: a function of (seed, epoch, index in the list).
-    Which videos share a batch is a function of (seed, epoch, rank, world size, ``workers``): a resumed run has to keep
-    these. In training, the place of a video that cannot be read takes the next decodable one of the worker's stream,
-    which also keeps its own place. In evaluation the videos that were left out of the shards are named in the first
-    batch of the last rank. A thread for each worker reads its stream, and sends the files to the process that decodes.
+    A clip equals the one that ``VideoDataset`` makes from the video file; it depends on (seed, epoch, index in the
+    list). The composition of batches depends on (seed, epoch, rank, world size, ``workers``), which a resumed run must
+    not change. In training, the next decodable sample of the worker's stream replaces an unreadable video, and is also
+    used at its own position. In evaluation, the first batch of the last rank names the videos that were left out of the
+    shards. Each worker has a thread that reads its stream and sends the files to the decoding process.
 
     Args:
-        folder: of the shards and their index.
+        folder: folder of the shards and their index.
         recipe: how videos become clips.
         options: see ``LoaderOptions``.
-        seed: of the run.
+        seed: seed of the run.
         decode_backend: "auto", "torchcodec" or "pyav", see ``read_frames``.
-        shuffle_buffer: samples that a worker draws from in training; it holds as many files in memory.
+        shuffle_buffer: samples that a worker draws from in training; it keeps that many files in memory.
 
     Raises:
-        BackendError: the library webdataset is not installed, or the device cannot serve here.
+        BackendError: the library webdataset is not installed, or the device is not available.
         ListError: the folder has no index, or a damaged one.
         ConfigError: an argument is out of range, or there are too few samples for one batch.
     """
@@ -65,7 +65,7 @@ class ShardLoader(VideoLoader):
         super().__init__(recipe, options)
         self._seed = seed
         self._shuffle_buffer = shuffle_buffer if options.training else 0
-        # Videos that crashed or stalled the decoder, in an earlier run or in this one.
+        # Videos that crashed or stalled the decoder, in this run or an earlier one.
         self._deadly = {
             failure.index: failure
             for failure in self.faults.failures
@@ -75,7 +75,7 @@ class ShardLoader(VideoLoader):
         self._closed = False
         self._decoder = SampleDecoder(recipe, seed, decode_backend)
         self._pool = DecodePool(self._decoder, recipe, options.workers, options.time_limit) if options.workers else None
-        # One for each stream, which only one thread at a time can read.
+        # One executor per stream: only one thread at a time can read a stream.
         self._threads = [ThreadPoolExecutor(1, thread_name_prefix="mote-fast-shards") for _ in range(options.workers)]
         if options.replica.rank == 0:
             for failure in self.index.left_out:
@@ -84,8 +84,8 @@ class ShardLoader(VideoLoader):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """See ``VideoLoader.epoch``.
 
-        Starting in the middle reads the shards from where the worker's part begins, and decodes nothing before
-        ``start``.
+        An epoch that starts in the middle reads each worker's part of the shards from its beginning, but decodes
+        nothing before ``start``.
         """
         if self._closed:
             raise ConfigError("the loader is closed; make another")
@@ -103,7 +103,7 @@ class ShardLoader(VideoLoader):
                 yield self._finish(*pending.popleft())
             self.faults.end_epoch()
         finally:
-            # The caller may have left in the middle.
+            # The caller may have stopped in the middle of the epoch.
             for _, batch in pending:
                 batch.cancel()
 
@@ -140,7 +140,7 @@ class ShardLoader(VideoLoader):
         reader = BatchReader(
             self.index.folder, samples, partial(self._load, epoch), self._new_pixels, self._options.training
         )
-        # The streams take turns; these are the turns before ``start``.
+        # The streams take turns; ``skipped`` counts this stream's turns before ``start``.
         return reader.read(stream.batch_sizes, skipped=len(range(number, start, streams)))
 
     def _load(self, epoch: int, sample: RawSample, row: Tensor) -> int | Failure:
@@ -156,7 +156,7 @@ class ShardLoader(VideoLoader):
     def _finish(self, number: int, batch: Future[RawBatch]) -> Batch:
         raw, replica = batch.result(), self._options.replica
         failures = raw.failures
-        # The last rank has a batch wherever there is one at all.
+        # The last rank has a batch if any rank has one.
         if number == 0 and not self._options.training and replica.rank == replica.world_size - 1:
             failures = [*failures, *self.index.left_out]
         return self._deliver(raw.pixels, raw.labels, raw.indices, failures)

@@ -1,4 +1,4 @@
-"""What one worker reads from tar shards: which samples in which order, each as bytes or as what is wrong with it."""
+"""The samples that one worker reads from tar shards, in order, each as the video's bytes or as a failure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mote_fast.runtime.seeding import generator_of, seed_of
 
 @dataclass(frozen=True, slots=True)
 class RawSample:
-    """A video as it stands in its shard: its index in the list, where it is (for errors), its label, the file."""
+    """A video as stored in its shard: its index in the list, its location (for errors), its label, the file's bytes."""
 
     index: int
     path: str
@@ -35,7 +35,7 @@ class RawSample:
 
 
 class ShardStream(NamedTuple):
-    """What one worker reads in an epoch: parts of shards, and how many of their samples go into each of its batches."""
+    """The parts of shards that one worker reads in an epoch, and the sizes of its batches."""
 
     parts: list[TarShard]
     batch_sizes: list[int]
@@ -46,9 +46,9 @@ def streams_of(
 ) -> list[ShardStream]:
     """Divide an epoch over ranks and workers; return the streams of one rank, whose batches take turns.
 
-    The tar files follow each other in an order drawn from (seed, epoch), or by name in evaluation. Each rank takes a
-    contiguous run of their samples, and each stream a contiguous run of its rank's, so there may be fewer shards than
-    readers. In training all ranks have as many batches, all full, and what is left at the end is not used in this
+    The tar files are ordered by a draw from (seed, epoch), or by name in evaluation. Each rank takes a contiguous run
+    of their samples, and each stream a contiguous run of its rank's, so there may be fewer shards than readers. In
+    training all ranks have the same number of batches, all full, and the remainder at the end is not used in this
     epoch. In evaluation every sample is read once, and the last batch of a rank may be short.
 
     Raises:
@@ -67,7 +67,7 @@ def streams_of(
 
 
 def _rank_run(samples: int, batch_size: int, training: bool, replica: Replica) -> tuple[int, int]:
-    """Where a rank's run of samples starts, and how many it has."""
+    """The start and the length of a rank's run of samples."""
     if not training:
         start, stop = (samples * at // replica.world_size for at in (replica.rank, replica.rank + 1))
         return start, stop - start
@@ -81,7 +81,7 @@ def _rank_run(samples: int, batch_size: int, training: bool, replica: Replica) -
 
 
 def _cut(files: Sequence[TarShard], start: int, stop: int) -> list[TarShard]:
-    """The samples ``start`` to ``stop - 1`` of all files, as files that hold fewer."""
+    """Select the samples ``start`` to ``stop - 1`` of all files; return the parts of the files that hold them."""
     parts = []
     for file in files:
         indices = file.indices[max(0, start) : max(0, stop)]
@@ -94,10 +94,9 @@ def _cut(files: Sequence[TarShard], start: int, stop: int) -> list[TarShard]:
 def read_stream(
     folder: Path, stream: ShardStream, *, shuffle_buffer: int, seed_parts: Sequence[int | str]
 ) -> Iterator[RawSample | Failure]:
-    """Read the samples of a stream, in the files' order, or drawn from a buffer of ``shuffle_buffer`` samples.
+    """Read the samples of a stream, in file order, or drawn from a buffer of ``shuffle_buffer`` samples.
 
-    Every sample that the index names comes, as a ``Failure`` where its shard does not give it: so the order does not
-    depend on damage.
+    Every sample in the index is yielded, as a ``Failure`` if its shard lacks it; damage does not change the order.
     """
     samples = itertools.chain.from_iterable(_read_part(folder, part) for part in stream.parts)
     if shuffle_buffer < 2:
@@ -120,7 +119,7 @@ def _read_part(folder: Path, part: TarShard) -> Iterator[RawSample | Failure]:
                 yield Failure(waiting[0], f"{path}/{key_of(waiting.popleft())}", "UndecodableVideoError", reason)
             waiting.popleft()
             yield _parse(sample, index, path)
-    # What tarfile raises depends on which byte is wrong; the decompressors are there because it guesses the format.
+    # The error that tarfile raises depends on the damaged byte; it guesses the format, hence the decompressors' errors.
     except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         reason = f"its shard cannot be read up to it ({one_line(error)}); copy or write the shard again"
     for index in waiting:
@@ -128,7 +127,7 @@ def _read_part(folder: Path, part: TarShard) -> Iterator[RawSample | Failure]:
 
 
 def _samples(path: Path, keys: frozenset[str]) -> Iterator[dict[str, Any]]:
-    """The samples of a tar file with these keys; others are passed over without reading their data."""
+    """Yield the samples of a tar file with these keys; the data of other samples is not read."""
     iterators = webdataset().tariterators
     with path.open("rb") as file:
         source = [{"url": str(path), "stream": file}]
@@ -152,7 +151,7 @@ def webdataset() -> Any:
     """Import the library that reads the tar files.
 
     Raises:
-        BackendError: it is not installed.
+        BackendError: the library is not installed.
     """
     try:
         import webdataset
