@@ -14,7 +14,7 @@ INTERRUPTED = 130
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; what it parses has ``run``, which takes it and returns the exit status."""
+    """Build the parser of all commands; its namespace has ``run``, which takes the namespace and returns the status."""
     parser = options.CommandParser(prog="mote-fast", description="Open-vocabulary video recognition with MoTE on CLIP.")
     parser.add_argument("--verbose", action="store_true", help="log what the library does")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0 when all of it succeeded, 2 when any of it did not."""
+    """Run one command and return its exit status: 0 if all of it succeeded, 2 if any part failed."""
     arguments = build_parser().parse_args(argv)
     logging.basicConfig(
         format="%(levelname)s: %(message)s", level=logging.INFO if arguments.verbose else logging.WARNING

@@ -1,4 +1,4 @@
-"""``mote-fast analyse``: what each expert of a model does, and plots of it."""
+"""``mote-fast analyse``: measures and plots the behaviour of each expert of a model."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def _finish(
     lines: Sequence[str],
     failures: Sequence[Failure],
 ) -> int:
-    """Write the files of an analysis, named by it, and print its numbers. Returns 0, or 2 if a video failed."""
+    """Write the files of an analysis, named after it, and print its numbers. Returns 0, or 2 if a video failed."""
     files = outputs.write_drawing(arguments, arguments.analysis, figure, csv)
     outputs.show(arguments, {**document, "files": files}, [*lines, f"wrote {' and '.join(files)}"])
     return outputs.report_unread(failures, inputs.is_untrained(arguments))

@@ -1,4 +1,4 @@
-"""Which backend serves what on this machine, and why the others do not: what ``mote-fast doctor`` prints."""
+"""The report of ``mote-fast doctor``: the backend chosen for each job on this machine, and why not the others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Choice:
-    """The backend chosen for one job, and for each other one why it was not."""
+    """The backend chosen for one job, and the reason against each other one."""
 
     job: str
     chosen: str
@@ -46,7 +46,7 @@ def survey() -> list[Choice]:
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of Python and of the packages that matter; None for one that is not installed."""
+    """Return the versions of Python and of the relevant packages; None for a package that is not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -57,7 +57,7 @@ def versions() -> dict[str, str | None]:
 
 
 def device_summary() -> str:
-    """Describe the device that models go to by default."""
+    """Describe the default device of models."""
     if best_device() == "cuda":
         return f"cuda: {torch.cuda.get_device_name()}"
     return f"cpu: {platform.machine()}, {torch.get_num_threads()} threads (PyTorch sees no CUDA device)"

@@ -24,7 +24,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Classify each video; a bad one is reported and the rest go on. Returns 0, or 2 when any failed."""
+    """Classify each video; a bad video is reported and the others are processed. Returns 0, or 2 if any failed."""
     labels = inputs.labels_of(arguments)
     views = Views.parse(arguments.views)
     if arguments.topk < 1:

@@ -1,4 +1,4 @@
-"""``mote-fast convert``: released .pt files to our folders, and back."""
+"""``mote-fast convert``: converts released .pt files to model folders, and back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Convert in the direction that the source implies. Returns 0."""
+    """Convert a file to a folder or a folder to a file, depending on the source. Returns 0."""
     source, target = Path(arguments.source), Path(arguments.target)
     if source.is_dir():
         if target.suffix not in (".pt", ".pth"):

@@ -1,4 +1,4 @@
-"""``mote-fast demo``: classify shipped videos of classes that the shipped tiny model never saw."""
+"""``mote-fast demo``: classify shipped videos of classes that the shipped tiny model was not trained on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mote_fast.data.items import read_labels
 from mote_fast.model.checkpoint import load
 from mote_fast.runtime.environment import PRESETS
 
-# NAME.csv is a label set, and NAME/NUMBER_CLASS_NAME.mp4 a video of one of its classes; lab/write_demo.py writes them.
+# NAME.csv is a label set, NAME/NUMBER_CLASS_NAME.mp4 is a video of one of its classes; lab/write_demo.py writes them.
 CLIPS = PRESETS / "demo"
 _PRINTED = 3
 RIGHT_MARK = "<- right"

@@ -1,4 +1,4 @@
-"""``mote-fast doctor``: what is installed, which backend serves what, and why each other one does not."""
+"""``mote-fast doctor``: reports versions, the backend chosen for each job, and the reason against each other one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the report; finding something missing is no failure. Returns 0."""
+    """Print the report; a missing package is not a failure. Returns 0."""
     cache, models = FeatureCache(), ModelCache()
     report: dict[str, Any] = {
         "device": device_summary(),

@@ -27,7 +27,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Embed each video; a bad one is reported and the rest go on. Returns 0, or 2 when any failed."""
+    """Embed each video; a bad video is reported and the others are processed. Returns 0, or 2 if any failed."""
     if arguments.output is None and not arguments.json:
         raise ConfigError("say where the embeddings go: --output FILE, or --json for standard output")
     Views.parse(arguments.views)

@@ -1,7 +1,7 @@
 """``mote-fast eval``: accuracies of a model on lists of videos, by the protocols of the paper.
 
-Several lists are splits: the report has each one's accuracies, their mean and deviation. Under torchrun the processes
-share the videos, each decoded once; the result is the same for any number of them.
+Several lists are treated as splits: the report has the accuracies of each, their mean and deviation. Under torchrun the
+processes divide the videos; each video is decoded once, and the result is the same for any number of processes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def add_command(commands: Any) -> None:
     options.add_list(parser.add_argument_group("data"), several=True)
     options.add_loading(parser, views)
     results = parser.add_argument_group("results")
-    results.add_argument("--dataset", metavar="NAME", help="name in the report (default: of the lists)")
+    results.add_argument("--dataset", metavar="NAME", help="name in the report (default: the lists' names)")
     results.add_argument(
         "--output", metavar="FOLDER", help="write result.json, report.md, per_class.csv and predictions.parquet there"
     )
@@ -48,7 +48,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate on every process that torchrun started; the first writes and prints. Returns 0, or 2 if any failed."""
+    """Evaluate on all processes; the first one writes and prints. Returns 0, or 2 if any video failed."""
     with _processes(arguments) as world:
         arguments.device = str(world.device)
         splits = _splits_of(arguments)
@@ -74,13 +74,13 @@ def run(arguments: argparse.Namespace) -> int:
                 write_report(Path(arguments.output), evaluation, document)
             outputs.show(arguments, document, accuracy_lines(document))
             outputs.report_unread(evaluation.failures, inputs.is_untrained(arguments))
-        # A process that ends with status 2 makes torchrun stop the others: not before the first has written.
+        # torchrun stops the others when a process ends with status 2, so all wait until the first has written.
         world.wait()
     return outputs.FAILED if evaluation.failures else 0
 
 
 def _processes(arguments: argparse.Namespace) -> contextlib.AbstractContextManager[ProcessGroup]:
-    """Join the processes that torchrun started; without it this process is alone, on any device."""
+    """Join the processes that torchrun started; without torchrun there is one process, on any device."""
     if dist.is_torchelastic_launched():
         device = arguments.device
         if device not in ("auto", "cpu", "cuda"):
@@ -110,7 +110,7 @@ def _evaluate(arguments: argparse.Namespace, splits: list[Split], views: Views, 
 
 
 def _class_features(model: VideoClassifier, names: Sequence[str], world: ProcessGroup) -> Tensor:
-    """Encode a label set on the first process, float32 [C, d]; the others get its numbers."""
+    """Encode a label set on the first process, float32 [C, d], and send it to the others."""
     features = torch.empty(len(names), model.clip.embed_dim)
     if world.leads:
         features.copy_(inputs.encode_labels(model, names))

@@ -1,4 +1,4 @@
-"""What the shared options ask for: a model, class names, videos, and passes over them."""
+"""Builds what the shared options select: the model, class names, videos and loaders."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from mote_fast.runtime.progress import Progress
 
 
 def is_untrained(arguments: argparse.Namespace) -> bool:
-    """Whether the model that the options ask for has random weights in its head."""
+    """Whether the head of the selected model has random weights."""
     shipped = arguments.model in SHIPPED and arguments.clip_pretrained is None and not arguments.untrained
     return arguments.checkpoint is None and not shipped
 
 
 def device_of(arguments: argparse.Namespace) -> str:
-    """Return the device that the options ask for.
+    """Return the selected device.
 
     Raises:
-        ConfigError: PyTorch cannot use it.
+        ConfigError: PyTorch cannot use the device.
     """
     device = arguments.device
     if device == "auto":
@@ -53,16 +53,16 @@ def device_of(arguments: argparse.Namespace) -> str:
 
 
 def model_of(arguments: argparse.Namespace) -> VideoClassifier:
-    """Build or load the model that the options ask for, its experts merged for inference."""
+    """Build or load the selected model, its experts merged for inference."""
     return whole_model(arguments).fold()
 
 
 def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
-    """Build or load the model that the options ask for, its experts apart."""
+    """Build or load the selected model, its experts not merged."""
     dtype = DTYPES[arguments.dtype]
     place: dict[str, Any] = {"device": device_of(arguments), "dtype": dtype}
     if dtype == "int8":
-        # The first run of a model exports it for half a minute, and should say so.
+        # The first run of a model exports it for half a minute; the log then says so.
         logging.getLogger("mote_fast.clip.int8").setLevel(logging.INFO)
     if arguments.checkpoint is not None:
         if arguments.untrained:
@@ -73,10 +73,10 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
         raise ConfigError("--clip goes with --checkpoint; for fresh towers use --clip-pretrained")
     elif not is_untrained(arguments):
         model = load(arguments.model, **place)
-        # A model folder records its own number.
+        # A model folder records its own number of frames.
         model.frames = arguments.frames
     else:
-        # An untrained model is for trying things out: the same one every time.
+        # A fixed seed: an untrained model has the same weights in every run.
         torch.manual_seed(0)
         towers = arguments.clip_pretrained
         model = create_model(arguments.model, frames=arguments.frames, clip_pretrained=towers, **place)
@@ -87,11 +87,11 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
 
 
 def labels_of(arguments: argparse.Namespace) -> list[str]:
-    """Collect the class names that the options give.
+    """Collect the class names from the options.
 
     Raises:
-        LabelError: there are none.
-        ListError: the file of them is missing or malformed.
+        LabelError: there are no class names.
+        ListError: the file of class names is missing or malformed.
     """
     if arguments.labels_file is not None:
         return read_labels(arguments.labels_file)
@@ -117,7 +117,7 @@ def encode_labels(model: VideoClassifier, labels: Sequence[str]) -> Tensor:
 
 
 def judge_each(videos: Sequence[str], key: str, judge: Callable[[str], Any]) -> list[dict[str, Any]]:
-    """Return what ``judge`` finds for each video, under ``key``; a bad one has its error, and the others go on."""
+    """Return the result of ``judge`` for each video, under ``key``; a bad video has its error instead."""
     results: list[dict[str, Any]] = []
     # One video needs no progress bar.
     for video in tqdm(videos, unit="videos", disable=True if len(videos) < 2 else None):
@@ -131,12 +131,12 @@ def judge_each(videos: Sequence[str], key: str, judge: Callable[[str], Any]) -> 
 
 
 def views_of(arguments: argparse.Namespace, protocol: ProtocolName) -> Views:
-    """Return the views that the options ask for, or else those of the protocol."""
+    """Return the views of ``--views``, or the protocol's default."""
     return Views.parse(arguments.views or DEFAULT_VIEWS[protocol])
 
 
 def recipe_of(model: VideoClassifier, views: Views, *, dense: bool = False) -> ClipRecipe:
-    """Return how videos become what the model takes."""
+    """Return the recipe of the model's input clips."""
     towers = model.clip
     mean, std = towers.config.mean, towers.config.std
     return ClipRecipe(frames=model.frames, size=towers.image_size, views=views, dense=dense, mean=mean, std=std)
@@ -152,7 +152,7 @@ def open_loader(
     replica: Replica = ALONE,
     title: str | None = None,
 ) -> Iterator[tuple[VideoLoader, Progress]]:
-    """Open a loader of this process's share of the videos, and the first process's progress bar under a ``title``."""
+    """Open a loader of this process's share of the videos, and a progress bar (first process only) with ``title``."""
     recipe = recipe_of(model, views, dense=arguments.dense)
     dataset = VideoDataset(items, recipe, decode_backend=arguments.decode, frame_template=arguments.frame_template)
     options = LoaderOptions(
@@ -171,9 +171,9 @@ def open_loader(
 
 
 def some_videos(source: str, root: str, count: int) -> list[VideoItem]:
-    """Read a list or a folder of classes, and return ``count`` of its videos evenly spread over it.
+    """Read a list or a folder of classes, and return ``count`` of its videos, evenly spaced.
 
-    Lists are often sorted by class, so the first videos would be of a few classes only.
+    Lists are often sorted by class, so the first videos would cover only a few classes.
 
     Raises:
         ConfigError: ``count`` is below 1.

@@ -1,4 +1,4 @@
-"""What int8 does to one video's features and scores: measured, so that nobody has to take it on trust."""
+"""Measures the effect of int8 on one video's features and scores."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mote_fast.model.classifier import Video, VideoClassifier
 
 
 class Int8Effect(NamedTuple):
-    """An int8 model against the same weights in float32, on one video.
+    """Comparison of an int8 model with the same weights in float32, on one video.
 
     Attributes:
-        cosine: between the two features of a frame, the lowest over frames.
+        cosine: lowest cosine over frames between the int8 and the float32 feature.
         score: largest difference of a label's probability.
         same_top: whether the best label is the same.
     """
@@ -31,13 +31,13 @@ def int8_effect(model: VideoClassifier, video: Video, classes: Tensor, views: st
     """Classify a video in int8 and in float32 and compare; costs one pass of each over the frames of ``views``.
 
     Args:
-        model: with ``dtype="int8"``.
+        model: a model with ``dtype="int8"``.
         video: as in ``VideoClassifier.classify``.
         classes: [C, d], from ``class_features``.
         views: as in ``VideoClassifier.classify``.
 
     Raises:
-        ConfigError: the model is not an int8 one.
+        ConfigError: the model is not an int8 model.
         VideoError: the video cannot be read.
     """
     if model.int8 is None:

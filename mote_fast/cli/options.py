@@ -1,4 +1,4 @@
-"""Options that several commands share, each with one meaning."""
+"""Options shared by several commands, each with one meaning."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DTYPES: dict[str, Dtype] = {
     "int8": "int8",
 }
 
-# Several values of one option, after it or after each mention of it.
+# Arguments of an option that takes several values and may be repeated.
 SEVERAL: dict[str, Any] = {"action": "extend", "nargs": "+"}
 
 # A parser, or a group of its options.
@@ -30,7 +30,7 @@ Options = argparse._ActionsContainer
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that takes whole option names only, so that ``--labels`` never stands for ``--labels-file``."""
+    """A parser that accepts full option names only, so that ``--labels`` never means ``--labels-file``."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
@@ -44,7 +44,7 @@ def add_value(
     metavar: str | None = None,
     choices: Sequence[str] | None = None,
 ) -> None:
-    """Add an option that takes a value of the default's type, and says the default."""
+    """Add an option whose value has the default's type, and whose help states the default."""
     text = f"{purpose} (default %(default)s)"
     options.add_argument(flag, type=type(default), default=default, help=text, metavar=metavar, choices=choices)
 
@@ -56,11 +56,11 @@ def add_json(options: Options) -> None:
 
 def add_score(options: Options) -> None:
     """Add the choice between the two scores that accuracies are computed from."""
-    add_value(options, "--score", RUNNING, "of which an accuracy is computed", choices=(RUNNING, FULL_CLASS))
+    add_value(options, "--score", RUNNING, "score that accuracies are computed from", choices=(RUNNING, FULL_CLASS))
 
 
 def add_released(options: Options) -> None:
-    """Add what a released checkpoint does not say of itself."""
+    """Add the settings that a released checkpoint does not record."""
     options.add_argument("--clip", metavar="PATH|TAG", help="original CLIP of a released file: OpenAI's .pt or a tag")
     interpolated = "share of a released file's tuned image tower; 1 makes converting back lossless"
     add_value(options, "--interpolate", DEFAULT_INTERPOLATION, interpolated, "SHARE")
@@ -78,7 +78,7 @@ def add_model(parser: argparse.ArgumentParser, *, encodes_labels: bool = False) 
     group.add_argument("--untrained", action="store_true", help=random)
     group.add_argument("--clip-pretrained", metavar="PATH|TAG", help="without --checkpoint: weights of the CLIP towers")
     add_value(group, "--device", "auto", "auto, cpu, cuda, cuda:1, ...")
-    parameters = "of the parameters; int8 runs the image tower quantised, on the CPU"
+    parameters = "dtype of the parameters; int8 runs the image tower quantised, on the CPU"
     add_value(group, "--dtype", "float32", parameters, choices=sorted(DTYPES))
     add_value(group, "--decode", "auto", "video decoder: auto, torchcodec or pyav", "BACKEND")
     parser.set_defaults(no_cache=False)
@@ -87,21 +87,21 @@ def add_model(parser: argparse.ArgumentParser, *, encodes_labels: bool = False) 
 
 
 def add_videos(parser: argparse.ArgumentParser, views: str) -> None:
-    """Add the videos and the views to judge them by."""
+    """Add the videos and their views."""
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files")
     add_value(parser, "--views", views, "clips x crops, such as 1x1, 3x1, 4x3")
 
 
 def add_labels_file(options: Options, prefix: str = "", *, several: bool = False) -> None:
-    """Add the file of class names; ``several`` takes one for each list, too."""
-    purpose = "class names, one a line, or a CSV with id and name"
+    """Add the file of class names; with ``several``, one file for each list is accepted too."""
+    purpose = "class names, one per line, or a CSV with id and name"
     if several:
         purpose += "; one file, or one for each list"
     options.add_argument(f"--{prefix}labels-file", metavar="FILE", help=purpose, **(SEVERAL if several else {}))
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:
-    """Add the three ways to give class names, one of them required."""
+    """Add the three options for class names, one of which is required."""
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--labels", metavar="A,B,C", help="class names, separated by commas")
     add_labels_file(group)
@@ -109,35 +109,35 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
 
 
 def add_list(options: Options, kind: str = "", *, labels: bool = True, several: bool = False) -> None:
-    """Add a list of videos, its class names and its folder; of a ``kind`` such as "close-set", all named by it."""
+    """Add a list of videos, its class names and its folder; a ``kind`` such as "close-set" prefixes the options."""
     prefix = f"{kind}-" if kind else ""
     purpose = "list of videos with labels, or a folder with a sub-folder for each class"
     many = SEVERAL if several else {}
     options.add_argument(f"--{kind or 'list'}", required=True, metavar="LIST", help=purpose, **many)
     if labels:
         add_labels_file(options, prefix, several=several)
-    options.add_argument(f"--{prefix}root", default="", metavar="FOLDER", help="what the list's paths are relative to")
+    options.add_argument(f"--{prefix}root", default="", metavar="FOLDER", help="base folder of the list's paths")
 
 
 def add_loading(parser: argparse.ArgumentParser, views: str) -> None:
-    """Add the options that say how the videos of lists are read; ``views`` is the default, in words."""
+    """Add the options for reading the videos of lists; ``views`` describes the default."""
     group = parser.add_argument_group("reading")
     group.add_argument("--views", metavar="CxC", help=f"clips x crops (default {views})")
     group.add_argument("--dense", action="store_true", help="sample frames densely, from a window of the video")
-    add_value(group, "--batch-size", 8, "videos in a batch of one process", "N")
-    add_value(group, "--workers", 4, "processes that decode, for each process", "N")
-    add_value(group, "--loader", "auto", "who decodes", choices=get_args(LoaderBackend))
+    add_value(group, "--batch-size", 8, "videos per batch and process", "N")
+    add_value(group, "--workers", 4, "decoding worker processes, for each process", "N")
+    add_value(group, "--loader", "auto", "backend that decodes", choices=get_args(LoaderBackend))
     add_value(group, "--frame-template", FRAME_TEMPLATE, "image names in folders of extracted frames", "NAME")
 
 
 def add_workers(options: Options, task: str, time_limit: float) -> None:
-    """Add the processes that do a ``task``, such as "scan", and the time that one video may take."""
-    add_value(options, "--workers", os.cpu_count() or 1, f"processes that {task}, one a core", "N")
-    add_value(options, "--time-limit", time_limit, f"to {task} one video", "SECONDS")
+    """Add the number of processes for a ``task``, such as "scan", and the time limit for one video."""
+    add_value(options, "--workers", os.cpu_count() or 1, f"processes that {task}, one per core", "N")
+    add_value(options, "--time-limit", time_limit, f"time limit to {task} one video", "SECONDS")
 
 
 def add_output(parser: argparse.ArgumentParser, content: str) -> None:
-    """Add the folder that files are written to, and the leave to replace what is there."""
-    parser.add_argument("--output", required=True, metavar="FOLDER", help=f"where {content} go")
-    parser.add_argument("--force", action="store_true", help="replace files that are there")
+    """Add the output folder, and the permission to replace existing files."""
+    parser.add_argument("--output", required=True, metavar="FOLDER", help=f"folder for {content}")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
     add_json(parser)

@@ -1,4 +1,4 @@
-"""What several commands print and write: a result, its plot, and what went wrong."""
+"""Output shared by several commands: a result, its plot, and errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mote_fast.runtime.files import make_folder, write_bytes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Exit status of bad usage and of anything that could not be done, as argparse has it.
+# Exit status of bad usage and of failures, as in argparse.
 FAILED = 2
 UNTRAINED_NOTE = (
     "note: these weights are untrained, so the ranking means nothing; "
@@ -32,15 +32,15 @@ def show(arguments: argparse.Namespace, document: Mapping[str, Any], lines: Sequ
 
 
 def report(errors: Sequence[str]) -> int:
-    """Print errors on standard error, one a line; return the exit status, 2 if there are any."""
+    """Print errors on standard error, one per line; return the exit status, 2 if there are any."""
     for error in errors:
         print(f"mote-fast: error: {error}", file=sys.stderr)
     return FAILED if errors else 0
 
 
 def report_unread(failures: Sequence[Failure], untrained: bool) -> int:
-    """Say on standard error what stood in the way of the numbers; return the exit status, 2 if any video failed."""
-    # The log named each when it failed.
+    """Report failed videos and untrained weights on standard error; return the exit status, 2 if any video failed."""
+    # The log named each video when it failed.
     status = report([f"{len(failures)} videos could not be read"] if failures else [])
     if untrained:
         print(UNTRAINED_NOTE, file=sys.stderr)
@@ -48,10 +48,10 @@ def report_unread(failures: Sequence[Failure], untrained: bool) -> int:
 
 
 def prepare_drawing(arguments: argparse.Namespace) -> None:
-    """Make the folder of ``--output`` before any video is read.
+    """Create the folder of ``--output`` before any video is read.
 
     Raises:
-        ConfigError: it cannot be made, or matplotlib is not installed.
+        ConfigError: the folder cannot be created, or matplotlib is not installed.
     """
     check_plots()
     make_folder(Path(arguments.output))

@@ -1,4 +1,4 @@
-"""``mote-fast prepare``: lists and labels from a data set's archive or a folder per class; few-shot lists; copies."""
+"""``mote-fast prepare``: makes lists and labels from an archive or a folder per class, few-shot lists, and copies."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from mote_fast.prepare.ssv2 import read_ssv2
 from mote_fast.prepare.ucf101 import read_ucf101
 from mote_fast.prepare.write_data_set import REPORT_FILES, write_data_set
 
-# Each adds one step with its add_command(steps).
+# Each module adds one step with add_command(steps).
 STEPS = (prepare_fewshot, prepare_reencode, prepare_shards)
 
-# Data sets that come with annotations: their reader, and the files that it wants.
+# Data sets with annotations: their reader, and the files that it needs.
 PUBLISHED: dict[str, tuple[Callable[[Sequence[Path], Path], DataSet], str]] = {
     "ucf101": (read_ucf101, "classInd.txt, trainlist01..03.txt, testlist01..03.txt"),
     "hmdb51": (read_hmdb51, "CLASS_test_split1..3.txt"),
@@ -44,7 +44,7 @@ def add_command(commands: Any) -> None:
     step = steps.add_parser("folder", help="from a folder per class", description="Lists from a folder per class.")
     share = "share of each class for the validation list, where there are no train and val folders"
     options.add_value(step, "--val-share", 0.1, share, "SHARE")
-    options.add_value(step, "--seed", 0, "of that split", "N")
+    options.add_value(step, "--seed", 0, "seed of that split", "N")
     _add_data_set_options(step)
     step.set_defaults(read=_read_folder)
     for module in STEPS:
@@ -52,7 +52,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prepare a data set. Returns 0: finding bad videos is the report's purpose, and no failure."""
+    """Prepare a data set. Returns 0: bad videos are reported, and are not a failure."""
     scan = ScanOptions(arguments.workers, arguments.scan_frames, arguments.min_frames, arguments.time_limit)
     root, output = Path(arguments.root), Path(arguments.output)
     data_set: DataSet = arguments.read(arguments, root)
@@ -73,16 +73,16 @@ def _read_folder(arguments: argparse.Namespace, root: Path) -> DataSet:
 
 def _add_data_set_options(parser: argparse.ArgumentParser) -> None:
     defaults = ScanOptions()
-    parser.add_argument("--root", required=True, metavar="FOLDER", help="the videos; paths in the lists start here")
+    parser.add_argument("--root", required=True, metavar="FOLDER", help="folder of the videos and base of list paths")
     options.add_output(parser, "lists, labels and report")
     group = parser.add_argument_group("checks")
     group.add_argument(
-        "--scan", action="store_true", help="open and decode every video, and look for equal files; can be interrupted"
+        "--scan", action="store_true", help="decode frames of every video and find identical files; can be resumed"
     )
     group.add_argument(
-        "--drop-bad", action="store_true", help="leave out of the lists what is missing, unreadable or too short"
+        "--drop-bad", action="store_true", help="omit missing, unreadable and too short videos from the lists"
     )
     options.add_value(group, "--scan-frames", defaults.frames, "frames of each video to decode, 0 for none", "N")
-    options.add_value(group, "--min-frames", defaults.min_frames, "fewer are too short", "N")
+    options.add_value(group, "--min-frames", defaults.min_frames, "a video with fewer frames is too short", "N")
     options.add_workers(group, "scan", defaults.time_limit)
     parser.set_defaults(run=run)

@@ -1,4 +1,4 @@
-"""``mote-fast prepare fewshot``: training lists of a few videos per class, repeated to the size of the full set."""
+"""``mote-fast prepare fewshot``: writes training lists of a few videos per class, repeated to the full set's size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--shots", type=int, nargs="+", default=PAPER_SHOTS, metavar="K", help="videos per class (default 2 4 8 16)"
     )
-    options.add_value(parser, "--seed", 0, "of the draw", "N")
+    options.add_value(parser, "--seed", 0, "seed of the draw", "N")
     parser.add_argument(
         "--length",
         type=_length,

@@ -1,4 +1,4 @@
-"""``mote-fast prepare reencode``: copies of videos that decode several times faster, the originals untouched."""
+"""``mote-fast prepare reencode``: makes copies of videos that decode several times faster; originals stay unchanged."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def add_command(commands: Any) -> None:
     default = Encoding()
     parser = commands.add_parser("reencode", help="rewrite videos so that they decode fast", description=__doc__)
     parser.add_argument("source", metavar="SOURCE", help="folder of the videos; only read")
-    parser.add_argument("target", metavar="TARGET", help="folder for the copies, with the same folders below it")
-    listed = "only the videos of these lists, which are rewritten for the copies into TARGET"
+    parser.add_argument("target", metavar="TARGET", help="folder for the copies, with the same sub-folders")
+    listed = "re-encode only the videos of these lists, and write lists of the copies into TARGET"
     parser.add_argument("--list", default=[], metavar="LIST", help=listed, **options.SEVERAL)
-    options.add_value(parser, "--short-side", default.short_side, "scale down to this, never up", "PIXELS")
-    options.add_value(parser, "--key-interval", default.key_interval, "from one key frame to the next", "FRAMES")
+    options.add_value(parser, "--short-side", default.short_side, "maximum; videos are never scaled up", "PIXELS")
+    options.add_value(parser, "--key-interval", default.key_interval, "distance between key frames", "FRAMES")
     options.add_value(parser, "--crf", default.crf, "x264's quality, lower is better", "N")
     options.add_value(parser, "--preset", default.preset, "x264's effort", choices=PRESETS)
     parser.add_argument(
-        "--keep-intact-prefix", action="store_true", help="of a damaged video keep the frames before the damage"
+        "--keep-intact-prefix", action="store_true", help="keep the frames of a damaged video before the damage"
     )
     options.add_workers(parser, "re-encode", 600.0)
     options.add_json(parser)
@@ -35,7 +35,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Re-encode; a bad video is reported and the rest go on. Returns 0, or 2 when any failed."""
+    """Re-encode; a bad video is reported and the others are processed. Returns 0, or 2 if any failed."""
     lists = [Path(path) for path in arguments.list]
     repeated = {path.name for path in lists if [other.name for other in lists].count(path.name) > 1}
     if repeated:

@@ -1,4 +1,4 @@
-"""``mote-fast prepare shards``: the videos of a list in tar files, for reading from end to end."""
+"""``mote-fast prepare shards``: writes the videos of a list into tar files for sequential reading."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "
 def add_command(commands: Any) -> None:
     """Register the command."""
     parser = commands.add_parser("shards", help="write videos into WebDataset tar shards", description=__doc__)
-    parser.add_argument("list", metavar="LIST", help="list of videos: 'PATH LABEL' a line, or a CSV")
+    parser.add_argument("list", metavar="LIST", help="list of videos: 'PATH LABEL' per line, or a CSV")
     parser.add_argument("folder", metavar="OUT", help="folder for the shards and their index")
-    parser.add_argument("--root", default="", metavar="FOLDER", help="that the list's paths are relative to")
-    options.add_value(parser, "--shard-size", "1GB", "of the videos in a shard, at most", "SIZE")
-    parser.add_argument("--samples", type=int, metavar="N", help="videos in a shard, at most")
-    options.add_value(parser, "--seed", 0, "of the order", "N")
+    parser.add_argument("--root", default="", metavar="FOLDER", help="base folder of the list's paths")
+    options.add_value(parser, "--shard-size", "1GB", "maximum total size of the videos in a shard", "SIZE")
+    parser.add_argument("--samples", type=int, metavar="N", help="maximum number of videos in a shard")
+    options.add_value(parser, "--seed", 0, "seed of the order", "N")
     options.add_labels_file(parser)
     options.add_workers(parser, "check", 60.0)
     options.add_json(parser)
@@ -32,7 +32,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the shards; a bad video is left out and reported. Returns 0, or 2 when any was left out."""
+    """Write the shards; a bad video is left out and reported. Returns 0, or 2 if any was left out."""
     items = read_list(arguments.list)
     labels = read_labels(arguments.labels_file) if arguments.labels_file else []
     if labels:
@@ -59,7 +59,7 @@ def bytes_of(text: str) -> int:
     """Read a size such as "1GB", "500 MB", "2GiB" or "1000000".
 
     Raises:
-        ConfigError: the text is of another form.
+        ConfigError: the text has another form.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", text.strip().upper())
     if match is None:

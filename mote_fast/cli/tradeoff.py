@@ -1,4 +1,4 @@
-"""``mote-fast tradeoff``: HM_ZS and trade-off score from results of ``eval``, of one model or of several in a plot."""
+"""``mote-fast tradeoff``: HM_ZS and trade-off score from results of ``eval``, of one model or several with a plot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_command(commands: Any) -> None:
         nargs="*",
         default=[],
         metavar="RESULT",
-        help="of one model: result.json files, or their folders: zero-shot, and one close-set",
+        help="results of one model: result.json files or their folders, zero-shot ones and one close-set",
     )
     models.add_argument(
         "--model",
@@ -32,7 +32,7 @@ def add_command(commands: Any) -> None:
         action="append",
         dest="models",
         metavar=("SERIES LAYERS RESULT", "RESULT"),
-        help="one model of several: its line in the plot, its temporal layers, and its results; repeat for each model",
+        help="one of several models: its line in the plot, its temporal layers, and its results; repeat for each model",
     )
     options.add_score(parser)
     options.add_value(parser, "--videos", READABLE, "which videos count", choices=(READABLE, ALL))

@@ -1,1 +1,1 @@
-"""Preparing data: lists and labels from a data set's archive, reports on its videos, copies that train faster."""
+"""Preparing data: lists and labels from a data set's archive, reports on its videos, copies that decode faster."""

@@ -11,18 +11,18 @@ from mote_fast.errors import ListError
 
 
 def find_files(places: Sequence[Path], *patterns: str) -> list[Path]:
-    """Find annotation files by name: among ``places`` that are files, and below those that are folders.
+    """Find annotation files by name; ``places`` are files, or folders that are searched.
 
-    Returns them sorted by name, each once.
+    Returns the files sorted by name, each once.
 
     Raises:
-        ListError: a place does not exist, or no file there matches any of the patterns.
+        ListError: a place does not exist, or no file matches any of the patterns.
     """
     found: dict[Path, None] = {}
     for place in places:
         if place.is_dir():
             matching = (path for pattern in patterns for path in place.rglob(pattern) if path.is_file())
-            # Archives packed on a Mac hold a hidden twin of every file.
+            # Archives packed on a Mac hold a hidden companion of every file.
             found.update((path, None) for path in matching if not path.name.startswith("."))
         elif not place.is_file():
             raise ListError(f"{place}: no such file or folder; give --annotations the official annotation files")
@@ -35,10 +35,10 @@ def find_files(places: Sequence[Path], *patterns: str) -> list[Path]:
 
 
 def find_file(places: Sequence[Path], *patterns: str) -> Path:
-    """Find the one annotation file of that name.
+    """Find the only annotation file of that name.
 
     Raises:
-        ListError: as ``find_files``, or there are several.
+        ListError: as ``find_files``, or several files match.
     """
     found = find_files(places, *patterns)
     if len(found) > 1:
@@ -47,10 +47,10 @@ def find_file(places: Sequence[Path], *patterns: str) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """Read an annotation file, with or without the mark that spreadsheets put first.
+    """Read an annotation file, with or without a byte order mark.
 
     Raises:
-        ListError: it cannot be read, or is not UTF-8.
+        ListError: the file cannot be read, or is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -59,7 +59,7 @@ def read_text(path: Path) -> str:
 
 
 def rows_of(path: Path, columns: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield ("file:line", columns) of each line that is not blank, split at white space from the right.
+    """Yield ("file:line", columns) for each non-blank line, split at white space from the right.
 
     Raises:
         ListError: a line has fewer columns.
@@ -77,7 +77,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON annotation file.
 
     Raises:
-        ListError: it is not JSON; the message names the line.
+        ListError: the file is not JSON; the message names the line.
     """
     try:
         return json.loads(read_text(path))
@@ -89,7 +89,7 @@ def whole_number(text: Any, where: str, what: str) -> int:
     """Read an integer cell.
 
     Raises:
-        ListError: it is not an integer; the message says ``what`` it should have been.
+        ListError: the cell is not an integer; the message names it by ``what``.
     """
     try:
         return int(text)

@@ -1,4 +1,4 @@
-"""What is wrong with a data set's videos, for scripts and for people."""
+"""The report on the problems of a data set's videos, for scripts and for people."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mote_fast.prepare.duplicates import Duplicates
 from mote_fast.prepare.lists import DataSet
 from mote_fast.prepare.scan import Scanned
 
-# Kinds of problem, in the order of the report. Those that are bad can be left out of the lists.
+# Kinds of problem, in the order of the report. Videos of the bad kinds can be left out of the lists.
 BAD_KINDS = ("missing", "unreadable", "short", "unlistable")
 KINDS = (*BAD_KINDS, "cut short")
 
-# Entries of a kind that the readable report shows; the JSON report has all.
+# Entries per kind in the text report; the JSON report has all.
 _SHOWN = 20
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a video: one of ``KINDS``, the path as it stands in the lists, and the reason."""
+    """One problem of a video: one of ``KINDS``, the path as in the lists, and the reason."""
 
     kind: str
     path: str
@@ -41,13 +41,13 @@ def build_report(
     """Return the report as a JSON document.
 
     Args:
-        data_set: as annotated.
-        root: of the videos.
+        data_set: the data set as annotated.
+        root: root folder of the videos.
         written: name of each list that was written -> its number of videos.
-        problems: of all videos.
-        scanned: path -> what the scan found, or None without a scan.
-        duplicates: groups of equal files.
-        notes: sentences for the user, besides those of the data set.
+        problems: problems of all videos.
+        scanned: path -> result of the scan, or None without a scan.
+        duplicates: groups of identical files.
+        notes: sentences for the user, in addition to those of the data set.
     """
     lists_of: dict[str, list[str]] = {}
     labels_of: dict[str, set[tuple[str, int]]] = {}
@@ -85,7 +85,7 @@ def build_report(
 
 
 def format_report(report: Mapping[str, Any]) -> str:
-    """Return the report for people to read; of long lists, the beginning."""
+    """Return the report as text for people; lists are cut after ``_SHOWN`` entries."""
     lines = [f"{report['data_set']}: videos under {report['root']}", ""]
     for name, count in report["lists"].items():
         left_out = count["annotated"] - count["written"]
@@ -119,7 +119,7 @@ def _figures(value: Any) -> str:
 
 
 def _describe(sound: Sequence[Scanned]) -> dict[str, Any]:
-    """The sound videos in figures."""
+    """Statistics of the readable videos."""
     frames = [each.num_frames for each in sound]
     sides = [min(each.width, each.height) for each in sound]
     return {

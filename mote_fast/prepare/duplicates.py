@@ -1,4 +1,4 @@
-"""Videos that are the same file under several names."""
+"""Finds identical video files under several names."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Duplicates:
 
 
 def find_duplicates(root: Path, sizes: Mapping[str, int], workers: int = 1) -> list[Duplicates]:
-    """Group files of equal content; only those that share their size with another are read.
+    """Group files of equal content; only files of equal size are read.
 
     Args:
-        root: of the files.
+        root: root folder of the files.
         sizes: path relative to ``root`` -> bytes.
-        workers: threads that read.
+        workers: number of reading threads.
 
-    Returns: groups of two or more, sorted by their first path. A file that cannot be read is in none.
+    Returns: groups of two or more, sorted by their first path. Unreadable files are in no group.
     """
     by_size: defaultdict[int, list[str]] = defaultdict(list)
     for path, size in sizes.items():

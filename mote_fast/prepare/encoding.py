@@ -1,4 +1,4 @@
-"""Encode one video so that few frames of it decode fast: small, with close key frames, and the same frames in order."""
+"""Encode one video for fast sparse decoding: small frames, close key frames, and the same frames in the same order."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mote_fast.data.decoding.decode import probe
 from mote_fast.data.decoding.video_info import DamageError, VideoInfo, intact_frames, open_video
 from mote_fast.errors import ConfigError, UndecodableVideoError, one_line
 
-# FFmpeg's filters that turn a frame clockwise by so many degrees.
+# FFmpeg's filters for each clockwise rotation in degrees.
 _TURNS = {0: (), 90: (("transpose", "clock"),), 180: (("hflip", ""), ("vflip", "")), 270: (("transpose", "cclock"),)}
 
-# FFmpeg's numbers of the colours that are written: what readers assume of small videos that state nothing.
+# FFmpeg's numbers of the output's colours, which readers assume for small videos without colour metadata.
 _BT601, _LIMITED = 6, 1
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
@@ -29,14 +29,14 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 
 @dataclass(frozen=True)
 class Encoding:
-    """How videos are written.
+    """The settings of the output videos.
 
     Attributes:
-        short_side: pixels, at most; a smaller video keeps its size, but for the last row or column of an odd one.
+        short_side: maximum in pixels; a smaller video keeps its size, except for the last row or column of an odd size.
         key_interval: frames from one key frame to the next.
         crf: x264's constant quality, 0 (lossless) to 51. At 20 a Kinetics clip of 340 x 256 differs from its source by
-            40 dB, which is the noise of its own compression, and takes twice the bytes; at 23 it is 2 dB worse.
-        preset: x264's trade of time for file size.
+            40 dB, which is the noise of the source's compression, and takes twice the bytes; at 23 it is 2 dB worse.
+        preset: x264's trade-off between time and file size.
 
     Raises:
         ConfigError: a value is out of range.
@@ -57,7 +57,7 @@ class Encoding:
             raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
 
     def size_of(self, width: int, height: int) -> tuple[int, int]:
-        """The (width, height) of the output for an upright source of this size: even, and never larger."""
+        """The (width, height) of the output for a source of this size after rotation: even, and never larger."""
         scale = min(Fraction(1), Fraction(self.short_side, min(width, height)))
         across, down = (max(2, int(side * scale) // 2 * 2) for side in (width, height))
         return across, down
@@ -65,28 +65,28 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Encoded:
-    """An output: its frames, and what is wrong with the source where they are only a part of it ("" if not)."""
+    """An output: its number of frames, and the damage of the source if the output is only a part of it (else "")."""
 
     num_frames: int
     lost: str
 
 
 def encode(source: str, part: Path, encoding: Encoding, keep_intact_prefix: bool = False) -> Encoded:
-    """Write a video as H.264 in MP4, yuv420p, limited range, upright, without sound.
+    """Write a video as H.264 in MP4, yuv420p, limited range, rotation applied, no audio track.
 
-    Its frames are those that ``probe`` counts in the source, one to one, at the source's times counted from its first
-    frame. Colours become BT.601, from what the source states. Frames of another size than the first one's are scaled
-    to it. The bytes are not reproducible: x264 may encode the same video otherwise at another time.
+    The frames are exactly those that ``probe`` counts in the source; their times are the source's, relative to its
+    first frame. Colours are converted from the source's to BT.601. Frames whose size differs from the first frame's are
+    scaled to it. The bytes are not reproducible: x264 may encode the same video differently in another run.
 
     Args:
         source: path of the video.
-        part: where to write.
-        encoding: how.
-        keep_intact_prefix: where the source is damaged, write the frames before the damage.
+        part: path of the output.
+        encoding: settings of the output.
+        keep_intact_prefix: if the source is damaged, write the frames before the damage.
 
     Raises:
         VideoError: the source cannot be read, is damaged and ``keep_intact_prefix`` is not set, or has a size or times
-            that H.264 in MP4 cannot have.
+            that H.264 in MP4 does not support.
         OSError: ``part`` cannot be written.
     """
     info = probe(source)
@@ -106,7 +106,7 @@ def encode(source: str, part: Path, encoding: Encoding, keep_intact_prefix: bool
                 raise UndecodableVideoError(source, damage or "not one of its frames can be decoded; replace the file")
             container.mux(stream.encode(None))
     except FFmpegError as error:
-        # A full disk, which is not the video's fault.
+        # A full disk, for example, is not the video's fault.
         if isinstance(error, OSError):
             raise
         raise UndecodableVideoError(source, f"its frames cannot be written as H.264 ({one_line(error)})") from error
@@ -126,9 +126,9 @@ def _add_stream(container: OutputContainer, info: VideoInfo, encoding: Encoding)
         "crf": str(encoding.crf),
         "preset": encoding.preset,
         "g": str(encoding.key_interval),
-        # Key frames at cuts as well would make the distance to the next one uneven for nothing.
+        # Extra key frames at scene cuts would only make the key-frame interval uneven.
         "sc_threshold": "0",
-        # No B-frames, no CABAC and no deblocking: a quarter more bytes, and decoded in little more than half the time.
+        # No B-frames, no CABAC and no deblocking: a quarter more bytes, decoded in little more than half the time.
         "tune": "fastdecode",
         "bf": "0",
     }
@@ -136,14 +136,14 @@ def _add_stream(container: OutputContainer, info: VideoInfo, encoding: Encoding)
     stream.width, stream.height = encoding.size_of(info.width, info.height)
     stream.pix_fmt = "yuv420p"
     stream.codec_context.colorspace, stream.codec_context.color_range = _BT601, _LIMITED
-    # The files are encoded in parallel already.
+    # Files are already encoded in parallel.
     stream.codec_context.thread_count = 1
     stream.codec_context.time_base = info.timeline.time_base if info.timeline.by_pts else 1 / rate
     return stream
 
 
 class _Upright:
-    """The frames of an indexed video, upright, at the output's size and times. Raises ``DamageError`` at damage."""
+    """Yields an indexed video's frames, rotated, at the output's size and times. Raises ``DamageError`` at damage."""
 
     def __init__(self, source: str, info: VideoInfo, encoding: Encoding) -> None:
         self._source = source
@@ -158,7 +158,7 @@ class _Upright:
             decoded = intact_frames(container, stream)
             for number, stamp in enumerate(stamps):
                 frame = next(decoded, None)
-                # A frame that the index leaves out, as one before the first key frame, is left out here too.
+                # Frames that are not in the index, such as those before the first key frame, are skipped.
                 while timeline.by_pts and frame is not None and (frame.pts is None or frame.pts < stamp):
                     frame = next(decoded, None)
                 if frame is None or (timeline.by_pts and frame.pts != stamp):
@@ -168,7 +168,7 @@ class _Upright:
                 except FFmpegError as error:
                     raise DamageError(one_line(error)) from error
                 upright.pts = stamp - stamps[0]
-                # The source's own key frames are no reason for one here.
+                # The encoder, not the source, chooses the key frames.
                 upright.pict_type = PictureType.NONE
                 yield upright
 
@@ -184,7 +184,7 @@ class _Upright:
 
     def _build(self, frame: VideoFrame) -> None:
         graph = Graph()
-        # PyAV before version 18 has no such setting and lets FFmpeg choose.
+        # PyAV before version 18 lacks this setting; FFmpeg then chooses.
         if hasattr(graph, "threads"):
             graph.threads = 1
         width, height = self._size

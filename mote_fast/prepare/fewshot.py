@@ -15,12 +15,12 @@ from mote_fast.runtime.seeding import generator_of
 def few_shot(items: Sequence[VideoItem], shots: int, seed: int = 0) -> list[VideoItem]:
     """Draw ``shots`` videos of each class: the first of every class, then the second of every class, and so on.
 
-    The draw of a class depends on (seed, label) and the class's paths alone, not on their order. With one seed, the
-    draw for K shots begins with that for fewer.
+    The draw of a class depends on (seed, label) and the class's paths alone, not on their order. With the same seed,
+    the draw for K shots begins with the draw for fewer shots.
 
     Raises:
         ConfigError: ``shots`` is below 1.
-        ListError: a class has fewer videos.
+        ListError: a class has fewer videos than ``shots``.
     """
     if shots < 1:
         raise ConfigError(f"--shots must be at least 1, got {shots}")
@@ -40,10 +40,10 @@ def few_shot(items: Sequence[VideoItem], shots: int, seed: int = 0) -> list[Vide
 def repeat_to(items: Sequence[VideoItem], length: int) -> list[VideoItem]:
     """Repeat a list from its beginning until it has ``length`` entries.
 
-    An epoch over it then takes as many steps as one over the full set. No two videos' counts differ by more than one.
+    An epoch then has as many steps as an epoch over the full set. The counts of any two videos differ by at most one.
 
     Raises:
-        ConfigError: ``length`` is less than the list has already.
+        ConfigError: ``length`` is less than the length of the list.
     """
     if length < len(items):
         raise ConfigError(f"--length {length} is less than the {len(items)} videos that were drawn")

@@ -1,4 +1,4 @@
-"""Labels of mirrored videos: which class a video shows after a flip from left to right."""
+"""Labels of mirrored videos: the class of a video after a left-right flip."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _OTHER = {"left": "right", "right": "left"}
 def flip_labels(names: Sequence[str]) -> dict[int, int]:
     """Map each class whose mirror image is another class to that class.
 
-    The mirror image of a name has the words "left" and "right" exchanged. A class whose mirrored name is not in the
-    list, or is its own, is left out: its videos keep their label. On Something-Something V2 this gives the pairs that
-    the released code swaps: 86 and 87, 93 and 94, 166 and 167.
+    The mirrored name has the words "left" and "right" exchanged. A class whose mirrored name is not in the list, or is
+    unchanged, is left out: its videos keep their label. On Something-Something V2 this gives the pairs that the
+    released code swaps: 86 and 87, 93 and 94, 166 and 167.
 
     Args:
-        names: class names in the order of their indices.
+        names: class names in index order.
     """
     indices = {name: index for index, name in enumerate(names)}
     mirrored = {index: indices.get(_mirror(name), index) for index, name in enumerate(names)}

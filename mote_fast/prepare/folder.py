@@ -1,4 +1,4 @@
-"""Lists from a folder per class, with a training and a validation part."""
+"""Training and validation lists from a folder per class."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ VAL_FOLDERS = frozenset({"val", "valid", "validation", "test"})
 def read_folder(root: Path, *, val_share: float = 0.1, seed: int = 0) -> DataSet:
     """List the videos under ``root``: ``root/CLASS/...``, or ``root/train/CLASS/...`` and ``root/val/CLASS/...``.
 
-    The second form is taken where the only folders are one of ``TRAIN_FOLDERS`` and one of ``VAL_FOLDERS``. In the
-    first, ``val_share`` of each class goes to the validation list, rounded, at least one of a class with two or more,
-    and never all of it. Which ones depends on (seed, class) and the paths alone. Underscores in the names of class
-    folders become spaces in the names of the classes.
+    The second form applies if the only folders are one of ``TRAIN_FOLDERS`` and one of ``VAL_FOLDERS``. In the first
+    form, ``val_share`` of each class goes to the validation list, rounded, at least one video of a class with two or
+    more, and never the whole class. The choice depends on (seed, class) and the paths alone. Underscores in the names
+    of class folders become spaces in class names.
 
     Raises:
         ConfigError: ``val_share`` is not in [0, 1).

@@ -1,4 +1,4 @@
-"""HMDB-51 from ``CLASS_test_split1..3.txt``: a video and its flag a line, 1 for training, 2 for test, 0 for unused."""
+"""HMDB-51 from ``CLASS_test_split1..3.txt``: lines of video and flag, 1 for training, 2 for test, 0 for unused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_hmdb51(annotations: Sequence[Path], root: Path) -> DataSet:
     """Read the three official splits; classes are numbered by name, as in the released lists.
 
     Raises:
-        ListError: an annotation file is missing, malformed or there twice.
+        ListError: an annotation file is missing, malformed or duplicated.
     """
     sources = _find_sources(annotations)
     classes = sorted({name for name, _ in sources})
@@ -38,7 +38,7 @@ def read_hmdb51(annotations: Sequence[Path], root: Path) -> DataSet:
 
 
 def _find_sources(annotations: Sequence[Path]) -> dict[tuple[str, int], Path]:
-    """(class, split) -> file, complete."""
+    """Map (class, split) to its file, and check that none is missing."""
     sources: dict[tuple[str, int], Path] = {}
     for source in find_files(annotations, _PATTERN):
         name, split = source.stem.rsplit("_test_split", 1)
@@ -53,7 +53,7 @@ def _find_sources(annotations: Sequence[Path]) -> dict[tuple[str, int], Path]:
 
 
 def _read_class(source: Path, name: str, tree: VideoTree) -> list[tuple[str, str]]:
-    """Pairs of a list ("train" or "val") and a path."""
+    """Return pairs of a list ("train" or "val") and a path."""
     pairs: list[tuple[str, str]] = []
     for where, (video, flag) in rows_of(source, 2):
         if flag == _UNUSED:

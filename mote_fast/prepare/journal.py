@@ -1,4 +1,4 @@
-"""Long preparations that may be interrupted: a journal of what is finished."""
+"""A journal of finished work, so that an interrupted preparation can continue."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mote_fast.errors import ConfigError
 
 
 class Journal:
-    """An append-only file of records, one JSON object a line; a context manager that holds a lock on it.
+    """An append-only file of records, one JSON object per line; a context manager that holds a lock on the file.
 
-    A last line that was cut off by a crash is dropped. Of several records with one name, the last holds.
+    A last line truncated by a crash is dropped. If several records have the same name, the last one counts.
 
     Args:
-        path: created where it does not exist.
+        path: path of the file, created if missing.
 
     Raises:
-        ConfigError: the file cannot be written, another process holds it, or a line in it is no record.
+        ConfigError: the file cannot be written, another process has locked it, or a line is not a record.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,7 +55,7 @@ class Journal:
                 raise ConfigError(f"{self.path}:{number}: not a record of this program; remove the file") from error
 
     def append(self, name: str, **content: Any) -> None:
-        """Record that ``name`` is finished, on disk before this returns."""
+        """Record that ``name`` is finished; the record is on disk when this returns."""
         record = {"name": name, **content}
         self._file.write(json.dumps(record).encode() + b"\n")
         self._file.flush()

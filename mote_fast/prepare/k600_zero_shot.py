@@ -1,9 +1,9 @@
-"""The zero-shot splits of Kinetics-600: three times 160 of the 220 classes that Kinetics-400 does not have.
+"""The zero-shot splits of Kinetics-600: three splits of 160 of the 220 classes that are not in Kinetics-400.
 
-Chen and Huang drew them (Elaborative Rehearsal for Zero-shot Action Recognition, ICCV 2021) by holding out 60 classes
-for validation three times, and published which; MoTE's released lists ``k160_test_split1.txt`` to ``3`` have the same
-classes in the same order. 232 names of Kinetics-600 are not in Kinetics-400; twelve of these are old classes under new
-names, such as "tying necktie" for "tying tie", and do not count as new.
+Chen and Huang (Elaborative Rehearsal for Zero-shot Action Recognition, ICCV 2021) held out 60 classes for validation
+three times, and published the splits; MoTE's released lists ``k160_test_split1.txt`` to ``3`` have the same classes in
+the same order. 232 names of Kinetics-600 are not in Kinetics-400; twelve of these are old classes under new names, such
+as "tying necktie" for "tying tie", and do not count as new.
 """
 
 from __future__ import annotations

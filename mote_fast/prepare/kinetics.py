@@ -17,7 +17,7 @@ from mote_fast.prepare.tree import VideoTree, plain
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 
-# How the CSV files of the several releases call a split, and what copies call its folder.
+# Names of a split in the CSV files of the releases, and of its folder in copies of the data set.
 _SPLITS = {"train": "train", "training": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
 
 _CLASSES = {"k400": 400, "k600": 600}
@@ -31,7 +31,7 @@ def read_k400(annotations: Sequence[Path], root: Path) -> DataSet:
 def read_k600(annotations: Sequence[Path], root: Path) -> DataSet:
     """Read Kinetics-600 and add the paper's three zero-shot splits of its test videos.
 
-    Each split has lists and labels of its own, named as in the released code: ``k160_test_split1.txt`` with
+    Each split has its own list and labels, named as in the released code: ``k160_test_split1.txt`` with
     ``k160_labels_split1.csv``. See ``mote_fast.prepare.k600_zero_shot`` for the classes.
     """
     whole = read_kinetics("k600", annotations, root)
@@ -54,11 +54,10 @@ def read_k600(annotations: Sequence[Path], root: Path) -> DataSet:
 
 
 def read_kinetics(name: str, annotations: Sequence[Path], root: Path) -> DataSet:
-    """Read CSV files with the columns label, youtube_id, time_start, time_end and split; others are ignored.
+    """Read CSV files with the columns label, youtube_id, time_start, time_end and split; other columns are ignored.
 
-    Classes are numbered by name. A clip is looked for as ``ID_START_END`` with six digits for each second, and as
-    ``ID``, in any folder and with any video extension; one that is missing stands in its list as
-    ``the_class/ID_START_END.mp4``.
+    Classes are numbered by name. A clip is searched as ``ID_START_END`` with six digits for each second, and as ``ID``,
+    in any folder and with any video extension; a missing clip is listed as ``the_class/ID_START_END.mp4``.
 
     Raises:
         ListError: a CSV is missing, lacks a column, or has a malformed row.
@@ -81,7 +80,7 @@ def read_kinetics(name: str, annotations: Sequence[Path], root: Path) -> DataSet
 
 
 def _read_rows(source: Path) -> list[tuple[str, str, str]]:
-    """(label, name without extension, split) of each clip."""
+    """Return (label, name without extension, split) of each clip."""
     reader = csv.DictReader(io.StringIO(read_text(source)))
     missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
     if missing:
@@ -102,5 +101,5 @@ def _read_rows(source: Path) -> list[tuple[str, str, str]]:
 
 
 def _video_id(stem: str) -> str:
-    # Identifiers may hold underscores themselves.
+    # Identifiers may contain underscores.
     return stem.rsplit("_", 2)[0]

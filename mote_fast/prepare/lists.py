@@ -1,4 +1,4 @@
-"""What a preparation step makes: lists of videos in the released format, and the names of their classes."""
+"""The results of a preparation step: lists of videos in the released format, and class names."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class VideoList:
     """One list to be written.
 
     Attributes:
-        name: of its file.
-        items: paths are relative to the videos' root.
-        labels: name of the file with the names of its classes.
+        name: name of the file.
+        items: videos, with paths relative to the videos' root.
+        labels: name of the file with the class names.
     """
 
     name: str
@@ -33,14 +33,14 @@ class VideoList:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set as its annotations describe it, whether or not its videos are there.
+    """A data set as its annotations describe it; its videos may be missing.
 
     Attributes:
         name: such as "ucf101".
-        lists: in the order in which they are reported.
-        labels: file name -> class names in the order of their indices, one entry for every ``VideoList.labels``.
+        lists: in the order of the report.
+        labels: file name -> class names in index order, one entry for every ``VideoList.labels``.
         flip_labels: label -> label of the mirrored video, see ``mote_fast.prepare.flip``.
-        notes: what the user should know about these annotations, one sentence each.
+        notes: notes on these annotations for the user, one sentence each.
     """
 
     name: str
@@ -50,17 +50,17 @@ class DataSet:
     notes: tuple[str, ...] = ()
 
     def paths(self) -> list[str]:
-        """Every video of every list once, in the order of its first mention."""
+        """Return every video of every list once, in the order of first occurrence."""
         return list(dict.fromkeys(item.path for each in self.lists for item in each.items))
 
 
 def format_list(items: Iterable[VideoItem]) -> str:
-    """Return the text of a list: ``PATH LABEL`` a line, or ``FOLDER NUM_FRAMES LABEL`` for extracted frames.
+    """Return the text of a list: lines ``PATH LABEL``, or ``FOLDER NUM_FRAMES LABEL`` for extracted frames.
 
-    ``mote_fast.data.items.read_list`` gives the same items back.
+    ``mote_fast.data.items.read_list`` reads the same items from it.
 
     Raises:
-        ListError: a path cannot stand in a list, see ``why_unlistable``.
+        ListError: a list cannot hold a path, see ``why_unlistable``.
     """
     lines: list[str] = []
     for item in items:
@@ -73,7 +73,7 @@ def format_list(items: Iterable[VideoItem]) -> str:
 
 
 def why_unlistable(path: str) -> str | None:
-    """Say why a line of a list cannot hold a path, or None if it can. Spaces inside a path are allowed."""
+    """Return why a list cannot hold a path, or None if it can. Spaces inside a path are allowed."""
     if path.splitlines() != [path]:
         return "its name holds a line break; rename it"
     if path != path.strip() or path.startswith("\ufeff"):
@@ -89,7 +89,7 @@ def format_labels(names: Sequence[str]) -> str:
     """Return the text of a label file in the released format, a CSV with the columns ``id`` and ``name``.
 
     Raises:
-        ListError: two classes have the same name, or one has none.
+        ListError: two classes have the same name, or a class has no name.
     """
     if not all(names):
         raise ListError(f"class {list(names).index('')} has no name")
@@ -104,7 +104,7 @@ def format_labels(names: Sequence[str]) -> str:
 
 
 def split_camel_case(name: str) -> str:
-    """Put a space where a capital follows a small letter: "HandstandPushups" to "Handstand Pushups"."""
+    """Insert a space before a capital that follows a small letter: "HandstandPushups" to "Handstand Pushups"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
 
 

@@ -1,4 +1,4 @@
-"""Re-encode a tree of videos into another one for fast sparse decoding; see ``mote_fast.prepare.encoding``."""
+"""Re-encode a folder tree of videos into another one for fast sparse decoding; see ``mote_fast.prepare.encoding``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SUFFIX = ".mp4"
 
 @dataclass(frozen=True)
 class Reencoded:
-    """What a call did: source -> target path, both relative; how many were written and found done; what failed."""
+    """Result of a call: source -> target path, both relative; numbers of videos written and already done; failures."""
 
     names: dict[str, str]
     written: int
@@ -40,15 +40,15 @@ class Reencoded:
 
 
 def find_videos(source: str | os.PathLike[str]) -> list[str]:
-    """The paths of all videos in the folders below ``source``, relative to it, sorted; links to folders are followed.
+    """Return the sorted paths of all videos below ``source``, relative to it; links to folders are followed.
 
     Raises:
-        ListError: the folder is missing, or holds no file with a video's extension.
+        ListError: the folder is missing, or holds no file with a video extension.
     """
     found, seen = [], set()
     for at, folders, names in os.walk(source, followlinks=True):
         if os.path.realpath(at) in seen:
-            # A link to a folder above itself would never end.
+            # A link to a parent folder would cause an endless walk.
             folders.clear()
             continue
         seen.add(os.path.realpath(at))
@@ -59,13 +59,13 @@ def find_videos(source: str | os.PathLike[str]) -> list[str]:
 
 
 def target_names(source: str | os.PathLike[str], videos: Sequence[str]) -> dict[str, str]:
-    """Where each video goes: the same path with the suffix ``.mp4``.
+    """Return the target path of each video: the same path with the suffix ``.mp4``.
 
-    Where the source folder holds videos that differ in their suffix alone, each of them keeps its own: ``a.avi`` goes
-    to ``a.avi.mp4``. This depends on the folder and not on which videos are asked for.
+    Videos of the source folder that differ only in their suffix keep it: ``a.avi`` becomes ``a.avi.mp4``. This depends
+    on the folder, not on the requested videos.
 
     Raises:
-        ConfigError: two videos still go to one path.
+        ConfigError: two videos still have the same target.
     """
     stems: dict[str, Counter[str]] = {}
     names: dict[str, str] = {}
@@ -95,20 +95,20 @@ def reencode(
 ) -> Reencoded:
     """Re-encode videos of one folder tree into another; continue where an interrupted call stopped.
 
-    The sources are only read. An output appears whole or not at all. A video is done again if its size, its time of
-    change or an option differs from those it was done with. Damaged ones are written to ``target/faults.jsonl``.
+    The sources are only read. An output appears complete or not at all. A video is encoded again if its size, its
+    modification time or an option has changed. ``target/faults.jsonl`` lists the damaged videos.
 
     Args:
         source: root of the videos.
-        target: root of the outputs, not inside ``source`` nor around it.
+        target: root of the outputs; it must neither contain ``source`` nor lie inside it.
         videos: paths relative to ``source``.
-        encoding: how; None for the defaults.
-        keep_intact_prefix: of a damaged video write the frames before the damage, instead of nothing.
-        processes: that encode, one thread each.
-        time_limit: seconds that one video may take.
+        encoding: settings of the outputs; None for the defaults.
+        keep_intact_prefix: write the frames of a damaged video before the damage, instead of nothing.
+        processes: number of encoding processes, one thread each.
+        time_limit: seconds per video.
 
     Raises:
-        ConfigError: an argument is out of range, or the target cannot be written, or is being written.
+        ConfigError: an argument is out of range, the target cannot be written, or another process is writing to it.
     """
     encoding = encoding or Encoding()
     root, out = Path(source), Path(target)
@@ -147,7 +147,7 @@ def rewrite_list(path: str | os.PathLike[str], names: Mapping[str, str]) -> str:
     No line is left out: a video that could not be re-encoded stays listed, so that evaluation counts it as failed.
 
     Args:
-        path: of the list.
+        path: path of the list.
         names: source -> target, as in ``Reencoded``.
 
     Raises:
@@ -158,7 +158,7 @@ def rewrite_list(path: str | os.PathLike[str], names: Mapping[str, str]) -> str:
         return format_list(items)
     reader = csv.DictReader(io.StringIO(Path(path).read_text(encoding="utf-8-sig")))
     text = io.StringIO()
-    # Reading lists passes over cells beyond the last column, too.
+    # Cells after the last column are ignored, as in reading lists.
     writer = csv.DictWriter(text, reader.fieldnames or (), extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows({**row, "path": item.path} for row, item in zip(reader, items, strict=True))
@@ -166,10 +166,10 @@ def rewrite_list(path: str | os.PathLike[str], names: Mapping[str, str]) -> str:
 
 
 def listed_videos(path: str | os.PathLike[str]) -> list[str]:
-    """The videos of a list whose paths are relative to the source.
+    """Return the videos of a list whose paths are relative to the source.
 
     Raises:
-        ListError: the list cannot be read, or has folders of extracted frames, or a path that leads out of the source.
+        ListError: the list cannot be read, has folders of extracted frames, or has a path outside the source.
     """
     videos = []
     for item in read_list(path):
@@ -198,7 +198,7 @@ class _Task(NamedTuple):
 
 
 def _reencode_one(task: _Task) -> dict[str, Any]:
-    """Encode one video and put it in place; return what the journal keeps of it."""
+    """Encode one video to its target; return its journal record."""
     state = _state(task.source)
     with staged(task.target) as part:
         encoded = encode(str(task.source), part, task.encoding, task.keep_intact_prefix)
@@ -209,7 +209,7 @@ def _state(source: Path) -> dict[str, int]:
     try:
         status = source.stat()
     except OSError:
-        # Not the same as any state that was recorded; reading it then says what is wrong.
+        # No recorded state equals this one, so the video is read, and the error reported.
         return {}
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
@@ -222,12 +222,12 @@ def _is_done(record: Mapping[str, Any], task: _Task, wanted: Mapping[str, Any]) 
 
 
 def _cut_short(position: int, video: str, record: Mapping[str, Any]) -> Failure | None:
-    """What to report of a video of which only the frames before the damage were written."""
+    """Return the failure of a video whose frames were written only up to the damage, or None."""
     return Failure(position, video, "UndecodableVideoError", record["lost"]) if record["lost"] else None
 
 
 def _report(failures: Sequence[Failure], file: Path) -> None:
-    # Of this call alone: what failed before was tried again.
+    # The file covers this call alone: earlier failures were tried again.
     file.unlink(missing_ok=True)
     faults = FaultLog(file)
     for failure in failures:
@@ -235,11 +235,11 @@ def _report(failures: Sequence[Failure], file: Path) -> None:
 
 
 def _stems_in(folder: str) -> Counter[str]:
-    """How many videos of a folder have each name without suffix."""
+    """Count the videos of a folder by name without suffix."""
     try:
         names = os.listdir(folder)
     except OSError:
-        # Reading its videos will say what is wrong.
+        # Reading the folder's videos will report the error.
         return Counter()
     return Counter(PurePath(name).stem for name in names if _is_video(name))
 

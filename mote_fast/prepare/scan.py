@@ -1,4 +1,4 @@
-"""Look into every video of a data set: does it open, how long is it, do frames from all over it decode?"""
+"""Scan every video of a data set: check that it opens, count its frames, and decode frames spread over it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from mote_fast.errors import ConfigError, UndecodableVideoError, VideoError
 from mote_fast.prepare.journal import Journal
 from mote_fast.runtime.workers import WorkerLostError, run_each
 
-# Bytes of decoded frames that one video may take at a time; what is larger is sampled at fewer places.
+# Maximum bytes of decoded frames per video; fewer frames of larger videos are decoded.
 _MAX_BYTES = 2**30
 
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """How thoroughly videos are scanned.
+    """Options of a scan.
 
     Attributes:
-        workers: processes.
-        frames: to decode of each video, evenly spaced with the first and the last; 0 reads the packets only.
-        min_frames: a video with fewer is reported as too short.
-        time_limit: seconds a video may take.
+        workers: number of processes.
+        frames: frames to decode of each video, evenly spaced including first and last; 0 reads the packets only.
+        min_frames: a video with fewer frames is reported as too short.
+        time_limit: seconds per video.
     """
 
     workers: int = 1
@@ -46,10 +46,10 @@ class ScanOptions:
 
 @dataclass(frozen=True)
 class Scanned:
-    """What a scan found: the video's properties, or the kind of fault and its reason.
+    """Result of a scan: the video's properties, or the kind of fault and its reason.
 
-    ``kind`` is empty for a sound video, else the error's class, "DecoderCrash" or "DecoderTimeout". ``cut_short`` says
-    that the file promises more than its ``num_frames`` frames.
+    ``kind`` is empty for a readable video, otherwise the error's class, "DecoderCrash" or "DecoderTimeout".
+    ``cut_short`` says that the file declares more frames than its ``num_frames``.
     """
 
     kind: str = ""
@@ -64,7 +64,7 @@ class Scanned:
 
 @dataclass(frozen=True)
 class _Task:
-    """``file`` is the video ``path`` below the root; ``frames`` of it are to be decoded."""
+    """Decode ``frames`` frames of ``file``, which is the video ``path`` below the root."""
 
     path: str
     file: str
@@ -72,20 +72,20 @@ class _Task:
 
 
 def scan_videos(root: Path, paths: Sequence[str], journal: Path, options: ScanOptions) -> dict[str, Scanned]:
-    """Scan videos in separate processes; what crashes or hangs its decoder is marked, and the scan goes on.
+    """Scan videos in separate processes; a video that crashes or hangs its decoder is marked, and the scan continues.
 
     Args:
-        root: of the videos.
-        paths: relative to ``root``; the files exist.
-        journal: file that remembers results. A sound video that stands there with the same size, modification time and
-            number of decoded frames is not scanned again, so an interrupted scan continues where it stopped. Others are
-            tried again: a slow disk, a full memory or a lack of permission leaves no trace in the file.
+        root: root folder of the videos.
+        paths: paths relative to ``root``; the files exist.
+        journal: file that stores results. A readable video recorded with the same size, modification time and number of
+            decoded frames is not scanned again, so an interrupted scan continues where it stopped. Other videos are
+            tried again: a slow disk, lack of memory or lack of permission does not change the file.
         options: see ``ScanOptions``.
 
-    Returns: path -> what was found, for every path.
+    Returns: path -> result, for every path.
 
     Raises:
-        ConfigError: the journal cannot be written, is in use, or is no journal.
+        ConfigError: the journal cannot be written, is in use, or is not a journal.
     """
     names = {field.name for field in fields(Scanned)}
     results: dict[str, Scanned] = {}
@@ -114,11 +114,11 @@ def _faulty(error: VideoError | WorkerLostError) -> Scanned:
 
 
 def _mark(file: Path, frames: int) -> dict[str, Any]:
-    """What must be unchanged for an earlier result to hold."""
+    """The values that must be unchanged for an earlier result to be valid."""
     try:
         status = file.stat()
     except OSError:
-        # The scan itself will say what is wrong.
+        # The scan itself will report the error.
         return {"size": -1, "mtime_ns": -1, "frames": frames}
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "frames": frames}
 
@@ -128,12 +128,12 @@ def _scan(task: _Task) -> Scanned:
         info = probe(task.file)
         if task.frames:
             affordable = max(1, min(task.frames, _MAX_BYTES // (3 * info.width * info.height)))
-            # PyAV reports the damage that torchcodec's decoder paints over.
+            # PyAV reports damage that torchcodec's decoder conceals.
             read_frames(task.file, _spread(info.num_frames, affordable), "pyav", info=info)
     except VideoError:
         raise
     except Exception as error:
-        # Whatever a decoder library throws at a damaged file must not end the scan of all others.
+        # An unexpected error of a decoder library must not end the scan of the other videos.
         raise UndecodableVideoError(task.path, f"{type(error).__name__}: {error}") from error
     return Scanned(
         num_frames=info.num_frames,
@@ -146,6 +146,6 @@ def _scan(task: _Task) -> Scanned:
 
 
 def _spread(num_frames: int, count: int) -> list[int]:
-    """At most ``count`` distinct indices, evenly spaced, with the last frame and, of two or more, the first."""
+    """Return at most ``count`` distinct, evenly spaced indices; two or more include the first frame, all the last."""
     last = num_frames - 1
     return sorted({last - round(at * last / max(1, count - 1)) for at in range(count)})

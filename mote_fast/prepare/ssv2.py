@@ -17,11 +17,11 @@ from mote_fast.prepare.tree import VideoTree
 def read_ssv2(annotations: Sequence[Path], root: Path) -> DataSet:
     """Read the training and validation videos; class indices are those of labels.json.
 
-    The files may be named as in either release, such as ``train.json`` or ``something-something-v2-train.json``. Videos
-    are named by their number and may be ``.webm`` or re-encoded.
+    The files may have the names of either release, such as ``train.json`` or ``something-something-v2-train.json``.
+    Videos are named by number and may be ``.webm`` or re-encoded.
 
     Raises:
-        ListError: a file is missing or malformed, or a template is no class.
+        ListError: a file is missing or malformed, or a template is not a class.
     """
     classes = _read_classes(find_file(annotations, "labels.json", "*-labels.json"))
     tree = VideoTree(root)
@@ -36,7 +36,7 @@ def read_ssv2(annotations: Sequence[Path], root: Path) -> DataSet:
 
 
 def readable_template(template: str) -> str:
-    """Take the placeholders out of their brackets: "Holding [something]" to "Holding something"."""
+    """Remove the brackets of placeholders: "Holding [something]" to "Holding something"."""
     return " ".join(template.replace("[", "").replace("]", "").split())
 
 

@@ -1,4 +1,4 @@
-"""Where a data set's videos lie: found by the name that the annotations give them, whatever folders they are in."""
+"""Finds a data set's videos by their names in the annotations, in any folder."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class VideoTree:
     """The video files under a folder, by name without extension.
 
     Copies of a data set differ in their folders (class folders with spaces or underscores, a folder for each split, or
-    none) and in their containers (re-encoded, or as crawled), but hardly ever in the names of the files.
+    none) and in their containers (re-encoded, or as crawled), but rarely in the file names.
 
     Args:
-        root: searched with all folders below it; links to folders are followed.
-        ignore_case: also find names that differ in case, for data sets whose own files and lists disagree.
+        root: folder to search, with all folders below it; links to folders are followed.
+        ignore_case: also find names that differ in case, for data sets whose files and lists disagree.
 
     Raises:
-        ListError: there is no such folder, or no video below it.
+        ListError: the folder does not exist, or holds no video.
     """
 
     def __init__(self, root: str | os.PathLike[str], *, ignore_case: bool = False) -> None:
@@ -41,8 +41,8 @@ class VideoTree:
     def find(self, stem: str, *near: str) -> str | None:
         """Return the path, relative to the root, of the video with this name without extension, or None.
 
-        Where several files have it, the one with most of the folders ``near`` in its path is taken, and among equals
-        the first by path. Folder names are compared without regard to case, spaces and underscores.
+        If several files match, the one with most of the folders ``near`` in its path is returned, and of equal ones the
+        first by path. The comparison of folder names ignores case, spaces and underscores.
         """
         found = self._paths.get(self._key(stem))
         if not found:
@@ -60,7 +60,7 @@ class VideoTree:
 
 
 def plain(name: str) -> str:
-    """Return a name for comparison: small letters and digits only, so "Arm_wrestling" equals "arm wrestling"."""
+    """Return a name for comparison: lower-case letters and digits only, so "Arm_wrestling" equals "arm wrestling"."""
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
@@ -68,7 +68,7 @@ def _walk(root: Path) -> Iterator[str]:
     seen: set[tuple[int, int]] = set()
     for at, folders, names in os.walk(root, followlinks=True):
         status = os.stat(at)
-        # A link to a folder above itself would never end.
+        # A link to a parent folder would cause an endless walk.
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue

@@ -13,18 +13,18 @@ from mote_fast.prepare.tree import VideoTree
 
 SPLITS = (1, 2, 3)
 
-# One word in the released label file, though its capitals say two.
+# Names that are one word in the released label file, in spite of their capitals.
 _ONE_WORD = frozenset({"YoYo"})
 
 
 def read_ucf101(annotations: Sequence[Path], root: Path) -> DataSet:
-    """Read the three official splits; class indices are those of classInd.txt less 1, as in the released lists.
+    """Read the three official splits; class indices are those of classInd.txt minus 1, as in the released lists.
 
     Raises:
-        ListError: an annotation file is missing or malformed, or two of them contradict each other.
+        ListError: an annotation file is missing or malformed, or two files contradict each other.
     """
     classes = _read_classes(find_file(annotations, "classInd.txt"))
-    # Lists say v_HandStandPushups_*, some archives v_HandstandPushups_*.
+    # Lists have v_HandStandPushups_*, some archives v_HandstandPushups_*.
     tree = VideoTree(root, ignore_case=True)
     lists: list[VideoList] = []
     for split in SPLITS:
@@ -51,7 +51,7 @@ def _read_split(source: Path, classes: list[str], tree: VideoTree) -> tuple[Vide
     indices = {name: index for index, name in enumerate(classes)}
     items: list[VideoItem] = []
     for where, (line,) in rows_of(source, 1):
-        # Only training lists give the class number behind the path; no path of UCF-101 holds a blank.
+        # Only training lists have the class number after the path; no path of UCF-101 contains a space.
         path, *number = line.split()
         name = PurePosixPath(path).parent.name
         if name not in indices:

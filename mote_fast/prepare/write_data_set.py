@@ -1,4 +1,4 @@
-"""From annotations and videos to the files that training reads: check, then write lists, labels and the report."""
+"""Checks a data set's videos against its annotations, and writes the lists, labels and report."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def write_data_set(
 ) -> dict[str, Any]:
     """Check a data set's videos and write its lists, labels and report into ``output``; return the report.
 
-    A list keeps every annotated video, bad or not, unless ``drop_bad`` leaves the bad ones out; videos whose names
-    cannot stand in a list are always left out. Whatever is wrong stands in the report. Equal files, and files cut short
-    behind frames that decode, are reported and never left out.
+    A list keeps every annotated video, unless ``drop_bad`` omits the bad ones; videos whose names a list cannot hold
+    are always omitted. The report has every problem. Identical files, and files cut short after frames that decode, are
+    reported and never omitted.
 
     Args:
-        data_set: as annotated.
-        root: of the videos.
-        output: folder, made if missing. A scan leaves its journal there, and continues from it.
-        scan: open every video and look for equal files; None looks for the files only.
-        drop_bad: leave out of the lists what is missing, unreadable or too short.
-        force: replace files that are there.
+        data_set: the data set as annotated.
+        root: root folder of the videos.
+        output: output folder, created if missing. A scan stores its journal there, and continues from it.
+        scan: open every video and find identical files; None only checks that the files exist.
+        drop_bad: omit missing, unreadable and too short videos from the lists.
+        force: replace existing files.
 
     Raises:
-        ConfigError: a file is there and ``force`` is not set, or something cannot be written.
-        ListError: none of the videos is under ``root``.
+        ConfigError: a file exists and ``force`` is not set, or a file cannot be written.
+        ListError: ``root`` has none of the videos.
     """
     check_writable(output, [*(each.name for each in data_set.lists), *_other_files(data_set)], force)
     problems, sizes = _look_for_files(data_set, root)
@@ -93,7 +93,7 @@ def _other_files(data_set: DataSet) -> list[str]:
 
 
 def _look_for_files(data_set: DataSet, root: Path) -> tuple[list[Problem], dict[str, int]]:
-    """What is wrong at first sight, and path -> bytes of the files that are there."""
+    """Return the problems found without opening files, and path -> bytes of the existing files."""
     problems: list[Problem] = []
     sizes: dict[str, int] = {}
     for path in tqdm(data_set.paths(), unit="videos", desc="look", disable=None, delay=2):
@@ -123,5 +123,5 @@ def _judge(scanned: Mapping[str, Scanned], min_frames: int) -> list[Problem]:
 
 
 def _encodable(text: str) -> str:
-    # Names that are not UTF-8 are in the report, if not in the lists.
+    # The report must be able to print names that are not valid UTF-8.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,8 +1,8 @@
 """Write the videos of a list into tar shards in the WebDataset layout, shuffled once, for sequential reading at scale.
 
-A sample is two files: ``KEY.EXT``, the video as it is, and ``KEY.json`` (``index``, ``label``, ``path`` as in the list,
-``num_frames``, ``width``, ``height``, ``codec``). The key is the video's index in the list, so a clip from a shard is
-the one that ``VideoDataset`` makes of the loose file.
+A sample is two files: ``KEY.EXT``, the unchanged video, and ``KEY.json`` (``index``, ``label``, ``path`` as in the
+list, ``num_frames``, ``width``, ``height``, ``codec``). The key is the video's index in the list, so a clip from a
+shard equals the one that ``VideoDataset`` makes from the video file.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from mote_fast.runtime.workers import run_each
 
 JOURNAL_FILE = "journal.jsonl"
 
-# The name of the journal's first record, which says what the shards are made from.
+# The name of the journal's first record, which identifies the source of the shards.
 _PLAN = "plan"
 
 
 @dataclass(frozen=True)
 class _Source:
-    """One video of the list, where it is, and its file's size and time of change."""
+    """One video of the list, its path, and its file's size and modification time."""
 
     index: int
     item: VideoItem
@@ -68,23 +68,23 @@ def write_shards(
 ) -> ShardIndex:
     """Write shards and their index; continue where an interrupted call with the same arguments stopped.
 
-    The bytes depend on the arguments and the videos alone. A shard appears whole or not at all, and the index only
-    once all of them are there. Videos that cannot be read are left out and named in the index.
+    The bytes depend on the arguments and the videos alone. A shard appears complete or not at all; the index appears
+    once all shards exist. Videos that cannot be read are left out and named in the index.
 
     Args:
-        items: as in the list, with paths that are relative to ``root``.
-        folder: for the shards; empty, or of an earlier call.
-        root: of the videos.
-        max_bytes: of the videos in a shard; a single larger one makes a shard of its own.
-        max_samples: in a shard; None for as many as ``max_bytes`` lets in.
-        seed: of the order.
-        labels: class names in the order of their indices, for the index.
-        processes: that look at the videos.
-        time_limit: seconds to look at one.
+        items: videos of the list, with paths relative to ``root``.
+        folder: folder for the shards; empty, or from an earlier call.
+        root: root folder of the videos.
+        max_bytes: maximum bytes of videos in a shard; a larger video gets its own shard.
+        max_samples: maximum videos in a shard; None for no limit besides ``max_bytes``.
+        seed: seed of the order.
+        labels: class names in index order, for the index.
+        processes: workers that probe the videos.
+        time_limit: seconds per video.
 
     Raises:
         ConfigError: an argument is out of range, or the folder holds other shards, cannot be written, or is in use.
-        ListError: the list has folders of extracted frames, or not one video that can be read.
+        ListError: the list has folders of extracted frames, or no readable video.
     """
     if max_bytes < 1 or (max_samples is not None and max_samples < 1):
         raise ConfigError(f"max_bytes and max_samples must be at least 1, got {max_bytes} and {max_samples}")
@@ -122,7 +122,7 @@ def _find(items: Sequence[VideoItem], root: str | os.PathLike[str]) -> tuple[lis
 
 
 def _plan(sources: Sequence[_Source], max_bytes: int, max_samples: int | None, seed: int) -> list[_Planned]:
-    """Which videos go into which shard; decided by sizes alone, so that a damaged one moves no other."""
+    """Assign videos to shards by file size alone, so that a damaged video does not move others."""
     parts: list[list[_Source]] = []
     room = 0
     for at in torch.randperm(len(sources), generator=generator_of(seed, "shards")).tolist():
@@ -164,7 +164,7 @@ def _is_done(journal: Journal, out: Path, name: str) -> bool:
 
 
 def _write_pending(pending: Sequence[_Planned], journal: Journal, out: Path, processes: int, time_limit: float) -> None:
-    """Look at the videos of all shards in parallel, and write each shard once all of its own are known."""
+    """Probe the videos of all shards in parallel, and write each shard once all its videos are probed."""
     shard_of = {source.index: shard for shard in pending for source in shard.sources}
     looked: dict[str, dict[int, dict[str, Any] | Exception]] = {shard.name: {} for shard in pending}
     tasks = ((source.index, source.file) for shard in pending for source in shard.sources)
@@ -201,7 +201,7 @@ def _write_shard(shard: _Planned, looked: dict[int, dict[str, Any] | Exception],
 
 
 def _entry(index: int, extension: str, size: int) -> tarfile.TarInfo:
-    # Nothing of the machine or the time: the same list makes the same bytes.
+    # No metadata of the machine or the time: the same list gives the same bytes.
     entry = tarfile.TarInfo(f"{key_of(index)}.{extension}")
     entry.size = size
     return entry
@@ -209,5 +209,5 @@ def _entry(index: int, extension: str, size: int) -> tarfile.TarInfo:
 
 def _extension(file: str) -> str:
     extension = Path(file).suffix[1:].lower()
-    # The name of the sample's other file, and no name at all, are not for a video.
+    # Avoid '.json' (the metadata file) and an empty extension.
     return extension if extension.isalnum() and extension != "json" else "video"

@@ -1,1 +1,1 @@
-"""What the library stands on: files, weights, processes, seeds and devices; nothing here knows of video."""
+"""Foundations of the library: files, weights, processes, seeds and devices; nothing here is specific to video."""

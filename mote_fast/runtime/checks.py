@@ -1,4 +1,4 @@
-"""Checks of arguments that several configurable parts share."""
+"""Argument checks shared by several modules."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from mote_fast.errors import ConfigError
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
-    """Refuse a value that is none of a ``Literal`` type's.
+    """Check that a value is one of a ``Literal`` type.
 
     Args:
-        name: of the argument, for the message.
-        value: what was given.
+        name: name of the argument, for the message.
+        value: the value given.
         choices: the ``Literal`` type.
 
     Raises:
-        ConfigError: the value is not among them.
+        ConfigError: the value is not one of the type's.
     """
     known = get_args(choices)
     if value not in known:

@@ -1,4 +1,4 @@
-"""The processes of a run: who this one is, and the few things that all of them must agree on."""
+"""The processes of a run: this process's rank and device, and the collective operations of all."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among those of the run.
+    """The processes of the run, seen from this one.
 
     Attributes:
-        rank: of this process, in [0, size).
-        size: how many processes there are, over all machines.
-        device: where this process computes.
+        rank: this process's rank, in [0, size).
+        size: number of processes, over all machines.
+        device: device of this process.
     """
 
     rank: int
@@ -38,16 +38,16 @@ class ProcessGroup:
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
-        """Whether ``flag`` is set on any process; the same answer everywhere."""
+        """Whether ``flag`` is set on any process; the result is the same on all."""
         if self.size == 1:
             return flag
-        # A CPU tensor travels over gloo, so asking does not wait for the accelerator.
+        # gloo reduces CPU tensors, so the call does not wait for the accelerator.
         answer = torch.tensor(int(flag))
         dist.all_reduce(answer, op=dist.ReduceOp.MAX)
         return bool(answer)
 
     def mean(self, values: Tensor) -> Tensor:
-        """Return the mean of ``values`` over the processes, shaped like it."""
+        """Return the mean of ``values`` over the processes, of the same shape."""
         if self.size == 1:
             return values
         total = values.clone()
@@ -55,22 +55,22 @@ class ProcessGroup:
         return total / self.size
 
     def gather(self, value: T) -> list[T]:
-        """Return what every process passed, in order of their ranks; any picklable value."""
+        """Return the values of all processes in rank order; any picklable value."""
         return gather(value)
 
     def share(self, tensors: list[Tensor]) -> None:
-        """Overwrite ``tensors`` with those of the first process."""
+        """Overwrite ``tensors`` with the tensors of the first process."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
     def wait(self) -> None:
-        """Return once every process is here."""
+        """Return once every process has called this."""
         self.any(False)
 
 
 def gather(value: T) -> list[T]:
-    """Return what every process passed, in order of their ranks; any picklable value. Alone: a list of one."""
+    """Return the values of all processes in rank order; any picklable value. A single process gets a list of one."""
     if not (dist.is_available() and dist.is_initialized()):
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -82,10 +82,10 @@ def gather(value: T) -> list[T]:
 def joined(device: str = "auto") -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started (its RANK, WORLD_SIZE and LOCAL_RANK), and leave them at the end.
 
-    gloo carries CPU tensors and NCCL those on CUDA. Without torchrun the run is this one process.
+    gloo carries CPU tensors and NCCL carries CUDA tensors. Without torchrun the run has one process.
 
     Args:
-        device: "cpu", "cuda", or "auto": CUDA where PyTorch sees it.
+        device: "cpu", "cuda", or "auto": CUDA if PyTorch sees it.
 
     Raises:
         ConfigError: CUDA is absent, or there are more processes on a machine than GPUs.

@@ -1,4 +1,4 @@
-"""What the installation offers: the device that models go to, and the folder of shipped models and videos."""
+"""Properties of the installation: the default device of models, and the folder of shipped models and videos."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ PRESETS = Path(__file__).parents[1] / "presets"
 
 
 def best_device() -> str:
-    """Return "cuda" where PyTorch sees a GPU, else "cpu"."""
+    """Return "cuda" if PyTorch sees a GPU, otherwise "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"

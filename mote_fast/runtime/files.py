@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Atomic writes: files and folders appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mote_fast.errors import ConfigError, MoteError
 
-# Of the name that a file has until it is whole.
+# Suffix of a file's name until the file is complete.
 PART_SUFFIX = ".part"
 
 # From Linux's fcntl.h and fs.h.
@@ -23,15 +23,15 @@ _RENAME_EXCHANGE = 2
 
 @contextmanager
 def staged(target: Path, error: type[MoteError] = ConfigError, *, shared: bool = False) -> Iterator[Path]:
-    """Give a path beside ``target`` to write to, which becomes ``target`` in one step where the block succeeds.
+    """Yield a path beside ``target`` to write to; it atomically becomes ``target`` if the block succeeds.
 
-    The content is on disk before the name is, and what an interrupted earlier attempt left is overwritten.
+    The content is on disk before the rename. The remains of an interrupted earlier attempt are overwritten.
 
     Args:
-        target: its folder is made if missing.
-        error: what a failure to write raises, with the target's name.
-        shared: other processes may write the same file now. Each then writes under a name of its own, and what an
-            interrupted process left stays.
+        target: path of the file; its folder is created if missing.
+        error: error to raise if writing fails, with the target's name.
+        shared: other processes may write the same file now. Each process then writes under its own name, and the
+            remains of an interrupted process are kept.
     """
     part = target.with_name(f".{target.name}{f'.{os.getpid()}' if shared else ''}{PART_SUFFIX}")
     try:
@@ -49,18 +49,18 @@ def staged(target: Path, error: type[MoteError] = ConfigError, *, shared: bool =
 
 @contextmanager
 def staged_folder(target: Path, error: type[MoteError] = ConfigError) -> Iterator[Path]:
-    """Give a new folder beside ``target``, whose files take the place of ``target`` in one step, as ``staged`` does.
+    """Yield a new folder beside ``target``; it atomically replaces ``target`` if the block succeeds, as in ``staged``.
 
     Args:
-        target: what is there already is removed.
-        error: what a failure to write raises, with the target's name.
+        target: path of the folder; an existing one is removed.
+        error: error to raise if writing fails, with the target's name.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             yield part
-            # mkdtemp and some writers make private files; these are to be shared like any others.
+            # mkdtemp and some writers make private files; these get the default permissions.
             mode = ~_umask()
             part.chmod(0o777 & mode)
             for file in part.iterdir():
@@ -75,30 +75,30 @@ def staged_folder(target: Path, error: type[MoteError] = ConfigError) -> Iterato
 
 
 def write_bytes(target: Path, content: bytes) -> None:
-    """Write ``content`` to ``target``, whole or not at all.
+    """Write ``content`` to ``target`` atomically.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: ``target`` cannot be written.
     """
     with staged(target) as part:
         part.write_bytes(content)
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write ``text`` to ``target`` as UTF-8 with its own line ends, whole or not at all.
+    """Write ``text`` to ``target`` atomically, as UTF-8 with its line ends unchanged.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: ``target`` cannot be written.
     """
     with staged(target) as part:
         part.write_text(text, encoding="utf-8", newline="")
 
 
 def write_texts(folder: Path, texts: Mapping[str, str], force: bool = False) -> None:
-    """Write files of the given names into ``folder``, which is made if missing; each is replaced in one step.
+    """Write files of the given names into ``folder``, which is created if missing; each is replaced atomically.
 
     Raises:
-        ConfigError: a file exists, and ``force`` is not set, and then nothing is written; or one cannot be written.
+        ConfigError: a file exists and ``force`` is not set (nothing is written), or a file cannot be written.
     """
     check_writable(folder, texts, force)
     for name, text in texts.items():
@@ -106,10 +106,10 @@ def write_texts(folder: Path, texts: Mapping[str, str], force: bool = False) -> 
 
 
 def check_writable(folder: Path, names: Iterable[str], force: bool) -> None:
-    """Check, before any work is done, that none of the files is there yet.
+    """Check, before any work is done, that no file exists yet.
 
     Raises:
-        ConfigError: one is, and ``force`` is not set; or ``folder`` is no folder.
+        ConfigError: a file exists and ``force`` is not set, or ``folder`` is not a folder.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: is not a folder; give another --output")
@@ -119,14 +119,14 @@ def check_writable(folder: Path, names: Iterable[str], force: bool) -> None:
 
 
 def make_folder(folder: Path, option: str = "--output") -> None:
-    """Make the folder that results go to, before any work is done for them.
+    """Create the folder of the results, before any work is done.
 
     Args:
-        folder: its parents are made too.
-        option: what the user named it by.
+        folder: path of the folder; its parents are created too.
+        option: the option that named the folder, for the message.
 
     Raises:
-        ConfigError: it cannot be made, or not be written to.
+        ConfigError: the folder cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_names(folder: Path) -> None:
-    """Make a renaming within ``folder`` survive a power cut; Windows cannot open a folder and does so by itself."""
+    """Make a rename within ``folder`` survive a power cut; Windows cannot open a folder, and needs no flush."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -153,11 +153,11 @@ def _flush_names(folder: Path) -> None:
 
 
 def _swap_in(part: Path, folder: Path) -> None:
-    """Put ``part`` in the place of ``folder``; what was there, if anything, ends up where ``part`` was."""
+    """Replace ``folder`` by ``part``; an existing folder moves to the path of ``part``."""
     if not folder.exists():
         part.rename(folder)
     elif not _exchange(part, folder):
-        # Without an atomic exchange there is an instant with no folder; the earlier one is then in `aside`.
+        # Without an atomic exchange the folder is briefly absent; `aside` then holds the earlier one.
         aside = part.with_name(part.name + ".earlier")
         folder.rename(aside)
         part.rename(folder)
@@ -165,7 +165,7 @@ def _swap_in(part: Path, folder: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Swap two paths in one step (Linux's renameat2); False where the system or file system cannot."""
+    """Swap two paths atomically (Linux's renameat2); return False if the system or file system does not support it."""
     renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
     if renameat2 is None:
         return False

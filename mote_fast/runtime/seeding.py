@@ -1,4 +1,4 @@
-"""Random numbers as functions of named integers, so that a resumed or re-sharded run draws what it would have drawn."""
+"""Random numbers as functions of names and integers, so that a resumed or re-sharded run makes the same draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading and writing weight files: nothing unpickled but tensors, nothing half written."""
+"""Reading and writing weight files: only tensors are unpickled, and writes are atomic."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         path: the file.
 
     Returns:
-        What the file holds: a state dict, or a dictionary with state dicts inside.
+        A state dict, or a dictionary that contains state dicts.
 
     Raises:
         CheckpointError: the file is missing or unreadable, or holds pickled objects other than tensors and plain
@@ -44,7 +44,7 @@ def read_weights(path: str | Path) -> dict[str, Any]:
             return load_file(path)
         if _is_torchscript(path):
             with warnings.catch_warnings():
-                # Deprecated in PyTorch, and the only reader of the archives that OpenAI published.
+                # PyTorch deprecates this function, but nothing else reads OpenAI's archives.
                 warnings.simplefilter("ignore", FutureWarning)
                 return dict(torch.jit.load(path, map_location="cpu").state_dict())
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -81,19 +81,19 @@ def plain_state_dict(state: object, path: str | Path) -> dict[str, Tensor]:
 
 
 def write_model_folder(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write ``config.json`` and ``model.safetensors`` into ``folder``, all or nothing.
+    """Write ``config.json`` and ``model.safetensors`` into ``folder`` atomically.
 
-    An interrupted write leaves the earlier folder as it was. An existing folder is replaced only if it holds a model
-    and no more.
+    An interrupted write leaves the earlier folder unchanged. An existing folder is replaced only if it holds a model
+    and nothing else.
 
     Raises:
-        CheckpointError: the folder exists and holds something else, or cannot be written.
+        CheckpointError: the folder exists and holds other files, or cannot be written.
     """
     folder = Path(folder)
     if folder.exists() and not _is_replaceable(folder):
         raise CheckpointError(f"{folder}: exists and holds something else than a model; choose another name")
     with staged_folder(folder, CheckpointError) as part:
-        # Tensors that share memory are refused by the format, so each is written as its own.
+        # safetensors refuses tensors that share memory, so each is cloned.
         save_file(
             {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()},
             part / WEIGHTS_FILE,
@@ -124,7 +124,7 @@ def _is_replaceable(folder: Path) -> bool:
 
 
 def _is_torchscript(path: Path) -> bool:
-    """Whether the file is a TorchScript archive, told by the code folder in its zip directory."""
+    """Whether the file is a TorchScript archive, recognised by ``constants.pkl`` in its zip directory."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -132,7 +132,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _blamed_global(error: BaseException) -> str:
-    """Name the object that PyTorch refused, from its long message."""
+    """Extract the name of the object that PyTorch refused from its long message."""
     match = re.search(r"GLOBAL (\S+)", str(error))
     return match[1] if match else "unnamed"
 

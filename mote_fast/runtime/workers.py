@@ -1,9 +1,9 @@
-"""Watched worker processes: a task that crashes or hangs its process costs that task and no other.
+"""Monitored worker processes: a task that crashes or hangs its process affects no other task.
 
-Each process has its own pipe, and gets one task at a time. A process that dies therefore takes no lock with it that
-others wait for, and the task it died of is known. (``torch.utils.data.DataLoader`` gives up all its workers, and what
-they had ready, when one dies, and does not report which sample caused it. ``concurrent.futures`` and pebble share one
-queue and its lock between their processes, and cannot tell the start of a process from its first task.)
+Each process has its own pipe, and gets one task at a time. A process that dies therefore holds no lock that others wait
+for, and the task that killed it is known. (``torch.utils.data.DataLoader`` drops all workers and their finished batches
+when one worker dies, and does not report which sample caused it. ``concurrent.futures`` and pebble share one queue and
+its lock between their processes, and cannot distinguish the start of a process from its first task.)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 # Seconds that a process may take to start: imports over a network file system are slow.
 START_LIMIT = 300.0
-# Seconds that a killed process may take to end. One that hangs in the kernel, on a dead network disk, is left behind.
+# Seconds that a killed process may take to end. One that hangs in the kernel, on a dead network disk, is abandoned.
 END_LIMIT = 5.0
 
 Task = TypeVar("Task")
@@ -42,7 +42,7 @@ class WorkerLostError(Exception):
     """A process died, or was stopped after its time limit. Internal: users see a ``Failure``.
 
     Attributes:
-        timed_out: whether it was stopped.
+        timed_out: whether the process was stopped.
     """
 
     def __init__(self, reason: str, timed_out: bool) -> None:
@@ -51,21 +51,20 @@ class WorkerLostError(Exception):
 
 
 class WorkerPool:
-    """Calls a function in ``workers`` processes, each started when it is first needed and kept until ``close``.
+    """Calls a function in ``workers`` processes, each started on first use and kept until ``close``.
 
-    On Linux the processes are forked from a server that has imported the function's module and started no thread:
-    forking this process itself would copy locks that its threads hold and a CUDA context that a child cannot use. A
-    script that starts some needs the guard ``if __name__ == "__main__":``.
+    On Linux the processes are forked from a server that has imported the function's module and has no threads. A fork
+    of this process would copy locks held by its threads, and a CUDA context that a child cannot use. A script that
+    starts workers needs the guard ``if __name__ == "__main__":``.
 
     Args:
-        function: takes a task; and a uint8 tensor [buffer_bytes] to write to, where that is above 0. Sent to each
-            process, pickled.
-        workers: processes, at least 1.
-        time_limit: seconds that one task may take.
-        buffer_bytes: of the memory that each process shares with this one.
-        tries: how often a task is given to a process before it is given up: a crash may come from without, as where
-            others take the memory.
-        start: called in each process before its first task, whose time limit it does not count against.
+        function: takes a task, and a uint8 tensor [buffer_bytes] to write to if ``buffer_bytes`` is above 0. It is
+            pickled and sent to each process.
+        workers: number of processes, at least 1.
+        time_limit: seconds per task.
+        buffer_bytes: size of the memory that each process shares with this one.
+        tries: attempts per task before it is given up; the cause of a crash may be external, such as lack of memory.
+        start: called in each process before its first task; its time does not count against the time limit.
 
     Raises:
         ConfigError: an argument is out of range, or ``function`` cannot be pickled.
@@ -98,16 +97,16 @@ class WorkerPool:
         self._closed = False
 
     def run(self, task: Any, out: Tensor | None = None) -> Any:
-        """Return what the function returns for a task; may be called from as many threads as there are processes.
+        """Return the function's result for a task; callable from as many threads as there are processes.
 
         Args:
-            task: can be pickled.
+            task: a picklable value.
             out: uint8; the process's buffer is copied into it.
 
         Raises:
-            WorkerLostError: every try ended with the death of its process.
+            WorkerLostError: the process died in every try.
             BackendError: processes cannot be started here, or the pool was closed.
-            MoteError: one that the function raised.
+            MoteError: the function raised it.
             RuntimeError: the function raised an error that is not the library's; its traceback is the message.
         """
         losses: list[WorkerLostError] = []
@@ -121,7 +120,7 @@ class WorkerPool:
                 losses.append(lost)
                 logger.debug("a worker process is replaced: %s", lost)
             finally:
-                # It may have started while the pool was being closed.
+                # The process may have started while the pool was being closed.
                 if self._closed:
                     worker.kill()
                 self._idle.put(worker)
@@ -130,7 +129,7 @@ class WorkerPool:
         raise WorkerLostError(f"{tried}{reasons}", losses[-1].timed_out)
 
     def close(self) -> None:
-        """Stop the processes; a ``run`` that waits in another thread raises."""
+        """Stop the processes; a ``run`` waiting in another thread raises."""
         self._closed = True
         for worker in self._workers:
             worker.kill()
@@ -141,16 +140,16 @@ class WorkerPool:
 def run_each(
     function: Callable[[Task], Result], tasks: Iterable[Task], workers: int, time_limit: float
 ) -> Iterator[tuple[Task, Result | VideoError | WorkerLostError]]:
-    """Yield each task with what ``function`` returned for it, in the order in which they finish.
+    """Yield each task with its result, in the order in which tasks finish.
 
-    A ``VideoError`` that it raised is its outcome, and so is a ``WorkerLostError``. Closing the iterator stops the
-    processes.
+    A task that raised ``VideoError`` or lost its process yields the ``VideoError`` or ``WorkerLostError`` instead of a
+    result. Closing the iterator stops the processes.
 
     Args:
-        function: of a module, so that it can be pickled.
-        tasks: can be pickled; taken as processes become free.
-        workers: processes, at least 1.
-        time_limit: seconds that a task may take.
+        function: a module-level function, so that it can be pickled.
+        tasks: picklable values, consumed as processes become free.
+        workers: number of processes, at least 1.
+        time_limit: seconds per task.
 
     Raises:
         ConfigError, BackendError, MoteError, RuntimeError: see ``WorkerPool``.
@@ -179,7 +178,7 @@ def run_each(
 
 
 class _Worker:
-    """One process, from this side of its pipe; started again after it was lost."""
+    """The parent's side of one process and its pipe; a lost process is started again."""
 
     def __init__(self, pickled: bytes, module: str, buffer_bytes: int, time_limit: float) -> None:
         self._pickled = pickled
@@ -189,7 +188,7 @@ class _Worker:
         self._process: Any = None
 
     def run(self, task: Any, out: Tensor | None) -> Any:
-        # One that died while it was idle, as where memory runs out, is not this task's doing.
+        # This task did not cause the death of an idle process, for example when memory runs out.
         if self._process is None or self._process.exitcode is not None:
             self._start()
         try:
@@ -216,7 +215,7 @@ class _Worker:
     def _start(self) -> None:
         context = _context(self._module)
         self._connection, theirs = context.Pipe()
-        # Not shared with a process lost before, which may be stuck in the kernel and write when it wakes up.
+        # A new buffer: a process lost before may be stuck in the kernel, and write to its buffer when it wakes up.
         shared = context.RawArray("B", self._buffer_bytes) if self._buffer_bytes else None
         if shared is not None:
             self._buffer = torch.frombuffer(shared, dtype=torch.uint8)
@@ -225,7 +224,7 @@ class _Worker:
         )
         process.start()
         self._process = process
-        # With this copy closed, the death of the process shows as the end of the pipe.
+        # After this copy is closed, the pipe ends when the process dies.
         theirs.close()
         try:
             ready = self._connection.poll(START_LIMIT) and self._connection.recv()
@@ -259,8 +258,8 @@ def _context(module: str) -> Any:
 
 
 def _serve(connection: Connection, pickled: bytes, shared: Any) -> None:
-    """Answer one task after another until the pipe or the parent ends."""
-    # Ctrl-C goes to every process of the terminal; the parent decides.
+    """Run one task after another until the pipe or the parent ends."""
+    # Ctrl-C reaches every process of the terminal; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
@@ -279,13 +278,13 @@ def _serve(connection: Connection, pickled: bytes, shared: Any) -> None:
         except MoteError as error:
             answer = error
         except Exception:
-            # The text, as not every exception survives pickling.
+            # The text only, because not every exception survives pickling.
             answer = RuntimeError(traceback.format_exc())
         connection.send(answer)
 
 
 def _end_with_parent() -> None:
-    # The pipe tells it only between two tasks.
+    # The end of the pipe is noticed only between two tasks.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
