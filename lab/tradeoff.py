@@ -81,13 +81,13 @@ def run(job: Job) -> Path:
     return job.result
 
 
-def run_all(jobs: Sequence[Job], processes: int, what: str) -> list[dict[str, Any]]:
+def run_all(jobs: Sequence[Job], workers: int, what: str) -> list[dict[str, Any]]:
     """Run the jobs that have no result yet, several at a time; return all results in order."""
     missing = [job for job in jobs if not job.result.exists()]
     # Fresh processes: a forked one would inherit the threads of this one's pools.
     context = multiprocessing.get_context("spawn")
     if missing:
-        with ProcessPoolExecutor(min(processes, len(missing)), mp_context=context) as pool:
+        with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
             for _ in tqdm(pool.map(run, missing), total=len(missing), desc=what, unit="run", disable=None):
                 pass
     return [json.loads(job.result.read_text(encoding="utf-8")) for job in jobs]
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--lr", type=float, help="one learning rate for every arm, without pilots")
-    parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--quick", action="store_true", help="one seed and a quarter of the epochs")
     options = parser.parse_args()
     seeds, epochs = (1, max(4, options.epochs // 4)) if options.quick else (options.seeds, options.epochs)
@@ -126,11 +126,11 @@ def main() -> None:
 
     if options.lr is None:
         pilots = [job(arm, lr, PILOT_SEED) for arm in ARMS for lr in LEARNING_RATES]
-        rates = chosen_rates(run_all(pilots, options.processes, "pilots"))
+        rates = chosen_rates(run_all(pilots, options.workers, "pilots"))
     else:
         rates = {(arm.kind, arm.layers): options.lr for arm in ARMS}
     jobs = [job(arm, rates[arm.kind, arm.layers], seed) for arm in ARMS for seed in range(seeds)]
-    results = run_all(jobs, options.processes, "runs")
+    results = run_all(jobs, options.workers, "runs")
     lists = {name: data[name] for name in LISTS}
     example = jobs[[each.arm.name for each in jobs].index("mote-4")]
     head = train_head(example.arm, data[TRAIN], example.lr, epochs, example.seed, logit_scale)

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         listed or find_videos(arguments.source),
         encoding,
         keep_intact_prefix=arguments.keep_intact_prefix,
-        processes=arguments.workers,
+        workers=arguments.workers,
         time_limit=arguments.time_limit,
     )
     target = Path(arguments.target)

@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         max_samples=arguments.samples,
         seed=arguments.seed,
         labels=labels,
-        processes=arguments.workers,
+        workers=arguments.workers,
         time_limit=arguments.time_limit,
     )
     left_out = [asdict(failure) for failure in index.left_out]

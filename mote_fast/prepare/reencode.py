@@ -90,7 +90,7 @@ def reencode(
     encoding: Encoding | None = None,
     *,
     keep_intact_prefix: bool = False,
-    processes: int = 1,
+    workers: int = 1,
     time_limit: float = 600.0,
 ) -> Reencoded:
     """Re-encode videos of one folder tree into another; continue where an interrupted call stopped.
@@ -104,7 +104,7 @@ def reencode(
         videos: paths relative to ``source``.
         encoding: settings of the outputs; None for the defaults.
         keep_intact_prefix: write the frames of a damaged video before the damage, instead of nothing.
-        processes: number of encoding processes, one thread each.
+        workers: processes that encode, one thread each.
         time_limit: seconds per video.
 
     Raises:
@@ -128,7 +128,7 @@ def reencode(
                 tasks.append(task)
         written = 0
         with tqdm(total=len(tasks), unit="video", desc="re-encoding", disable=None) as bar:
-            for task, outcome in run_each(_reencode_one, tasks, processes, time_limit):
+            for task, outcome in run_each(_reencode_one, tasks, workers, time_limit):
                 if isinstance(outcome, Exception):
                     lost[task.video] = failure_of(positions[task.video], task.video, outcome)
                 else:

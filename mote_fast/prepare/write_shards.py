@@ -63,7 +63,7 @@ def write_shards(
     max_samples: int | None = None,
     seed: int = 0,
     labels: Sequence[str] = (),
-    processes: int = 1,
+    workers: int = 1,
     time_limit: float = 60.0,
 ) -> ShardIndex:
     """Write shards and their index; continue where an interrupted call with the same arguments stopped.
@@ -79,7 +79,7 @@ def write_shards(
         max_samples: maximum videos in a shard; None for no limit besides ``max_bytes``.
         seed: seed of the order.
         labels: class names in index order, for the index.
-        processes: workers that probe the videos.
+        workers: processes that probe the videos.
         time_limit: seconds per video.
 
     Raises:
@@ -94,7 +94,7 @@ def write_shards(
     with Journal(out / JOURNAL_FILE) as journal:
         _check_same(journal, _fingerprint(plan, missing, labels), out)
         pending = [shard for shard in plan if not _is_done(journal, out, shard.name)]
-        _write_pending(pending, journal, out, processes, time_limit)
+        _write_pending(pending, journal, out, workers, time_limit)
         records = [journal.records[shard.name] for shard in plan]
         shards = tuple(TarShard(record["name"], record["size"], tuple(record["indices"])) for record in records)
         left_out = [*missing, *(Failure(**failure) for record in records for failure in record["left_out"])]
@@ -163,13 +163,13 @@ def _is_done(journal: Journal, out: Path, name: str) -> bool:
     return record is not None and path.is_file() and path.stat().st_size == record["size"]
 
 
-def _write_pending(pending: Sequence[_Planned], journal: Journal, out: Path, processes: int, time_limit: float) -> None:
+def _write_pending(pending: Sequence[_Planned], journal: Journal, out: Path, workers: int, time_limit: float) -> None:
     """Probe the videos of all shards in parallel, and write each shard once all its videos are probed."""
     shard_of = {source.index: shard for shard in pending for source in shard.sources}
     looked: dict[str, dict[int, dict[str, Any] | Exception]] = {shard.name: {} for shard in pending}
     tasks = ((source.index, source.file) for shard in pending for source in shard.sources)
     with tqdm(total=len(shard_of), unit="video", desc="shards", disable=None) as bar:
-        for (index, _), outcome in run_each(_look, tasks, processes, time_limit):
+        for (index, _), outcome in run_each(_look, tasks, workers, time_limit):
             shard = shard_of[index]
             looked[shard.name][index] = outcome
             if len(looked[shard.name]) == len(shard.sources):

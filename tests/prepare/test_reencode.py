@@ -47,7 +47,7 @@ def states(folder: Path) -> dict[str, tuple[int, bytes]]:
 def test_mirrors_a_tree(tree: Path, tmp_path: Path) -> None:
     """The same folders, one output a video, the damaged one named, the originals as they were."""
     before, out = states(tree), tmp_path / "out"
-    done = reencode(tree, out, find_videos(tree), processes=2)
+    done = reencode(tree, out, find_videos(tree), workers=2)
     assert (done.written, done.already_done) == (3, 0)
     assert states(tree) == before
     videos = {"jump/a.avi.mp4", "jump/a.mkv.mp4", "run/b c.mp4"}
