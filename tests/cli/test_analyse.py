@@ -17,14 +17,14 @@ from mote_fast.cli import main
 from mote_fast.data import write_video
 from tests.cli.test_eval import Captured, run
 
-# Class c has c + 1 videos: an untrained model that always says the same class then has an accuracy that tells which.
+# Class c has c + 1 videos: the accuracy of an untrained model with constant output then identifies its class.
 CLASSES = 3
 VARIANTS = ["merged", "expert 0", "expert 1", "expert 2", "expert 3"]
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of short videos for the classes, beside a list of them with one file that is no video."""
+    """Folders of short videos for the classes, and a list of them with one file that is not a video."""
     root = tmp_path_factory.mktemp("analyse")
     generator = torch.Generator().manual_seed(0)
     for label in range(CLASSES):
@@ -42,7 +42,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tiny preset, its experts apart from one another, with fine-tuning classes."""
+    """A folder with the tiny preset, its experts different from each other, with fine-tuning classes."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     torch.manual_seed(0)
     classifier = mote_fast.create_model("tiny", frames=4)
@@ -70,7 +70,7 @@ def is_png(path: Path) -> bool:
 
 @torch.no_grad()
 def right(model: Path, videos: Path, views: str, modulated: bool = True) -> dict[str, list[list[bool]]]:
-    """Whether each variant is right about each video of each class, by the classifier's own parts."""
+    """Whether each variant is right on each video of each class, computed with the classifier's parts."""
     classifier = mote_fast.load(model)
     classes = classifier.class_features([f"class{label}" for label in range(CLASSES)])
     classifier.head.set_inference(modulation=modulated)
@@ -93,7 +93,7 @@ def percent(hits: list[bool]) -> float:
 
 @pytest.mark.heavy
 def test_experts(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
-    """Every variant's accuracy is the direct one, in the document and the table, and merged is what eval gives."""
+    """Every variant's accuracy equals the direct one, in document and table, and merged equals eval's result."""
     data = videos / "data"
     lists = ("--close-set", data, "--zero-shot", data, "--views", "2x1", "--checkpoint", model)
     status, out, _ = analyse(capsys, "experts", *lists, "--output", tmp_path / "out", "--json")
@@ -117,7 +117,7 @@ def test_experts(capsys: Captured, videos: Path, model: Path, tmp_path: Path) ->
 
 @pytest.mark.heavy
 def test_classes(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
-    """Shares of each class are the direct ones, without modulation too; a bad video counts for none of them."""
+    """The accuracies per class equal the direct ones, without modulation too; a bad video is not counted."""
     lists = ("--list", videos / "broken.txt", "--labels-file", videos / "names.txt", "--root", videos, "--views", "1x1")
     options = ("--no-modulation", "--checkpoint", model, "--output", tmp_path, "--shown", 2)
     status, out, err = analyse(capsys, "classes", *lists, *options, "--json")
@@ -138,7 +138,7 @@ def test_classes(capsys: Captured, videos: Path, model: Path, tmp_path: Path) ->
 
 @pytest.mark.heavy
 def test_similarity(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
-    """Cosines of the embeddings, averaged over the videos that were taken from all over the list."""
+    """The similarity is the cosine of embeddings, averaged over videos spread over the list."""
     data = ("--list", videos / "data", "--count", 3, "--checkpoint", model, "--output", tmp_path)
     status, out, _ = analyse(capsys, "similarity", *data, "--json")
     assert status == 0
@@ -165,7 +165,7 @@ def test_similarity(capsys: Captured, videos: Path, model: Path, tmp_path: Path)
 
 @pytest.mark.heavy
 def test_attention(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
-    """A map for each variant and frame, within the range that is reported; text for people names the files."""
+    """There is a map for each variant and frame, within the reported range; the text names the files."""
     video = videos / "data" / "class0" / "0.mp4"
     options = ("--checkpoint", model, "--device", "cpu", "--output", tmp_path)
     status, out, _ = run(capsys, "analyse", "attention", video, *options, "--json")
@@ -220,7 +220,7 @@ def test_failures_are_one_clear_line(
 
 @pytest.mark.heavy
 def test_without_matplotlib(capsys: Captured, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Said before any video is read, with what to install."""
+    """The error comes before any video is read, and says what to install."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     data = ["--list", str(videos / "data"), "--output", str(tmp_path / "out")]
     assert main(["analyse", "similarity", *data]) == 2

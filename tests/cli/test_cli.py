@@ -1,4 +1,4 @@
-"""The command line: what scripts read, what people read, and how it fails."""
+"""The command line: its output for scripts and for people, and its errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
 
 
 def test_classify_prints_ranked_labels(capsys: Captured, moving_video: Path) -> None:
-    """Ranked labels for people, and the note that the weights are untrained goes to standard error."""
+    """Ranked labels are printed; the note on untrained weights goes to standard error."""
     status, out, err = run(
         capsys, "classify", moving_video, "--untrained", "--labels", "archery, juggling balls,playing cello"
     )
@@ -46,7 +46,7 @@ def test_classify_prints_ranked_labels(capsys: Captured, moving_video: Path) -> 
 
 
 def test_classify_json(capsys: Captured, moving_video: Path, tmp_path: Path) -> None:
-    """One valid JSON document; a bad video stands in it with its error, the others are scored, and the status is 2."""
+    """One valid JSON document has a bad video's error and the others' scores; the status is 2."""
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"not a video")
     status, out, err = run(
@@ -83,7 +83,7 @@ def test_classify_json(capsys: Captured, moving_video: Path, tmp_path: Path) -> 
 def test_labels_from_a_file(
     capsys: Captured, moving_video: Path, tmp_path: Path, name: str, content: str, expected: list[str]
 ) -> None:
-    """One label a line, or a CSV with the released column names."""
+    """One label per line, or a CSV with the released column names."""
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
     status, out, _ = run(capsys, "classify", moving_video, "--labels-file", path, "--json")
@@ -93,7 +93,7 @@ def test_labels_from_a_file(
 
 
 def test_kinetics_label_set(capsys: Captured, moving_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The 400 names of torchvision's metadata can be asked for by name; the first of them stand for all."""
+    """The 400 names of torchvision's metadata can be selected by name; the test checks the first ones."""
     names = kinetics400_labels()
     assert len(set(names)) == 400
     monkeypatch.setattr("mote_fast.cli.inputs.kinetics400_labels", lambda: names[:3])
@@ -104,7 +104,7 @@ def test_kinetics_label_set(capsys: Captured, moving_video: Path, monkeypatch: p
 
 
 def test_kinetics_labels_match_the_data_sets(labels_dir: Path) -> None:
-    """torchvision's list names the same classes, in the same order, as the data set's own, punctuation apart."""
+    """torchvision's list has the data set's classes in the same order, except for punctuation."""
 
     def plain(names: list[str]) -> list[str]:
         return ["".join(c for c in name.lower() if c.isalnum()) for name in names]
@@ -114,7 +114,7 @@ def test_kinetics_labels_match_the_data_sets(labels_dir: Path) -> None:
 
 
 def test_embed(capsys: Captured, moving_video: Path, tmp_path: Path) -> None:
-    """Vectors go to a safetensors file, or to JSON, and are the library's own."""
+    """Vectors go to a safetensors file or to JSON, and equal the library's."""
     path = tmp_path / "vectors.safetensors"
     status, out, _ = run(capsys, "embed", moving_video, "--output", path, "--json")
     vector = torch.tensor(json.loads(out)["videos"][0]["embedding"])
@@ -125,7 +125,7 @@ def test_embed(capsys: Captured, moving_video: Path, tmp_path: Path) -> None:
 
 
 def test_doctor(capsys: Captured) -> None:
-    """The report names what was chosen for decode, attention and kernels, with a reason against each other one."""
+    """The report has the choice for decode, attention and kernels, and a reason against each alternative."""
     status, out, _ = run(capsys, "doctor", "--json")
     report = json.loads(out)
     assert status == 0
@@ -141,7 +141,7 @@ def test_doctor(capsys: Captured) -> None:
 
 
 def test_doctor_names_the_caches(capsys: Captured) -> None:
-    """Both caches on disk are named, with what they hold and may hold."""
+    """Both caches on disk are named, with their size and limit."""
     report = json.loads(run(capsys, "doctor", "--json")[1])
     for cache in (report["cache"], report["int8_cache"]):
         assert cache["bytes"] == 0 < cache["max_bytes"]
@@ -149,7 +149,7 @@ def test_doctor_names_the_caches(capsys: Captured) -> None:
 
 
 class FloatTower:
-    """Stands for an int8 tower, without the export."""
+    """Replaces an int8 tower, without the export."""
 
     def __init__(self, towers: ClipTowers) -> None:
         self.towers = towers
@@ -164,7 +164,7 @@ class FloatTower:
 def test_classify_in_int8_says_what_it_costs(
     capsys: Captured, moving_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The difference to float32 on the first readable video is printed, and stands in the JSON document."""
+    """The difference to float32 on the first readable video is printed, and is in the JSON document."""
     monkeypatch.setattr("mote_fast.model.classifier.Int8Tower", FloatTower)
     command = ("classify", tmp_path / "none.mp4", moving_video, "--labels", "a,b", "--dtype", "int8")
     status, _, err = run(capsys, *command)
@@ -222,7 +222,7 @@ def test_failures_are_one_clear_line(
     arguments: list[str],
     message: str,
 ) -> None:
-    """Exit status 2 and exactly one line of error that names what was wrong."""
+    """The status is 2, and exactly one line of error names the problem."""
     monkeypatch.chdir(tmp_path)
     status, _, err = run(capsys, *(str(moving_video) if each == "VIDEO" else each for each in arguments))
     errors = [line for line in err.splitlines() if line.startswith("mote-fast: error: ")]
@@ -243,7 +243,7 @@ def test_failures_are_one_clear_line(
     ],
 )
 def test_bad_usage_exits_with_2(arguments: list[str], capsys: Captured) -> None:
-    """What argparse refuses has the same status."""
+    """Arguments that argparse refuses give the same status."""
     with pytest.raises(SystemExit) as exit_info:
         main(arguments)
     assert exit_info.value.code == 2
@@ -262,7 +262,7 @@ def test_as_a_real_process(tmp_path: Path) -> None:
 
 @pytest.mark.heavy
 def test_demo(capsys: Captured, tmp_path: Path) -> None:
-    """The demo shows videos of unseen classes and ranks labels for each; most come out right, and it counts them."""
+    """The demo ranks labels for videos of unseen classes; most are right, and it counts them."""
     status, out, err = run(capsys, "demo", "--folder", tmp_path / "demo")
     videos = len(list((tmp_path / "demo").glob("*/*.mp4")))
     right = re.search(r"(\d+) of (\d+) right", out)
@@ -274,7 +274,7 @@ def test_demo(capsys: Captured, tmp_path: Path) -> None:
 
 
 def test_classify_uses_the_shipped_weights(capsys: Captured, tmp_path: Path) -> None:
-    """Without a checkpoint the tiny model is the trained one, and says nothing of untrained weights."""
+    """Without a checkpoint the tiny model is the trained one, and there is no note on untrained weights."""
     action, thing = "slide left", Object("circle", "red", "plain")
     video = write_action(tmp_path / "video.mp4", thing, action, seed=("cli",))
     labels = ",".join(class_name(thing, name) for name in ("slide right", action))
@@ -287,7 +287,7 @@ def test_classify_uses_the_shipped_weights(capsys: Captured, tmp_path: Path) -> 
 
 
 def test_untrained_goes_without_a_checkpoint(capsys: Captured, moving_video: Path, tmp_path: Path) -> None:
-    """Asking for given weights and for random ones at once is an error."""
+    """Requesting a checkpoint and random weights together is an error."""
     status, _, err = run(
         capsys, "classify", moving_video, "--labels", "a", "--checkpoint", tmp_path, "--untrained", "--device", "cpu"
     )
@@ -296,7 +296,7 @@ def test_untrained_goes_without_a_checkpoint(capsys: Captured, moving_video: Pat
 
 
 def test_real_clip_json(capsys: Captured, clips_dir: Path, tmp_path: Path) -> None:
-    """A real clip gives valid JSON; the damaged one is reported by name beside it."""
+    """A real clip gives valid JSON; the damaged clip is reported by name."""
     arguments: list[Any] = ["classify", clips_dir / "k400_arm_wrestling.mp4", clips_dir / "corrupted.mp4"]
     status, out, _ = run(capsys, *arguments, "--labels", "arm wrestling,flipping pancake", "--json")
     good, bad = json.loads(out)["videos"]

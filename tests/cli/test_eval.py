@@ -1,4 +1,4 @@
-"""``mote-fast eval``, and ``tradeoff`` of its results: from video files and lists to the report, and how they fail."""
+"""``mote-fast eval``, and ``tradeoff`` of its results: from video files and lists to the report, and errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def evaluate(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """CLASSES folders of two short videos each, beside lists, names and one file that is no video."""
+    """CLASSES folders of two short videos each, with lists, names and one file that is not a video."""
     root = tmp_path_factory.mktemp("eval")
     generator = torch.Generator().manual_seed(0)
     for label in range(CLASSES):
@@ -50,7 +50,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_splits(capsys: Captured, videos: Path, tmp_path: Path) -> None:
-    """Each split's accuracies and their mean, in the files and on standard output."""
+    """Files and standard output have each split's accuracies and their mean."""
     lists = (videos / "one.txt", videos / "two.txt")
     data = ("--list", *lists, "--labels-file", videos / "names.csv", "--root", videos, "--dataset", "made up")
     status, out, err = evaluate(
@@ -82,7 +82,7 @@ def test_two_splits(capsys: Captured, videos: Path, tmp_path: Path) -> None:
 
 
 def test_a_bad_video(capsys: Captured, videos: Path) -> None:
-    """The rest is judged, the bad one is counted and named with its reason, and the status is 2, as classify's."""
+    """The others are evaluated, the bad one is counted and named with its reason; the status is 2."""
     data = ("--list", videos / "broken.txt", "--labels-file", videos / "names.csv", "--root", videos)
     status, out, err = evaluate(capsys, "--protocol", "fewshot", *data, "--json")
     document = json.loads(out)
@@ -99,7 +99,7 @@ def test_a_bad_video(capsys: Captured, videos: Path) -> None:
 
 @pytest.mark.heavy
 def test_a_folder_of_classes(capsys: Captured, videos: Path) -> None:
-    """A folder per class needs neither list nor names; decoding in other processes gives the same."""
+    """A folder per class needs neither list nor names; worker processes give the same result."""
     arguments = ("--protocol", "closeset", "--list", videos / "data", "--json")
     status, out, _ = evaluate(capsys, *arguments)
     assert status == 0
@@ -109,13 +109,13 @@ def test_a_folder_of_classes(capsys: Captured, videos: Path) -> None:
 
 
 def test_trade_off_of_results(capsys: Captured, videos: Path, tmp_path: Path) -> None:
-    """Results of eval combine: what the two commands agree on."""
+    """``tradeoff`` accepts the results of ``eval``."""
     means: dict[str, float] = {}
     for protocol in ("closeset", "zeroshot"):
         data = ("--list", videos / "data", "--dataset", protocol)
         out = evaluate(capsys, "--protocol", protocol, *data, "--output", tmp_path / protocol, "--json")[1]
         means[protocol] = json.loads(out)["mean"]["full-class"]["all"]["top5"]["mean"]
-        # Top-1 of random weights may well be 0; top-5 of three classes is not.
+        # Top-1 of random weights may be 0; top-5 of three classes is not.
         document = json.loads(out)
         document["mean"]["full-class"]["all"]["top1"]["mean"] = means[protocol] / (2 if protocol == "closeset" else 1)
         (tmp_path / protocol / "result.json").write_text(json.dumps(document))
@@ -148,7 +148,7 @@ def test_trade_off_of_results(capsys: Captured, videos: Path, tmp_path: Path) ->
     ],
 )
 def test_failures_are_one_clear_line(capsys: Captured, videos: Path, arguments: list[str], message: str) -> None:
-    """Exit status 2 and one line of error that names what was wrong, before anything is decoded."""
+    """The status is 2, and one line of error names the problem, before any decoding."""
     files = {"LIST": str(videos / "one.txt"), "NAMES": str(videos / "names.csv")}
     given = [files.get(argument, argument) for argument in arguments]
     status, out, err = run(capsys, "eval", "--protocol", "zeroshot", "--workers", 0, *given)
@@ -160,7 +160,7 @@ def test_failures_are_one_clear_line(capsys: Captured, videos: Path, arguments: 
 
 @pytest.mark.slow
 def test_under_torchrun(capsys: Captured, videos: Path, tmp_path: Path) -> None:
-    """Three processes, one of them the writer, with decoding workers: the result of one process alone."""
+    """Three processes with decoding workers, the first one writing, give the result of one process."""
     data = ["--list", str(videos / "one.txt"), str(videos / "two.txt"), "--labels-file", str(videos / "names.csv")]
     data += ["--root", str(videos), "--protocol", "zeroshot", "--json"]
     alone = json.loads(evaluate(capsys, *data)[1])

@@ -1,4 +1,4 @@
-"""The int8 report: real differences, of the same weights, on a real video."""
+"""The int8 report: differences between int8 and float32 for the same weights, on a real video."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LABELS = ["archery", "juggling balls", "playing the cello"]
 
 
 class Shifted:
-    """Stands for an int8 tower: float features plus something that is known."""
+    """Replaces an int8 tower: float features plus a known shift."""
 
     def __init__(self, towers: ClipTowers, shift: float) -> None:
         self.towers = towers
@@ -36,7 +36,7 @@ def test_no_difference_is_none(tiny: VideoClassifier, moving_video: Path) -> Non
 
 
 def test_differences_are_the_classifiers_own(tiny: VideoClassifier, moving_video: Path) -> None:
-    """The score difference is that of two calls of scores(), and the model stays int8."""
+    """The score difference equals that of two calls of scores(), and the model stays int8."""
     classes = tiny.class_features(LABELS)
     exact = tiny.scores(moving_video, classes, "1x1")
     tiny.int8 = Shifted(tiny.clip, 0.5)  # type: ignore[assignment]
@@ -49,6 +49,6 @@ def test_differences_are_the_classifiers_own(tiny: VideoClassifier, moving_video
 
 
 def test_float_models_are_refused(tiny: VideoClassifier, moving_video: Path) -> None:
-    """There is nothing to compare."""
+    """A float model has nothing to compare."""
     with pytest.raises(ConfigError, match="int8"):
         int8_effect(tiny, moving_video, torch.ones(1, tiny.clip.embed_dim))

@@ -35,7 +35,7 @@ def tree(tmp_path: Path, make_video: VideoMaker) -> Path:
 
 @pytest.mark.heavy
 def test_folder(capsys: Captured, tree: Path, tmp_path: Path) -> None:
-    """A folder per class becomes lists that the library reads, and the report names the damaged file; status 0."""
+    """A folder per class gives lists that the library reads; the report names the damaged file; status 0."""
     output = tmp_path / "lists"
     options = ("--root", tree, "--output", output, "--val-share", 0.25, "--scan", "--drop-bad", "--workers", 2)
     status, out, _ = run(capsys, "folder", *options)
@@ -51,7 +51,7 @@ def test_folder(capsys: Captured, tree: Path, tmp_path: Path) -> None:
 
 
 def test_json(capsys: Captured, tree: Path, tmp_path: Path) -> None:
-    """One JSON document, the same as in the file."""
+    """The output is one JSON document, equal to the file."""
     status, out, _ = run(capsys, "folder", "--root", tree, "--output", tmp_path / "lists", "--json")
     assert status == 0
     document = json.loads(out)
@@ -60,7 +60,7 @@ def test_json(capsys: Captured, tree: Path, tmp_path: Path) -> None:
 
 
 def test_every_published_data_set(capsys: Captured, tmp_path: Path) -> None:
-    """Each data set's own annotation files make its lists, under the names of the official code."""
+    """Each data set's annotation files give its lists, under the names of the official code."""
     notes = tmp_path / "annotations"
     for split in (1, 2, 3):
         write(notes / "ucf101" / f"trainlist0{split}.txt", "HandstandPushups/v_HandStandPushups_g08_c01.avi 1\n")
@@ -107,7 +107,7 @@ def test_every_published_data_set(capsys: Captured, tmp_path: Path) -> None:
 
 
 def test_fewshot(capsys: Captured, tmp_path: Path) -> None:
-    """One list for each K, as long as the full one, with K videos of each class."""
+    """There is one list for each K, as long as the full list, with K videos per class."""
     full = write(tmp_path / "full.txt", "".join(f"class {at % 3}/{at}.mp4 {at % 3}\n" for at in range(100)))
     status, out, _ = run(capsys, "fewshot", "--list", full, "--output", tmp_path, "--seed", 5, "--json")
     assert status == 0
@@ -120,7 +120,7 @@ def test_fewshot(capsys: Captured, tmp_path: Path) -> None:
 
 
 def test_fewshot_lengths(capsys: Captured, tmp_path: Path) -> None:
-    """A number of entries, and each video once."""
+    """``--length`` takes a number of entries, or once for each video once."""
     full = write(tmp_path / "full.txt", "".join(f"{at}.mp4 {at % 3}\n" for at in range(100)))
     for length, entries in (("7", 7), ("once", 6), ("full", 100)):
         options = ("--list", full, "--shots", 2, "--output", tmp_path, "--length", length, "--force")
@@ -150,7 +150,7 @@ def test_fewshot_lengths(capsys: Captured, tmp_path: Path) -> None:
 def test_failures_are_one_clear_line(
     capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
-    """Exit status 2 and exactly one line that names file and line, or the option; and nothing is written."""
+    """The status is 2, exactly one line names file and line or the option, and nothing is written."""
     monkeypatch.chdir(tmp_path)
     touch(tmp_path, "videos/a/1.mp4", "videos/b/2.mp4", "taken/labels.csv")
     write(tmp_path / "bad.csv", "label,youtube_id,time_start,time_end,split\narguing,a,x,1,test\n")
@@ -169,7 +169,7 @@ def test_failures_are_one_clear_line(
     "arguments", [[], ["nosuch"], ["folder"], ["fewshot", "--list", "a", "--output", "b", "--length", "x"]]
 )
 def test_bad_usage_exits_with_2(arguments: list[str], capsys: Captured) -> None:
-    """What argparse refuses has the same status."""
+    """Arguments that argparse refuses give the same status."""
     with pytest.raises(SystemExit) as exit_info:
         main(["prepare", *arguments])
     assert exit_info.value.code == 2

@@ -25,13 +25,13 @@ def root(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> int:
-    """Parse and run as the program does, but for its handling of errors."""
+    """Parse and run like the program, without its error handling."""
     parsed = build_parser().parse_args(["prepare", "reencode", *map(str, arguments), "--workers", "1"])
     return parsed.run(parsed)
 
 
 def test_a_tree(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All videos of the tree, with the options given, and a second run that finds nothing to do."""
+    """All videos of the tree are re-encoded with the options; a second run has nothing to do."""
     out = tmp_path / "out"
     assert run(root, out, "--key-interval", 5, "--short-side", 32) == 0
     info = probe(out / "x" / "a.mp4")
@@ -43,7 +43,7 @@ def test_a_tree(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_list(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Only its videos; the rewritten list names the copies, also one that failed, and the status says that one did."""
+    """Only the list's videos; the new list names all copies, even a failed one; the status shows the failure."""
     (root / "bad.mp4").write_text("no video")
     (tmp_path / "val.txt").write_text("x/a.avi 4\nbad.mp4 2\n")
     assert run(root, tmp_path / "out", "--list", tmp_path / "val.txt") == 2
@@ -54,7 +54,7 @@ def test_a_list(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_lists_of_one_name_are_refused(root: Path, tmp_path: Path) -> None:
-    """The second would overwrite the first, after hours of work."""
+    """The second list would overwrite the first, after hours of work."""
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "val.txt").write_text("x/a.avi 4\n")

@@ -27,13 +27,13 @@ def root(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> int:
-    """Parse and run as the program does, but for its handling of errors."""
+    """Parse and run like the program, without its error handling."""
     parsed = build_parser().parse_args(["prepare", "shards", *map(str, arguments), "--workers", "1"])
     return parsed.run(parsed)
 
 
 def test_writes_shards(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The list's videos, in shards of the size given, with the class names in the index."""
+    """The list's videos are in shards of the given size, the class names in the index."""
     out = tmp_path / "out"
     options = ("--root", root, "--samples", 2, "--labels-file", tmp_path / "labels.txt")
     assert run(tmp_path / "list.txt", out, *options) == 0
@@ -45,7 +45,7 @@ def test_writes_shards(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_reports_what_is_left_out(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By name, with the reason, and in the exit status."""
+    """A left-out video is reported by name and reason, and in the exit status."""
     (root / "1.mp4").unlink()
     assert run(tmp_path / "list.txt", tmp_path / "out", "--root", root) == 2
     printed = capsys.readouterr()
@@ -54,7 +54,7 @@ def test_reports_what_is_left_out(root: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_labels_must_fit_the_list(root: Path, tmp_path: Path) -> None:
-    """A list with other classes is found before terabytes are copied."""
+    """A list with other classes is refused before terabytes are copied."""
     (tmp_path / "labels.txt").write_text("walk\n")
     with pytest.raises(ListError, match="label 1"):
         run(tmp_path / "list.txt", tmp_path / "out", "--root", root, "--labels-file", tmp_path / "labels.txt")
@@ -66,12 +66,12 @@ def test_labels_must_fit_the_list(root: Path, tmp_path: Path) -> None:
     [("1GB", 10**9), ("1.5 mb", 1500000), ("2GiB", 2**31), ("4096", 4096), ("10k", 10000), ("7B", 7)],
 )
 def test_sizes(text: str, size: int) -> None:
-    """As people write them."""
+    """Sizes are read in the usual notations."""
     assert bytes_of(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "GB", "1TB", "-1", "1e9"])
 def test_sizes_that_are_none(text: str) -> None:
-    """Named, not guessed."""
+    """Other texts are refused by name, not guessed."""
     with pytest.raises(ConfigError, match="--shard-size"):
         bytes_of(text)

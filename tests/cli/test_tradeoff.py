@@ -1,4 +1,4 @@
-"""``mote-fast tradeoff``: scores of one model and of several, the plot, and how it fails."""
+"""``mote-fast tradeoff``: scores of one model and of several, the plot, and errors."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def ours(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def models(ours: list[str], tmp_path: Path) -> list[object]:
-    """The paper's L/14 beside a second model."""
+    """The paper's L/14 and a second model."""
     values = (("zeroshot", "ucf", 82.6), ("closeset", "k400", 86.7), ("zeroshot", "hmdb", 52.1))
     plain = results_of(tmp_path, *(result(*each, "plain") for each in (*values, ("zeroshot", "k600", 72.8))))
     return ["--model", "MoTE", 6, *ours, "--model", "plain", 6, *plain]
 
 
 def test_one_model(capsys: Captured, ours: list[str]) -> None:
-    """Both scores from the results of one model, as text and as JSON, options before the files or after them."""
+    """One model's results give both scores, as text and JSON, with options before or after the files."""
     status, out, _ = run(capsys, "tradeoff", "--score", "running", *ours, "--json")
     found = json.loads(out)
     assert status == 0
@@ -51,7 +51,7 @@ def test_one_model(capsys: Captured, ours: list[str]) -> None:
 
 
 def test_several_models(capsys: Captured, models: list[object]) -> None:
-    """Numbers of each model; without a folder nothing is written."""
+    """Each model's numbers are printed; without a folder nothing is written."""
     status, out, _ = run(capsys, "tradeoff", *models, "--json")
     document = json.loads(out)
     mote, baseline = document["models"]
@@ -87,7 +87,7 @@ def test_plot(capsys: Captured, models: list[object], tmp_path: Path) -> None:
     ],
 )
 def test_failures_are_one_clear_line(capsys: Captured, tmp_path: Path, arguments: list[str], message: str) -> None:
-    """Exit status 2 and one line of error that names what was wrong."""
+    """The status is 2, and one line of error names the problem."""
     (tmp_path / "other.txt").write_text("a.mp4 0\n")
     given = [str(tmp_path / "other.txt") if argument == "OTHER" else argument for argument in arguments]
     status, out, err = run(capsys, "tradeoff", *given)
@@ -99,7 +99,7 @@ def test_failures_are_one_clear_line(capsys: Captured, tmp_path: Path, arguments
 
 @pytest.mark.parametrize("arguments", [[], ["a.json", "--model", "MoTE", "4", "b.json"]])
 def test_one_way_to_give_results(arguments: list[str], capsys: Captured) -> None:
-    """Results of one model or of several, not neither and not both."""
+    """Results of one model or of several are required, but not both."""
     with pytest.raises(SystemExit) as exit_info:
         main(["tradeoff", *arguments])
     assert exit_info.value.code == 2

@@ -1,4 +1,4 @@
-"""Videos whose every frame can be told: its number stands in it as eight large black or white squares."""
+"""Videos with identifiable frames: each frame shows its number as eight large black or white squares."""
 
 import struct
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from mote_fast.data.decoding.video_writer import write_video
 SQUARE = 16
 HEIGHT, WIDTH = 3 * SQUARE, 4 * SQUARE
 
-# x264 with B-frames and a key frame every 12 frames, none added where the picture changes much.
+# x264 with B-frames and a key frame every 12 frames, without extra key frames at scene cuts.
 _PLAIN: dict[str, Any] = {"g": 12, "bf": 2, "sc_threshold": 0}
 
 
@@ -36,7 +36,7 @@ class NumberedVideos:
         self._folder = folder
 
     def write(self, name: str, codec: str = "libx264", **options: Any) -> Path:
-        """40 numbered frames, written once; by default with B-frames. Skips where the encoder is missing."""
+        """Write 40 numbered frames once; by default with B-frames. Skips the test if the encoder is missing."""
         if codec not in av.codecs_available:
             pytest.skip(f"this PyAV has no encoder {codec}")
         path = self._folder / name
@@ -81,7 +81,7 @@ class NumberedVideos:
 
     @staticmethod
     def put_index_first(source: Path, target: Path) -> None:
-        """Copy an MP4 with its index before the frames, as downloads have it, so that a cut leaves the index whole."""
+        """Copy an MP4 with its index before the frames, as in downloads, so that truncation keeps the index."""
         with av.open(str(source), "r") as old, av.open(str(target), "w", options={"movflags": "faststart"}) as new:
             stream = new.add_stream_from_template(old.streams.video[0])
             for packet in old.demux(video=0):

@@ -1,4 +1,4 @@
-"""Files that stand in lists of videos and cannot be read, as found in the wild or made to hurt."""
+"""Unreadable files in lists of videos, as found in practice or made to do harm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from tests.data.conftest import NumberedVideos
 
-# File name, and what the report must say of it.
+# File name, and the text that its report must contain.
 HOSTILE = {
     "missing.mp4": "no such file",
     "empty.mp4": "empty file",
@@ -48,7 +48,7 @@ def write_hostile(name: str, folder: Path, videos: NumberedVideos) -> Path:
     elif name == "sound.mp4":
         _write_sound(path)
     elif name == "cut.mp4":
-        # The index of an MP4 stands at its end, unless it was moved.
+        # The index of an MP4 is at its end, unless it was moved.
         path.write_bytes(videos.write("hostile.mp4").read_bytes()[:2000])
     elif name == "huge.gif":
         data = videos.write("hostile.gif", codec="gif", pix_fmt="rgb8").read_bytes()
@@ -61,7 +61,7 @@ def write_hostile(name: str, folder: Path, videos: NumberedVideos) -> Path:
 
 
 def write_streams(path: Path, count: int) -> None:
-    """A file of ``count`` video streams, a small picture each."""
+    """Write a file of ``count`` video streams, one small frame each."""
     with av.open(str(path), "w") as file:
         streams = [file.add_stream("mjpeg", rate=25) for _ in range(count)]
         for stream in streams:
@@ -81,7 +81,7 @@ def _write_sound(path: Path) -> None:
 
 
 def _write_huge_pictures(path: Path, source: Path) -> None:
-    """Let each JPEG picture claim 30,000 x 30,000 pixels (ITU T.81, B.2.2: the frame header's height and width)."""
+    """Let each JPEG frame declare 30,000 x 30,000 pixels (ITU T.81, B.2.2: the header's height and width)."""
     size = (30000).to_bytes(2, "big") * 2
     data, count = re.subn(rb"(\xff\xc0..\x08)....", lambda match: match[1] + size, source.read_bytes(), flags=re.DOTALL)
     assert count > 1

@@ -1,4 +1,4 @@
-"""Clips of a list: the planned frames, crops and labels, whichever backend decodes."""
+"""Clips of a list: the planned frames, crops and labels, for every backend."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def video(numbered_videos: NumberedVideos) -> Path:
 
 
 def test_evaluation_clips_are_those_of_classify(video: Path) -> None:
-    """The same pixels as ``evaluation_pixels`` makes, laid out as views: clips x crops."""
+    """The pixels are those of ``evaluation_pixels``, arranged as views: clips x crops."""
     recipe = ClipRecipe(frames=4, size=32, views=Views(2, 3))
     dataset = VideoDataset([VideoItem(str(video), 7)], recipe)
     clip = dataset.load(0)
@@ -42,7 +42,7 @@ def test_evaluation_clips_are_those_of_classify(video: Path) -> None:
 
 
 def test_training_clips_show_the_planned_frames(video: Path, numbered_videos: NumberedVideos) -> None:
-    """The numbers drawn in the frames are those of the plan, in its order; an unaugmented size keeps them legible."""
+    """The numbers in the frames are the plan's, in its order; an unaugmented size keeps them legible."""
     height, width = 48, 64
     dataset = VideoDataset([VideoItem(str(video), 0)], ClipRecipe(frames=6, size=48, dense=True))
     info, plan = dataset.plan(0)
@@ -56,7 +56,7 @@ def test_training_clips_show_the_planned_frames(video: Path, numbered_videos: Nu
 
 
 def test_clips_follow_seed_epoch_and_index(video: Path, decode_backend: str) -> None:
-    """Bit for bit the same in another process's copy and after other draws; another epoch gives another clip."""
+    """Clips are bit-identical in another process's copy and after other draws; another epoch changes them."""
     items = [VideoItem(str(video), 0)] * 3
     recipe = ClipRecipe(frames=4, size=32, augmentation="kinetics")
     dataset = VideoDataset(items, recipe, seed=5, decode_backend=decode_backend)
@@ -71,7 +71,7 @@ def test_clips_follow_seed_epoch_and_index(video: Path, decode_backend: str) -> 
 
 @pytest.mark.torchcodec
 def test_backends_give_the_same_clips(video: Path) -> None:
-    """Both decoders are exact, and the transforms are one code."""
+    """Both decoders are exact, and share the transforms."""
     recipe = ClipRecipe(frames=4, size=32, augmentation="ssv2")
     clips = [
         VideoDataset([VideoItem(str(video), 0)], recipe, decode_backend=name).load(0, 1)
@@ -81,13 +81,13 @@ def test_backends_give_the_same_clips(video: Path) -> None:
 
 
 def test_empty_list_is_refused() -> None:
-    """Before the first epoch."""
+    """The constructor raises."""
     with pytest.raises(ConfigError, match="at least one video"):
         VideoDataset([], ClipRecipe())
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    """Typed, and naming the file."""
+    """The error is typed and names the file."""
     dataset = VideoDataset([VideoItem(str(tmp_path / "gone.mp4"), 0)], ClipRecipe())
     assert len(dataset) == 1
     with pytest.raises(MissingVideoError, match=r"gone\.mp4"):
@@ -95,7 +95,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_strip_is_not_scaled_to_fill_the_memory(tmp_path: Path) -> None:
-    """Two rows of 30,000 pixels are a small picture; with 224 rows, eight of them would take 18 GB."""
+    """Two rows of 30,000 pixels are a small frame; scaled to 224 rows, eight frames would take 18 GB."""
     folder = tmp_path / "strip"
     folder.mkdir()
     for number in range(1, 9):

@@ -1,4 +1,4 @@
-"""Files of the labels of mirrored videos."""
+"""Reading the labels of mirrored videos."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_files_are_read_back(tmp_path: Path) -> None:
     ],
 )
 def test_malformed_files(tmp_path: Path, name: str, text: str, message: str) -> None:
-    """What is wrong is named with file and line."""
+    """The error names file, line and problem."""
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(ListError, match=message):
         read_flip_labels(tmp_path / name)

@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from mote_fast.data.items import VideoItem, check_items, read_csv, read_labels, read_list, scan_folder
 from mote_fast.errors import ListError
 
-# File names with spaces inside, digits and other scripts, but without the ends that a line's strip would take.
+# File names with inner spaces, digits and other scripts, but without leading or trailing white space.
 Name = st.text("ab 1é漢_-", min_size=1, max_size=12).filter(lambda name: name == name.strip())
 
 
 @given(entries=st.lists(st.tuples(Name, st.integers(0, 999)), min_size=1, max_size=8))
 def test_released_list_reads_back(entries: list[tuple[str, int]], tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Whatever the names, spaces inside included: the label is the last column."""
+    """The label is the last column, for any name, with inner spaces too."""
     path = tmp_path_factory.mktemp("list") / "train.txt"
     path.write_text("".join(f"{name}.mp4 {label}\n" for name, label in entries), encoding="utf-8")
     assert read_list(path, "root") == [VideoItem(f"root/{name}.mp4", label) for name, label in entries]
 
 
 def test_list_of_extracted_frames(tmp_path: Path) -> None:
-    """Something-Something's lists have the number of frames in the middle; a video's name may end in a number too."""
+    """Something-Something's lists have the frame count in the middle; a video name may end in a number too."""
     path = tmp_path / "train.txt"
     path.write_text("\n78687 42 3\n  a b/clip 2.mp4\t7  \nfolder/clip 12 30 1\n")
     assert read_list(path) == [
@@ -35,7 +35,7 @@ def test_list_of_extracted_frames(tmp_path: Path) -> None:
 
 
 def test_csv_from_a_spreadsheet(tmp_path: Path) -> None:
-    """With a byte-order mark, quotes, other columns, and the columns in another order; read_list takes it too."""
+    """A CSV with byte order mark, quotes, and other columns in another order is read, by read_list too."""
     path = tmp_path / "train.csv"
     path.write_text('﻿label,note,path\n3,x,"a, b.mp4"\n', encoding="utf-8")
     assert read_csv(path) == read_list(path) == [VideoItem("a, b.mp4", 3)]
@@ -63,7 +63,7 @@ def test_malformed_lists_are_refused(name: str, text: str, message: str, tmp_pat
 
 
 def test_unreadable_lists_are_refused(tmp_path: Path) -> None:
-    """Missing, or a video given in place of its list."""
+    """The list is missing, or a video is given instead."""
     (tmp_path / "clip.txt").write_bytes(b"\xff\xfe\x00\x81" * 9)
     for name in ("missing.txt", "clip.txt"):
         with pytest.raises(ListError, match=name):
@@ -71,7 +71,7 @@ def test_unreadable_lists_are_refused(tmp_path: Path) -> None:
 
 
 def test_folder_of_classes(tmp_path: Path) -> None:
-    """Sorted classes and videos; other files, hidden folders and empty classes are passed over."""
+    """Classes and videos are sorted; other files, hidden folders and empty classes are ignored."""
     for name in (
         "run/b.mp4",
         "run/deep/a.AVI",
@@ -108,7 +108,7 @@ def test_folder_without_videos_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_class_names(name: str, text: str, tmp_path: Path) -> None:
-    """A CSV in any order of its ids, a CSV whose rows are in order, or plain lines."""
+    """A CSV with ids in any order, a CSV with rows in order, or plain lines."""
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert read_labels(tmp_path / name) == ["archery", "jumping rope"]
 
@@ -127,7 +127,7 @@ def test_class_names(name: str, text: str, tmp_path: Path) -> None:
     ],
 )
 def test_malformed_class_names_are_refused(text: str, tmp_path: Path) -> None:
-    """Ids must be 0 to C - 1, each once, and no name blank: a hole would shift every later class."""
+    """Ids must be 0 to C - 1, each once, and no name blank: a gap would shift every later class."""
     path = tmp_path / "labels.csv"
     path.write_text(text)
     with pytest.raises(ListError, match=r"labels\.csv"):
@@ -136,7 +136,7 @@ def test_malformed_class_names_are_refused(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("label", [-1, 2])
 def test_labels_without_a_class_are_refused(label: int) -> None:
-    """The message names list and video; UNLABELLED is no class either."""
+    """The message names list and video; UNLABELLED is not a class either."""
     items = [VideoItem("a.mp4", 0), VideoItem("b.mp4", label)]
     with pytest.raises(ListError, match=rf"val\.txt: b\.mp4 has label {label}"):
         check_items(items, 2, "val.txt")

@@ -1,4 +1,4 @@
-"""The one way to a loader: which backend serves, and what is refused."""
+"""``make_loader``: the choice of backend, and what is refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def dataset(numbered_videos: NumberedVideos, tmp_path: Path) -> VideoDataset:
 
 @pytest.mark.parametrize("backend", ["auto", "cpu"])
 def test_cpu_without_cuda(dataset: VideoDataset, backend: Any) -> None:
-    """A device without CUDA gets the CPU loader, and every argument arrives there."""
+    """A device without CUDA gets the CPU loader, with every argument."""
     loader = make_loader(
         dataset, LoaderOptions(1, training=False, replica=Replica(0, 2), dtype=torch.float16), backend=backend
     )
@@ -41,14 +41,14 @@ def test_cpu_without_cuda(dataset: VideoDataset, backend: Any) -> None:
 
 
 def test_faults_are_written(dataset: VideoDataset, tmp_path: Path) -> None:
-    """To the file that is named, a string or a path."""
+    """Failures are written to the given file, a string or a path."""
     loader = make_loader(dataset, LoaderOptions(2, training=False, fault_file=str(tmp_path / "faults.jsonl")))
     assert [len(batch.failures) for batch in loader.epoch(0)] == [1]
     assert "gone.mp4" in (tmp_path / "faults.jsonl").read_text()
 
 
 def test_a_forced_backend_that_cannot_serve(dataset: VideoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raises with the reason, and never hands the work to another."""
+    """It raises with the reason, and does not fall back to another backend."""
     monkeypatch.setattr("mote_fast.data.dali.dali_loader.why_unavailable", lambda device: "not on this machine")
     with pytest.raises(BackendError, match="not on this machine"):
         make_loader(dataset, LoaderOptions(1, training=False), backend="dali")
@@ -56,7 +56,7 @@ def test_a_forced_backend_that_cannot_serve(dataset: VideoDataset, monkeypatch: 
 
 @pytest.mark.skipif(dali_pipeline.why_unavailable() is not None, reason="DALI is not installed")
 def test_forced_dali_serves_on_the_cpu_too(dataset: VideoDataset) -> None:
-    """The graph is the same on both devices; what it refuses goes to the CPU decoder."""
+    """The graph is the same on both devices; the CPU decoder gets the videos that it refuses."""
     loader = make_loader(dataset, LoaderOptions(2, training=False), backend="dali")
     assert type(loader).__name__ == "DaliLoader"
     assert [batch.indices.tolist() for batch in loader.epoch(0)] == [[0]]
@@ -65,13 +65,13 @@ def test_forced_dali_serves_on_the_cpu_too(dataset: VideoDataset) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
 def test_a_device_that_is_not_there(dataset: VideoDataset) -> None:
-    """Raises when the loader is made, and not with the first batch."""
+    """The constructor raises, not the first batch."""
     with pytest.raises(BackendError, match="no CUDA device"):
         make_loader(dataset, LoaderOptions(2, training=False, device="cuda"))
 
 
 def test_unknown_backend_is_refused(dataset: VideoDataset) -> None:
-    """With the names that exist."""
+    """The error lists the known names."""
     backend: Any = "decord"
     with pytest.raises(ConfigError, match=r"'auto', 'cpu' or 'dali'"):
         make_loader(dataset, LoaderOptions(1, training=False), backend=backend)

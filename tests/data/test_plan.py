@@ -43,7 +43,7 @@ def drawn(plan: ClipPlan) -> tuple[object, ...]:
 def test_random_boxes_lie_in_the_frame(
     num_frames: int, height: int, width: int, recipe: ClipRecipe, index: int
 ) -> None:
-    """Whatever the frame's shape, also where no draw fits; frames lie in the video."""
+    """For any frame shape, also if no draw fits; frames lie in the video."""
     found = plan(recipe, num_frames=num_frames, height=height, width=width, index=index)
     scaled_height, scaled_width = found.geometry.scaled
     (box,) = found.geometry.boxes
@@ -60,7 +60,7 @@ def test_random_boxes_lie_in_the_frame(
 def test_evaluation_plans_are_the_released_views(
     num_frames: int, height: int, width: int, views: Views, size: int
 ) -> None:
-    """Nothing random: frames as ``plan_views`` takes them, crops where ``crop_offsets`` puts them."""
+    """Nothing is random: frames are those of ``plan_views``, crops those of ``crop_offsets``."""
     recipe = ClipRecipe(frames=4, size=size, views=views)
     found = plan(recipe, num_frames=num_frames, height=height, width=width)
     wanted = plan_views(num_frames, 4, views)
@@ -78,7 +78,7 @@ def test_evaluation_plans_are_the_released_views(
 
 
 def test_plans_follow_seed_epoch_and_index() -> None:
-    """The same again for the same three, another where any differs: resuming and re-sharding change nothing."""
+    """Equal triples give equal plans, others differ: resuming and re-sharding change nothing."""
     keys = [(seed, epoch, index) for seed in range(4) for epoch in range(4) for index in range(4)]
     plans = {key: drawn(plan(seed=key[0], epoch=key[1], index=key[2])) for key in keys}
     assert len({repr(found) for found in plans.values()}) == len(keys)
@@ -88,12 +88,12 @@ def test_plans_follow_seed_epoch_and_index() -> None:
 
 
 def test_crop_does_not_follow_the_length_of_the_video() -> None:
-    """The number of frames changes which are drawn, and no other draw."""
+    """The number of frames changes only the draw of frames."""
     assert plan(num_frames=50).geometry == plan(num_frames=300).geometry
 
 
 def test_boxes_are_distributed_as_torchvisions() -> None:
-    """Area and aspect of RandomResizedCrop, which the official recipe names; compared by their whole distributions."""
+    """Area and aspect have the distributions of RandomResizedCrop, which the official recipe uses."""
     count = 2000
     ours = [plan(index=index).geometry.boxes[0] for index in range(count)]
     height, width = plan().geometry.scaled
@@ -120,7 +120,7 @@ def test_boxes_are_distributed_as_torchvisions() -> None:
 
 
 def test_half_are_flipped_and_a_fifth_are_grey() -> None:
-    """Independent of each other, and no grey in Something-Something's recipe (docs/method.md, Views)."""
+    """Flip and grey are independent; Something-Something's recipe has no grey (docs/method.md, Views)."""
     geometries = [plan(index=index).geometry for index in range(2000)]
     flips = torch.tensor([geometry.flip for geometry in geometries])
     grays = torch.tensor([geometry.grayscale for geometry in geometries])
@@ -133,7 +133,7 @@ def test_half_are_flipped_and_a_fifth_are_grey() -> None:
 
 
 def test_a_flip_swaps_the_label_that_has_a_mirror() -> None:
-    """Pushing to the left, mirrored, is pushing to the right; a label that is not listed stays."""
+    """Pushing to the left, mirrored, is pushing to the right; labels not listed stay unchanged."""
     recipe = ClipRecipe(augmentation="ssv2", flip_labels={3: 4, 4: 3})
     for label, mirrored in ((3, 4), (4, 3), (5, 5)):
         plans = [plan(recipe, label=label, index=index) for index in range(50)]
@@ -150,7 +150,7 @@ def test_a_flip_swaps_the_label_that_has_a_mirror() -> None:
     ],
 )
 def test_impossible_recipes_are_refused(arguments: dict, message: str) -> None:
-    """When they are written, and not when the first video comes."""
+    """The recipe's constructor raises, not the first video."""
     with pytest.raises(ConfigError, match=message):
         ClipRecipe(**arguments)
 

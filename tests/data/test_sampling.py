@@ -22,7 +22,7 @@ from mote_fast.data.sampling import DENSE_SPAN, train_segment_bounds
     dense=st.booleans(),
 )
 def test_indices_lie_in_the_video(frames: int, segments: int, mode: Any, clips: int, dense: bool) -> None:
-    """Whatever is asked, the shape is [clips, segments] and every index is a frame of the video."""
+    """For any arguments, the shape is [clips, segments] and every index is a frame of the video."""
     clips = clips if mode == "test" else 1
     indices = sample_frames(frames, segments, mode, clips, dense)
     assert indices.shape == (clips, segments)
@@ -41,7 +41,7 @@ def test_training_draws_within_the_bounds(frames: int, segments: int, seed: int)
 
 
 def test_training_reaches_both_ends_of_a_segment() -> None:
-    """The draw is uniform over inclusive bounds: with many draws each frame of a segment comes up about as often."""
+    """The draw is uniform over inclusive bounds: in many draws each frame of a segment is about as frequent."""
     generator = torch.Generator().manual_seed(0)
     drawn = torch.cat([sample_frames(33, 8, "train", generator=generator) for _ in range(2000)])[:, 0]
     counts = torch.bincount(drawn)
@@ -50,7 +50,7 @@ def test_training_reaches_both_ends_of_a_segment() -> None:
 
 
 def test_dense_windows() -> None:
-    """Dense training starts anywhere there is room, and validation in the middle of it."""
+    """Dense training starts at any possible frame, validation in the middle of the range."""
     room = 300 - DENSE_SPAN
     generator = torch.Generator().manual_seed(0)
     starts = {int(sample_frames(300, 8, "train", dense=True, generator=generator)[0, 0]) for _ in range(3000)}

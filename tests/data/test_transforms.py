@@ -1,4 +1,4 @@
-"""Transforms: against Pillow, for both orientations, and the crops' places."""
+"""Transforms: against Pillow, for both orientations, and the positions of crops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def picture(height: int, width: int) -> torch.Tensor:
 
 @given(height=st.integers(20, 90), width=st.integers(20, 90), size=st.integers(10, 60))
 def test_resize_matches_pillow(height: int, width: int, size: int) -> None:
-    """Short side exact, long side rounded down, pixels as Pillow's bicubic to within rounding."""
+    """Short side exact, long side rounded down, pixels equal Pillow's bicubic to within rounding."""
     frame = picture(height, width)
     found = resize_short_side(frame.permute(2, 0, 1)[None], size)[0].permute(1, 2, 0)
     short, long = min(height, width), max(height, width)
@@ -46,7 +46,7 @@ def test_normalise_is_clips() -> None:
 
 
 def test_three_crops_follow_the_long_side() -> None:
-    """Landscape: left, right, centre. Portrait: top, bottom, centre. The middle one of a square is all of them."""
+    """Landscape: left, right, centre. Portrait: top, bottom, centre. Square: all three are equal."""
     assert crop_offsets(224, 299, 224, 3) == [(0, 0), (0, 72), (0, 36)]
     assert crop_offsets(299, 224, 224, 3) == [(0, 0), (72, 0), (36, 0)]
     assert crop_offsets(224, 224, 224, 3) == [(0, 0)] * 3

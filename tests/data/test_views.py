@@ -14,7 +14,7 @@ from mote_fast.data.views import Views, plan_views
 
 @given(frames=st.integers(1, 200), length=st.integers(1, 16), clips=st.integers(1, 5), crops=st.sampled_from([1, 3]))
 def test_gather_gives_each_view_its_frames(frames: int, length: int, clips: int, crops: int) -> None:
-    """Features labelled by frame and crop arrive at the clip, crop and time where sampling wants them."""
+    """Features labelled by frame and crop arrive at the clip, crop and time that sampling chose."""
     plan = plan_views(frames, length, Views(clips, crops))
     assert plan.frame_indices.unique().numel() == plan.frame_indices.numel()
     labelled = torch.stack(
@@ -37,7 +37,7 @@ def test_shared_frames_are_planned_once() -> None:
 
 @pytest.mark.parametrize("text", ["3", "0x1", "3x2", "x", "3x1x1", "-1x1", "3 x 1", ""])
 def test_malformed_views_are_refused(text: str) -> None:
-    """Anything but CLIPSx1 or CLIPSx3 raises, quoting what was given."""
+    """Anything but CLIPSx1 or CLIPSx3 raises, and the error quotes the text."""
     with pytest.raises(ConfigError, match="views must be"):
         Views.parse(text)
 

@@ -1,4 +1,4 @@
-"""Data sets whose decoder crashes or hangs where a path says so, for workers to import."""
+"""Data sets whose decoder crashes or hangs if a path says so, for workers to import."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mote_fast.data.plan import ClipRecipe
 
 
 class UnkindDataset(VideoDataset):
-    """Videos of which some end or stop the process that decodes them.
+    """Videos, some of which end or stop the process that decodes them.
 
     Args:
-        sound: a video that every other item stands for.
-        behaviours: of each item: "sound", "crash" (segmentation fault), "crash once", "hang", "hang holding the GIL",
+        sound: the video behind every item.
+        behaviors: of each item: "sound", "crash" (segmentation fault), "crash once", "hang", "hang holding the GIL",
             "exit" or "missing".
-        marks: a folder, where "crash once" keeps in mind that it did.
+        marks: a folder in which "crash once" records that it crashed.
         recipe: how videos become clips.
     """
 
@@ -51,7 +51,7 @@ class UnkindDataset(VideoDataset):
 
 
 def _taken_lock() -> int:
-    """A lock that is taken. ``ctypes.pythonapi`` keeps the GIL, so waiting for it stops every thread."""
+    """A locked lock. ``ctypes.pythonapi`` keeps the GIL, so waiting for it stops every thread."""
     ctypes.pythonapi.PyThread_allocate_lock.restype = ctypes.c_void_p
     lock = ctypes.pythonapi.PyThread_allocate_lock()
     ctypes.pythonapi.PyThread_acquire_lock(ctypes.c_void_p(lock), 1)

@@ -1,4 +1,4 @@
-"""Tiny videos of many names and lengths, each with a content of its own."""
+"""Tiny videos of many names and lengths, each with different content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VideoMaker = Callable[..., Path]
 
 @pytest.fixture
 def make_video() -> VideoMaker:
-    """Write a video of ``frames`` frames at a path, with the folders above it; content depends on ``seed``."""
+    """Write a video of ``frames`` frames, and its parent folders; the content depends on ``seed``."""
 
     def make(path: Path, frames: int = FRAMES, seed: int | None = None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,14 +36,14 @@ def hash_of(path: Path) -> int:
 
 
 def write(path: Path, text: str) -> Path:
-    """Write an annotation file, with the folders above it."""
+    """Write an annotation file, and its parent folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
 
 
 def touch(root: Path, *paths: str) -> Path:
-    """Make files that only need to be there."""
+    """Create empty files."""
     for path in paths:
         write(root / path, path)
     return root

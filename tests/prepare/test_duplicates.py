@@ -1,4 +1,4 @@
-"""Equal files."""
+"""Finding identical files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.prepare.conftest import write
 
 
 def test_groups_by_content(tmp_path: Path) -> None:
-    """Equal size is not enough, equal names are not needed, and only candidates are read."""
+    """Groups need equal content, not equal names; only files of equal size are read."""
     texts = {
         "b/1.mp4": "same",
         "a/2.mp4": "same",

@@ -1,4 +1,4 @@
-"""Re-encoding one video: every frame kept in its place and time, the colours kept, the size as promised."""
+"""Re-encoding one video: frames, their order, times and colours are kept, and the size is as specified."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_frames_are_kept_one_to_one(numbered: NumberedVideos, tmp_path: Path, name: str) -> None:
-    """As many as ``probe`` counts, in their order, whatever the codec, the container and the B-frames."""
+    """The output has the frames that ``probe`` counts, in order, for any codec, container and B-frames."""
     source = numbered.write(name, **KINDS[name])
     encoded = encode(str(source), tmp_path / "out.mp4", Encoding())
     assert encoded.num_frames == probe(source).num_frames
@@ -69,7 +69,7 @@ def test_frames_are_kept_one_to_one(numbered: NumberedVideos, tmp_path: Path, na
 
 
 def test_the_output_is_what_it_promises(numbered: NumberedVideos, tmp_path: Path) -> None:
-    """H.264 in MP4, yuv420p, no sound, a key frame at every interval and no other."""
+    """The output is H.264 in MP4, yuv420p, without audio, with key frames exactly at the interval."""
     source = numbered.write("b_frames.mp4")
     encode(str(source), tmp_path / "out.mp4", Encoding(key_interval=7))
     info = probe(tmp_path / "out.mp4")
@@ -82,7 +82,7 @@ def test_the_output_is_what_it_promises(numbered: NumberedVideos, tmp_path: Path
 
 
 def test_sound_is_dropped(tmp_path: Path) -> None:
-    """It is read by nobody and costs a fifth of a small file."""
+    """Nothing reads the audio track, which is a fifth of a small file."""
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=25)
@@ -103,7 +103,7 @@ def test_sound_is_dropped(tmp_path: Path) -> None:
 
 
 def test_uneven_times_are_kept(numbered: NumberedVideos, tmp_path: Path) -> None:
-    """Videos of telephones and screens have no constant rate; their frames must not be repeated or dropped."""
+    """Phone and screen videos have a variable rate; frames must not be repeated or dropped."""
     stamps = np.cumsum([40, 1, 400, 33, 33, 2000, 7, 40, 40, 40])
     source = numbered.encode_timed(tmp_path / "uneven.mkv", numbered.draw(10), [int(stamp) for stamp in stamps])
     encode(str(source), tmp_path / "out.mp4", Encoding())
@@ -111,7 +111,7 @@ def test_uneven_times_are_kept(numbered: NumberedVideos, tmp_path: Path) -> None
 
 
 def test_edit_lists_are_applied(numbered: NumberedVideos, tmp_path: Path) -> None:
-    """Frames that an edit list hides are no frames of the video."""
+    """Frames that an edit list hides are not part of the video."""
     source = tmp_path / "edited.mp4"
     source.write_bytes(numbered.write("b_frames.mp4").read_bytes())
     numbered.skip_by_edit_list(source, 5 * 512)
@@ -122,7 +122,7 @@ def test_edit_lists_are_applied(numbered: NumberedVideos, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("clockwise", [90, 180, 270])
 def test_rotation_is_applied(numbered: NumberedVideos, tmp_path: Path, clockwise: int) -> None:
-    """The output is upright by itself, and shows what readers of the source see."""
+    """The output needs no rotation, and shows what readers of the source see."""
     source = tmp_path / "turned.mp4"
     source.write_bytes(numbered.write("b_frames.mp4").read_bytes())
     numbered.set_rotation(source, clockwise)
@@ -143,8 +143,8 @@ def test_rotation_is_applied(numbered: NumberedVideos, tmp_path: Path, clockwise
     ],
 )
 def test_colours_are_kept(tmp_path: Path, pix_fmt: str, options: dict[str, Any]) -> None:
-    """A matrix or range taken for another one shifts every pixel, and no error says so."""
-    # Large patches, as the chroma of an edge is lost.
+    """A wrong matrix or range shifts every pixel without an error."""
+    # Large patches, because chroma is lost at edges.
     patches = torch.tensor([[[250, 20, 30], [20, 240, 20]], [[10, 20, 240], [200, 200, 60]]], dtype=torch.uint8)
     frame = patches.repeat_interleave(32, dim=0).repeat_interleave(32, dim=1)
     source = write_video(tmp_path / "in.mp4", frame.expand(5, -1, -1, -1), pix_fmt=pix_fmt, crf=4, **options)
@@ -155,7 +155,7 @@ def test_colours_are_kept(tmp_path: Path, pix_fmt: str, options: dict[str, Any])
 
 @given(width=st.integers(2, 4000), height=st.integers(2, 4000), short=st.integers(1, 300).map(lambda half: 2 * half))
 def test_sizes(width: int, height: int, short: int) -> None:
-    """Even, never larger, the short side as asked for, the aspect kept to within the rounding to even sides."""
+    """Sizes are even and never larger, with the requested short side and the aspect kept up to rounding."""
     across, down = Encoding(short_side=short).size_of(width, height)
     assert across % 2 == down % 2 == 0
     assert across <= max(2, width)
@@ -170,7 +170,7 @@ def test_sizes(width: int, height: int, short: int) -> None:
 
 
 def test_large_and_odd_videos_shrink(tmp_path: Path) -> None:
-    """The short side becomes 256 whichever it is, and a side that H.264 cannot have loses a pixel."""
+    """The short side becomes 256 in both orientations, and an odd side loses a pixel."""
     for height, width, expected in ((300, 401, (342, 256)), (401, 300, (256, 342)), (31, 45, (44, 30))):
         source = write_video(
             tmp_path / f"{height}.mkv", NumberedVideos.draw(3, height, width), codec="ffv1", pix_fmt="bgr0"
@@ -181,7 +181,7 @@ def test_large_and_odd_videos_shrink(tmp_path: Path) -> None:
 
 
 def test_damage_is_refused_or_cut_off(numbered: NumberedVideos, tmp_path: Path) -> None:
-    """Nothing that a decoder painted over gets into the output; the part before the damage only if asked for."""
+    """The output has no concealed frames, and has the part before the damage only on request."""
     whole = tmp_path / "whole.mp4"
     numbered.put_index_first(numbered.write("b_frames.mp4"), whole)
     cut = tmp_path / "cut.mp4"
@@ -199,6 +199,6 @@ def test_damage_is_refused_or_cut_off(numbered: NumberedVideos, tmp_path: Path) 
 
 @pytest.mark.parametrize("options", [{"short_side": 255}, {"key_interval": 0}, {"crf": 52}, {"preset": "fine"}])
 def test_options_are_checked(options: dict[str, Any]) -> None:
-    """Before a long run, not in it."""
+    """Options are checked before a long run, not during it."""
     with pytest.raises(ConfigError):
         Encoding(**options)

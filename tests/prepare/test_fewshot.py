@@ -17,7 +17,7 @@ ITEMS = [VideoItem(f"class {label}/{at}.mp4", label) for label in (0, 2, 5) for 
 
 @given(st.permutations(ITEMS), st.sampled_from((2, 4, 8, 16)), st.integers(0, 2**40))
 def test_k_of_each_class(items: list[VideoItem], shots: int, seed: int) -> None:
-    """K different videos of each class, whatever the order of the list, and those for fewer shots come first."""
+    """K different videos of each class, for any order of the list; those for fewer shots come first."""
     drawn = few_shot(items, shots, seed)
     assert Counter(item.label for item in drawn) == {0: shots, 2: shots, 5: shots}
     assert len(set(drawn)) == len(drawn)
@@ -26,7 +26,7 @@ def test_k_of_each_class(items: list[VideoItem], shots: int, seed: int) -> None:
 
 
 def test_seeds_differ_and_classes_do_not_share_a_draw() -> None:
-    """Another seed draws other videos, and one class's draw is not another's."""
+    """Another seed draws other videos, and classes have different draws."""
     drawn = [item.path for item in few_shot(ITEMS, 8, 0)]
     assert drawn != [item.path for item in few_shot(ITEMS, 8, 1)]
     numbers = [{path.split("/")[1] for path in drawn if path.startswith(f"class {label}")} for label in (0, 2, 5)]
@@ -35,7 +35,7 @@ def test_seeds_differ_and_classes_do_not_share_a_draw() -> None:
 
 @given(st.integers(1, 16), st.integers(0, 500))
 def test_repeated_to_a_length(shots: int, more: int) -> None:
-    """Exactly as long as asked, every video as often as any other to within one, and classes in turn."""
+    """The list has the requested length, counts of videos differ by at most one, and classes alternate."""
     drawn = few_shot(ITEMS, shots)
     repeated = repeat_to(drawn, len(drawn) + more)
     assert len(repeated) == len(drawn) + more
@@ -47,12 +47,12 @@ def test_repeated_to_a_length(shots: int, more: int) -> None:
 
 
 def test_a_list_that_is_repeated_already() -> None:
-    """A video that is listed twice is one video."""
+    """A video that is listed twice counts as one video."""
     assert few_shot([*ITEMS, *ITEMS], 8) == few_shot(ITEMS, 8)
 
 
 def test_what_cannot_be_drawn() -> None:
-    """Too few videos, no shots, and a length that would lose some are named."""
+    """Errors name too few videos, no shots, and a length that would lose videos."""
     with pytest.raises(ListError, match="class 7 has 1 videos"):
         few_shot([*ITEMS, VideoItem("x.mp4", 7)], 2)
     with pytest.raises(ConfigError, match="--shots"):

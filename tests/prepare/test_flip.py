@@ -10,7 +10,7 @@ RELEASED = {86: 87, 87: 86, 93: 94, 94: 93, 166: 167, 167: 166}
 
 
 def test_something_something(labels_dir: Path) -> None:
-    """The map computed from the 174 class names is the one that the official code has as numbers."""
+    """The map computed from the 174 class names equals the numbers in the official code."""
     names = [line for line in (labels_dir / "ssv2.txt").read_text(encoding="utf-8").splitlines() if line.strip()]
     assert len(names) == 174
     assert flip_labels(names) == RELEASED
@@ -32,6 +32,6 @@ def test_small_example() -> None:
 
 
 def test_other_data_sets_have_none(labels_dir: Path) -> None:
-    """A flip keeps every label of the other data sets."""
+    """A flip changes no label of the other data sets."""
     for name in ("k400", "ucf101", "hmdb51"):
         assert flip_labels((labels_dir / f"{name}.txt").read_text(encoding="utf-8").splitlines()) == {}

@@ -21,7 +21,7 @@ def labels_in(data_set: DataSet, name: str) -> Counter[int]:
 
 
 def test_split_is_stratified_and_seeded(tmp_path: Path) -> None:
-    """Every class gives its share; the same seed gives the same lists, another one others; no video is in both."""
+    """Every class gives its share; lists depend on the seed; no video is in both lists."""
     touch(tmp_path, *(f"{name}/{at:02d}.mp4" for name in ("long_jump", "run fast") for at in range(20)))
     data_set = read_folder(tmp_path, val_share=0.25, seed=3)
     assert labels_in(data_set, "trainlist.txt") == {0: 15, 1: 15}
@@ -37,7 +37,7 @@ def test_split_is_stratified_and_seeded(tmp_path: Path) -> None:
 
 
 def test_small_classes(tmp_path: Path) -> None:
-    """A class of two gives one to each list, a class of one trains, and a share of 0 makes no list."""
+    """A class of two gives one to each list, a class of one trains, and a share of 0 gives no list."""
     touch(tmp_path, "a/1.mp4", "b/1.mp4", "b/2.mp4")
     data_set = read_folder(tmp_path, val_share=0.1)
     assert labels_in(data_set, "trainlist.txt") == {0: 1, 1: 1}
@@ -47,7 +47,7 @@ def test_small_classes(tmp_path: Path) -> None:
 
 
 def test_existing_parts(tmp_path: Path) -> None:
-    """train and val folders are kept as they are; classes are numbered over both."""
+    """train and val folders are kept; classes are numbered over both."""
     touch(tmp_path, "train/b/1.mp4", "train/c/deep er/2.mp4", "Validation/a/3.mp4", "Validation/c/4.mp4")
     data_set = read_folder(tmp_path)
     assert {each.name: each.items for each in data_set.lists} == {
@@ -61,13 +61,13 @@ def test_existing_parts(tmp_path: Path) -> None:
 
 
 def test_a_class_named_train(tmp_path: Path) -> None:
-    """Beside other classes, "train" is a class."""
+    """With other classes, "train" is a class."""
     touch(tmp_path, "train/1.mp4", "plane/2.mp4", "car/3.mp4")
     assert read_folder(tmp_path).labels[LABELS_FILE] == ("car", "plane", "train")
 
 
 def test_bad_arguments(tmp_path: Path) -> None:
-    """A share out of range and a wrong folder are named."""
+    """Errors name a share out of range and a wrong folder."""
     touch(tmp_path, "a/1.mp4")
     for share in (-0.1, 1.0, float("nan")):
         with pytest.raises(ConfigError, match="--val-share"):
@@ -83,7 +83,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp
 
 @given(st.sets(NAMES, min_size=1, max_size=3), st.sets(NAMES, min_size=1, max_size=3))
 def test_any_names(tmp_path_factory: pytest.TempPathFactory, classes: set[str], videos: set[str]) -> None:
-    """Folders and files with blanks and in any script are found where the written list says."""
+    """Folders and files with spaces and in any script are found at the paths of the written list."""
     root = tmp_path_factory.mktemp("root")
     touch(root, *(f"{name}/{video}.mp4" for name in classes for video in videos))
     listed = [item for each in read_folder(root).lists for item in each.items]

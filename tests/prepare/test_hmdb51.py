@@ -15,7 +15,7 @@ from tests.prepare.conftest import touch, write
 
 @pytest.fixture
 def annotations(tmp_path: Path) -> Path:
-    """Files of testTrainMulti_7030_splits: a blank follows the flag."""
+    """Files of testTrainMulti_7030_splits: a space follows the flag."""
     folder = tmp_path / "annotations"
     for split in (1, 2, 3):
         brush = "April_brush_hair_u_nm_np1_ba_goo_0.avi 1 \nOld_brush_hair_u_nm_np1_ba_goo_1.avi 0 \n"
@@ -46,7 +46,7 @@ def test_lists_and_labels(annotations: Path, root: Path) -> None:
 
 
 def test_labels_are_those_of_the_data_set(labels_dir: Path, root: Path, tmp_path: Path) -> None:
-    """All 51 classes get the indices that the data set's list of classes gives them."""
+    """All 51 classes get the indices of the data set's list of classes."""
     names = (labels_dir / "hmdb51.txt").read_text(encoding="utf-8").split()
     for name in names:
         for split in (1, 2, 3):
@@ -70,7 +70,7 @@ def test_malformed_annotations(annotations: Path, root: Path, text: str, message
 
 
 def test_a_missing_or_doubled_split(annotations: Path, root: Path) -> None:
-    """A class without one of its splits would be left out of a list; a second copy would count twice."""
+    """A class without one of its splits would miss from a list; a second copy would count twice."""
     write(annotations / "more" / "chew_test_split2.txt", "a.avi 1\n")
     with pytest.raises(ListError, match="both there"):
         read_hmdb51([annotations], root)

@@ -1,4 +1,4 @@
-"""The journal: nothing half written, whatever happens in between."""
+"""The journal: no partial records after any interruption."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mote_fast.prepare.journal import Journal
 
 
 def test_records_survive(tmp_path: Path) -> None:
-    """A later process reads what an earlier one recorded; the last record of a name holds."""
+    """A later process reads the records of an earlier one; the last record of a name counts."""
     with Journal(tmp_path / "new" / "journal.jsonl") as journal:
         journal.append("a", size=1)
         journal.append("b\udcff", size=2)
@@ -21,7 +21,7 @@ def test_records_survive(tmp_path: Path) -> None:
 
 
 def test_a_line_cut_off_by_a_crash_is_dropped(tmp_path: Path) -> None:
-    """What follows it must not be glued to it."""
+    """The next record must not be appended to a truncated line."""
     path = tmp_path / "journal.jsonl"
     path.write_text('{"name": "a"}\n{"name": "b", "si')
     with Journal(path) as journal:
@@ -32,13 +32,13 @@ def test_a_line_cut_off_by_a_crash_is_dropped(tmp_path: Path) -> None:
 
 
 def test_two_processes_cannot_share_one(tmp_path: Path) -> None:
-    """They would write the same files."""
+    """Two processes would write the same files."""
     with Journal(tmp_path / "journal.jsonl"), pytest.raises(ConfigError, match="another process"):
         Journal(tmp_path / "journal.jsonl")
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
-    """A file that is no journal is named with its line, and kept."""
+    """A file that is not a journal is named with its line, and kept."""
     path = tmp_path / "journal.jsonl"
     path.write_text('{"name": "a"}\n[1]\n')
     with pytest.raises(ConfigError, match=r"journal\.jsonl:2"):

@@ -28,7 +28,7 @@ def write_csv(path: Path, rows: list[tuple[str, str, int, int, str]]) -> Path:
 
 @pytest.fixture
 def annotations(tmp_path: Path) -> Path:
-    """The CSV files as published: quotes where the release has them, and more columns than needed."""
+    """The CSV files as published, with the release's quotes and extra columns."""
     folder = tmp_path / "annotations"
     write(
         folder / "train.csv",
@@ -51,7 +51,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_lists_and_labels(annotations: Path, root: Path) -> None:
-    """Clips are found by identifier and seconds, in folders with spaces or underscores; what is missing is expected."""
+    """Clips are found by identifier and seconds, in folders with spaces or underscores; missing ones are listed."""
     data_set = read_k400([annotations], root)
     lists = {each.name: each.items for each in data_set.lists}
     assert lists == {
@@ -70,7 +70,7 @@ def test_lists_and_labels(annotations: Path, root: Path) -> None:
 
 
 def test_clips_named_by_identifier_alone(annotations: Path, tmp_path: Path) -> None:
-    """Some crawls leave the seconds out; identifiers hold underscores of their own."""
+    """Some crawls omit the seconds; identifiers may contain underscores."""
     root = touch(tmp_path / "flat", "_aB_3dE_f-9.mp4")
     lists = {each.name: each.items for each in read_k400([annotations], root).lists}
     assert lists["trainlist.txt"][1] == VideoItem("_aB_3dE_f-9.mp4", 2)
@@ -84,7 +84,7 @@ def test_single_files_can_be_named(annotations: Path, root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["k400", "k600"])
 def test_labels_are_those_of_the_data_set(name: str, labels_dir: Path, root: Path, tmp_path: Path) -> None:
-    """All classes get the indices that the data set's list of classes gives them, in whatever order the rows come."""
+    """All classes get the indices of the data set's list of classes, for any order of rows."""
     names = [line for line in (labels_dir / f"{name}.txt").read_text(encoding="utf-8").splitlines() if line.strip()]
     rows = [(label, f"id{at}", 0, 10, "test") for at, label in enumerate(reversed(names))]
     read = {"k400": read_k400, "k600": read_k600}[name]
@@ -94,7 +94,7 @@ def test_labels_are_those_of_the_data_set(name: str, labels_dir: Path, root: Pat
 
 
 def test_zero_shot_classes(labels_dir: Path) -> None:
-    """The 220 classes are names of Kinetics-600 and not of Kinetics-400; each split has 160 of them, all different."""
+    """The 220 classes are in Kinetics-600, not in Kinetics-400; each split has 160 different ones."""
     k400, k600 = (
         set((labels_dir / f"{name}.txt").read_text(encoding="utf-8").splitlines()) for name in ("k400", "k600")
     )
@@ -108,7 +108,7 @@ def test_zero_shot_classes(labels_dir: Path) -> None:
 
 
 def test_zero_shot_splits_are_the_published_ones() -> None:
-    """Names at some labels, as the released lists have them."""
+    """The names at some labels equal those of the released lists."""
     first, second, third = zero_shot_splits()
     assert first[:4] == ("acting in play", "adjusting glasses", "arguing", "attending conference")
     assert (first[101], first[159]) == ("preparing salad", "yarn spinning")
@@ -117,7 +117,7 @@ def test_zero_shot_splits_are_the_published_ones() -> None:
 
 
 def test_zero_shot_lists(root: Path, tmp_path: Path) -> None:
-    """Test videos of a split's classes, numbered within the split, beside the lists of all 600 classes."""
+    """The lists have the test videos of a split's classes, numbered within the split."""
     classes = (*new_classes(), "abseiling")
     rows = [(label, f"id{at}", 0, 10, "test") for at, label in enumerate(classes)]
     rows += [(label, f"train{at}", 0, 10, "train") for at, label in enumerate(classes)]
@@ -133,7 +133,7 @@ def test_zero_shot_lists(root: Path, tmp_path: Path) -> None:
 
 
 def test_zero_shot_lists_of_part_of_the_data(annotations: Path, root: Path, tmp_path: Path) -> None:
-    """Without test videos there are no such lists, and with some classes the rest is noted."""
+    """Without test videos there are no such lists; missing classes are noted."""
     data_set = read_k600([annotations], root)
     assert [each.name for each in data_set.lists] == ["trainlist.txt", "vallist.txt"]
     assert "no CSV has test videos" in data_set.notes[-1].replace("No", "no")
@@ -160,6 +160,6 @@ def test_malformed_annotations(root: Path, tmp_path: Path, text: str, message: s
 
 
 def test_no_annotations(root: Path) -> None:
-    """A folder without CSV files is named."""
+    """The error names a folder without CSV files."""
     with pytest.raises(ListError, match=r"no file named \*\.csv"):
         read_k400([root], root)

@@ -1,4 +1,4 @@
-"""Lists and label files: what is written is what the reader gives back."""
+"""Lists and label files: the reader returns what was written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp", "Zs"))
 
 @given(st.lists(st.tuples(VIDEOS, st.integers(0, 999)), min_size=1))
 def test_lists_survive_a_round_trip(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, int]]) -> None:
-    """Any path that is not refused, blanks, digits and other scripts included, is read back as it was."""
+    """Any path that is not refused, with spaces, digits and other scripts, is read back unchanged."""
     items = [VideoItem(path, label) for path, label in pairs if why_unlistable(path) is None]
     assume(items)
     file = tmp_path_factory.mktemp("lists") / "list.txt"
@@ -47,21 +47,21 @@ def test_lists_survive_a_round_trip(tmp_path_factory: pytest.TempPathFactory, pa
     ],
 )
 def test_ordinary_names_are_listable(path: str, tmp_path: Path) -> None:
-    """Names as real data sets have them, and with several blanks in a row, are not refused."""
+    """Names of real data sets, and names with several spaces in a row, are not refused."""
     (tmp_path / "list.txt").write_text(format_list([VideoItem(path, 7)]), encoding="utf-8")
     assert read_list(tmp_path / "list.txt") == [VideoItem(path, 7)]
 
 
 @pytest.mark.parametrize("path", ["a\nb.mp4", "a\u2028b.mp4", " a.mp4", "a.mp4 ", "\ufeffa.mp4", "a\udc80.mp4"])
 def test_what_a_line_cannot_hold_is_refused(path: str) -> None:
-    """A name that would be read back as another is an error, not a wrong line."""
+    """A name that would be read back differently is an error, not a wrong line."""
     assert why_unlistable(path)
     with pytest.raises(ListError, match="rename it"):
         format_list([VideoItem(path, 0)])
 
 
 def test_extracted_frames_keep_their_number(tmp_path: Path) -> None:
-    """Folders of frames are written with the middle column."""
+    """Folders of frames are written with the frame count in the middle column."""
     items = [VideoItem("jump/one two", 3, 40)]
     (tmp_path / "list.txt").write_text(format_list(items), encoding="utf-8")
     assert read_list(tmp_path / "list.txt") == items
@@ -69,14 +69,14 @@ def test_extracted_frames_keep_their_number(tmp_path: Path) -> None:
 
 @given(st.lists(NAMES, min_size=1, unique=True))
 def test_labels_survive_a_round_trip(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
-    """Names with commas and quotes come back."""
+    """Names with commas and quotes are read back."""
     file = tmp_path_factory.mktemp("labels") / "labels.csv"
     file.write_text(format_labels(names), encoding="utf-8")
     assert read_labels(file) == names
 
 
 def test_labels_that_tell_no_classes_apart() -> None:
-    """Two classes of one name, or a class without one, are refused by name."""
+    """Two classes with one name, or a class without a name, are refused by name."""
     with pytest.raises(ListError, match="'jump'"):
         format_labels(["jump", "run", "jump"])
     with pytest.raises(ListError, match="class 1"):
@@ -84,7 +84,7 @@ def test_labels_that_tell_no_classes_apart() -> None:
 
 
 def test_readable_names() -> None:
-    """Names as the released label files have them."""
+    """The names equal those of the released label files."""
     assert split_camel_case("HandstandPushups") == "Handstand Pushups"
     assert split_camel_case("CleanAndJerk") == "Clean And Jerk"
     assert split_camel_case("Skijet") == "Skijet"
@@ -92,7 +92,7 @@ def test_readable_names() -> None:
 
 
 def test_paths_of_a_data_set_are_named_once() -> None:
-    """A video of several lists is looked at once."""
+    """A video of several lists is returned once."""
     first = VideoList("a.txt", (VideoItem("x.mp4", 0), VideoItem("y.mp4", 1)))
     second = VideoList("b.txt", (VideoItem("y.mp4", 1), VideoItem("z.mp4", 1)))
     assert DataSet("d", (first, second), {}).paths() == ["x.mp4", "y.mp4", "z.mp4"]

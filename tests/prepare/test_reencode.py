@@ -1,4 +1,4 @@
-"""Re-encoding a tree: mirrored, resumable, originals untouched, damaged ones named."""
+"""Re-encoding a tree: same folders, resumable, originals unchanged, damaged videos named."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.prepare.conftest import VideoMaker, touch, write
 
 @pytest.fixture
 def tree(tmp_path: Path, make_video: VideoMaker) -> Path:
-    """Four videos, one of them damaged; two that differ in their suffix alone; and a file that is no video."""
+    """Four videos, one damaged; two that differ only in their suffix; and a file that is not a video."""
     root = tmp_path / "videos"
     for name in ("jump/a.avi", "jump/a.mkv", "run/b c.mp4"):
         make_video(root / name)
@@ -39,13 +39,13 @@ def tree(tmp_path: Path, make_video: VideoMaker) -> Path:
 
 
 def states(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file below a folder, with its time of change and content."""
+    """Every file below a folder, with its modification time and content."""
     files = (Path(at, name) for at, _, names in os.walk(folder) for name in names)
     return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
 def test_mirrors_a_tree(tree: Path, tmp_path: Path) -> None:
-    """The same folders, one output a video, the damaged one named, the originals as they were."""
+    """The same folders, one output per video, the damaged video named, the originals unchanged."""
     before, out = states(tree), tmp_path / "out"
     done = reencode(tree, out, find_videos(tree), workers=2)
     assert (done.written, done.already_done) == (3, 0)
@@ -61,7 +61,7 @@ def test_mirrors_a_tree(tree: Path, tmp_path: Path) -> None:
 
 
 def test_a_size_that_cannot_be_encoded_costs_its_video_alone(tmp_path: Path) -> None:
-    """x264 takes at most 16,384 pixels a row; the other videos are written."""
+    """x264 supports at most 16,384 pixels per row; the other videos are written."""
     root = tmp_path / "videos"
     root.mkdir()
     frames = np.zeros((2, 16, 20_000, 3), np.uint8)
@@ -75,7 +75,7 @@ def test_a_size_that_cannot_be_encoded_costs_its_video_alone(tmp_path: Path) -> 
 
 
 def test_a_second_call_does_what_is_left(tree: Path, tmp_path: Path, make_video: VideoMaker) -> None:
-    """Done again: what changed, what is gone from the target, what failed; nothing else."""
+    """Only changed videos, missing targets and failed videos are encoded again."""
     out = tmp_path / "out"
     videos = find_videos(tree)
     reencode(tree, out, videos)
@@ -94,7 +94,7 @@ def test_a_second_call_does_what_is_left(tree: Path, tmp_path: Path, make_video:
 
 
 def test_other_options_do_it_again(tree: Path, tmp_path: Path) -> None:
-    """A tree of two qualities or key intervals would look like one."""
+    """Otherwise a tree could mix two qualities or key intervals."""
     videos = ["run/b c.mp4"]
     reencode(tree, tmp_path / "out", videos)
     done = reencode(tree, tmp_path / "out", videos, Encoding(key_interval=3))
@@ -103,7 +103,7 @@ def test_other_options_do_it_again(tree: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_output_is_not_seen(tree: Path, tmp_path: Path) -> None:
-    """What a killed process left beside a target is replaced, and a target without its record is written again."""
+    """A killed process's partial file is replaced, and a target without a record is written again."""
     out = tmp_path / "out"
     write(out / "run" / ".b c.mp4.part", "half")
     write(out / "run" / "b c.mp4", "of somebody else")
@@ -113,7 +113,7 @@ def test_an_interrupted_output_is_not_seen(tree: Path, tmp_path: Path) -> None:
 
 
 def test_kept_parts_stay_reported(tree: Path, tmp_path: Path) -> None:
-    """A video of which only the beginning is there is named by every call."""
+    """Every call names a video of which only the beginning was kept."""
     NumberedVideos.put_index_first(NumberedVideos(tmp_path).write("whole.mp4"), tree / "cut.mp4")
     data = (tree / "cut.mp4").read_bytes()
     (tree / "cut.mp4").write_bytes(data[: len(data) * 3 // 4])
@@ -126,7 +126,7 @@ def test_kept_parts_stay_reported(tree: Path, tmp_path: Path) -> None:
 
 
 def test_names_do_not_collide(tmp_path: Path) -> None:
-    """Videos that differ in their suffix alone keep it, whichever of them is asked for."""
+    """Videos that differ only in their suffix keep it, for any requested ones."""
     touch(tmp_path, "x/a.avi", "x/a.mkv", "x/b.avi", "y/a.webm", "x/notes.txt")
     assert target_names(tmp_path, ["x/a.avi", "x/b.avi", "y/a.webm"]) == {
         "x/a.avi": "x/a.avi.mp4",
@@ -139,14 +139,14 @@ def test_names_do_not_collide(tmp_path: Path) -> None:
 
 
 def test_the_target_lies_elsewhere(tree: Path, tmp_path: Path) -> None:
-    """Outputs among the originals would be found as originals by the next call."""
+    """The next call would take outputs among the originals for originals."""
     for target in (tree, tree / "out", tmp_path):
         with pytest.raises(ConfigError, match="outside"):
             reencode(tree, target, ["run/b c.mp4"])
 
 
 def test_finds_videos_below_links(tree: Path, tmp_path: Path) -> None:
-    """Class folders are often links to other disks; a link in a circle ends."""
+    """Class folders are often links to other disks; a circular link must not cause an endless walk."""
     (tree / "circle").symlink_to(tree)
     (tmp_path / "disk").mkdir()
     touch(tmp_path / "disk", "c.webm", ".hidden.mp4")
@@ -157,7 +157,7 @@ def test_finds_videos_below_links(tree: Path, tmp_path: Path) -> None:
 
 
 def test_lists_follow_their_videos(tmp_path: Path) -> None:
-    """Every line stays, in its place, so that indices keep their meaning; other columns of a CSV stay as well."""
+    """Every line keeps its position, so that indices stay valid; other columns of a CSV are kept too."""
     names = {"a b.avi": "a b.mp4", "x/c.mkv": "x/c.mkv.mp4"}
     plain = write(tmp_path / "list.txt", "a b.avi 3\n./x/c.mkv 0\n")
     table = write(tmp_path / "list.csv", 'id,path,label\n7,"a b.avi",3\n8,x/c.mkv,0\n')
@@ -174,6 +174,6 @@ def test_lists_follow_their_videos(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", ["../a.mp4 0", "/a.mp4 0", "folder 12 0"])
 def test_lists_that_lead_elsewhere_are_refused(tmp_path: Path, line: str) -> None:
-    """An output would lie outside the target, or over a folder of frames."""
+    """An output would be outside the target, or replace a folder of frames."""
     with pytest.raises(ListError, match=r"list\.txt"):
         listed_videos(write(tmp_path / "list.txt", line + "\n"))

@@ -1,4 +1,4 @@
-"""Scanning videos: what is found, what survives a crash, and what is not done twice."""
+"""Scanning videos: results, crashes, and resumption."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ really_scan = scan._scan
 
 
 def scan_or_die(task: Any) -> Scanned:
-    """Stands for a decoder that crashes or hangs on some files."""
+    """Simulates a decoder that crashes or hangs on some files."""
     if "crash" in task.path:
         os.kill(os.getpid(), signal.SIGSEGV)
     if "hang" in task.path:
@@ -31,13 +31,13 @@ def scan_or_die(task: Any) -> Scanned:
 
 
 def scan_unless_good(task: Any) -> Scanned:
-    """Fails where it is asked to do again what is done."""
+    """Fails on videos that are already done."""
     assert "good" not in task.path
     return really_scan(task)
 
 
 def test_sound_and_bad_videos(tmp_path: Path, make_video: VideoMaker) -> None:
-    """Properties of the sound ones; the damaged, the foreign and the vanished are marked with their reasons."""
+    """Readable videos have their properties; damaged, foreign and missing files have a reason."""
     make_video(tmp_path / "a b" / "sound é.avi")
     make_video(tmp_path / "one.mp4", frames=1)
     whole = make_video(tmp_path / "whole.avi", frames=40).read_bytes()
@@ -55,7 +55,7 @@ def test_sound_and_bad_videos(tmp_path: Path, make_video: VideoMaker) -> None:
 
 
 def test_damage_inside_is_decoded(tmp_path: Path, make_video: VideoMaker) -> None:
-    """Zeros in the middle of a file pass a look at the packets, and not the decoding of frames."""
+    """Zeros in the middle of a file are found by decoding frames, not by reading packets."""
     content = bytearray(make_video(tmp_path / "v.avi", frames=24).read_bytes())
     start = content.index(b"movi")
     packets = [at for at in range(start, len(content)) if content[at : at + 4] == b"00dc"][2:10]
@@ -73,7 +73,7 @@ def test_damage_inside_is_decoded(tmp_path: Path, make_video: VideoMaker) -> Non
 def test_crashes_and_hangs_cost_only_their_file(
     tmp_path: Path, make_video: VideoMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each file that kills or hangs its process is marked, and all others are scanned."""
+    """Each file that kills or hangs its process is marked, and all other files are scanned."""
     monkeypatch.setattr(scan, "_scan", scan_or_die)
     names = ["crash1.avi", "good1.avi", "hang.avi", "crash2.avi", "good2.avi", "good3.avi"]
     for name in names:
@@ -92,7 +92,7 @@ def test_crashes_and_hangs_cost_only_their_file(
 
 
 def test_what_failed_is_tried_again(tmp_path: Path, make_video: VideoMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow disk or a full memory is gone the next time, and nothing in the file tells; sound videos are done."""
+    """A slow disk or lack of memory may be temporary, so failures are retried; readable videos are not."""
     make_video(tmp_path / "good.avi")
     make_video(tmp_path / "crash.avi")
     monkeypatch.setattr(scan, "_scan", scan_or_die)
@@ -105,7 +105,7 @@ def test_what_failed_is_tried_again(tmp_path: Path, make_video: VideoMaker, monk
 
 
 def test_an_interrupted_scan_continues(tmp_path: Path, make_video: VideoMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a kill in the middle of a line, what stands in the journal is not done again, and the rest is."""
+    """After a kill in the middle of a line, only videos without a record are scanned."""
     names = ["a.avi", "b.avi", "c.avi"]
     for name in names:
         make_video(tmp_path / name)
@@ -147,7 +147,7 @@ scan_videos(Path(sys.argv[1]), sys.argv[3:], Path(sys.argv[2]), ScanOptions())
 
 @pytest.mark.slow
 def test_a_killed_scan_leaves_its_journal(tmp_path: Path, make_video: VideoMaker) -> None:
-    """kill -9 keeps every finished result, and holds no lock on the journal."""
+    """kill -9 keeps every finished result, and leaves no lock on the journal."""
     names = ["a.avi", "b.avi", "c.avi"]
     for name in names:
         make_video(tmp_path / name)
@@ -163,7 +163,7 @@ def test_a_killed_scan_leaves_its_journal(tmp_path: Path, make_video: VideoMaker
 
 
 def test_a_changed_file_is_scanned_again(tmp_path: Path, make_video: VideoMaker) -> None:
-    """Size, modification time and depth of the scan are part of what is remembered."""
+    """The record includes size, modification time and number of decoded frames."""
     journal = tmp_path / "scan.jsonl"
     make_video(tmp_path / "a.avi")
     assert scan_videos(tmp_path, ["a.avi"], journal, ScanOptions())["a.avi"].num_frames == FRAMES
@@ -176,7 +176,7 @@ def test_a_changed_file_is_scanned_again(tmp_path: Path, make_video: VideoMaker)
 
 @pytest.mark.parametrize(("num_frames", "count"), [(1, 1), (1, 8), (2, 8), (7, 8), (300, 8), (300, 1), (5, 2)])
 def test_frames_to_decode(num_frames: int, count: int) -> None:
-    """In range, distinct, at most as many as asked for, with the last one, and with the first of several."""
+    """Indices are in range, distinct, at most as many as requested, with the last and, of several, the first."""
     indices = scan._spread(num_frames, count)
     assert indices == sorted(set(indices))
     assert len(indices) <= count

@@ -43,7 +43,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_lists_and_labels(annotations: Path, root: Path) -> None:
-    """Placeholders lose their brackets, indices are those of labels.json, and sides swap under a flip."""
+    """Brackets of placeholders are removed, indices are those of labels.json, and a flip swaps sides."""
     data_set = read_ssv2([annotations], root)
     assert {each.name: each.items for each in data_set.lists} == {
         "trainlist.txt": (VideoItem("20bn-something-something-v2/78687.webm", 0), VideoItem("4.webm", 2)),
@@ -54,7 +54,7 @@ def test_lists_and_labels(annotations: Path, root: Path) -> None:
 
 
 def test_file_names_of_the_first_release(annotations: Path, root: Path) -> None:
-    """something-something-v2-train.json and its like are taken too."""
+    """Names such as something-something-v2-train.json are accepted too."""
     for name in ("labels", "train", "validation"):
         (annotations / f"{name}.json").rename(annotations / f"something-something-v2-{name}.json")
     assert len(read_ssv2([annotations], root).lists) == 2
@@ -67,7 +67,7 @@ def test_templates() -> None:
 
 
 def test_labels_are_those_of_the_data_set(labels_dir: Path, annotations: Path, root: Path) -> None:
-    """All 174 templates get the indices that the data set's list gives them, and the official pairs swap."""
+    """All 174 templates get the indices of the data set's list, and the official pairs swap."""
     lines = (labels_dir / "ssv2.txt").read_text(encoding="utf-8").splitlines()
     names = [line for line in lines if line.strip()]
     write(annotations / "labels.json", json.dumps({name: str(at) for at, name in enumerate(names)}))

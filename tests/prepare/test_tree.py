@@ -1,4 +1,4 @@
-"""Videos are found by name in whatever folders they lie."""
+"""Videos are found by name, in any folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.prepare.conftest import touch
 
 
 def test_finds_any_container_in_any_folder(tmp_path: Path) -> None:
-    """Extension and folder may differ from the annotations; other files are no videos."""
+    """Extension and folder may differ from the annotations; other files are ignored."""
     touch(tmp_path, "train/arm_wrestling/a.mkv", "b.MP4", "b.txt", "train/.c.mp4")
     tree = VideoTree(tmp_path)
     assert tree.find("a") == "train/arm_wrestling/a.mkv"
@@ -32,7 +32,7 @@ def test_the_nearest_of_several_is_taken(tmp_path: Path) -> None:
 
 
 def test_case(tmp_path: Path) -> None:
-    """Names that differ in case are other videos unless asked, and the exact one comes first."""
+    """Names that differ in case are different videos unless ``ignore_case``; an exact match comes first."""
     touch(tmp_path, "x/v_HandStand.avi", "y/v_handstand.avi")
     assert VideoTree(tmp_path).find("v_Handstand") is None
     tree = VideoTree(tmp_path, ignore_case=True)
@@ -41,7 +41,7 @@ def test_case(tmp_path: Path) -> None:
 
 
 def test_links(tmp_path: Path) -> None:
-    """Linked class folders are searched, and a link to a folder above does not go round for ever."""
+    """Linked class folders are searched; a link to a parent folder causes no endless walk."""
     touch(tmp_path / "disk", "jump/a.mp4")
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "jump").symlink_to(tmp_path / "disk" / "jump")
@@ -50,7 +50,7 @@ def test_links(tmp_path: Path) -> None:
 
 
 def test_wrong_root(tmp_path: Path) -> None:
-    """A missing folder, and one without videos, are refused with the option's name."""
+    """A missing folder and a folder without videos are refused with the option's name."""
     with pytest.raises(ListError, match=r"none: no such folder.*--root"):
         VideoTree(tmp_path / "none")
     with pytest.raises(ListError, match=r"holds no videos.*--root"):

@@ -17,7 +17,7 @@ CLASSES = ("ApplyEyeMakeup", "HandstandPushups", "YoYo")
 
 @pytest.fixture
 def annotations(tmp_path: Path) -> Path:
-    """The files of ucfTrainTestlist, with the line ends that the archive has."""
+    """The files of ucfTrainTestlist, with the archive's line ends."""
     folder = tmp_path / "annotations" / "ucfTrainTestlist"
     write(folder / "classInd.txt", "".join(f"{at} {name}\r\n" for at, name in enumerate(CLASSES, 1)))
     for split in (1, 2, 3):
@@ -39,7 +39,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_lists_and_labels(annotations: Path, root: Path) -> None:
-    """Three splits, indices from 0, videos where they are, and names that a text tower can read."""
+    """Three splits, indices from 0, the actual paths of videos, and names that a text tower can read."""
     data_set = read_ucf101([annotations], root)
     assert [each.name for each in data_set.lists] == [
         f"{which}list_split{split}.txt" for split in (1, 2, 3) for which in ("train", "val")
@@ -54,13 +54,13 @@ def test_lists_and_labels(annotations: Path, root: Path) -> None:
 
 
 def test_the_archive_and_its_lists_disagree_in_case(annotations: Path, root: Path) -> None:
-    """v_HandStandPushups in the list is v_HandstandPushups on the disk."""
+    """v_HandStandPushups in the list is v_HandstandPushups on disk."""
     lists = {each.name: each.items for each in read_ucf101([annotations], root).lists}
     assert lists["vallist_split1.txt"] == (VideoItem("HandstandPushups/v_HandstandPushups_g01_c01.avi", 1),)
 
 
 def test_names_of_all_classes(labels_dir: Path, root: Path, tmp_path: Path) -> None:
-    """The order is that of classInd.txt, and no name keeps a capital inside a word but YoYo."""
+    """The order is that of classInd.txt, and only YoYo keeps a capital inside a word."""
     names = (labels_dir / "ucf101.txt").read_text(encoding="utf-8").split()
     write(tmp_path / "a" / "classInd.txt", "".join(f"{at} {name}\n" for at, name in enumerate(names, 1)))
     for split in (1, 2, 3):
@@ -92,7 +92,7 @@ def test_malformed_annotations(annotations: Path, root: Path, name: str, text: s
 
 
 def test_missing_annotations(annotations: Path, root: Path) -> None:
-    """A missing file, a missing folder and a file that is there twice are named."""
+    """Errors name a missing file, a missing folder and a duplicated file."""
     with pytest.raises(ListError, match="nowhere: no such file or folder"):
         read_ucf101([annotations / "nowhere"], root)
     write(annotations / "copy" / "classInd.txt", "1 YoYo\n")

@@ -38,7 +38,7 @@ DATA_SET = DataSet(
 
 @pytest.fixture
 def root(tmp_path: Path, make_video: VideoMaker) -> Path:
-    """One of each kind of fault."""
+    """A folder with one video of each kind of fault."""
     root = tmp_path / "root"
     sound = make_video(root / "to left" / "sound one.avi")
     make_video(root / "to right" / "sound two.avi")
@@ -51,7 +51,7 @@ def root(tmp_path: Path, make_video: VideoMaker) -> Path:
 
 @pytest.mark.heavy
 def test_a_scan_names_every_fault(root: Path, tmp_path: Path) -> None:
-    """Counts, reasons and lists of each fault; the lists stay whole."""
+    """The report has counts, reasons and lists of each fault; the lists stay complete."""
     output = tmp_path / "out"
     report = write_data_set(DATA_SET, root, output, scan=ScanOptions(workers=2))
     assert report["counts"] == {
@@ -92,7 +92,7 @@ def test_a_scan_names_every_fault(root: Path, tmp_path: Path) -> None:
 
 
 def test_bad_videos_are_dropped_on_request(root: Path, tmp_path: Path) -> None:
-    """Missing, unreadable and short ones leave the lists and stay in the report; copies stay in the lists."""
+    """Missing, unreadable and short videos are only in the report; identical files stay in the lists."""
     report = write_data_set(DATA_SET, root, tmp_path / "out", scan=ScanOptions(), drop_bad=True)
     kept = ["to left/sound one.avi", "to right/copy.avi"]
     assert [item.path for item in read_list(tmp_path / "out" / "trainlist.txt")] == kept
@@ -102,7 +102,7 @@ def test_bad_videos_are_dropped_on_request(root: Path, tmp_path: Path) -> None:
 
 
 def test_without_a_scan(root: Path, tmp_path: Path) -> None:
-    """Files are looked for and not opened, and the report says so."""
+    """The files must exist but are not opened, and the report says so."""
     report = write_data_set(DATA_SET, root, tmp_path / "out")
     assert [each["kind"] for each in report["problems"]] == ["missing", "unreadable"]
     assert not report["scanned"]
@@ -111,7 +111,7 @@ def test_without_a_scan(root: Path, tmp_path: Path) -> None:
 
 
 def test_earlier_files_are_safe(root: Path, tmp_path: Path) -> None:
-    """A file in the way stops everything before the scan begins; the journal of a scan is not in the way."""
+    """An existing file raises before the scan starts; the journal of a scan does not."""
     output = tmp_path / "out"
     write(output / "vallist.txt", "mine")
     with pytest.raises(ConfigError, match=r"vallist\.txt: exists; give --force"):
@@ -122,7 +122,7 @@ def test_earlier_files_are_safe(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_wrong_root(tmp_path: Path) -> None:
-    """If not one video is there, the root is wrong, and nothing is written."""
+    """If no video exists, the root is wrong, and nothing is written."""
     (tmp_path / "root").mkdir()
     with pytest.raises(ListError, match="check --root"):
         write_data_set(DATA_SET, tmp_path / "root", tmp_path / "out")
@@ -130,7 +130,7 @@ def test_a_wrong_root(tmp_path: Path) -> None:
 
 
 def test_a_list_without_videos_is_not_written(root: Path, tmp_path: Path) -> None:
-    """With part of a data set on the disk, an empty list would be an error when it is read."""
+    """With part of a data set on disk, a list may be empty, and reading it would be an error."""
     absent = VideoList("testlist.txt", (VideoItem("test/x.avi", 0),))
     data_set = DataSet("some", (*DATA_SET.lists, absent), DATA_SET.labels)
     report = write_data_set(data_set, root, tmp_path / "out", drop_bad=True)
@@ -140,7 +140,7 @@ def test_a_list_without_videos_is_not_written(root: Path, tmp_path: Path) -> Non
 
 
 def test_names_that_no_list_can_hold(root: Path, tmp_path: Path, make_video: VideoMaker) -> None:
-    """A line break and a name that is not UTF-8 are reported and left out, and break neither lists nor reports."""
+    """Names with a line break or not in UTF-8 are reported and omitted; lists and reports stay valid."""
     odd = ["to left/line\nbreak.avi", os.fsdecode(b"to left/latin \xe9.avi")]
     for path in odd:
         shutil.copy(root / "to left" / "sound one.avi", root / path)

@@ -1,4 +1,4 @@
-"""Writing shards: deterministic, complete or absent, and readable by the library that they are made for."""
+"""Writing shards: deterministic, complete or absent, and readable by the webdataset library."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_samples_hold_the_files_and_what_is_known_of_them(tmp_path: Path, videos: list[VideoItem]) -> None:
-    """Each video once, byte for byte, under its index in the list, with its JSON; shuffled over the shards."""
+    """Each video is stored once, unchanged, under its list index, with its JSON; shards are shuffled."""
     root = tmp_path / "videos"
     index = write_shards(videos, tmp_path / "out", root=root, max_samples=3, labels=["x", "y", "z"])
     assert index == read_shard_index(tmp_path / "out")
@@ -59,7 +59,7 @@ def test_samples_hold_the_files_and_what_is_known_of_them(tmp_path: Path, videos
 
 
 def test_the_bytes_depend_on_the_arguments_alone(tmp_path: Path, videos: list[VideoItem]) -> None:
-    """Machines and process counts agree; another seed gives another order."""
+    """The bytes do not depend on machine or process count; another seed gives another order."""
     for name, options in {"one": {"processes": 1}, "two": {"processes": 2}, "other": {"seed": 1}}.items():
         write_shards(videos, tmp_path / name, root=tmp_path / "videos", max_samples=3, **options)
     one, two, other = (
@@ -72,7 +72,7 @@ def test_the_bytes_depend_on_the_arguments_alone(tmp_path: Path, videos: list[Vi
 
 
 def test_continues_where_it_stopped(tmp_path: Path, videos: list[VideoItem], monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interrupted call leaves whole shards and no index; the next one writes the rest only, to the same bytes."""
+    """An interrupted call leaves complete shards and no index; the next writes only the rest, with equal bytes."""
     root, out = tmp_path / "videos", tmp_path / "out"
     write_shards(videos, tmp_path / "whole", root=root, max_samples=3)
     real = module._write_shard
@@ -102,7 +102,7 @@ def test_continues_where_it_stopped(tmp_path: Path, videos: list[VideoItem], mon
 
 
 def test_other_arguments_do_not_mix(tmp_path: Path, videos: list[VideoItem]) -> None:
-    """Shards of two seeds or two states of the videos in one folder would repeat some and lose others."""
+    """Shards of two seeds or two versions of the videos in one folder would repeat some and lose others."""
     root, out = tmp_path / "videos", tmp_path / "out"
     write_shards(videos, out, root=root, max_samples=3)
     with pytest.raises(ConfigError, match="another list"):
@@ -113,7 +113,7 @@ def test_other_arguments_do_not_mix(tmp_path: Path, videos: list[VideoItem]) -> 
 
 
 def test_damaged_videos_are_left_out_and_named(tmp_path: Path, videos: list[VideoItem]) -> None:
-    """They move no other video, and a second call still names them."""
+    """Damaged videos move no other video, and a second call still names them."""
     root, out = tmp_path / "videos", tmp_path / "out"
     (root / videos[2].path).write_bytes(b"not a video")
     (root / videos[4].path).unlink()
@@ -127,7 +127,7 @@ def test_damaged_videos_are_left_out_and_named(tmp_path: Path, videos: list[Vide
 
 
 def test_shards_keep_to_their_size(tmp_path: Path, videos: list[VideoItem]) -> None:
-    """A shard closes before the video that would not fit; one that never fits has a shard of its own."""
+    """A video that does not fit starts a new shard; one larger than a shard gets its own."""
     root = tmp_path / "videos"
     sizes = [(root / item.path).stat().st_size for item in videos]
     limit = 2 * max(sizes)
@@ -138,7 +138,7 @@ def test_shards_keep_to_their_size(tmp_path: Path, videos: list[VideoItem]) -> N
 
 
 def test_lists_that_cannot_become_shards(tmp_path: Path) -> None:
-    """Nothing readable, or folders of frames: said before an empty index misleads anybody."""
+    """Lists without readable videos, or with folders of frames, raise, and no index is written."""
     with pytest.raises(ListError, match="not one of 1 videos"):
         write_shards([VideoItem("gone.mp4", 0)], tmp_path / "out", root=tmp_path)
     with pytest.raises(ListError, match="extracted frames"):

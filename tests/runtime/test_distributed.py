@@ -31,7 +31,7 @@ def share(batch: Batch, rank: int) -> Batch:
 def step(given: list[Batch], world: ProcessGroup, synchronised: bool) -> dict[str, torch.Tensor]:
     """Take a step and return the gradients that the update saw."""
     model = trainable()
-    # All processes must start alike, whatever they drew.
+    # All processes must start with the same weights, whatever they drew.
     if world.rank:
         for parameter in model.parameters():
             parameter.data.add_(1.0)
@@ -64,7 +64,7 @@ def worker(rank: int, folder: str) -> None:
 
 @pytest.mark.heavy
 def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
-    """With routing synchronised, batch b twice is batch 2b; without, the mean of what each has with its own routing."""
+    """With synchronised routing, twice batch b equals batch 2b; without, each process's gradients are averaged."""
     multiprocessing.spawn(worker, (str(tmp_path),), nprocs=PROCESSES)
     whole = batches(2, CLIPS)
     expected = {True: step(whole, ProcessGroup(0, 1, torch.device("cpu")), True)}
@@ -78,7 +78,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
 
 
 def alone(given: list[Batch], rank: int) -> dict[str, torch.Tensor]:
-    """What one process finds by itself, by plain backward passes."""
+    """The gradients of a single process, by plain backward passes."""
     model = trainable()
     objective = Objective(model, METHOD)
     for batch, draw in zip(given, draws_of_step(model.head, METHOD, 2, seed=0, step=0, rank=rank), strict=True):
@@ -90,12 +90,12 @@ def assert_same_gradients(found: dict[str, torch.Tensor], expected: dict[str, to
     assert found.keys() == expected.keys()
     largest = max(float(gradient.norm()) for gradient in expected.values())
     for name, gradient in expected.items():
-        # The key bias has a gradient of zero but for rounding, so that norms below a hundredth count as that.
+        # The gradient of the key bias is zero except for rounding, so norms below a hundredth count as zero.
         assert float((found[name] - gradient).norm()) <= 1e-5 * max(float(gradient.norm()), 1e-2 * largest), name
 
 
 def test_ddp_is_told_of_all_but_the_experts(tmp_path: Path) -> None:
-    """The stacked weights and the buffers stay out of DDP; everything else that trains is in it."""
+    """DDP ignores the stacked weights and the buffers, and has all other trained parameters."""
     dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "meet"), 1), rank=0, world_size=1)
     try:
         model = trainable()
@@ -115,7 +115,7 @@ def test_ddp_is_told_of_all_but_the_experts(tmp_path: Path) -> None:
 
 
 def test_one_process_is_left_as_it_is() -> None:
-    """Without other processes nothing is wrapped, asked or sent."""
+    """With a single process nothing is wrapped or communicated."""
     world = ProcessGroup(0, 1, torch.device("cpu"))
     model = trainable()
     objective = Objective(model, METHOD)
@@ -127,7 +127,7 @@ def test_one_process_is_left_as_it_is() -> None:
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process without a GPU of its own is told so, before anything hangs."""
+    """A process without its own GPU raises, before anything hangs."""
     monkeypatch.setenv("LOCAL_RANK", "99")
     with pytest.raises(ConfigError, match=r"run\.device=cuda"), joined("cuda"):
         pass

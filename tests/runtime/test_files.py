@@ -1,4 +1,4 @@
-"""Staged files: whole or not at all."""
+"""Staged files: complete or absent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mote_fast.runtime.files import make_folder, staged, write_bytes, write_text
 
 
 def test_staged_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
-    """An error in between leaves the earlier file, and nothing beside it."""
+    """An error in the block leaves only the earlier file."""
     target = tmp_path / "below" / "file"
     with staged(target) as part:
         part.write_text("first")
@@ -28,14 +28,14 @@ def test_staged_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_staging_names_what_cannot_be_written(tmp_path: Path) -> None:
-    """A full disk or a file in the way ends in one line."""
+    """A full disk or a file in place of a folder gives an error of one line."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="below: cannot be written"), staged(tmp_path / "file" / "below"):
         pass
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    """One file in the way keeps all of them from being written; force replaces it."""
+    """If one file exists, no file is written; force replaces it."""
     folder = tmp_path / "new" / "folder"
     write_texts(folder, {"a.txt": "1\n"})
     with pytest.raises(ConfigError, match=r"a\.txt: exists; give --force"):
@@ -46,7 +46,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
-    """An error half way through a file keeps what was there, and no remains."""
+    """An error in the middle of a write keeps the earlier file, and leaves no remains."""
     write_texts(tmp_path, {"a.txt": "1\n"})
     with pytest.raises(UnicodeEncodeError):
         write_texts(tmp_path, {"a.txt": "2 \udc80\n"}, force=True)
@@ -55,7 +55,7 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
 
 
 def test_output_must_be_a_folder(tmp_path: Path) -> None:
-    """A file in the place of the folder is named."""
+    """The error names a file in place of the folder."""
     (tmp_path / "out").write_text("", encoding="utf-8")
     with pytest.raises(ConfigError, match="out: is not a folder"):
         write_texts(tmp_path / "out", {"a.txt": ""})
@@ -77,7 +77,7 @@ def test_files_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_output_must_be_writable(tmp_path: Path) -> None:
-    """A file in the folder's place is told before any work is done."""
+    """A file in place of the folder raises before any work is done."""
     (tmp_path / "out").write_text("")
     with pytest.raises(ConfigError, match="--output"):
         make_folder(tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Seeds from names: what a resumed run relies on."""
+"""Seeds from names and integers, on which a resumed run relies."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Parts = st.lists(st.integers() | st.text(max_size=8), max_size=4)
 
 @given(first=Parts, second=Parts)
 def test_other_parts_give_other_seeds(first: list[int | str], second: list[int | str]) -> None:
-    """Also where the parts differ only in their type, order or grouping."""
+    """Parts that differ only in type, order or grouping give other seeds too."""
     if "\x1f" not in "".join(str(part) for part in first + second):
         assert (seed_of(*first) == seed_of(*second)) == (first == second)
 
 
 @given(parts=Parts)
 def test_seeds_are_those_that_pytorch_takes(parts: list[int | str]) -> None:
-    """63 bits and no sign."""
+    """Seeds have 63 bits and no sign."""
     assert 0 <= seed_of(*parts) < 2**63
 
 
@@ -32,7 +32,7 @@ def test_seeds_are_the_same_on_every_machine() -> None:
 
 
 def test_generator_is_fresh_each_time() -> None:
-    """What was drawn before must not matter."""
+    """Earlier draws must not matter."""
     first = torch.rand(3, generator=generator_of(7, "x"))
     assert torch.equal(first, torch.rand(3, generator=generator_of(7, "x")))
     assert not torch.equal(first, torch.rand(3, generator=generator_of(7, "y")))

@@ -1,4 +1,4 @@
-"""Weight files: nothing dangerous read, nothing half written."""
+"""Weight files: no code is executed on reading, and writes are atomic."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Bomb:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_pickled_objects_are_refused_unrun(tmp_path: Path, zipped: bool) -> None:
-    """A checkpoint that would run code is refused with a message that says so, and nothing runs."""
+    """A checkpoint that would run code is refused with a clear message, and nothing runs."""
     marker, path = tmp_path / "exploded", tmp_path / "evil.pt"
     content = {"model_state_dict": {"w": torch.ones(2)}, "extra": Bomb(marker)}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
@@ -49,7 +49,7 @@ def test_raw_pickle_is_refused_unrun(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"garbage" * 50, b"PK\x03\x04" + b"\0" * 200])
 def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes) -> None:
-    """Empty, foreign and broken files raise one typed error with the file's name."""
+    """Empty, foreign and broken files raise a typed error with the file's name."""
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=name):
@@ -57,7 +57,7 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes) -> N
 
 
 def test_truncated_files_are_named(tmp_path: Path) -> None:
-    """A file cut anywhere is refused or, cut nowhere, read."""
+    """A file truncated at any position is refused; the complete file is read."""
     path = tmp_path / "w.pt"
     torch.save({"w": torch.arange(1000)}, path)
     whole = path.read_bytes()
@@ -77,7 +77,7 @@ def test_missing_and_foreign_content(tmp_path: Path) -> None:
 
 
 def test_folder_round_trip_and_replacement(tmp_path: Path) -> None:
-    """What is written is read; writing again replaces it and leaves nothing behind."""
+    """A written folder is read back; writing again replaces it and leaves no remains."""
     folder = tmp_path / "deep" / "model"
     shared = torch.randn(3)
     for value in (1, 2):
@@ -90,7 +90,7 @@ def test_folder_round_trip_and_replacement(tmp_path: Path) -> None:
 
 
 def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
-    """A folder with anything else in it is never replaced, nor a file of that name."""
+    """A folder with other files, or a file of that name, is never replaced."""
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("precious")
     (tmp_path / "file").write_text("precious")
@@ -101,7 +101,7 @@ def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_keeps_the_earlier_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the disk fills up in the middle, the earlier folder is whole and no debris stays."""
+    """If the disk fills up during a write, the earlier folder is complete and no remains are left."""
     folder = tmp_path / "model"
     write_model_folder(folder, {"value": 1}, {"a": torch.ones(1)})
 
@@ -129,12 +129,12 @@ while True:
 
 @pytest.mark.heavy
 def test_kill_at_any_instant_leaves_a_whole_model(tmp_path: Path) -> None:
-    """A writer killed with SIGKILL in the middle of its work leaves a folder whose two files belong together."""
+    """A writer killed with SIGKILL at any time leaves a folder whose two files belong together."""
     folder = tmp_path / "model"
     with subprocess.Popen([sys.executable, "-c", KILLED_WRITER, str(folder)], stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"started\n"
-        # A reader may meet the swap between the two files, but never a missing or half-written one.
+        # The swap may happen between the reads of the two files, but no file is missing or incomplete.
         for _ in range(200):
             tensors = read_model_folder(folder)[1]
             assert int(tensors["a"][0]) == int(tensors["a"][-1])

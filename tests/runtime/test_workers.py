@@ -1,4 +1,4 @@
-"""Worker processes: results, errors, crashes and hangs, each with its task."""
+"""Worker processes: results, errors, crashes and hangs, each attributed to its task."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def act(task: str) -> str:
 
 @pytest.mark.heavy
 def test_each_task_has_its_outcome() -> None:
-    """A file that kills or hangs its decoder costs itself alone."""
+    """A file that kills or hangs its decoder affects no other file."""
     tasks = ["a", "crash", "b", "damaged", "hang", "c", "d"]
     outcomes = dict(run_each(act, tasks, workers=2, time_limit=2.0))
     assert {task: outcome for task, outcome in outcomes.items() if isinstance(outcome, str)} == {
@@ -45,7 +45,7 @@ def test_each_task_has_its_outcome() -> None:
 
 
 def test_errors_that_are_not_the_files_fault_end_it() -> None:
-    """A full disk or a bug must not be reported as so many damaged files."""
+    """A full disk or a bug must not be reported as damaged files."""
     with pytest.raises(ConfigError, match="disk full"):
         list(run_each(act, ["usage", "a"], workers=1, time_limit=60.0))
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
@@ -54,13 +54,13 @@ def test_errors_that_are_not_the_files_fault_end_it() -> None:
 
 @pytest.mark.parametrize(("workers", "limit"), [(0, 1.0), (1, 0.0)])
 def test_limits_are_checked(workers: int, limit: float) -> None:
-    """No process at all would wait forever."""
+    """A pool without processes would wait forever."""
     with pytest.raises(ConfigError, match="time_limit above 0"):
         list(run_each(act, ["a"], workers, limit))
 
 
 def answer_and_die(task: int) -> int:
-    """Answers, and is killed before it gets another task."""
+    """Returns, and is killed before it gets another task."""
     death = threading.Timer(0.3, os._exit, (9,))
     death.daemon = True
     death.start()
@@ -69,7 +69,7 @@ def answer_and_die(task: int) -> int:
 
 @pytest.mark.heavy
 def test_a_process_that_dies_between_two_tasks_costs_neither() -> None:
-    """Where memory runs out, the kernel also kills processes that wait."""
+    """When memory runs out, the kernel also kills idle processes."""
     outcomes = {}
     for task, outcome in run_each(answer_and_die, range(3), workers=1, time_limit=60.0):
         outcomes[task] = outcome

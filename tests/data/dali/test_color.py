@@ -1,4 +1,4 @@
-"""Colours: the affine maps against the conversions that they stand for."""
+"""Colours: the affine maps against the conversions that they replace."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _level = st.floats(-0.5, 0.5)
 
 
 def _to_rgb(kr: float, kb: float, y: float, cb: float, cr: float) -> np.ndarray:
-    """From the definition of the colour differences."""
+    """Convert to RGB by the definition of the colour differences."""
     red, blue = y + 2 * (1 - kr) * cr, y + 2 * (1 - kb) * cb
     return np.array([red, (y - kr * red - kb * blue) / (1 - kr - kb), blue])
 
 
 @given(y=st.floats(0, 1), cb=_level, cr=_level)
 def test_bt709_is_put_right(y: float, cb: float, cr: float) -> None:
-    """RGB computed with the wrong matrix is mapped to what the right one gives."""
+    """RGB computed with the wrong matrix is mapped to RGB of the right matrix."""
     mapped = to_ffmpeg(StreamFacts("webm", "yuv444p", BT709, False, 0))
     wrong, right = _to_rgb(0.299, 0.114, y, cb, cr), _to_rgb(0.2126, 0.0722, y, cb, cr)
     assert mapped[:, :3] @ wrong + mapped[:, 3] == pytest.approx(right, abs=1e-5)
 
 
 def test_bt601_keeps_its_colours() -> None:
-    """Nothing to do but for the rounding of subsampled formats, which is less in full range."""
+    """The map only corrects the rounding of subsampled formats, which is smaller in full range."""
     assert np.array_equal(to_ffmpeg(StreamFacts("webm", "yuv444p", SMPTE170M, False, 0)), identity())
     limited, full = (to_ffmpeg(StreamFacts("webm", "yuv420p", SMPTE170M, full, 0)) for full in (False, True))
     assert (limited[:, 3] < full[:, 3]).all()
@@ -42,9 +42,9 @@ def test_bt601_keeps_its_colours() -> None:
 
 @given(rgb=st.tuples(*[st.integers(0, 255)] * 3))
 def test_grey_is_torchvisions(rgb: tuple[int, int, int]) -> None:
-    """Rounded to nearest, as DALI does, the map gives what torchvision cuts down to."""
+    """Rounded to nearest, as in DALI, the map gives torchvision's truncated values."""
     luma = float(np.array([0.2989, 0.587, 0.114]) @ rgb)
-    # Where the luma is a whole number, float32 may fall to either side of it.
+    # If the luma is a whole number, float32 may round to either side of it.
     assume(abs(luma - round(luma)) > 1e-3)
     expected = TF.rgb_to_grayscale(torch.tensor(rgb, dtype=torch.uint8)[:, None, None], num_output_channels=3)
     found = np.rint(to_gray(identity()) @ np.array([*rgb, 1.0]))
@@ -52,7 +52,7 @@ def test_grey_is_torchvisions(rgb: tuple[int, int, int]) -> None:
 
 
 def test_facts_of_a_file(tmp_path: Path, numbered_videos: NumberedVideos) -> None:
-    """Matrix and range come from the header, the count where the container has one."""
+    """Matrix and range come from the header, and the count if the container has one."""
     path = write_video(tmp_path / "a.webm", numbered_videos.draw(3), codec="libvpx-vp9", colorspace="bt709")
     facts = read_facts(path)
     assert (facts.pixel_format, facts.matrix, facts.is_full_range, facts.frames) == ("yuv420p", BT709, False, 0)

@@ -54,7 +54,7 @@ def needs_dali() -> None:
 
 @pytest.fixture(scope="module")
 def paths(numbered_videos: NumberedVideos) -> list[Path]:
-    """DALI decodes the first four on a CPU, and the last three not: a codec, a rotation, a codec that conceals."""
+    """DALI decodes the first four on a CPU, but not the last three: a codec, a rotation, a codec that conceals."""
     turned = numbered_videos.write("dali_turned.mp4", **_VP9)
     numbered_videos.set_rotation(turned, 90)
     return [
@@ -102,7 +102,7 @@ def _assert_same(batches: Sequence[Batch], expected: Sequence[Batch]) -> None:
     ids=["1x1", "3x1", "4x3", "kinetics", "ssv2"],
 )
 def test_same_clips_as_the_dataset(recipe: ClipRecipe, paths: list[Path], caplog: pytest.LogCaptureFixture) -> None:
-    """Each video by itself, in both epochs; and DALI must really have decoded those that it can."""
+    """Each video alone, in both epochs; DALI must have decoded those that it supports."""
     dataset, training = _dataset(paths, recipe), recipe.augmentation != "none"
     loader = _loader(dataset, len(paths), training=training)
     assert loader.batches_per_epoch == 1
@@ -119,13 +119,13 @@ def test_same_clips_as_the_dataset(recipe: ClipRecipe, paths: list[Path], caplog
             difference = (pixels - normalize(clip.pixels, recipe.mean, recipe.std)).abs().mean()
             assert label == clip.label
             assert difference <= SAME_PIXELS, paths[index]
-            # One renderer against another, of the same frames.
+            # Two renderers on the same frames.
             assert index < 4 or difference <= SAME_PIXELS / 4, paths[index]
     loader.close()
 
 
 def test_frames_carry_their_numbers(paths: list[Path], numbered_videos: NumberedVideos) -> None:
-    """Not only near what the other decoder gives: the frames that sampling asked for."""
+    """The frames are those that sampling chose, not only close to the other decoder's."""
     recipe = replace(_PLAIN, mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255), views=Views(3, 3), size=48)
     loader = _loader(_dataset(paths[:2], recipe))
     (batch,) = loader.epoch(0)
@@ -141,7 +141,7 @@ def test_frames_carry_their_numbers(paths: list[Path], numbered_videos: Numbered
 
 @pytest.mark.parametrize("training", [False, True])
 def test_batches_are_the_cpu_loaders(training: bool, paths: list[Path]) -> None:
-    """In order, in another epoch, from the middle of an epoch, after an epoch that was left, and held until the end."""
+    """In order, in another epoch, from mid-epoch, after an abandoned epoch, and when all batches are kept."""
     dataset = _dataset(paths, replace(_PLAIN, augmentation="kinetics" if training else "none"))
     loader, plain = _loader(dataset, 2, training=training), CpuLoader(dataset, LoaderOptions(2, training=training))
     whole = list(loader.epoch(1))
@@ -159,7 +159,7 @@ def test_batches_are_the_cpu_loaders(training: bool, paths: list[Path]) -> None:
 
 
 def test_ranks_share_an_epoch_without_padding(paths: list[Path]) -> None:
-    """Seven videos over three processes: every one once, the last batches as short as they come."""
+    """Seven videos over three processes: every video once, the last batches short."""
     seen = []
     for rank in range(3):
         loader = _loader(_dataset(paths), 2, replica=Replica(rank, 3))
@@ -173,7 +173,7 @@ def test_ranks_share_an_epoch_without_padding(paths: list[Path]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_dtypes(dtype: torch.dtype, paths: list[Path]) -> None:
-    """DALI writes float16 itself; bfloat16 it does not know."""
+    """DALI writes float16 itself; it does not support bfloat16."""
     options = LoaderOptions(2, training=False, dtype=dtype)
     loader, plain = (make(_dataset(paths[:2]), options) for make in (DaliLoader, CpuLoader))
     (batch,), (expected,) = loader.epoch(0), plain.epoch(0)
@@ -184,11 +184,11 @@ def test_dtypes(dtype: torch.dtype, paths: list[Path]) -> None:
 
 @pytest.fixture(scope="module")
 def damaged(paths: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Sound and damaged ones mixed; the second batch of three holds nothing that can be read."""
+    """Intact and damaged videos mixed; the second batch of three has no readable video."""
     folder = tmp_path_factory.mktemp("damaged")
     data = paths[0].read_bytes()
     broken = bytearray(data)
-    # Within the pictures, behind the header and the index.
+    # Within the frame data, after the header and the index.
     for at in range(len(data) // 3, len(data), 97):
         broken[at] ^= 0x55
     contents = {"flipped.webm": bytes(broken), "half.webm": data[: len(data) // 2], "noise.webm": data[::-1]}
@@ -200,7 +200,7 @@ def damaged(paths: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list
 
 @pytest.mark.parametrize("training", [False, True])
 def test_damage_is_handled_as_by_the_cpu_loader(training: bool, damaged: list[Path], tmp_path: Path) -> None:
-    """Named in evaluation, and replaced by the same stand-ins in training; each is reported once."""
+    """Evaluation names damaged videos, training replaces them by the same stand-ins; each is reported once."""
     dataset = _dataset(damaged, replace(_PLAIN, augmentation="kinetics" if training else "none"))
     loader = _loader(dataset, training=training, fault_file=tmp_path / "faults.jsonl")
     plain = CpuLoader(dataset, LoaderOptions(3, training=training))
@@ -213,7 +213,7 @@ def test_damage_is_handled_as_by_the_cpu_loader(training: bool, damaged: list[Pa
 
 
 def test_nothing_to_train_on(tmp_path: Path) -> None:
-    """An error from behind DALI's source arrives as it was raised."""
+    """An error raised in DALI's source reaches the caller unchanged."""
     loader = _loader(_dataset([tmp_path / "a.mp4", tmp_path / "b.mp4"]), 2, training=True)
     with pytest.raises(ListError, match=r"a\.mp4|b\.mp4"):
         list(loader.epoch(0))
@@ -229,7 +229,7 @@ def believes_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("believes_all")
 def test_a_video_that_breaks_the_pipeline_is_found(paths: list[Path], caplog: pytest.LogCaptureFixture) -> None:
-    """One bad sample ends a DALI pipeline. The others lose nothing, and it costs that only once."""
+    """One bad sample ends a DALI pipeline. The other samples are kept, and it happens only once."""
     dataset = _dataset([paths[0], paths[1], paths[4], paths[2], paths[0]])
     loader, expected = _loader(dataset, 1), list(CpuLoader(dataset, LoaderOptions(1, training=False)).epoch(0))
     _assert_same(list(loader.epoch(0)), expected)
@@ -246,7 +246,7 @@ def test_a_video_that_breaks_the_pipeline_is_found(paths: list[Path], caplog: py
 def test_a_refused_kind_is_decoded_by_the_cpu(
     paths: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A GPU may lack a decoder that the table promises; the trial finds out before a pipeline breaks."""
+    """A GPU may lack a decoder that the table lists; the trial detects it before a pipeline breaks."""
     monkeypatch.setitem(dali_routing.CODECS, "cpu", frozenset({"vp9", "h264"}))
     dataset = _dataset([paths[4], paths[0]])
     loader = _loader(dataset)
@@ -258,7 +258,7 @@ def test_a_refused_kind_is_decoded_by_the_cpu(
 
 
 class _Misread(VideoDataset):
-    """Takes the second video for higher than it is."""
+    """Reports too large a height for the second video."""
 
     def plan(self, index: int, epoch: int = 0) -> tuple[VideoInfo, ClipPlan]:
         info, plan = super().plan(index, epoch)
@@ -266,7 +266,7 @@ class _Misread(VideoDataset):
 
 
 def test_frames_of_another_size_are_not_delivered(paths: list[Path], caplog: pytest.LogCaptureFixture) -> None:
-    """What comes out of DALI must be what was planned for, in number and size."""
+    """DALI's frames must have the planned number and size."""
     dataset = _dataset([paths[0], paths[2], paths[1]])
     loader = _loader(_Misread(dataset.items, _PLAIN), 1)
     _assert_same(list(loader.epoch(0)), list(CpuLoader(dataset, LoaderOptions(1, training=False)).epoch(0)))
@@ -275,7 +275,7 @@ def test_frames_of_another_size_are_not_delivered(paths: list[Path], caplog: pyt
 
 
 def test_an_error_of_dalis_own_is_raised(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory that runs out is no video's fault."""
+    """Running out of memory is not a video's fault."""
 
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")
@@ -309,7 +309,7 @@ def gate() -> Iterator[threading.Event]:
 
 @pytest.mark.parametrize("training", [False, True])
 def test_a_video_that_stalls_is_given_up(training: bool, paths: list[Path], gate: threading.Event) -> None:
-    """It costs the time limit once; the thread that it holds is replaced."""
+    """The video costs the time limit once; its thread is replaced."""
     recipe = replace(_PLAIN, augmentation="kinetics" if training else "none")
     dataset = _Stalling(_dataset(paths[:4]).items, recipe, seed=3, gate=gate)
     loader = DaliLoader(dataset, LoaderOptions(2, training=training, workers=1, time_limit=2.0))
@@ -325,7 +325,7 @@ def test_a_video_that_stalls_is_given_up(training: bool, paths: list[Path], gate
 
 
 def test_a_closed_loader_says_so(paths: list[Path]) -> None:
-    """Also to who comes back in the middle of an epoch; closing twice does no harm."""
+    """It also raises in the middle of an epoch; closing twice is harmless."""
     loader = _loader(_dataset(paths * 3), 1)
     batches = loader.epoch(0)
     next(batches)
@@ -338,7 +338,7 @@ def test_a_closed_loader_says_so(paths: list[Path]) -> None:
 
 
 def test_bad_arguments(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Said when the loader is made."""
+    """The constructor raises."""
 
     def make(batch_size: int = 2, **options: Any) -> DaliLoader:
         return DaliLoader(_dataset(paths), LoaderOptions(batch_size, training=True, **options))

@@ -1,4 +1,4 @@
-"""The DALI graph: the same definition on both devices, and the CPU variant run."""
+"""The DALI graph: the same definition on both devices; the CPU variant is run."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_frames_are_those_asked_for(prefetch: int, numbered_videos: NumberedVide
 
 @pytest.mark.usefixtures("needs_dali")
 def test_files_and_frames_share_a_batch(numbered_videos: NumberedVideos) -> None:
-    """What the CPU decodes goes through the same operators, in its own place."""
+    """Frames decoded on the CPU pass the same operators, in their own slots."""
     path = numbered_videos.write("mjpeg.avi", "mjpeg", pix_fmt="yuvj420p", qmax=4)
     file = _file_input(path.read_bytes(), [4, 30], (48, 64), [0, 1])
     frames = file._replace(is_encoded=np.array(False), encoded=np.zeros(1, np.uint8))
@@ -82,11 +82,11 @@ def test_files_and_frames_share_a_batch(numbered_videos: NumberedVideos) -> None
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_gpu_graph(recipe: ClipRecipe, dtype: torch.dtype) -> None:
-    """DALI accepts the graph for a GPU, and what follows the decoder stays there; running it takes a GPU."""
+    """DALI accepts the graph for a GPU, and all steps after the decoder stay there; running it takes a GPU."""
     graphs = {}
     for device in ("cpu", "gpu"):
         pipeline = build_pipeline(iter([]), recipe, batch_size=2, device=device, dtype=dtype)
-        # Checks every operator's arguments against its schema, and asks for no driver.
+        # Checks every operator's arguments against its schema; needs no driver.
         assert (b"mixed" in pipeline.serialize()) == (device == "gpu")
         graphs[device] = {op.name.split("_")[2]: {out.device for out in op.outputs} for op in pipeline._ops}
     assert graphs["gpu"].keys() == graphs["cpu"].keys()

@@ -1,4 +1,4 @@
-"""Which videos DALI gets: never one that it would decode otherwise than the CPU loader."""
+"""The choice of videos for DALI: none that it would decode differently from the CPU loader."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FACTS = StreamFacts("matroska,webm", "yuv420p", 6, False, 0)
 
 
 def test_a_plain_video_goes_to_dali() -> None:
-    """VP9 on both devices; H.264 on the GPU only; a header's count that is right does no harm."""
+    """VP9 goes to both devices, H.264 to the GPU only; a correct count in the header is accepted."""
     assert why_not_dali(_INFO, _FACTS, 1000, "cpu") is None
     assert why_not_dali(_INFO, replace(_FACTS, frames=10), 1000, "gpu") is None
     h264 = replace(_INFO, codec="h264")
@@ -58,12 +58,12 @@ def test_a_plain_video_goes_to_dali() -> None:
 def test_what_dali_would_decode_otherwise_stays_away(
     info: dict[str, Any], facts: dict[str, Any], reason: str, device: Any
 ) -> None:
-    """Each of these would give other frames, other colours, black, or an error that ends the pipeline."""
+    """Each case would give other frames, other colours, black, or an error that ends the pipeline."""
     assert reason in (why_not_dali(replace(_INFO, **info), replace(_FACTS, **facts), 1000, device) or "")
 
 
 def test_limits_of_one_device() -> None:
-    """The GPU decoder's range and chroma are not known to be right; a huge file must not be read into memory."""
+    """The GPU decoder's range and chroma are not verified; a huge file must not be read into memory."""
     assert why_not_dali(_INFO, replace(_FACTS, is_full_range=True), 1000, "cpu") is None
     assert why_not_dali(_INFO, replace(_FACTS, is_full_range=True), 1000, "gpu") == "full colour range"
     assert why_not_dali(_INFO, replace(_FACTS, pixel_format="yuv444p"), 1000, "gpu") == "pixel format yuv444p"
@@ -87,7 +87,7 @@ _KIND = StreamKind("webm", "vp9", 0)
     [(DecodeTiming(1.0, 2.0), True), (DecodeTiming(2.0, 1.0), False), (DecodeTiming(0.0, math.inf), True)],
 )
 def test_the_faster_one_is_kept(timing: DecodeTiming, expected: bool) -> None:
-    """One measurement a kind, whatever later ones would say."""
+    """There is one measurement per kind; later timings do not matter."""
     chooser, timings = Chooser(), iter([timing, DecodeTiming(timing.cpu, timing.dali or 0.0)])
     answers = [chooser.prefers_dali(_KIND, lambda: next(timings)) for _ in range(5)]
     assert answers == [expected] * 5
@@ -95,7 +95,7 @@ def test_the_faster_one_is_kept(timing: DecodeTiming, expected: bool) -> None:
 
 
 def test_a_refusal_may_be_the_videos_fault() -> None:
-    """One odd video must not take DALI from all others; a codec that the decoder lacks must not be tried for ever."""
+    """One odd video must not exclude a kind from DALI; an unsupported codec must not be tried forever."""
     chooser = Chooser()
     assert not chooser.prefers_dali(_KIND, lambda: DecodeTiming(None, math.inf))
     assert chooser.prefers_dali(_KIND, lambda: DecodeTiming(1.0, 2.0))
@@ -108,7 +108,7 @@ def test_a_refusal_may_be_the_videos_fault() -> None:
 
 
 def test_an_unreadable_video_measures_nothing() -> None:
-    """Its error is passed on, and the next video is measured."""
+    """The error is raised, and the next video is measured."""
     chooser = Chooser()
     with pytest.raises(OSError, match="gone"):
         chooser.prefers_dali(_KIND, lambda: (_ for _ in ()).throw(OSError("gone")))

@@ -1,4 +1,4 @@
-"""The threads that feed DALI: in order, replaceable, and no obstacle to leaving."""
+"""The threads that feed DALI: they keep the order, can be replaced, and do not block the exit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mote_fast.data.dali.threads import DaemonThreads
 
 
 def test_results_errors_and_cancelled_tasks() -> None:
-    """Each future gets what its task gave; a cancelled one is left out, and the next is done."""
+    """Each future gets its task's result; a cancelled task is skipped, and the next one runs."""
     threads, gate, done = DaemonThreads(1), threading.Event(), []
     waiting = threads.submit(gate.wait)
     cancelled = threads.submit(lambda: done.append("cancelled"))
@@ -29,7 +29,7 @@ def test_results_errors_and_cancelled_tasks() -> None:
 
 
 def test_a_thread_that_hangs_is_replaced() -> None:
-    """What it holds up goes on in another."""
+    """Another thread runs the tasks that the hanging thread blocks."""
     threads, gate = DaemonThreads(1), threading.Event()
     hanging, next_one = threads.submit(gate.wait), threads.submit(lambda: "done")
     threads.add()
@@ -41,7 +41,7 @@ def test_a_thread_that_hangs_is_replaced() -> None:
 
 @pytest.mark.heavy
 def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
-    """The threads of concurrent.futures would be waited for at exit. Nor does importing the loader import DALI."""
+    """Threads of concurrent.futures would block the exit. Importing the loader does not import DALI."""
     code = (
         "import sys, threading; import mote_fast.data.dali.dali_loader; "
         "from mote_fast.data.dali.threads import DaemonThreads; "

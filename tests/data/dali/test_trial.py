@@ -1,4 +1,4 @@
-"""Trials of single videos: what is timed, and whose fault a refusal is. No DALI is needed for that."""
+"""Trials of single videos: what is timed, and what causes a refusal. DALI is not needed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_both_ways_are_timed_warm(readers: int, bench: _Bench) -> None:
 
 
 def test_a_refusal_counts_only_for_sound_videos(bench: _Bench) -> None:
-    """What the CPU cannot read either says nothing of the decoder."""
+    """A video that the CPU cannot read either does not count against the decoder."""
     bench.refuses = True
 
     def fail() -> ClipInput:
@@ -85,12 +85,12 @@ def test_a_refusal_counts_only_for_sound_videos(bench: _Bench) -> None:
 
 
 def test_without_timing_dali_is_preferred(bench: _Bench) -> None:
-    """On the CPU the caller chose DALI; only a refusal stands against it."""
+    """On the CPU the caller chose DALI; only a refusal excludes it."""
     assert Trial(bench.build, 1, timed=False).measure(_FILE, bench.read) == DecodeTiming(0.0, math.inf)
 
 
 def test_why_a_video_is_refused(bench: _Bench) -> None:
-    """DALI's own words, or the frames that it gave instead of those asked for."""
+    """The reason is DALI's message, or the frames that it returned instead of those requested."""
     trial = Trial(bench.build, 1, timed=True)
     assert trial.why_refused(_FILE, (8, 48, 64, 3)) is None
     assert "(8, 48, 64, 3) instead of (9, 48, 64, 3)" in (trial.why_refused(_FILE, (9, 48, 64, 3)) or "")

@@ -48,7 +48,7 @@ KINDS = {
     "h264.h264": ("libx264", {"g": 12, "bf": 2}),
 }
 
-# What torchcodec is not asked to read: containers without an index to seek by or without timestamps, and B-frames in
+# Files that torchcodec does not get: containers without an index for seeking or without timestamps, and B-frames in
 # containers that do not store presentation times.
 PYAV_ONLY = {
     "mpeg4_bframes.avi",
@@ -109,7 +109,7 @@ def test_auto_serves_what_torchcodec_cannot(
 @settings(max_examples=25, deadline=None)
 @given(indices=st.lists(st.integers(0, 39), min_size=1, max_size=12), backend=st.sampled_from(["auto", "pyav"]))
 def test_any_index_list_keeps_its_order(indices: list[int], backend: str, numbered_videos: NumberedVideos) -> None:
-    """Order and repeats are the caller's, whatever the decoding order was."""
+    """The output has the caller's order and repeats, for any decoding order."""
     path = numbered_videos.write("h264.mp4")
     assert numbered_videos.read(read_frames(path, indices, backend)) == indices
     assert numbered_videos.read(read_frames(path, torch.tensor(indices), backend)) == indices
@@ -120,7 +120,7 @@ def test_any_index_list_keeps_its_order(indices: list[int], backend: str, number
 def test_odd_sizes_and_formats_agree_with_the_source(
     decode_backend: str, height: int, width: int, pix_fmt: str, tmp_path: Path, numbered_videos: NumberedVideos
 ) -> None:
-    """torchcodec converts widths that are no multiple of 32 by another path, and odd sizes are padded by the codec."""
+    """torchcodec converts widths that are not a multiple of 32 differently, and the codec pads odd sizes."""
     if pix_fmt == "yuv420p10le":
         height, width = height // 2 * 2, width // 2 * 2
     frames = numbered_videos.draw(6, height, width)
@@ -151,7 +151,7 @@ def test_variable_frame_rate(decode_backend: str, tmp_path: Path, numbered_video
 
 
 def test_no_frame_count_in_the_header(decode_backend: str, tmp_path: Path, numbered_videos: NumberedVideos) -> None:
-    """A fragmented MP4 and a Matroska file state no count; the packets are counted."""
+    """A fragmented MP4 and a Matroska file have no frame count; the packets are counted."""
     fragmented = {"movflags": "frag_keyframe+empty_moov"}
     for path, container in ((tmp_path / "f.mp4", fragmented), (tmp_path / "f.mkv", None)):
         numbered_videos.encode_timed(path, numbered_videos.draw(30), range(0, 1200, 40), container)
@@ -163,7 +163,7 @@ def test_no_frame_count_in_the_header(decode_backend: str, tmp_path: Path, numbe
 def test_rotation_is_applied(
     decode_backend: str, clockwise: int, tmp_path: Path, numbered_videos: NumberedVideos
 ) -> None:
-    """A phone's portrait video is stored lying on its side."""
+    """A phone's portrait video is stored rotated."""
     path = Path(write_video(tmp_path / "turned.mp4", numbered_videos.draw(5)))
     numbered_videos.set_rotation(path, clockwise)
     info = probe(path)
@@ -177,7 +177,7 @@ def test_rotation_is_applied(
 def test_edit_list_hides_frames(
     decode_backend: str, skipped: int, tmp_path: Path, numbered_videos: NumberedVideos
 ) -> None:
-    """A trimmed MP4 still holds the frames before the cut; they are decoded and not counted."""
+    """A trimmed MP4 still holds the frames before the cut; they are decoded but not counted."""
     path = Path(write_video(tmp_path / "trimmed.mp4", numbered_videos.draw(40), g=12, bf=2))
     numbered_videos.skip_by_edit_list(path, skipped * 512)
     assert probe(path).num_frames == 40 - skipped
@@ -187,7 +187,7 @@ def test_edit_list_hides_frames(
 
 
 def test_single_frame(decode_backend: str, tmp_path: Path, numbered_videos: NumberedVideos) -> None:
-    """A decoder with a delay gives its only frame out when it is drained."""
+    """A decoder with a delay outputs its only frame when it is drained."""
     path = write_video(tmp_path / "one.mp4", numbered_videos.draw(1), bf=2)
     info = probe(path)
     assert (info.num_frames, info.key_frames) == (1, (0,))
@@ -196,7 +196,7 @@ def test_single_frame(decode_backend: str, tmp_path: Path, numbered_videos: Numb
 
 
 def test_probe_reports_the_stream(numbered_videos: NumberedVideos) -> None:
-    """What a loader plans its sampling from."""
+    """``probe`` reports the properties that sampling needs."""
     path = numbered_videos.write("h264.mp4")
     info = probe(os.fspath(path))
     assert (info.path, info.num_frames, info.width, info.height) == (str(path), 40, 64, 48)
@@ -205,7 +205,7 @@ def test_probe_reports_the_stream(numbered_videos: NumberedVideos) -> None:
 
 
 def test_bytes_and_threads(decode_backend: str, numbered_videos: NumberedVideos) -> None:
-    """A whole file in memory serves like a path, with any number of decoder threads, and with a probe's result."""
+    """A file in memory works like a path, with any number of decoder threads, and with a probe's result."""
     path = numbered_videos.write("h264.mp4")
     for threads in (0, 2):
         assert numbered_videos.read(read_frames(path.read_bytes(), [39, 3], decode_backend, num_threads=threads)) == [
@@ -216,7 +216,7 @@ def test_bytes_and_threads(decode_backend: str, numbered_videos: NumberedVideos)
 
 
 def test_concurrent_reads(numbered_videos: NumberedVideos) -> None:
-    """A loader decodes in several threads at once; nothing may be shared."""
+    """A loader decodes in several threads at once, which must not share state."""
     path = numbered_videos.write("h264.mp4")
     results: dict[int, list[int]] = {}
 
@@ -246,7 +246,7 @@ def test_index_outside_names_path_index_and_count(index: int, numbered_videos: N
     "indices", [[], torch.tensor([], dtype=torch.int64), [0.5], ["0"], torch.tensor([0.0]), torch.tensor(0), [None]]
 )
 def test_bad_indices(indices: object, numbered_videos: NumberedVideos) -> None:
-    """Refused before the file is opened, as the caller's error."""
+    """Bad indices are the caller's error, raised before the file is opened."""
     with pytest.raises(ConfigError, match="indices"):
         read_frames(numbered_videos.write("h264.mp4"), indices)  # pyright: ignore[reportArgumentType]
 
@@ -271,7 +271,7 @@ def test_bad_arguments(numbered_videos: NumberedVideos, monkeypatch: pytest.Monk
 def test_both_backends_failing_gives_both_reasons(
     numbered_videos: NumberedVideos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line names the file and what each library said."""
+    """One line names the file and each library's reason."""
     path = numbered_videos.write("h264.mp4")
 
     def fail(source: str | bytes, info: video_info.VideoInfo, *_: object) -> torch.Tensor:
@@ -288,7 +288,7 @@ def test_both_backends_failing_gives_both_reasons(
     "name", ["a b.mp4", "a:b.mp4", "http:x.mp4", "ünï-日本.mp4", "%03d.mp4", "-y.mp4", "\udce4.mp4"]
 )
 def test_odd_file_names(name: str, numbered_videos: NumberedVideos, tmp_path: Path) -> None:
-    """A name is a name: no protocol, no pattern, no option, and not always UTF-8."""
+    """File names are not read as protocols, patterns or options, and need not be UTF-8."""
     path = tmp_path / name
     path.write_bytes(numbered_videos.write("h264.mp4").read_bytes())
     for backend in ("auto", "pyav"):
@@ -296,7 +296,7 @@ def test_odd_file_names(name: str, numbered_videos: NumberedVideos, tmp_path: Pa
 
 
 def test_size_change_between_frames(tmp_path: Path, numbered_videos: NumberedVideos) -> None:
-    """Two streams of different size joined in one file: frames of one size are served, a mixture is refused."""
+    """A file joins two streams of different size: frames of one size are returned, a mixture is refused."""
     path = tmp_path / "joined.h264"
     parts = [write_video(tmp_path / f"{w}.h264", numbered_videos.draw(10, 48, w), g=5, bf=0) for w in (64, 96)]
     path.write_bytes(b"".join(Path(part).read_bytes() for part in parts))
@@ -307,7 +307,7 @@ def test_size_change_between_frames(tmp_path: Path, numbered_videos: NumberedVid
 
 
 def test_writer_refuses_bad_frames(tmp_path: Path) -> None:
-    """Found before a file is begun."""
+    """The writer raises before it creates a file."""
     with pytest.raises(ConfigError, match="uint8"):
         write_video(tmp_path / "x.mp4", np.zeros((2, 48, 64, 3), np.float32))
     with pytest.raises(ConfigError, match="encoder"):

@@ -1,4 +1,4 @@
-"""Real clips, where the machine has them; what each is stands in the README beside them."""
+"""Real clips, if the machine has them; the README beside them describes each."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ CLIPS = {
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_probe(name: str, clips_dir: Path) -> None:
-    """Counts and sizes as other tools give them."""
+    """Counts and sizes equal those of other tools."""
     info = probe(clips_dir / name)
     assert (info.num_frames, info.width, info.height, info.codec, info.rotation) == CLIPS[name]
 
@@ -31,7 +31,7 @@ def test_probe(name: str, clips_dir: Path) -> None:
 @pytest.mark.parametrize("name", CLIPS)
 @pytest.mark.torchcodec
 def test_backends_agree(name: str, clips_dir: Path) -> None:
-    """Same pixels from both, at indices that need seeking, at the ends, and next to each other."""
+    """Both give the same pixels, at indices that need seeking, at the ends, and at adjacent ones."""
     count, width, height = CLIPS[name][:3]
     indices = sorted({0, 1, count // 3, count // 2, count - 2, count - 1})
     both = [read_frames(clips_dir / name, indices, backend).int() for backend in ("auto", "pyav")]
@@ -41,7 +41,7 @@ def test_backends_agree(name: str, clips_dir: Path) -> None:
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_seeking_equals_decoding_in_a_row(name: str, clips_dir: Path) -> None:
-    """Also where the timestamps are wrong (action_test) or the GOP is longer than the clip."""
+    """It also holds if the timestamps are wrong (action_test) or the GOP is longer than the clip."""
     count = CLIPS[name][0]
     info = probe(clips_dir / name)
     some = sorted({count // 2, count - 1})
@@ -52,7 +52,7 @@ def test_seeking_equals_decoding_in_a_row(name: str, clips_dir: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["auto", "pyav"])
 def test_corrupted(backend: str, clips_dir: Path) -> None:
-    """Its packet 30 is damaged: frames before it are sound, and those after it must not be painted over."""
+    """Packet 30 is damaged: frames before it are intact, and those after it must not be concealed."""
     path = clips_dir / "corrupted.mp4"
     assert read_frames(path, [0, 20], backend).shape == (2, 720, 1280, 3)
     with pytest.raises(UndecodableVideoError) as caught:

@@ -1,6 +1,6 @@
-"""What is no sound video. Whatever was done to the bytes, reading them returns in time with frames or a typed error.
+"""Damaged files. For any damage, reading returns in time with frames or a typed error.
 
-Randomly damaged files are read in another process, so that a crash or a hang is seen and put down to its file.
+Another process reads randomly damaged files, so that a crash or hang is detected and attributed to its file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 SECONDS_PER_FILE = 20
 
-# Reads file names, one a line; answers each with a line: what became of it, and for "bug", the exception.
+# Reads file names, one per line; answers each with a line: the outcome, and for "bug", the exception.
 WORKER = """
 import sys
 import torch
@@ -83,7 +83,7 @@ SOURCES = {
 }
 
 
-# Codec and options of the files to cut short.
+# Codec and options of the files to truncate.
 CUT = {
     "cut_h264.mp4": ("libx264", {}),
     "cut_h264.flv": ("libx264", {}),
@@ -100,7 +100,7 @@ NOT_VIDEOS = {
 
 
 class Reader:
-    """The other process; started anew after it crashed or hung."""
+    """The other process; restarted after a crash or hang."""
 
     def __init__(self) -> None:
         self._start()
@@ -161,7 +161,7 @@ def damage(data: bytes, other: bytes, random: np.random.Generator) -> tuple[str,
 
 
 def run(sources: Sequence[Path], count: int, folder: Path, seed: int) -> Counter[str]:
-    """Damage and read ``count`` copies in turn; fail with the names of all files that broke the promise."""
+    """Damage and read ``count`` copies in turn; fail with the names of all files with another outcome."""
     random = np.random.default_rng(seed)
     reader = Reader()
     outcomes: Counter[str] = Counter()
@@ -206,21 +206,21 @@ def test_300_damaged_copies(sources: list[Path], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_3000_damaged_copies(sources: list[Path], clips_dir: Path, tmp_path: Path) -> None:
-    """The same at length, with real clips too."""
+    """The same with more copies, and with real clips."""
     clips = sorted(path for path in clips_dir.iterdir() if path.suffix in {".mp4", ".mkv", ".avi", ".mov"})
     run([*sources, *clips], 3000, tmp_path, seed=1)
 
 
 @pytest.mark.parametrize("path", ["missing.mp4", "missing/x.mp4", "nul\0byte.mp4"])
 def test_missing_file(path: str, tmp_path: Path) -> None:
-    """Also a plain FileNotFoundError to those who catch that."""
+    """The error is also a plain FileNotFoundError."""
     with pytest.raises(MissingVideoError, match=r"missing|nul") as caught:
         probe(tmp_path / path)
     assert isinstance(caught.value, FileNotFoundError)
 
 
 def test_not_a_regular_file(tmp_path: Path) -> None:
-    """Opening a pipe would wait for a writer for ever, and a device for ever give data."""
+    """Opening a pipe would wait for a writer forever, and a device would return data forever."""
     os.mkfifo(tmp_path / "pipe.mp4")
     for path in (tmp_path / "pipe.mp4", tmp_path, Path("/dev/zero")):
         with pytest.raises(UndecodableVideoError, match="not a regular file"):
@@ -229,7 +229,7 @@ def test_not_a_regular_file(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_permission_denied(tmp_path: Path) -> None:
-    """Told apart from a damaged file."""
+    """The error differs from that of a damaged file."""
     path = tmp_path / "secret.mp4"
     path.write_bytes(b"x")
     path.chmod(0)
@@ -239,7 +239,7 @@ def test_permission_denied(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", CUT)
 def test_cut_short(decode_backend: str, name: str, numbered_videos: NumberedVideos, tmp_path: Path) -> None:
-    """A download that broke off: its whole frames are served, and the rest is an error and never a substitute."""
+    """An interrupted download: intact frames are returned, the rest raises and is never substituted."""
     codec, options = CUT[name]
     path = tmp_path / name
     whole = numbered_videos.write(name, codec=codec, **options)
@@ -257,7 +257,7 @@ def test_cut_short(decode_backend: str, name: str, numbered_videos: NumberedVide
 
 @pytest.mark.parametrize("name", ["tail.mp4", "tail.mkv", "tail.flv", "tail.ts"])
 def test_cut_never_moves_a_later_frame_up(name: str, numbered_videos: NumberedVideos, tmp_path: Path) -> None:
-    """Where B-frames at the end are lost, the frame that they lead to is there and must not take their index."""
+    """If B-frames at the end are lost, the frame that follows them must not take their index."""
     path = tmp_path / name
     whole = numbered_videos.write(name)
     if path.suffix == ".mp4":
@@ -296,7 +296,7 @@ def test_playlist_opens_nothing_else(numbered_videos: NumberedVideos, tmp_path: 
 
 
 def test_audio_only(tmp_path: Path) -> None:
-    """Kinetics has clips whose picture was lost."""
+    """Kinetics has clips without a video stream."""
     path = tmp_path / "sound.wav"
     with av.open(str(path), "w") as file:
         stream = file.add_stream("pcm_s16le", rate=8000, layout="mono")
@@ -318,7 +318,7 @@ def test_header_that_claims_a_huge_size(tmp_path: Path, numbered_videos: Numbere
 
 
 def test_frames_over_the_pixel_limit(numbered_videos: NumberedVideos, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit holds for what the stream itself declares too."""
+    """The limit also applies to the size that the stream itself declares."""
     path = numbered_videos.write("h264.mp4")
     monkeypatch.setattr(video_info, "MAX_PIXELS", 64 * 48 - 1)
     with pytest.raises(UndecodableVideoError, match="limit"):

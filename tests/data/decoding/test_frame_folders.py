@@ -30,14 +30,14 @@ def extract(folder: Path, template: str = "img_{:05d}.jpg", count: int = FRAMES)
 
 
 def test_reads_the_frames_asked_for(tmp_path: Path) -> None:
-    """Frame i is the image numbered i + 1, in the order asked for, repeats included."""
+    """Frame i is the image numbered i + 1, in the requested order, repeats included."""
     frames = read_frame_folder(extract(tmp_path / "a"), torch.tensor([3, 0, 11, 3]), FRAMES)
     assert frames.dtype == torch.uint8
     assert NumberedVideos.read(frames) == [3, 0, 11, 3]
 
 
 def test_pixels_are_those_of_the_images(tmp_path: Path) -> None:
-    """PNG has no loss, so nothing else may have any; grey images become RGB."""
+    """PNG is lossless, so pixels must be exact; grey images become RGB."""
     drawn = NumberedVideos.draw(2)
     (tmp_path / "a").mkdir()
     Image.fromarray(drawn[0]).save(tmp_path / "a" / "1.png")
@@ -48,14 +48,14 @@ def test_pixels_are_those_of_the_images(tmp_path: Path) -> None:
 
 
 def test_probe_describes_the_folder(tmp_path: Path) -> None:
-    """Plans need the count and the size, as of a file."""
+    """Plans need the count and the size, as for a file."""
     info = probe_frame_folder(extract(tmp_path / "a"), FRAMES)
     assert (info.num_frames, info.width, info.height, info.codec) == (FRAMES, 64, 48, "jpeg")
     assert info.key_frames == tuple(range(FRAMES))
 
 
 def test_a_released_list_of_folders_is_a_data_set(tmp_path: Path) -> None:
-    """Folders go through the same plan and the same transforms as video files, and may stand beside them."""
+    """Folders get the same plan and transforms as video files, and one list may have both."""
     extract(tmp_path / "jump" / "a", "frame{:03d}.png")
     (tmp_path / "list.txt").write_text(f"jump/a {FRAMES} 4\n")
     items = read_list(tmp_path / "list.txt", tmp_path)
@@ -70,7 +70,7 @@ def test_a_released_list_of_folders_is_a_data_set(tmp_path: Path) -> None:
 
 
 def test_faults_are_typed_and_named(tmp_path: Path) -> None:
-    """The loader reports what it cannot read by the file that is at fault."""
+    """The loader's report names the file at fault."""
     folder = extract(tmp_path / "a")
     with pytest.raises(FrameIndexError, match="frame 12 is outside the folder of 12"):
         read_frame_folder(folder, [12], FRAMES)
@@ -91,7 +91,7 @@ def test_faults_are_typed_and_named(tmp_path: Path) -> None:
 
 
 def test_a_huge_image_is_refused_unread(tmp_path: Path) -> None:
-    """A header can claim any size, and the claim alone must not fill the memory."""
+    """A header can declare any size, and the declaration alone must not exhaust memory."""
     (tmp_path / "a").mkdir()
     path = tmp_path / "a" / "img_00001.png"
     Image.new("1", (9000, 9000)).save(path)
@@ -101,13 +101,13 @@ def test_a_huge_image_is_refused_unread(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("template", ["img.jpg", "img_{:05d", "{name}.jpg", "{:05q}.jpg"])
 def test_a_template_without_a_number_is_refused(template: str) -> None:
-    """One image taken for every frame would train without an error."""
+    """Otherwise training would use one image for every frame without an error."""
     with pytest.raises(ConfigError, match="frame_template"):
         check_template(template)
 
 
 def test_images_that_together_are_too_large_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit of what is read at once is that of video files."""
+    """The limit for one read is that of video files."""
     folder = extract(tmp_path / "a")
     monkeypatch.setattr(video_info, "MAX_READ_BYTES", 2 * 64 * 48 * 3)
     assert len(read_frame_folder(folder, [0, 1, 1, 0], FRAMES)) == 4

@@ -1,4 +1,4 @@
-"""Whether torchcodec serves: it imports without FFmpeg's libraries, so only decoding tells."""
+"""Availability of torchcodec: it imports without FFmpeg's libraries, so only decoding shows a failure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 
-# What torchcodec's error quotes of the dynamic linker, for each version of FFmpeg that it tries.
+# The dynamic linker's message in torchcodec's error, for each version of FFmpeg that it tries.
 NO_LIBRARY = """FFmpeg version {version}:
 Traceback (most recent call last):
 OSError: {name}: cannot open shared object file: No such file or directory
@@ -32,7 +32,7 @@ OSError: Could not load this library: /site-packages/torchcodec/libtorchcodec_co
 
 
 def reason_for(message: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Why torchcodec cannot serve, where its decoder fails with ``message``."""
+    """Why torchcodec is unavailable if its decoder fails with ``message``."""
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(message)
@@ -48,7 +48,7 @@ def reason_for(message: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_missing_libraries_are_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line, whatever the length of torchcodec's own message; on macOS libraries have other names."""
+    """The reason is one line, for any length of torchcodec's message; macOS libraries have other names."""
     names = ("libavutil.so.61", "libavdevice.so.60", "libavutil.59.dylib")
     message = "".join(NO_LIBRARY.format(version=9 - at, name=name) for at, name in enumerate(names))
     reason = reason_for(message, monkeypatch)
@@ -57,7 +57,7 @@ def test_missing_libraries_are_named_with_the_remedy(monkeypatch: pytest.MonkeyP
 
 
 def test_a_release_for_another_torch_is_not_blamed_on_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The libraries of one version are there, and torchcodec does not fit the torch beside it."""
+    """The libraries of one version exist, but torchcodec does not fit the installed torch."""
     reason = reason_for(NO_LIBRARY.format(version=8, name="libavutil.so.60") + WRONG_TORCH, monkeypatch)
     assert "undefined symbol" in reason
     assert "with torch" in reason
@@ -75,7 +75,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.heavy
 def test_without_ffmpeg_reports_are_true(numbered_videos: NumberedVideos) -> None:
-    """``doctor`` says that PyAV decodes and why; torchcodec is refused by name, and blames no video."""
+    """``doctor`` says that PyAV decodes and why; a request for torchcodec raises and blames no video."""
     video = numbered_videos.write("h264.mp4")
     program = f"""
 import json

@@ -1,4 +1,4 @@
-"""The limits that hold before anything is decoded: a file must not fill the memory by what it claims or holds."""
+"""The limits before decoding: a file must not exhaust memory by what it declares or holds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_files_take_no_memory(name: str, numbered_videos: NumberedVideos, tmp_path: Path) -> None:
-    """Refused with their reason, and without growing the process by more than 64 MiB."""
+    """Hostile files are refused with a reason, and the process grows by at most 64 MiB."""
     path = write_hostile(name, tmp_path, numbered_videos)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises((UndecodableVideoError, FileNotFoundError), match=HOSTILE[name]):
@@ -29,14 +29,14 @@ def test_hostile_files_take_no_memory(name: str, numbered_videos: NumberedVideos
 
 
 def test_streams_up_to_the_limit(tmp_path: Path) -> None:
-    """A broadcast's transport stream carries dozens of programmes."""
+    """A broadcast transport stream carries dozens of programmes."""
     path = tmp_path / "streams.mp4"
     write_streams(path, 90)
     assert probe(path).num_frames == 1
 
 
 def test_frames_over_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The index holds something for each frame: a file of endless small ones is left before it fills the memory."""
+    """The index has an entry for each frame: reading endless small frames stops before memory is full."""
     path = tmp_path / "endless.y4m"
     picture = b"FRAME\n" + bytes(6)
     path.write_bytes(b"YUV4MPEG2 W2 H2 F25:1 Ip A1:1 C420jpeg\n" + picture * 101)
@@ -47,7 +47,7 @@ def test_frames_over_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_frames_read_at_once(numbered_videos: NumberedVideos, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused before any memory is taken; repeats of a frame cost nothing and are let through."""
+    """The read is refused before memory is allocated; repeated frames cost nothing and are allowed."""
     path = numbered_videos.write("video_info.mp4")
     monkeypatch.setattr(video_info, "MAX_READ_BYTES", 10 * 64 * 48 * 3)
     assert read_frames(path, [*range(10), *range(10)]).shape[0] == 20
@@ -56,7 +56,7 @@ def test_frames_read_at_once(numbered_videos: NumberedVideos, monkeypatch: pytes
 
 
 def test_claimed_duration_is_not_believed(numbered_videos: NumberedVideos, tmp_path: Path) -> None:
-    """An MP4 that claims to last for two years holds the frames that it holds."""
+    """The frame count of an MP4 that declares a length of two years is the number of frames in it."""
     data = bytearray(numbered_videos.write("video_info.mp4").read_bytes())
     for name, offset in ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20)):
         struct.pack_into(">I", data, data.index(name) + offset, 2**31 - 1)

@@ -1,4 +1,4 @@
-"""The CPU loader: the same batches whatever works on them, and every sound video once, whatever happens to workers."""
+"""The CPU loader: the same batches for any workers, and every intact video once, in spite of lost workers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def seen(batches: Sequence[Batch]) -> list[int]:
 
 @pytest.mark.parametrize(("recipe", "training"), [(TRAIN, True), (EVAL, False)])
 def test_batches_are_those_of_the_order(videos: list[Path], recipe: ClipRecipe, training: bool) -> None:
-    """Each row is the clip that the data set gives, normalised, the views of a video side by side."""
+    """Each row is the data set's clip, normalised; the views of a video are adjacent."""
     dataset = dataset_of(videos, 7, recipe)
     loader = CpuLoader(dataset, LoaderOptions(3, training=training))
     order = training_batches(7, 3, seed=3, epoch=1) if training else evaluation_batches(7, 3)
@@ -87,7 +87,7 @@ def test_batches_are_those_of_the_order(videos: list[Path], recipe: ClipRecipe, 
 
 @pytest.mark.parametrize(("recipe", "training"), [(TRAIN, True), (EVAL, False)])
 def test_workers_change_nothing(videos: list[Path], recipe: ClipRecipe, training: bool) -> None:
-    """Bit for bit, with failures too, over two epochs with the same workers."""
+    """Batches are bit-identical, with failures too, over two epochs with the same workers."""
     dataset = dataset_of(videos, 11, recipe, missing=[2, 7])
     loaders = [CpuLoader(dataset, LoaderOptions(4, training=training, workers=workers)) for workers in (0, 1, 3)]
     try:
@@ -102,7 +102,7 @@ def test_workers_change_nothing(videos: list[Path], recipe: ClipRecipe, training
 
 
 def test_an_epoch_resumes_at_any_batch(videos: list[Path]) -> None:
-    """What a new process yields from batch s on is what the old one would have, stand-ins included."""
+    """A new process yields the same batches from batch s on as the old one, stand-ins included."""
     dataset = dataset_of(videos, 12, TRAIN, missing=[0, 5, 6])
     whole = list(CpuLoader(dataset, LoaderOptions(2, training=True)).epoch(2))
     assert sum(len(batch.failures) for batch in whole) >= 3
@@ -115,7 +115,7 @@ def test_an_epoch_resumes_at_any_batch(videos: list[Path]) -> None:
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_evaluation_sees_every_video_once(videos: list[Path], world_size: int, workers: int) -> None:
-    """Over all ranks, whatever their number and that of their workers; a failed one is named once instead."""
+    """Over all ranks, for any number of ranks and workers; a failed video is named once instead."""
     dataset = dataset_of(videos, 8, EVAL, missing=[3])
     batches: list[Batch] = []
     for rank in range(world_size):
@@ -131,7 +131,7 @@ def test_evaluation_sees_every_video_once(videos: list[Path], world_size: int, w
 
 
 def test_two_ranks_step_like_one(videos: list[Path]) -> None:
-    """With the same pixels, so that results do not depend on the number of processes."""
+    """The pixels are the same, so results do not depend on the number of processes."""
     dataset = dataset_of(videos, 9, TRAIN, missing=[1])
     whole = list(CpuLoader(dataset, LoaderOptions(4, training=True)).epoch(0))
     ranks = [
@@ -144,7 +144,7 @@ def test_two_ranks_step_like_one(videos: list[Path]) -> None:
 
 
 def test_a_batch_of_nothing_but_failures(videos: list[Path]) -> None:
-    """It comes, empty, with its failures."""
+    """The batch is yielded, empty, with its failures."""
     (batch,) = CpuLoader(dataset_of(videos, 2, EVAL, missing=[0, 1]), LoaderOptions(2, training=False)).epoch(0)
     assert batch.pixels.shape == (0, 2, 3, 16, 16)
     assert batch.labels.shape == batch.indices.shape == (0,)
@@ -153,7 +153,7 @@ def test_a_batch_of_nothing_but_failures(videos: list[Path]) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_nothing_but_broken_videos_ends_training(videos: list[Path], workers: int) -> None:
-    """With an error that names the remedy, and not with a search without end."""
+    """Training ends with an error that names the remedy, not with an endless search."""
     loader = CpuLoader(dataset_of(videos, 4, TRAIN, missing=range(4)), LoaderOptions(2, training=True, workers=workers))
     with pytest.raises(ListError, match="data root"):
         next(iter(loader.epoch(0)))
@@ -161,7 +161,7 @@ def test_nothing_but_broken_videos_ends_training(videos: list[Path], workers: in
 
 
 def test_the_end_of_an_epoch_sums_up(videos: list[Path], caplog: pytest.LogCaptureFixture) -> None:
-    """One line, after the videos' own, for whoever looks at the log of a long run."""
+    """The log of a long run has one summary line, after the lines of the videos."""
     loader = CpuLoader(dataset_of(videos, 6, EVAL, missing=[1, 4]), LoaderOptions(2, training=False))
     for _ in range(2):
         assert len(list(loader.epoch(0))) == 3
@@ -169,7 +169,7 @@ def test_the_end_of_an_epoch_sums_up(videos: list[Path], caplog: pytest.LogCaptu
 
 
 def test_dtype(videos: list[Path]) -> None:
-    """Normalised in float32 and rounded once."""
+    """Pixels are normalised in float32 and rounded once."""
     dataset = dataset_of(videos, 2, EVAL)
     (full,) = CpuLoader(dataset, LoaderOptions(2, training=False)).epoch(0)
     (half,) = CpuLoader(dataset, LoaderOptions(2, training=False, dtype=torch.bfloat16)).epoch(0)
@@ -182,7 +182,7 @@ def children() -> set[int]:
 
 @pytest.fixture
 def before() -> set[int]:
-    """The processes that are no loader's of this test."""
+    """The processes that existed before this test."""
     return children()
 
 
@@ -195,7 +195,7 @@ def test_killed_workers_cost_nothing(videos: list[Path], training: bool, before:
     batches = []
     for number, batch in enumerate(loader.epoch(0)):
         if number in (0, 4):
-            # One at a time: a video whose second worker was killed too would be given up, as it should be.
+            # One at a time: a video whose second worker is killed too is given up, as intended.
             os.kill(min(children() - before), signal.SIGKILL)
         batches.append(batch)
     loader.close()
@@ -204,7 +204,7 @@ def test_killed_workers_cost_nothing(videos: list[Path], training: bool, before:
 
 
 def test_crashes_and_hangs_cost_their_own_video(videos: list[Path], tmp_path: Path) -> None:
-    """Evaluation names them and delivers the rest once; the next epoch does not meet them again."""
+    """Evaluation names the videos and delivers the others once; the next epoch does not try them again."""
     behaviors = ["sound", "crash", "sound", "hang", "missing", "crash once", "sound"]
     dataset = UnkindDataset(videos[0], behaviors, tmp_path, EVAL)
     loader = CpuLoader(dataset, LoaderOptions(3, training=False, workers=2, time_limit=1.0))
@@ -218,7 +218,7 @@ def test_crashes_and_hangs_cost_their_own_video(videos: list[Path], tmp_path: Pa
 
 
 def test_training_refills_what_crashed(videos: list[Path], tmp_path: Path) -> None:
-    """With the stand-in's own label, and full batches."""
+    """Batches are full, with the stand-in's own label."""
     dataset = UnkindDataset(videos[0], ["sound", "crash", "sound", "sound"], tmp_path, TRAIN)
     loader = CpuLoader(dataset, LoaderOptions(4, training=True, workers=1, fault_file=tmp_path / "faults.jsonl"))
     (batch,) = loader.epoch(0)
@@ -234,7 +234,7 @@ def test_training_refills_what_crashed(videos: list[Path], tmp_path: Path) -> No
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_leaving_an_epoch_in_the_middle(videos: list[Path], workers: int) -> None:
-    """The next epoch is whole, with the same workers; one that is left and held on to does not disturb it."""
+    """The next epoch is complete, with the same workers; an abandoned iterator does not disturb it."""
     dataset = dataset_of(videos, 12, TRAIN)
     reference = list(CpuLoader(dataset, LoaderOptions(2, training=True)).epoch(1))
     loader = CpuLoader(dataset, LoaderOptions(2, training=True, workers=workers))
@@ -246,7 +246,7 @@ def test_leaving_an_epoch_in_the_middle(videos: list[Path], workers: int) -> Non
 
 
 def test_closing(videos: list[Path], before: set[int]) -> None:
-    """Ends every process, in mid-epoch too, and may be repeated; a closed loader says so."""
+    """Closing ends every process, in mid-epoch too, and may be repeated; a closed loader raises."""
     loader = CpuLoader(dataset_of(videos, 12, TRAIN), LoaderOptions(2, training=True, workers=2))
     next(iter(loader.epoch(0)))
     processes = [child for child in multiprocessing.active_children() if child.pid not in before]
@@ -265,14 +265,14 @@ def test_closing(videos: list[Path], before: set[int]) -> None:
     [{"workers": -1}, {"time_limit": 0.0}, {"batch_size": 0}, {"batch_size": 13}, {"replica": Replica(1, 1)}],
 )
 def test_impossible_arguments_are_refused(videos: list[Path], arguments: dict) -> None:
-    """When the loader is made, and not in its first epoch."""
+    """The constructor raises, not the first epoch."""
     with pytest.raises(ConfigError):
         CpuLoader(dataset_of(videos, 12, TRAIN), LoaderOptions(**{"batch_size": 2, "training": True, **arguments}))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_hostile_files(numbered_videos: NumberedVideos, videos: list[Path], tmp_path: Path, workers: int) -> None:
-    """Each is named with its reason, between sound videos that all come."""
+    """Each file is named with its reason, and all intact videos are delivered."""
     hostile = [write_hostile(name, tmp_path, numbered_videos) for name in HOSTILE]
     paths = list(itertools.chain(*zip(hostile, itertools.cycle(videos))))
     dataset = VideoDataset([VideoItem(str(path), 0) for path in paths], EVAL)

@@ -1,4 +1,4 @@
-"""Worker processes that die: their video is tried again, then named, and no other is lost."""
+"""Worker processes that die: their video is retried, then named, and no other video is lost."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Make = Callable[..., "DatasetPool"]
 
 
 class DatasetPool(DecodePool):
-    """Decodes videos of a data set, as ``CpuLoader`` asks for them."""
+    """Decodes videos of a data set, as ``CpuLoader`` does."""
 
     def __init__(self, dataset: VideoDataset, workers: int, time_limit: float) -> None:
         super().__init__(DatasetDecoder(dataset), RECIPE, workers, time_limit)
@@ -74,7 +74,7 @@ def children() -> list[int]:
 
 
 def test_a_worker_gives_what_this_process_would(make: Make, numbered_videos: NumberedVideos) -> None:
-    """The pixels and the label, without a copy of anything else; and the failure of a file that cannot be read."""
+    """A worker returns the same pixels and label, and the same failure of an unreadable file."""
     pool, row = make("sound", "missing", "sound"), new_row()
     assert pool.video(2, 1, row) == 20
     expected = VideoDataset([VideoItem(str(numbered_videos.write("workers.mp4")), 0)] * 3, RECIPE).load(2, 1)
@@ -98,7 +98,7 @@ def test_a_worker_lives_on_between_videos(make: Make) -> None:
 
 @pytest.mark.parametrize(("behavior", "reason"), [("crash", "SIGSEGV"), ("exit", "exit status 3")])
 def test_a_video_that_crashes_twice_is_named(behavior: str, reason: str, make: Make) -> None:
-    """With the signal that ended it; the worker serves the next video."""
+    """The report has the signal that ended the process; the worker decodes the next video."""
     pool = make("sound", behavior)
     failure = pool.video(1, 0, new_row())
     assert isinstance(failure, Failure)
@@ -109,7 +109,7 @@ def test_a_video_that_crashes_twice_is_named(behavior: str, reason: str, make: M
 
 
 def test_a_video_that_crashes_once_is_served(make: Make) -> None:
-    """The crash may have been another's doing: memory taken, or a kill."""
+    """The cause of the crash may be external: lack of memory, or a kill."""
     row = new_row()
     assert make("sound", "crash once").video(1, 0, row) == 10
     assert row.any()
@@ -117,7 +117,7 @@ def test_a_video_that_crashes_once_is_served(make: Make) -> None:
 
 @pytest.mark.parametrize("behavior", ["hang", "hang holding the GIL"])
 def test_a_video_over_its_time_is_named(behavior: str, make: Make) -> None:
-    """Also where the decoder lets no other thread of its process run."""
+    """Also if the decoder blocks all other threads of its process."""
     pool = make("sound", behavior, time_limit=0.5)
     failure = pool.video(1, 0, new_row())
     assert isinstance(failure, Failure)
@@ -151,7 +151,7 @@ def test_one_crash_leaves_the_other_workers_alone(make: Make) -> None:
 
 
 def test_closing_ends_the_processes_at_once(make: Make) -> None:
-    """Also one that hangs, long before its time is over; whoever waits for it gets an error."""
+    """Also a process that hangs, long before its time limit; a waiting caller gets an error."""
     pool = make("sound", "hang", time_limit=3600.0)
     pool.video(0, 0, new_row())
     before = set(children())
@@ -171,7 +171,7 @@ def test_closing_ends_the_processes_at_once(make: Make) -> None:
 
 
 def test_an_error_of_the_set_up_is_raised_here(numbered_videos: NumberedVideos) -> None:
-    """A decoder that is not installed is no video's fault."""
+    """A missing decoder is not a video's fault."""
     items = [VideoItem(str(numbered_videos.write("workers.mp4")), 0)]
     pool = DatasetPool(VideoDataset(items, RECIPE, decode_backend="nonsense"), 1, 60.0)
     with pytest.raises(ConfigError, match="nonsense"):
@@ -180,7 +180,7 @@ def test_an_error_of_the_set_up_is_raised_here(numbered_videos: NumberedVideos) 
 
 
 def test_a_data_set_that_cannot_be_sent_is_refused(numbered_videos: NumberedVideos) -> None:
-    """Before any process starts, and with the way out."""
+    """The error comes before any process starts, and names the remedy."""
 
     class Local(VideoDataset):
         pass
@@ -238,7 +238,7 @@ def test_workers_end_with_their_parent(numbered_videos: NumberedVideos, tmp_path
 
 @pytest.mark.slow
 def test_a_script_without_guard_is_told(numbered_videos: NumberedVideos, tmp_path: Path) -> None:
-    """It ends, and says which line it lacks."""
+    """The script ends, and the error names the missing line."""
     script = run_script("main()", numbered_videos.write("workers.mp4"), tmp_path)
     _, message = script.communicate(timeout=120.0)
     assert script.returncode == 1

@@ -1,4 +1,4 @@
-"""Long trials: lists half of which are damaged files, and workers killed all the time (make data-faults)."""
+"""Long trials: lists with half of the files damaged, and workers killed repeatedly (make data-faults)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BATCH = 16
 EVAL = ClipRecipe(frames=8, size=32)
 TRAIN = ClipRecipe(frames=8, size=32, augmentation="kinetics")
 
-# Of this process's growth, and of a worker with PyTorch in it (of which all but 60 MiB is shared with the others).
+# Limits of this process's growth, and of a worker with PyTorch (all but 60 MiB of it is shared with the others).
 MEMORY_LIMIT_MIB = 2048
 
 pytestmark = pytest.mark.slow
@@ -49,7 +49,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory, numbered_videos: NumberedVideos) -> list[Path]:
-    """Sound videos of every codec and container."""
+    """Intact videos of every codec and container."""
     folder = tmp_path_factory.mktemp("sound")
     return [
         Path(write_video(folder / name, numbered_videos.draw(20), codec=codec, **options))
@@ -59,7 +59,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory, numbered_videos: NumberedV
 
 
 def write_list(sources: list[Path], folder: Path) -> list[VideoItem]:
-    """Sound and damaged files in turn; a sound one's label is its source, a damaged one's is after those."""
+    """Alternate intact and damaged files; an intact file's label is its source, a damaged file's is larger."""
     random = np.random.default_rng(7)
     items = []
     for number in range(EACH):
@@ -79,7 +79,7 @@ def write_list(sources: list[Path], folder: Path) -> list[VideoItem]:
 
 
 def readable(dataset: VideoDataset, index: int, epoch: int) -> Tensor | None:
-    """The clip of a video read alone in this process, or None."""
+    """Return the clip of a video read alone in this process, or None."""
     try:
         return dataset.load(index, epoch).pixels
     except VideoError:
@@ -107,7 +107,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 def test_damaged_files_among_sound_ones(sources: list[Path], tmp_path: Path, quiet: None) -> None:
     """Evaluation delivers each readable video once and names each other; training is refilled; memory is bounded.
 
-    Some damage leaves a file readable, so the truth is what reading each file alone gives.
+    Some damage leaves a file readable, so the expected result comes from reading each file alone.
     """
     items = write_list(sources, tmp_path)
     evaluation, training = VideoDataset(items, EVAL), VideoDataset(items, TRAIN)
@@ -153,7 +153,7 @@ def test_damaged_files_among_sound_ones(sources: list[Path], tmp_path: Path, qui
 
 
 def test_workers_killed_all_the_time(sources: list[Path], quiet: None) -> None:
-    """SIGKILL to one of three at every fourth batch: the same batches as without, and no wait over 30 s."""
+    """SIGKILL to one of three workers at every fourth batch: the batches are unchanged, no wait exceeds 30 s."""
     dataset = VideoDataset([VideoItem(str(sources[index % len(sources)]), index) for index in range(480)], TRAIN)
     reference = list(CpuLoader(dataset, LoaderOptions(4, training=True)).epoch(0))
     random = np.random.default_rng(0)

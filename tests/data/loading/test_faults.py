@@ -16,7 +16,7 @@ DAMAGED = Failure(5, "b.mp4", "UndecodableVideoError", "a frame cannot be decode
 
 
 def test_a_video_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """In the log and in the file, however many epochs meet it, with its path and reason; at once, not at the end."""
+    """In the log and the file, for any number of epochs, with path and reason; at once, not at the end."""
     file = tmp_path / "run" / "faults.jsonl"
     log = FaultLog(file)
     assert not file.exists()
@@ -32,7 +32,7 @@ def test_a_video_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 
 def test_a_resumed_run_continues_the_file(tmp_path: Path) -> None:
-    """What an earlier run reported is known; a list edited in between gives an index to another video."""
+    """Failures of an earlier run are known; in a list edited in between, an index may be another video's."""
     file = tmp_path / "faults.jsonl"
     FaultLog(file).record(MISSING)
     log = FaultLog(file)
@@ -57,7 +57,7 @@ def test_a_line_cut_short_is_passed_over(rest: str, tmp_path: Path, caplog: pyte
 
 
 def test_summary(tmp_path: Path) -> None:
-    """How many by kind, and where to look; nothing to say where nothing failed."""
+    """The summary has the number by kind and the file; it is empty if nothing failed."""
     log = FaultLog()
     assert log.summary() == ""
     log.record(MISSING)
@@ -71,7 +71,7 @@ def test_summary(tmp_path: Path) -> None:
 
 
 def test_the_summary_comes_with_the_epoch_that_has_news(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Not again with every epoch, nor for what an earlier run reported."""
+    """The summary is not repeated in every epoch, nor for failures of an earlier run."""
     file = tmp_path / "faults.jsonl"
     FaultLog(file).record(MISSING)
     log = FaultLog(file)
@@ -85,7 +85,7 @@ def test_the_summary_comes_with_the_epoch_that_has_news(tmp_path: Path, caplog: 
 
 
 def test_a_file_that_cannot_be_written_is_named_at_once(tmp_path: Path) -> None:
-    """Hours into a run would be too late."""
+    """An error hours into a run would be too late."""
     with pytest.raises(ConfigError, match="folder: cannot be written"):
         FaultLog(_made(tmp_path / "folder"))
 

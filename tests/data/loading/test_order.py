@@ -1,4 +1,4 @@
-"""Which video goes where: every rank, step and resumed run must agree on it."""
+"""The assignment of videos to batches: every rank, step and resumed run must agree on it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_evaluation_sees_every_video_once(videos: int, batch_size: int, world_si
 def test_training_batches_are_full_and_distinct(
     videos: int, batch_size: int, world_size: int, seed: int, epoch: int
 ) -> None:
-    """Each rank has as many, or one would wait for ever; a video comes at most once an epoch; few are left out."""
+    """All ranks have the same number, or one would wait forever; no video repeats; few are left out."""
     step = batch_size * world_size
     if videos < step:
         with pytest.raises(ConfigError, match=f"{step} videos"):
@@ -50,7 +50,7 @@ def test_training_batches_are_full_and_distinct(
 
 @given(videos=st.integers(12, 60), batch_size=st.integers(1, 3), world_size=st.integers(2, 4), epoch=st.integers(0, 3))
 def test_ranks_together_step_like_one(videos: int, batch_size: int, world_size: int, epoch: int) -> None:
-    """W ranks with batches of B see in each step what one sees with W * B: results do not depend on the machine."""
+    """W ranks with batches of B see in each step the videos of one rank with W * B, on any machine."""
     whole = training_batches(videos, batch_size * world_size, seed=3, epoch=epoch)
     ranks = [
         training_batches(videos, batch_size, seed=3, epoch=epoch, replica=Replica(rank, world_size))
@@ -62,7 +62,7 @@ def test_ranks_together_step_like_one(videos: int, batch_size: int, world_size: 
 
 
 def test_order_follows_seed_and_epoch() -> None:
-    """The same again for the same, another for others, and no order of its own for an epoch of another seed."""
+    """The same arguments give the same order, others another; no epoch of another seed repeats an order."""
     orders = {
         (seed, epoch): training_batches(50, 50, seed=seed, epoch=epoch)[0].indices
         for seed in range(3)
@@ -77,7 +77,7 @@ def test_order_follows_seed_and_epoch() -> None:
 
 @given(videos=st.integers(1, 1000), seed=st.integers(0, 9), epoch=st.integers(0, 9), position=st.integers(0, 999))
 def test_stand_ins_are_videos(videos: int, seed: int, epoch: int, position: int) -> None:
-    """Within the list, the same each time, and spread: 30 attempts over many videos do not keep to a few."""
+    """Stand-ins are in the list, reproducible, and spread: 30 attempts over many videos give many."""
     drawn = [
         replacement(videos, seed=seed, epoch=epoch, position=position, attempt=attempt) for attempt in range(1, 31)
     ]
@@ -91,7 +91,7 @@ def test_stand_ins_are_videos(videos: int, seed: int, epoch: int, position: int)
     [(0, 1, Replica()), (5, 0, Replica()), (5, 1, Replica(2, 2)), (5, 1, Replica(-1, 2))],
 )
 def test_impossible_sizes_are_refused(videos: int, batch_size: int, replica: Replica) -> None:
-    """Nothing to divide, or a rank outside its world."""
+    """An empty list, or a rank outside its world."""
     with pytest.raises(ConfigError):
         evaluation_batches(videos, batch_size, replica=replica)
     with pytest.raises(ConfigError):

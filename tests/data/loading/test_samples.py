@@ -1,4 +1,4 @@
-"""One place of a batch: stand-ins for videos that cannot be read, and what is remembered of them."""
+"""One batch slot: stand-ins for unreadable videos, and the memory of failures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROW = torch.empty(1, 2, 3, 16, 16, dtype=torch.uint8)
 
 
 class Script:
-    """Stands for a decoder: the videos in ``broken`` fail, each label is ten times the index; counts what was tried."""
+    """Replaces a decoder: videos in ``broken`` fail, each label is ten times the index; counts the tries."""
 
     def __init__(self, videos: int, broken: set[int], lasting: bool) -> None:
         self.dataset = VideoDataset([VideoItem(f"{index}.mp4", 10 * index) for index in range(videos)], RECIPE, seed=4)
@@ -51,7 +51,7 @@ class Script:
     index=st.integers(0, 11),
 )
 def test_the_first_sound_stand_in_takes_the_place(broken: set[int], epoch: int, position: int, index: int) -> None:
-    """With its own label; those before it are named in turn; what was read before does not matter."""
+    """It keeps its own label; the failed ones before it are named in order; earlier reads do not matter."""
     candidates = [index] + [
         replacement(12, seed=4, epoch=epoch, position=position, attempt=attempt)
         for attempt in range(1, MAX_STAND_INS + 1)
@@ -68,7 +68,7 @@ def test_the_first_sound_stand_in_takes_the_place(broken: set[int], epoch: int, 
 
 
 def test_evaluation_replaces_nothing() -> None:
-    """A failed video is a failed video, every time it is asked for."""
+    """A failed video stays failed each time it is requested."""
     reader = Script(4, {2}, lasting=True).reader(training=False)
     for _ in range(2):
         sample = reader.read(0, 2, 2, ROW)
@@ -78,7 +78,7 @@ def test_evaluation_replaces_nothing() -> None:
 
 
 def test_a_lasting_failure_is_not_tried_again() -> None:
-    """Nor by another place that wants it as a stand-in, while what comes out is the same as if it were."""
+    """Another slot does not try it as a stand-in either, and the result is the same as if it did."""
     remembering, trying = Script(3, {0, 1}, lasting=True), Script(3, {0, 1}, lasting=False)
     first, second = remembering.reader(training=True), trying.reader(training=True)
     for position in range(20):
@@ -88,7 +88,7 @@ def test_a_lasting_failure_is_not_tried_again() -> None:
 
 
 def test_nothing_but_broken_videos_ends_in_an_error() -> None:
-    """A wrong data root must not search for ever; the message says what was tried last and why."""
+    """A wrong data root must not search forever; the message names the last try and its reason."""
     script = Script(5, set(range(5)), lasting=True)
     with pytest.raises(ListError, match=rf"^3\.mp4 .* {MAX_STAND_INS} .*\d\.mp4: broken.*data root"):
         script.reader(training=True).read(0, 0, 3, ROW)
@@ -97,7 +97,7 @@ def test_nothing_but_broken_videos_ends_in_an_error() -> None:
 
 @pytest.mark.parametrize("kind", [CRASH, TIMEOUT])
 def test_what_stopped_an_earlier_run_is_not_tried_again(kind: str) -> None:
-    """Each trial costs up to two time limits; but a file that was missing then may be there now."""
+    """Each try costs up to two time limits; but a file that was missing then may exist now."""
     faults = FaultLog()
     faults.record(Failure(1, "1.mp4", kind, "tried twice", lasting=True))
     faults.record(Failure(2, "2.mp4", "MissingVideoError", "no such file", lasting=True))
@@ -129,7 +129,7 @@ class RaisingDataset(VideoDataset):
 
 @pytest.mark.parametrize("error", [OSError("stale file handle"), MemoryError(), RuntimeError("odd")])
 def test_an_unknown_error_counts_against_its_video(error: Exception) -> None:
-    """One odd file in a million must not end the run, and must not be hidden: the kind is the error's class."""
+    """One odd file in a million must neither end the run nor be hidden: the kind is the error's class."""
     failure = load_row(RaisingDataset(error), 0, 0, ROW)
     assert isinstance(failure, Failure)
     assert (failure.path, failure.kind) == ("odd.mp4", type(error).__name__)
@@ -137,13 +137,13 @@ def test_an_unknown_error_counts_against_its_video(error: Exception) -> None:
 
 
 def test_an_error_of_the_set_up_is_raised() -> None:
-    """A backend that cannot serve fails for every video: the run has to end."""
+    """An unavailable backend fails for every video, so the run must end."""
     with pytest.raises(BackendError):
         load_row(RaisingDataset(BackendError("no decoder")), 0, 0, ROW)
 
 
 def test_a_file_that_no_epoch_can_read_fails_for_good(numbered_videos: NumberedVideos) -> None:
-    """No video at all: for good. A frame that is damaged: in this epoch, as another may draw sound ones."""
+    """A file without video fails for good; a damaged frame only in this epoch, as another may draw other frames."""
     error = UndecodableVideoError("x", "a frame cannot be decoded")
     failures = [
         load_row(RaisingDataset(error, path), 0, 3, ROW) for path in (str(numbered_videos.write("samples.mp4")), "x")

@@ -1,4 +1,4 @@
-"""Tar shards as a loader: each sample once, the same pixels as loose files, resumed and damaged."""
+"""The loader of tar shards: each sample once, the same pixels as from video files, resumed and damaged."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Make = Callable[..., ShardLoader]
 
 @pytest.fixture(scope="module")
 def loose(tmp_path_factory: pytest.TempPathFactory) -> list[VideoItem]:
-    """23 short videos, no two alike; three classes."""
+    """23 short videos, all different; three classes."""
     folder = tmp_path_factory.mktemp("loose")
     frames = NumberedVideos.draw(60)
     paths = [folder / f"{index}.mp4" for index in range(VIDEOS)]
@@ -96,7 +96,7 @@ def assert_equal(actual: list[Batch], expected: list[Batch]) -> None:
 
 
 def spoil(folder: Path, index: int) -> None:
-    """Overwrite the video of a sample within its shard, leaving the tar sound."""
+    """Overwrite the video of a sample within its shard, leaving the tar intact."""
     for path in sorted(folder.glob("*.tar")):
         data = bytearray(path.read_bytes())
         name = f"{key_of(index)}.mp4".encode()
@@ -109,7 +109,7 @@ def spoil(folder: Path, index: int) -> None:
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_evaluation_delivers_each_sample_once(make: Make, ranks: int, workers: int) -> None:
-    """Nothing is padded, dropped or repeated, however ranks and workers share the shards."""
+    """Nothing is padded, dropped or repeated, for any number of ranks and workers."""
     seen: list[int] = []
     for rank in range(ranks):
         loader = make(replica=Replica(rank, ranks), workers=workers)
@@ -153,7 +153,7 @@ def test_lanes_divide_an_epoch(
             samples = [index for part in lane.parts for index in part.indices]
             assert len(samples) == sum(lane.batch_sizes)
             seen += samples
-        # Batches take turns, so the lanes differ by one at most, longer ones first.
+        # Streams take turns, so their numbers of batches differ by one at most, longer ones first.
         lengths = [len(lane.batch_sizes) for lane in mine]
         assert lengths == sorted(lengths, reverse=True)
         assert lengths[0] - lengths[-1] <= 1
@@ -169,7 +169,7 @@ def test_lanes_divide_an_epoch(
 
 @pytest.mark.parametrize("training", [False, True])
 def test_pixels_equal_those_of_loose_files(make: Make, loose: list[VideoItem], training: bool) -> None:
-    """A data set may be packed into shards in the middle of a project and nothing that is seen changes."""
+    """Packing a data set into shards in the middle of a project changes no pixels."""
     dataset = VideoDataset(loose, TRAINING if training else EVALUATION, seed=3, decode_backend="pyav")
     for batch in make(training).epoch(5):
         clips = [dataset.load(index, 5) for index in batch.indices.tolist()]
@@ -178,7 +178,7 @@ def test_pixels_equal_those_of_loose_files(make: Make, loose: list[VideoItem], t
 
 
 def test_training_shuffles_by_epoch(make: Make) -> None:
-    """Epochs differ in order and a repeated one does not; no sample comes twice."""
+    """Epochs differ in order, a repeated epoch does not; no sample comes twice."""
     loader = make(training=True)
     first, second, again = (indices_of(list(loader.epoch(epoch))) for epoch in (0, 1, 0))
     assert first == again
@@ -188,7 +188,7 @@ def test_training_shuffles_by_epoch(make: Make) -> None:
 
 @pytest.mark.parametrize(("training", "workers"), [(True, 0), (True, 2), (False, 2)])
 def test_resumes_at_a_batch(make: Make, training: bool, workers: int, tmp_path: Path, shards: Path) -> None:
-    """A run that continues at a batch sees what it would have seen, with a damaged sample before that batch too."""
+    """A resumed run sees the batches of an uninterrupted one, with a damaged sample before the start too."""
     folder = copy_of(shards, tmp_path)
     whole = list(make(training, folder, workers=workers).epoch(2))
     spoil(folder, whole[0].indices[1].item())
@@ -199,7 +199,7 @@ def test_resumes_at_a_batch(make: Make, training: bool, workers: int, tmp_path: 
 
 
 def test_resuming_decodes_nothing_before(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Resuming late in a long epoch must not cost the decoding of what was delivered."""
+    """Resuming late in a long epoch must not decode the earlier batches again."""
     decoded: list[int] = []
 
     def counted(*arguments: Any, index: int, **options: Any) -> Any:
@@ -212,7 +212,7 @@ def test_resuming_decodes_nothing_before(make: Make, monkeypatch: pytest.MonkeyP
 
 
 def test_evaluation_marks_a_damaged_sample(make: Make, shards: Path, tmp_path: Path) -> None:
-    """Nothing stands in for it, and its report says which shard and sample."""
+    """The sample is not replaced, and its report names shard and sample."""
     folder = copy_of(shards, tmp_path)
     spoil(folder, 7)
     loader = make(folder=folder, fault_file=tmp_path / "faults.jsonl")
@@ -227,7 +227,7 @@ def test_evaluation_marks_a_damaged_sample(make: Make, shards: Path, tmp_path: P
 
 
 def test_training_takes_the_next_sound_sample(make: Make, shards: Path, tmp_path: Path) -> None:
-    """Batches stay full: a place that failed holds what follows it, across batches and past the end."""
+    """Batches stay full: a failed slot gets the next sample, across batches and past the end."""
     folder = copy_of(shards, tmp_path)
     order = indices_of(list(make(training=True, folder=folder).epoch(0)))
     bad = {order[1], order[2], order[7], order[-1]}
@@ -242,7 +242,7 @@ def test_training_takes_the_next_sound_sample(make: Make, shards: Path, tmp_path
 
 
 def test_training_without_a_sound_sample_stops(make: Make, shards: Path, tmp_path: Path) -> None:
-    """Looking for a stand-in ends where there is none."""
+    """The search for a stand-in ends if there is none."""
     folder = copy_of(shards, tmp_path)
     for index in range(VIDEOS):
         spoil(folder, index)
@@ -252,7 +252,7 @@ def test_training_without_a_sound_sample_stops(make: Make, shards: Path, tmp_pat
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
 def test_a_truncated_shard_costs_its_end(make: Make, shards: Path, tmp_path: Path, share: float) -> None:
-    """Samples before the cut come, each one behind it is named as failed, and the other shards are whole."""
+    """Samples before the cut are delivered, those after it are named, and the other shards are complete."""
     folder = copy_of(shards, tmp_path)
     path = folder / "shard-000001.tar"
     # A tar ends in zeros.
@@ -265,7 +265,7 @@ def test_a_truncated_shard_costs_its_end(make: Make, shards: Path, tmp_path: Pat
 
 
 def test_a_missing_shard_is_named(make: Make, shards: Path, tmp_path: Path) -> None:
-    """A lost file costs its samples and not the run."""
+    """A lost file costs its samples, not the run."""
     folder = copy_of(shards, tmp_path)
     (folder / "shard-000002.tar").unlink()
     loader = make(folder=folder)
@@ -276,7 +276,7 @@ def test_a_missing_shard_is_named(make: Make, shards: Path, tmp_path: Path) -> N
 
 @given(at=st.integers(0, 2**30), value=st.integers(1, 255), data=st.data())
 def test_any_wrong_byte_loses_no_count(shards: Path, at: int, value: int, data: st.DataObject) -> None:
-    """Whatever byte of a shard is wrong, each of its samples is delivered once or named as failed."""
+    """For any wrong byte in a shard, each sample is delivered once or named as failed."""
     part = read_shard_index(shards).shards[0]
     content = bytearray((shards / part.name).read_bytes())
     # Headers are few bytes among many, and matter most.
@@ -297,7 +297,7 @@ def test_any_wrong_byte_loses_no_count(shards: Path, at: int, value: int, data: 
 def test_left_out_videos_are_reported_in_evaluation(
     make: Make, loose: list[VideoItem], tmp_path: Path, samples: int
 ) -> None:
-    """A video that never got into a shard still counts as failed, once over all ranks; also where some have nothing."""
+    """A video that was left out counts as failed, once over all ranks; also if some ranks have no samples."""
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video")
     sound = loose[:samples]
@@ -313,7 +313,7 @@ def test_left_out_videos_are_reported_in_evaluation(
 
 
 class DeadlyDecoder(SampleDecoder):
-    """Decodes as ever, but kills its process over one video."""
+    """Decodes normally, but kills its process on one video."""
 
     def __call__(self, task: Any, row: Tensor) -> Any:
         if task[0].index == 7:
@@ -322,7 +322,7 @@ class DeadlyDecoder(SampleDecoder):
 
 
 class HangingDecoder(SampleDecoder):
-    """Decodes as ever, but hangs over one video."""
+    """Decodes normally, but hangs on one video."""
 
     def __call__(self, task: Any, row: Tensor) -> Any:
         if task[0].index == 7:
@@ -336,7 +336,7 @@ class HangingDecoder(SampleDecoder):
 def test_a_worker_that_dies_costs_one_video(
     make: Make, monkeypatch: pytest.MonkeyPatch, decoder: type[SampleDecoder], kind: str, limit: float
 ) -> None:
-    """A video that kills or hangs its decoder is named, and every other one is delivered once."""
+    """A video that kills or hangs its decoder is named, and every other video is delivered once."""
     monkeypatch.setattr("mote_fast.data.shards.shard_loader.SampleDecoder", decoder)
     loader = make(workers=2, time_limit=limit)
     batches = list(loader.epoch(0))
@@ -344,7 +344,7 @@ def test_a_worker_that_dies_costs_one_video(
     (failure,) = loader.faults.failures
     assert (failure.index, failure.kind) == (7, kind)
     assert ".tar/0000000007.mp4" in failure.path
-    # It is not tried again: that would cost its time in every epoch.
+    # The video is not tried again, which would cost its time limit in every epoch.
     monkeypatch.setattr(loader, "_pool", None)
     again = list(loader.epoch(1))
     assert [failure.kind for batch in again for failure in batch.failures] == [kind]
@@ -363,7 +363,7 @@ def test_a_worker_killed_from_outside_costs_nothing(make: Make) -> None:
 
 
 def test_close_stops_the_workers(make: Make) -> None:
-    """A loader left in the middle of an epoch leaves no process behind."""
+    """A loader closed in the middle of an epoch leaves no process behind."""
     loader = make(workers=2)
     next(loader.epoch(0))
     assert multiprocessing.active_children()
@@ -384,6 +384,6 @@ def test_a_bad_index_is_refused(make: Make, tmp_path: Path, content: str | None,
 
 
 def test_too_few_samples_for_a_step_are_refused(make: Make) -> None:
-    """An epoch of no batches would end a training run without a word."""
+    """An epoch without batches would silently end a training run."""
     with pytest.raises(ConfigError, match="smaller batch"):
         make(training=True, batch=8, replica=Replica(0, 3))
