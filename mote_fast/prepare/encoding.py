@@ -65,7 +65,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Encoded:
-    """An output: its number of frames, and the damage of the source if the output is only a part of it (else "")."""
+    """An output: its number of frames, and the source's damage if the output is only a part of it ("" if complete)."""
 
     num_frames: int
     lost: str

@@ -51,7 +51,7 @@ def write_data_set(
 
     Raises:
         ConfigError: a file exists and ``force`` is not set, or a file cannot be written.
-        ListError: ``root`` has none of the videos.
+        ListError: no video exists under ``root``.
     """
     check_writable(output, [*(each.name for each in data_set.lists), *_other_files(data_set)], force)
     problems, sizes = _look_for_files(data_set, root)

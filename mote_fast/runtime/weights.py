@@ -44,7 +44,7 @@ def read_weights(path: str | Path) -> dict[str, Any]:
             return load_file(path)
         if _is_torchscript(path):
             with warnings.catch_warnings():
-                # PyTorch deprecates this function, but nothing else reads OpenAI's archives.
+                # Deprecated in PyTorch, but the only reader of OpenAI's archives.
                 warnings.simplefilter("ignore", FutureWarning)
                 return dict(torch.jit.load(path, map_location="cpu").state_dict())
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -93,7 +93,7 @@ def test_labels_from_a_file(
 
 
 def test_kinetics_label_set(capsys: Captured, moving_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The 400 names of torchvision's metadata can be selected by name; the test checks the first ones."""
+    """The 400 names of torchvision's metadata can be selected by name; for speed, three of them are used."""
     names = kinetics400_labels()
     assert len(set(names)) == 400
     monkeypatch.setattr("mote_fast.cli.inputs.kinetics400_labels", lambda: names[:3])

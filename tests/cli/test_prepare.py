@@ -120,7 +120,7 @@ def test_fewshot(capsys: Captured, tmp_path: Path) -> None:
 
 
 def test_fewshot_lengths(capsys: Captured, tmp_path: Path) -> None:
-    """``--length`` takes a number of entries, or once for each video once."""
+    """``--length`` takes a number of entries, "once" or "full"."""
     full = write(tmp_path / "full.txt", "".join(f"{at}.mp4 {at % 3}\n" for at in range(100)))
     for length, entries in (("7", 7), ("once", 6), ("full", 100)):
         options = ("--list", full, "--shots", 2, "--output", tmp_path, "--length", length, "--force")

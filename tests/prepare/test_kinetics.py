@@ -117,7 +117,7 @@ def test_zero_shot_splits_are_the_published_ones() -> None:
 
 
 def test_zero_shot_lists(root: Path, tmp_path: Path) -> None:
-    """The lists have the test videos of a split's classes, numbered within the split."""
+    """Besides the lists of all 600 classes, each split has a list of its classes' test videos and own labels."""
     classes = (*new_classes(), "abseiling")
     rows = [(label, f"id{at}", 0, 10, "test") for at, label in enumerate(classes)]
     rows += [(label, f"train{at}", 0, 10, "train") for at, label in enumerate(classes)]

@@ -31,7 +31,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_samples_hold_the_files_and_what_is_known_of_them(tmp_path: Path, videos: list[VideoItem]) -> None:
-    """Each video is stored once, unchanged, under its list index, with its JSON; shards are shuffled."""
+    """Each video is stored once, unchanged, under its list index, with its JSON, shuffled over the shards."""
     root = tmp_path / "videos"
     index = write_shards(videos, tmp_path / "out", root=root, max_samples=3, labels=["x", "y", "z"])
     assert index == read_shard_index(tmp_path / "out")
@@ -138,7 +138,7 @@ def test_shards_keep_to_their_size(tmp_path: Path, videos: list[VideoItem]) -> N
 
 
 def test_lists_that_cannot_become_shards(tmp_path: Path) -> None:
-    """Lists without readable videos, or with folders of frames, raise, and no index is written."""
+    """Lists without readable videos, or with folders of frames, raise instead of giving an empty index."""
     with pytest.raises(ListError, match="not one of 1 videos"):
         write_shards([VideoItem("gone.mp4", 0)], tmp_path / "out", root=tmp_path)
     with pytest.raises(ListError, match="extracted frames"):

@@ -31,7 +31,7 @@ def share(batch: Batch, rank: int) -> Batch:
 def step(given: list[Batch], world: ProcessGroup, synchronised: bool) -> dict[str, torch.Tensor]:
     """Take a step and return the gradients that the update saw."""
     model = trainable()
-    # All processes must start with the same weights, whatever they drew.
+    # All processes must start with the same weights, in spite of different draws.
     if world.rank:
         for parameter in model.parameters():
             parameter.data.add_(1.0)

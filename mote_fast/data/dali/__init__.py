@@ -1,1 +1,1 @@
-"""DALI, where it serves: one pipeline for GPU and CPU, and the loader around it."""
+"""Decoding with DALI: one pipeline for GPU and CPU, and the loader that uses it."""

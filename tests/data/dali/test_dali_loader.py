@@ -1,4 +1,4 @@
-"""The DALI loader against the plain one: same labels, order, stand-ins and failures, and the same pixels."""
+"""The DALI loader against the CPU loader: same labels, order, stand-ins and failures, and the same pixels."""
 
 from __future__ import annotations
 

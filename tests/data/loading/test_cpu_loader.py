@@ -234,7 +234,7 @@ def test_training_refills_what_crashed(videos: list[Path], tmp_path: Path) -> No
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_leaving_an_epoch_in_the_middle(videos: list[Path], workers: int) -> None:
-    """The next epoch is complete, with the same workers; an abandoned iterator does not disturb it."""
+    """The next epoch is complete, with the same workers; an unfinished earlier epoch does not disturb it."""
     dataset = dataset_of(videos, 12, TRAIN)
     reference = list(CpuLoader(dataset, LoaderOptions(2, training=True)).epoch(1))
     loader = CpuLoader(dataset, LoaderOptions(2, training=True, workers=workers))

@@ -78,7 +78,7 @@ def test_evaluation_replaces_nothing() -> None:
 
 
 def test_a_lasting_failure_is_not_tried_again() -> None:
-    """Another slot does not try it as a stand-in either, and the result is the same as if it did."""
+    """Other slots do not try it as a stand-in either; the result is the same as if they did."""
     remembering, trying = Script(3, {0, 1}, lasting=True), Script(3, {0, 1}, lasting=False)
     first, second = remembering.reader(training=True), trying.reader(training=True)
     for position in range(20):
