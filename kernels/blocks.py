@@ -35,48 +35,35 @@ def within(row_mask, columns, LIMIT: tl.constexpr, EVEN: tl.constexpr):
 @triton.jit
 def linear_tile(
     a,
-    a_rows,
+    rows,
     row_mask,
-    a_step,
+    step,
     weight,
     columns,
-    INNER: tl.constexpr,
-    OUTER: tl.constexpr,
+    SHAPE: tl.constexpr,
     TRANSPOSED: tl.constexpr,
     ACTIVATE: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """Tile [R, C] of ``f(a) @ weight.T`` (or of ``f(a) @ weight`` where TRANSPOSED), f QuickGELU where ACTIVATE.
 
-    a: element (row, k) at ``a_rows[row] + k * a_step``, k < INNER; weight: row-major [OUTER, INNER], or [INNER, OUTER]
-    where TRANSPOSED; columns [C]: the tile's columns of the product, masked at OUTER.
+    a: element (row, k) at ``rows[row] + k * step``, k < INNER; weight: row-major [OUTER, INNER], or [INNER, OUTER]
+    where TRANSPOSED; columns [C]: the tile's columns of the product, masked at OUTER. SHAPE is (INNER, OUTER), BLOCK
+    (R, C, K).
     """
+    INNER: tl.constexpr = SHAPE[0]
+    OUTER: tl.constexpr = SHAPE[1]
     dtype = a.dtype.element_ty
-    total = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    total = tl.zeros((BLOCK[0], BLOCK[1]), tl.float32)
     column_mask = columns < OUTER
-    for start in range(0, INNER, BLOCK_K):
-        k = start + tl.arange(0, BLOCK_K)
-        left = tl.load(
-            a + (a_rows[:, None] + (k * a_step)[None, :]),
-            mask=within(row_mask, k, INNER, INNER % BLOCK_K == 0),
-            other=0.0,
-        )
+    for start in range(0, INNER, BLOCK[2]):
+        k = start + tl.arange(0, BLOCK[2])
+        left_mask = within(row_mask, k, INNER, INNER % BLOCK[2] == 0)
+        left = tl.load(a + (rows[:, None] + (k * step)[None, :]), mask=left_mask, other=0.0)
         if ACTIVATE:
             left = quick_gelu(left.to(tl.float32)).to(dtype)
-        if TRANSPOSED:
-            right = tl.load(
-                weight + (k[:, None] * OUTER + columns[None, :]),
-                mask=(k < INNER)[:, None] & column_mask[None, :],
-                other=0.0,
-            )
-        else:
-            right = tl.load(
-                weight + (columns[None, :] * INNER + k[:, None]),
-                mask=(k < INNER)[:, None] & column_mask[None, :],
-                other=0.0,
-            )
+        at = k[:, None] * OUTER + columns[None, :] if TRANSPOSED else columns[None, :] * INNER + k[:, None]
+        right = tl.load(weight + at, mask=(k < INNER)[:, None] & column_mask[None, :], other=0.0)
         total = tl.dot(left, right.to(dtype), total, input_precision="tf32x3")
     return total
 
@@ -95,48 +82,27 @@ def token_offsets(n, mask, order, frames, stride_sample, stride_row):
 
 
 @triton.jit
+def token_tile(a, n, mask, frames, columns, WIDTH: tl.constexpr):
+    """Columns [C] of the tokens ``n`` [K] of ``a``, a matrix [tokens, WIDTH] as ``launch.Tokens`` describes it."""
+    at = token_offsets(n, mask, a[1], frames, a[2], a[3])[:, None] + (columns * a[4])[None, :]
+    return tl.load(a[0] + at, mask=mask[:, None] & (columns < WIDTH)[None, :], other=0.0)
+
+
+@triton.jit
 def outer_tile(
-    a,
-    a_order,
-    a_sample,
-    a_row,
-    a_step,
-    b,
-    b_order,
-    b_sample,
-    b_row,
-    b_step,
-    frames,
-    first,
-    last,
-    rows,
-    columns,
-    OUTER: tl.constexpr,
-    INNER: tl.constexpr,
-    ACTIVATE: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    a, b, frames, first, last, rows, columns, SHAPE: tl.constexpr, ACTIVATE: tl.constexpr, BLOCK: tl.constexpr
 ):
     """Tile [R, C] of ``a.T @ f(b)`` over tokens first..last, f QuickGELU where ACTIVATE.
 
-    a: [tokens, OUTER], b: [tokens, INNER], addressed as in token_offsets; rows [R] and columns [C] of the product.
+    a: [tokens, OUTER], b: [tokens, INNER], see ``token_tile``; rows [R] and columns [C] of the product. SHAPE is
+    (OUTER, INNER), BLOCK (R, C, K).
     """
-    dtype = a.dtype.element_ty
-    total = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
-    for start in range(first, last, BLOCK_K):
-        n = start + tl.arange(0, BLOCK_K)
-        mask = n < last
-        left = tl.load(
-            a + (token_offsets(n, mask, a_order, frames, a_sample, a_row)[:, None] + (rows * a_step)[None, :]),
-            mask=mask[:, None] & (rows < OUTER)[None, :],
-            other=0.0,
-        )
-        right = tl.load(
-            b + (token_offsets(n, mask, b_order, frames, b_sample, b_row)[:, None] + (columns * b_step)[None, :]),
-            mask=mask[:, None] & (columns < INNER)[None, :],
-            other=0.0,
-        )
+    dtype = a[0].dtype.element_ty
+    total = tl.zeros((BLOCK[0], BLOCK[1]), tl.float32)
+    for start in range(first, last, BLOCK[2]):
+        n = start + tl.arange(0, BLOCK[2])
+        left = token_tile(a, n, n < last, frames, rows, SHAPE[0])
+        right = token_tile(b, n, n < last, frames, columns, SHAPE[1])
         if ACTIVATE:
             right = quick_gelu(right.to(tl.float32)).to(dtype)
         total = tl.dot(tl.trans(left), right, total, input_precision="tf32x3")
@@ -144,29 +110,42 @@ def outer_tile(
 
 
 @triton.jit
-def token_sum(
+def token_sum(a, frames, first, last, rows, SHAPE: tl.constexpr, BLOCK: tl.constexpr):
+    """Sum [R] of ``a`` over tokens first..last, float32: the gradient of a bias. Arguments as of outer_tile."""
+    total = tl.zeros((BLOCK[0],), tl.float32)
+    for start in range(first, last, BLOCK[2]):
+        n = start + tl.arange(0, BLOCK[2])
+        total += tl.sum(token_tile(a, n, n < last, frames, rows, SHAPE[0]).to(tl.float32), 0)
+    return total
+
+
+@triton.jit
+def store_weight_gradient(
+    grad,
     a,
-    a_order,
-    a_sample,
-    a_row,
-    a_step,
+    b,
     frames,
     first,
     last,
-    rows,
-    OUTER: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    AT: tl.constexpr,
+    SHAPE: tl.constexpr,
+    ACTIVATE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    """Sum [R] of ``a`` over tokens first..last, float32: the gradient of a bias. Addressed as in outer_tile."""
-    total = tl.zeros((BLOCK_R,), tl.float32)
-    for start in range(first, last, BLOCK_K):
-        n = start + tl.arange(0, BLOCK_K)
-        mask = n < last
-        tile = tl.load(
-            a + (token_offsets(n, mask, a_order, frames, a_sample, a_row)[:, None] + (rows * a_step)[None, :]),
-            mask=mask[:, None] & (rows < OUTER)[None, :],
-            other=0.0,
-        )
-        total += tl.sum(tile.to(tl.float32), 0)
-    return total
+    """This program's tile of the gradients of one expert's weight, ``a.T @ f(b)``, and bias, the sum of ``a``.
+
+    grad: the gradient of the expert's row; AT: the offsets of weight and bias in it; the rest as of outer_tile.
+    """
+    TILES: tl.constexpr = (SHAPE[1] + BLOCK[1] - 1) // BLOCK[1]
+    program = tl.program_id(0)
+    rows = (program // TILES) * BLOCK[0] + tl.arange(0, BLOCK[0])
+    columns = (program % TILES) * BLOCK[1] + tl.arange(0, BLOCK[1])
+    total = outer_tile(a, b, frames, first, last, rows, columns, SHAPE, ACTIVATE, BLOCK)
+    mask = (rows < SHAPE[0])[:, None] & (columns < SHAPE[1])[None, :]
+    at = rows[:, None] * SHAPE[1] + columns[None, :]
+    # Nothing here reads the gradient again: it should not push out the activations, which the next launch does read.
+    tl.store(grad + AT[0] + at, total.to(grad.dtype.element_ty), mask=mask, eviction_policy="evict_first")
+    # Outside the hot loop: a sum there would pull every tile of ``a`` from shared memory into registers.
+    if program % TILES == 0:
+        bias = token_sum(a, frames, first, last, rows, SHAPE, BLOCK)
+        tl.store(grad + AT[1] + rows, bias.to(grad.dtype.element_ty), mask=rows < SHAPE[0])

@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mote_fast.kernels.blocks import linear_tile, outer_tile, quick_gelu_gradient, token_sum
-from mote_fast.kernels.launch import launch
+from mote_fast.kernels.blocks import linear_tile, quick_gelu_gradient, store_weight_gradient
+from mote_fast.kernels.launch import launch, rows_of
 from mote_fast.kernels.merge import expand_expert_gradient
 from mote_fast.kernels.reference import EXPANSION
 from mote_fast.kernels.tiles import MatrixTile, matrix_tile
@@ -26,49 +26,28 @@ __all__ = ["expand_expert_gradient", "expert_pair_backward", "expert_pair_forwar
 @triton.jit
 def linear_stream(
     a,
-    a_row,
-    a_step,
     row,
     pre,
     out,
     tokens,
-    WEIGHT_AT: tl.constexpr,
-    BIAS_AT: tl.constexpr,
-    INNER: tl.constexpr,
-    OUTER: tl.constexpr,
+    AT: tl.constexpr,
+    SHAPE: tl.constexpr,
     TRANSPOSED: tl.constexpr,
     ACTIVATE: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """One tile of one stream of linear_kernel; ``row`` points at the expert's parameters."""
     # Token tiles vary fastest, so that programs that run together share a weight tile.
-    tiles = tl.cdiv(tokens, BLOCK_R)
+    tiles = tl.cdiv(tokens, BLOCK[0])
     program = tl.program_id(0)
-    n = (program % tiles) * BLOCK_R + tl.arange(0, BLOCK_R)
-    columns = (program // tiles) * BLOCK_C + tl.arange(0, BLOCK_C)
-    row_mask = n < tokens
+    n = (program % tiles) * BLOCK[0] + tl.arange(0, BLOCK[0])
+    columns = (program // tiles) * BLOCK[1] + tl.arange(0, BLOCK[1])
+    row_mask, column_mask = n < tokens, columns < SHAPE[1]
     rows = n.to(tl.int64)
-    total = linear_tile(
-        a,
-        rows * a_row,
-        row_mask,
-        a_step,
-        row + WEIGHT_AT,
-        columns,
-        INNER,
-        OUTER,
-        TRANSPOSED,
-        ACTIVATE,
-        BLOCK_R,
-        BLOCK_C,
-        BLOCK_K,
-    )
-    column_mask = columns < OUTER
-    if BIAS_AT is not None:
-        total += tl.load(row + BIAS_AT + columns, mask=column_mask, other=0.0).to(tl.float32)[None, :]
-    at = rows[:, None] * OUTER + columns[None, :]
+    total = linear_tile(a[0], rows * a[3], row_mask, a[4], row + AT[0], columns, SHAPE, TRANSPOSED, ACTIVATE, BLOCK)
+    if AT[1] is not None:
+        total += tl.load(row + AT[1] + columns, mask=column_mask, other=0.0).to(tl.float32)[None, :]
+    at = rows[:, None] * SHAPE[1] + columns[None, :]
     mask = row_mask[:, None] & column_mask[None, :]
     if pre is not None:
         total *= quick_gelu_gradient(tl.load(pre + at, mask=mask, other=0.0).to(tl.float32))
@@ -78,193 +57,53 @@ def linear_stream(
 @triton.jit
 def linear_kernel(
     a_routed,
-    routed_row,
-    routed_step,
     a_merged,
-    merged_row,
-    merged_step,
     experts,
     merged,
     index,
-    pre_routed,
-    pre_merged,
-    out_routed,
-    out_merged,
+    pre,
+    out,
     tokens,
     SIZE: tl.constexpr,
-    WEIGHT_AT: tl.constexpr,
-    BIAS_AT: tl.constexpr,
-    INNER: tl.constexpr,
-    OUTER: tl.constexpr,
+    AT: tl.constexpr,
+    SHAPE: tl.constexpr,
     TRANSPOSED: tl.constexpr,
     ACTIVATE: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    """out [N, OUTER] = f(a) [N, INNER] @ weight (+ bias) (* QuickGELU'(pre)) for both streams, one per grid row."""
+    """out [N, OUTER] = f(a) [N, INNER] @ weight (+ bias) (* QuickGELU'(pre)) for both streams, one per grid row.
+
+    a: matrices as ``launch.Tokens``; pre, out: pairs of pointers, routed and merged; AT: offsets of weight and bias (or
+    None) in an expert's row of SIZE values; SHAPE: (INNER, OUTER); BLOCK: (R, C, K) of a tile.
+    """
     if tl.program_id(1) == 0:
-        linear_stream(
-            a_routed,
-            routed_row,
-            routed_step,
-            experts + tl.load(index) * SIZE,
-            pre_routed,
-            out_routed,
-            tokens,
-            WEIGHT_AT,
-            BIAS_AT,
-            INNER,
-            OUTER,
-            TRANSPOSED,
-            ACTIVATE,
-            BLOCK_R,
-            BLOCK_C,
-            BLOCK_K,
-        )
+        row = experts + tl.load(index) * SIZE
+        linear_stream(a_routed, row, pre[0], out[0], tokens, AT, SHAPE, TRANSPOSED, ACTIVATE, BLOCK)
     else:
-        linear_stream(
-            a_merged,
-            merged_row,
-            merged_step,
-            merged,
-            pre_merged,
-            out_merged,
-            tokens,
-            WEIGHT_AT,
-            BIAS_AT,
-            INNER,
-            OUTER,
-            TRANSPOSED,
-            ACTIVATE,
-            BLOCK_R,
-            BLOCK_C,
-            BLOCK_K,
-        )
-
-
-@triton.jit
-def weight_gradient_stream(
-    a,
-    a_row,
-    a_step,
-    b,
-    b_row,
-    b_step,
-    grad,
-    tokens,
-    WEIGHT_AT: tl.constexpr,
-    BIAS_AT: tl.constexpr,
-    OUTER: tl.constexpr,
-    INNER: tl.constexpr,
-    ACTIVATE: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-):
-    """One tile of one stream of weight_gradient_kernel; ``grad`` points at the gradient of one expert."""
-    TILES: tl.constexpr = (INNER + BLOCK_C - 1) // BLOCK_C
-    program = tl.program_id(0)
-    rows = (program // TILES) * BLOCK_R + tl.arange(0, BLOCK_R)
-    columns = (program % TILES) * BLOCK_C + tl.arange(0, BLOCK_C)
-    total = outer_tile(
-        a,
-        None,
-        0,
-        a_row,
-        a_step,
-        b,
-        None,
-        0,
-        b_row,
-        b_step,
-        1,
-        0,
-        tokens,
-        rows,
-        columns,
-        OUTER,
-        INNER,
-        ACTIVATE,
-        BLOCK_R,
-        BLOCK_C,
-        BLOCK_K,
-    )
-    mask = (rows < OUTER)[:, None] & (columns < INNER)[None, :]
-    at = rows[:, None] * INNER + columns[None, :]
-    # Nothing here reads the gradient again: it should not push out the activations, which the next launch does read.
-    tl.store(grad + WEIGHT_AT + at, total.to(grad.dtype.element_ty), mask=mask, eviction_policy="evict_first")
-    # Outside the hot loop: a sum there would pull every tile of ``a`` from shared memory into registers.
-    if program % TILES == 0:
-        bias = token_sum(a, None, 0, a_row, a_step, 1, 0, tokens, rows, OUTER, BLOCK_R, BLOCK_K)
-        tl.store(grad + BIAS_AT + rows, bias.to(grad.dtype.element_ty), mask=rows < OUTER)
+        linear_stream(a_merged, merged, pre[1], out[1], tokens, AT, SHAPE, TRANSPOSED, ACTIVATE, BLOCK)
 
 
 @triton.jit
 def weight_gradient_kernel(
     a_routed,
-    a_routed_row,
-    a_routed_step,
     a_merged,
-    a_merged_row,
-    a_merged_step,
     b_routed,
-    b_routed_row,
-    b_routed_step,
     b_merged,
-    b_merged_row,
-    b_merged_step,
-    grad_routed,
-    grad_merged,
+    grad,
     tokens,
-    WEIGHT_AT: tl.constexpr,
-    BIAS_AT: tl.constexpr,
-    OUTER: tl.constexpr,
-    INNER: tl.constexpr,
+    AT: tl.constexpr,
+    SHAPE: tl.constexpr,
     ACTIVATE: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    """grad [OUTER, INNER] = a.T @ f(b) over all tokens, and the sum of ``a``, for both streams, one per grid row."""
+    """grad [OUTER, INNER] = a.T @ f(b) over all tokens, and the sum of ``a``, for both streams, one per grid row.
+
+    Arguments as of linear_kernel; SHAPE is (OUTER, INNER).
+    """
     if tl.program_id(1) == 0:
-        weight_gradient_stream(
-            a_routed,
-            a_routed_row,
-            a_routed_step,
-            b_routed,
-            b_routed_row,
-            b_routed_step,
-            grad_routed,
-            tokens,
-            WEIGHT_AT,
-            BIAS_AT,
-            OUTER,
-            INNER,
-            ACTIVATE,
-            BLOCK_R,
-            BLOCK_C,
-            BLOCK_K,
-        )
+        store_weight_gradient(grad[0], a_routed, b_routed, 1, 0, tokens, AT, SHAPE, ACTIVATE, BLOCK)
     else:
-        weight_gradient_stream(
-            a_merged,
-            a_merged_row,
-            a_merged_step,
-            b_merged,
-            b_merged_row,
-            b_merged_step,
-            grad_merged,
-            tokens,
-            WEIGHT_AT,
-            BIAS_AT,
-            OUTER,
-            INNER,
-            ACTIVATE,
-            BLOCK_R,
-            BLOCK_C,
-            BLOCK_K,
-        )
+        store_weight_gradient(grad[1], a_merged, b_merged, 1, 0, tokens, AT, SHAPE, ACTIVATE, BLOCK)
 
 
 def _layout(width: int) -> tuple[int, int, int, int, int]:
@@ -296,26 +135,19 @@ def _linear(
     launch(
         linear_kernel,
         grid,
-        a[0],
-        *a[0].stride(),
-        a[1],
-        *a[1].stride(),
+        *map(rows_of, a),
         experts,
         merged,
         index,
-        None if pre is None else pre[0],
-        None if pre is None else pre[1],
-        *out,
+        (None, None) if pre is None else (pre[0], pre[1]),
+        out,
         tokens,
         merged.shape[0],
-        *at,
-        inner,
-        outer,
+        at,
+        (inner, outer),
         transposed,
         activate,
-        chosen.rows,
-        chosen.columns,
-        chosen.reduce,
+        chosen.block,
         warps=chosen.warps,
         stages=chosen.stages,
     )
@@ -337,24 +169,13 @@ def _weight_gradient(
     launch(
         weight_gradient_kernel,
         grid,
-        a[0],
-        *a[0].stride(),
-        a[1],
-        *a[1].stride(),
-        b[0],
-        *b[0].stride(),
-        b[1],
-        *b[1].stride(),
-        grads[0],
-        grads[1],
+        *map(rows_of, (*a, *b)),
+        (grads[0], grads[1]),
         tokens,
-        *at,
-        outer,
-        inner,
+        at,
+        (outer, inner),
         activate,
-        chosen.rows,
-        chosen.columns,
-        chosen.reduce,
+        chosen.block,
         warps=chosen.warps,
         stages=chosen.stages,
     )

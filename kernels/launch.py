@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 
-def launch(kernel: Any, grid: tuple[int, ...], anchor: Tensor, *args: object, warps: int, stages: int = 1) -> None:
+class Tokens(NamedTuple):
+    """A matrix of tokens for a kernel, given as one argument: pointer, order of samples, strides.
+
+    Attributes:
+        tensor: the pointer.
+        order: int32 [B], the sample at each place; None where the rows are in the kernel's order already.
+        sample: stride of samples, where there is an order.
+        row: stride of tokens.
+        step: stride of columns.
+    """
+
+    tensor: Tensor
+    order: Tensor | None
+    sample: int
+    row: int
+    step: int
+
+
+def rows_of(x: Tensor) -> Tokens:
+    """Describe ``x [N, C]``, any strides."""
+    return Tokens(x, None, 0, *x.stride())
+
+
+def launch(
+    kernel: Any, grid: tuple[int, ...], anchor: Tensor | Tokens, *args: object, warps: int, stages: int = 1
+) -> None:
     """Run ``kernel`` on the device of ``anchor``, its first argument; an empty grid launches nothing.
 
     Args:
@@ -22,5 +47,5 @@ def launch(kernel: Any, grid: tuple[int, ...], anchor: Tensor, *args: object, wa
     if 0 in grid:
         return
     # Triton launches on the current device, which need not be the tensors'.
-    with torch.cuda.device_of(anchor):
+    with torch.cuda.device_of(anchor if isinstance(anchor, Tensor) else anchor.tensor):
         kernel[grid](anchor, *args, num_warps=warps, num_stages=stages)

@@ -15,8 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mote_fast.kernels.blocks import linear_tile, outer_tile, quick_gelu_gradient, token_offsets, token_sum
-from mote_fast.kernels.launch import launch
+from mote_fast.kernels.blocks import linear_tile, quick_gelu_gradient, store_weight_gradient, token_offsets
+from mote_fast.kernels.launch import Tokens, launch, rows_of
 from mote_fast.kernels.reference import EXPANSION
 from mote_fast.kernels.tiles import MatrixTile, matrix_tile
 
@@ -62,10 +62,6 @@ def group_kernel(index, order, starts, samples, EXPERTS: tl.constexpr, SLOTS: tl
 @triton.jit
 def routed_linear_kernel(
     a,
-    a_order,
-    a_sample,
-    a_row,
-    a_step,
     experts,
     starts,
     pre,
@@ -73,143 +69,66 @@ def routed_linear_kernel(
     out_order,
     frames,
     SIZE: tl.constexpr,
-    WEIGHT_AT: tl.constexpr,
-    BIAS_AT: tl.constexpr,
-    INNER: tl.constexpr,
-    OUTER: tl.constexpr,
+    AT: tl.constexpr,
+    SHAPE: tl.constexpr,
     TRANSPOSED: tl.constexpr,
     ACTIVATE: tl.constexpr,
     EXPERTS: tl.constexpr,
     SLOTS: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """out = f(a) @ weight of each token's expert (+ bias) (* QuickGELU'(pre)); gathered or scattered where an order is
-    given. Programs past the last occupied tile leave at once.
+    given. Programs past the last occupied tile leave at once. Arguments as of expert_ffn.linear_kernel.
     """
     slot = tl.arange(0, SLOTS)
     begin = tl.load(starts + slot, mask=slot < EXPERTS, other=0) * frames
     end = tl.load(starts + slot + 1, mask=slot < EXPERTS, other=0) * frames
-    tiles = tl.cumsum((end - begin + BLOCK_R - 1) // BLOCK_R, 0)
+    tiles = tl.cumsum((end - begin + BLOCK[0] - 1) // BLOCK[0], 0)
     tile = tl.program_id(0)
     expert = tl.sum((tiles <= tile).to(tl.int32), 0)
     if expert < EXPERTS:
         before = tl.sum(tl.where(slot + 1 == expert, tiles, 0), 0)
         first = tl.sum(tl.where(slot == expert, begin, 0), 0)
         last = tl.sum(tl.where(slot == expert, end, 0), 0)
-        n = first + (tile - before) * BLOCK_R + tl.arange(0, BLOCK_R)
+        n = first + (tile - before) * BLOCK[0] + tl.arange(0, BLOCK[0])
         row_mask = n < last
-        columns = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-        column_mask = columns < OUTER
+        columns = tl.program_id(1) * BLOCK[1] + tl.arange(0, BLOCK[1])
+        column_mask = columns < SHAPE[1]
         row = experts + expert.to(tl.int64) * SIZE
-        total = linear_tile(
-            a,
-            token_offsets(n, row_mask, a_order, frames, a_sample, a_row),
-            row_mask,
-            a_step,
-            row + WEIGHT_AT,
-            columns,
-            INNER,
-            OUTER,
-            TRANSPOSED,
-            ACTIVATE,
-            BLOCK_R,
-            BLOCK_C,
-            BLOCK_K,
-        )
-        if BIAS_AT is not None:
-            total += tl.load(row + BIAS_AT + columns, mask=column_mask, other=0.0).to(tl.float32)[None, :]
+        rows = token_offsets(n, row_mask, a[1], frames, a[2], a[3])
+        total = linear_tile(a[0], rows, row_mask, a[4], row + AT[0], columns, SHAPE, TRANSPOSED, ACTIVATE, BLOCK)
+        if AT[1] is not None:
+            total += tl.load(row + AT[1] + columns, mask=column_mask, other=0.0).to(tl.float32)[None, :]
         mask = row_mask[:, None] & column_mask[None, :]
         if pre is not None:
-            at = n.to(tl.int64)[:, None] * OUTER + columns[None, :]
+            at = n.to(tl.int64)[:, None] * SHAPE[1] + columns[None, :]
             total *= quick_gelu_gradient(tl.load(pre + at, mask=mask, other=0.0).to(tl.float32))
-        rows = token_offsets(n, row_mask, out_order, frames, frames * OUTER, OUTER)
-        tl.store(out + (rows[:, None] + columns[None, :]), total.to(out.dtype.element_ty), mask=mask)
+        to = token_offsets(n, row_mask, out_order, frames, frames * SHAPE[1], SHAPE[1])
+        tl.store(out + (to[:, None] + columns[None, :]), total.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
 def routed_weight_gradient_kernel(
     a,
-    a_order,
-    a_sample,
-    a_row,
-    a_step,
     b,
-    b_order,
-    b_sample,
-    b_row,
-    b_step,
     starts,
     grad,
     frames,
     SIZE: tl.constexpr,
-    WEIGHT_AT: tl.constexpr,
-    BIAS_AT: tl.constexpr,
-    OUTER: tl.constexpr,
-    INNER: tl.constexpr,
+    AT: tl.constexpr,
+    SHAPE: tl.constexpr,
     ACTIVATE: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """Row e of grad [E, P]: a.T @ f(b) and the sum of ``a`` over the tokens of expert e, one expert per grid row."""
-    TILES: tl.constexpr = (INNER + BLOCK_C - 1) // BLOCK_C
     expert = tl.program_id(1)
     first = tl.load(starts + expert) * frames
     last = tl.load(starts + expert + 1) * frames
-    program = tl.program_id(0)
-    rows = (program // TILES) * BLOCK_R + tl.arange(0, BLOCK_R)
-    columns = (program % TILES) * BLOCK_C + tl.arange(0, BLOCK_C)
-    total = outer_tile(
-        a,
-        a_order,
-        a_sample,
-        a_row,
-        a_step,
-        b,
-        b_order,
-        b_sample,
-        b_row,
-        b_step,
-        frames,
-        first,
-        last,
-        rows,
-        columns,
-        OUTER,
-        INNER,
-        ACTIVATE,
-        BLOCK_R,
-        BLOCK_C,
-        BLOCK_K,
-    )
-    mask = (rows < OUTER)[:, None] & (columns < INNER)[None, :]
-    row = grad + expert.to(tl.int64) * SIZE
-    at = rows[:, None] * INNER + columns[None, :]
-    # Nothing here reads the gradient again: it should not push out the activations, which the next launch does read.
-    tl.store(row + WEIGHT_AT + at, total.to(grad.dtype.element_ty), mask=mask, eviction_policy="evict_first")
-    if program % TILES == 0:
-        bias = token_sum(a, a_order, a_sample, a_row, a_step, frames, first, last, rows, OUTER, BLOCK_R, BLOCK_K)
-        tl.store(row + BIAS_AT + rows, bias.to(grad.dtype.element_ty), mask=rows < OUTER)
+    store_weight_gradient(grad + expert.to(tl.int64) * SIZE, a, b, frames, first, last, AT, SHAPE, ACTIVATE, BLOCK)
 
 
-class _Gathered(NamedTuple):
-    """A matrix of tokens for a kernel: the tensor, its order (None if grouped already) and its strides."""
-
-    tensor: Tensor
-    order: Tensor | None
-    sample: int
-    row: int
-    step: int
-
-
-def _gathered(x: Tensor, grouping: Grouping) -> _Gathered:
-    return _Gathered(x, grouping.order, *x.stride())
-
-
-def _grouped(x: Tensor) -> _Gathered:
-    return _Gathered(x, None, 0, *x.stride())
+def _gathered(x: Tensor, grouping: Grouping) -> Tokens:
+    return Tokens(x, grouping.order, *x.stride())
 
 
 def group(index: Tensor, experts: int) -> Grouping:
@@ -227,7 +146,7 @@ def group(index: Tensor, experts: int) -> Grouping:
 
 
 def _linear(
-    a: _Gathered,
+    a: Tokens,
     experts: Tensor,
     grouping: Grouping,
     pre: Tensor | None,
@@ -251,7 +170,7 @@ def _linear(
     launch(
         routed_linear_kernel,
         grid,
-        *a,
+        a,
         experts,
         grouping.starts,
         pre,
@@ -259,24 +178,21 @@ def _linear(
         grouping.order if scatter else None,
         frames,
         size,
-        *at,
-        inner,
-        outer,
+        at,
+        (inner, outer),
         transposed,
         activate,
         count,
         triton.next_power_of_2(count + 1),
-        chosen.rows,
-        chosen.columns,
-        chosen.reduce,
+        chosen.block,
         warps=chosen.warps,
         stages=chosen.stages,
     )
 
 
 def _weight_gradient(
-    a: _Gathered,
-    b: _Gathered,
+    a: Tokens,
+    b: Tokens,
     grouping: Grouping,
     grad: Tensor,
     shape: tuple[int, int, int],
@@ -292,19 +208,16 @@ def _weight_gradient(
     launch(
         routed_weight_gradient_kernel,
         grid,
-        *a,
-        *b,
+        a,
+        b,
         grouping.starts,
         grad,
         frames,
         size,
-        *at,
-        outer,
-        inner,
+        at,
+        (outer, inner),
         activate,
-        chosen.rows,
-        chosen.columns,
-        chosen.reduce,
+        chosen.block,
         warps=chosen.warps,
         stages=chosen.stages,
     )
@@ -331,7 +244,7 @@ def routed_forward(x: Tensor, experts: Tensor, index: Tensor, tile: MatrixTile |
     up, down = (frames, width, hidden), (frames, hidden, width)
     _linear(_gathered(x, grouping), experts, grouping, None, pre, False, up, (0, area), False, False, tile)
     at = (area + hidden, 2 * area + hidden)
-    _linear(_grouped(pre), experts, grouping, None, y, True, down, at, False, True, tile)
+    _linear(rows_of(pre), experts, grouping, None, y, True, down, at, False, True, tile)
     return y, Saved(pre, grouping)
 
 
@@ -369,7 +282,7 @@ def routed_backward(
     dy_rows, x_rows = _gathered(dy, grouping), _gathered(x, grouping)
     up, down = (frames, hidden, width), (frames, width, hidden)
     _linear(dy_rows, experts, grouping, pre, dpre, False, down, (area + hidden, None), True, False, tile)
-    _weight_gradient(dy_rows, _grouped(pre), grouping, grad, down, (area + hidden, 2 * area + hidden), True, tile)
-    _weight_gradient(_grouped(dpre), x_rows, grouping, grad, up, (0, area), False, tile)
-    _linear(_grouped(dpre), experts, grouping, None, dx, True, up, (0, None), True, False, tile)
+    _weight_gradient(dy_rows, rows_of(pre), grouping, grad, down, (area + hidden, 2 * area + hidden), True, tile)
+    _weight_gradient(rows_of(dpre), x_rows, grouping, grad, up, (0, area), False, tile)
+    _linear(rows_of(dpre), experts, grouping, None, dx, True, up, (0, None), True, False, tile)
     return dx, grad

@@ -40,6 +40,11 @@ class MatrixTile(NamedTuple):
     warps: int
     stages: int
 
+    @property
+    def block(self) -> tuple[int, int, int]:
+        """(R, C, K), as kernels take it."""
+        return self.rows, self.columns, self.reduce
+
 
 class VectorTile(NamedTuple):
     """One program's share of a row of expert parameters."""
