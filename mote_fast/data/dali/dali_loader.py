@@ -27,9 +27,8 @@ from mote_fast.data.dali.trial import TRIAL_CLIPS, Trial
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.faults import TIMEOUT, Failure
-from mote_fast.data.loading.order import BatchIndices, epoch_batches
 from mote_fast.data.loading.samples import SampleReader, failure_of
-from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
+from mote_fast.data.loading.video_loader import DatasetLoader, LoaderOptions
 from mote_fast.errors import BackendError, ConfigError, MoteError, one_line
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ logger = logging.getLogger(__name__)
 _AHEAD = 2
 
 
-class DaliLoader(VideoLoader):
+class DaliLoader(DatasetLoader):
     """Loads the videos of a ``VideoDataset`` through DALI; see ``make_loader``.
 
     ``workers`` are threads, at least one, that read files and decode what DALI does not; DALI gets the same number of
@@ -56,12 +55,9 @@ class DaliLoader(VideoLoader):
         reason = why_unavailable(kind)
         if reason is not None:
             raise BackendError(f"backend 'dali' cannot serve: {reason}")
-        super().__init__(dataset.recipe, options)
+        super().__init__(dataset, options)
         if kind == "gpu" and device.index is None:
             self._device = torch.device("cuda", torch.cuda.current_device())
-        self._dataset = dataset
-        # Raises at once if the list is too short.
-        self.batches_per_epoch = len(self._batches(0))
         threads = max(1, options.workers)
         self._build = functools.partial(
             build_pipeline,
@@ -142,17 +138,6 @@ class DaliLoader(VideoLoader):
 
     def _new_engine(self) -> DaliRunner:
         return DaliRunner(functools.partial(self._build, batch_size=self._options.batch_size, prefetch=PREFETCH))
-
-    def _batches(self, epoch: int) -> list[BatchIndices]:
-        options, dataset = self._options, self._dataset
-        return epoch_batches(
-            len(dataset),
-            options.batch_size,
-            training=options.training,
-            seed=dataset.seed,
-            epoch=epoch,
-            replica=options.replica,
-        )
 
     def _wait_for_batches(self, epoch: int, start: int) -> Generator[ReadyBatch, None, None]:
         """Prepare batches in order, ``_AHEAD`` of them in advance."""

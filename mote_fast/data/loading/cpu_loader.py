@@ -13,9 +13,9 @@ from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.decode_pool import DecodePool
 from mote_fast.data.loading.faults import Failure
-from mote_fast.data.loading.order import BatchIndices, epoch_batches
+from mote_fast.data.loading.order import BatchIndices
 from mote_fast.data.loading.samples import Sample, SampleReader, load_row
-from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader, run_now
+from mote_fast.data.loading.video_loader import DatasetLoader, LoaderOptions, run_now
 from mote_fast.errors import ConfigError
 
 
@@ -26,7 +26,7 @@ class _Pending(NamedTuple):
     samples: list[Future[Sample]]
 
 
-class CpuLoader(VideoLoader):
+class CpuLoader(DatasetLoader):
     """Loads the videos of a ``VideoDataset``; see ``make_loader``.
 
     Each worker process has a thread that sends it videos and copies the results into the batch. Timing decides which
@@ -34,10 +34,7 @@ class CpuLoader(VideoLoader):
     """
 
     def __init__(self, dataset: VideoDataset, options: LoaderOptions) -> None:
-        super().__init__(dataset.recipe, options)
-        self._dataset = dataset
-        # Raises at once if the list is too short.
-        self.batches_per_epoch = len(self._batches(0))
+        super().__init__(dataset, options)
         self._closed = False
         self._pool = self._threads = None
         # Two batches, plus enough to occupy every worker.
@@ -73,17 +70,6 @@ class CpuLoader(VideoLoader):
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._pool.close()
             self._threads.shutdown()
-
-    def _batches(self, epoch: int) -> list[BatchIndices]:
-        options, dataset = self._options, self._dataset
-        return epoch_batches(
-            len(dataset),
-            options.batch_size,
-            training=options.training,
-            seed=dataset.seed,
-            epoch=epoch,
-            replica=options.replica,
-        )
 
     def _load(self, index: int, epoch: int, row: Tensor) -> int | Failure:
         if self._pool is None:

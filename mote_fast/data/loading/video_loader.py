@@ -12,9 +12,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.faults import Failure, FaultLog
-from mote_fast.data.loading.order import ALONE, Replica
+from mote_fast.data.loading.order import ALONE, BatchIndices, Replica, epoch_batches
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.transforms import normalize
 from mote_fast.errors import BackendError, ConfigError
@@ -126,6 +127,30 @@ class VideoLoader(ABC):
             torch.tensor(labels, dtype=torch.int64).to(self._device, non_blocking=True),
             torch.tensor(indices, dtype=torch.int64),
             failures,
+        )
+
+
+class DatasetLoader(VideoLoader):
+    """A loader of a ``VideoDataset``; which videos make which batch is ``epoch_batches``'.
+
+    Raises:
+        ConfigError: there are too few videos for one batch.
+    """
+
+    def __init__(self, dataset: VideoDataset, options: LoaderOptions) -> None:
+        super().__init__(dataset.recipe, options)
+        self._dataset = dataset
+        self.batches_per_epoch = len(self._batches(0))
+
+    def _batches(self, epoch: int) -> list[BatchIndices]:
+        options, dataset = self._options, self._dataset
+        return epoch_batches(
+            len(dataset),
+            options.batch_size,
+            training=options.training,
+            seed=dataset.seed,
+            epoch=epoch,
+            replica=options.replica,
         )
 
 
