@@ -5,22 +5,7 @@
 >>> clf.classify("video.mp4", ["archery", "juggling balls", "playing the cello"])
 """
 
-from mote_fast import data
-from mote_fast.errors import (
-    ActivationMismatchError,
-    BackendError,
-    CheckpointError,
-    ConfigError,
-    DoubleBackwardError,
-    FrameIndexError,
-    LabelError,
-    ListError,
-    MissingVideoError,
-    MoteError,
-    ShapeError,
-    UndecodableVideoError,
-    VideoError,
-)
+from mote_fast import data, errors
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.checkpoint import create_model, load
@@ -31,29 +16,17 @@ from mote_fast.training.optim import head_optimizer
 from mote_fast.version import __version__
 
 __all__ = [
-    "ActivationMismatchError",
-    "BackendError",
-    "CheckpointError",
-    "ConfigError",
-    "DoubleBackwardError",
     "Draws",
-    "FrameIndexError",
     "HeadConfig",
-    "LabelError",
-    "ListError",
     "Loss",
-    "MissingVideoError",
-    "MoteError",
     "Prediction",
-    "ShapeError",
     "TrainingMethod",
-    "UndecodableVideoError",
     "VideoClassifier",
-    "VideoError",
     "VideoHead",
     "__version__",
     "create_model",
     "data",
+    "errors",
     "head_optimizer",
     "load",
     "training_loss",

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mote_fast import ConfigError, VideoClassifier
+from mote_fast import VideoClassifier
 from mote_fast.cli.int8_effect import int8_effect
 from mote_fast.clip import ClipTowers
+from mote_fast.errors import ConfigError
 
 LABELS = ["archery", "juggling balls", "playing the cello"]
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from mote_fast import LabelError
 from mote_fast.clip import TEMPLATES, ClipTowers, FeatureCache, class_features, encode_classes, load_towers
+from mote_fast.errors import LabelError
 from tests.tolerances import assert_close
 
 VISIBLE = st.text(min_size=1, max_size=25).filter(lambda text: text.strip())

@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import mote_fast
-from mote_fast import BackendError, ConfigError, VideoClassifier
+from mote_fast import VideoClassifier
 from mote_fast.clip import ClipTowers, feature_cache, int8, load_towers
 from mote_fast.clip.clip_config import TINY, ClipConfig
 from mote_fast.clip.int8 import Int8Tower
 from mote_fast.clip.model_cache import ModelCache
 from mote_fast.clip.pretrained import build_towers
+from mote_fast.errors import BackendError, ConfigError
 
 # Exports of whole towers.
 pytestmark = pytest.mark.heavy

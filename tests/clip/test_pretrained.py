@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mote_fast import ActivationMismatchError, CheckpointError, ConfigError
 from mote_fast.clip import load_towers
 from mote_fast.clip.clip_config import config_of_name, config_of_state_dict
+from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError
 from tests.tolerances import assert_close
 
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mote_fast import ConfigError
 from mote_fast.data import sample_frames
 from mote_fast.data.sampling import DENSE_SPAN, train_segment_bounds
+from mote_fast.errors import ConfigError
 
 
 @given(

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mote_fast import ConfigError
 from mote_fast.data import evaluation_pixels
 from mote_fast.data.transforms import CLIP_MEAN, CLIP_STD, crop_offsets, normalize, resize_short_side
+from mote_fast.errors import ConfigError
 from tests.tolerances import assert_close
 
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mote_fast import ConfigError
 from mote_fast.data import sample_frames
 from mote_fast.data.views import Views, plan_views
+from mote_fast.errors import ConfigError
 
 
 @given(frames=st.integers(1, 200), length=st.integers(1, 16), clips=st.integers(1, 5), crops=st.sampled_from([1, 3]))

@@ -6,7 +6,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from mote_fast import ConfigError, HeadConfig, VideoHead
+from mote_fast import HeadConfig, VideoHead
+from mote_fast.errors import ConfigError
 from mote_fast.head.head_config import HeadOptions
 from mote_fast.training.config.train_config import ModelSection
 

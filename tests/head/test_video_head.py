@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mote_fast import ConfigError, VideoHead
+from mote_fast import VideoHead
+from mote_fast.errors import ConfigError
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.modulation import modulation_factor
 from mote_fast.head.temporal_block import TemporalAttention

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import mote_fast
-from mote_fast import ActivationMismatchError, CheckpointError, ConfigError
+from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError
 from mote_fast.model.checkpoint import released_checkpoint
 from mote_fast.model.released import head_to_released
 from mote_fast.runtime.weights import CONFIG_FILE, WEIGHTS_FILE

@@ -9,15 +9,9 @@ import torch
 from torch.nn import functional as F
 
 import mote_fast
-from mote_fast import (
-    ConfigError,
-    LabelError,
-    MissingVideoError,
-    Prediction,
-    UndecodableVideoError,
-    VideoClassifier,
-)
+from mote_fast import Prediction, VideoClassifier
 from mote_fast.data import evaluation_pixels, probe, read_frames, sample_frames
+from mote_fast.errors import ConfigError, LabelError, MissingVideoError, UndecodableVideoError
 from mote_fast.head.scores import view_probabilities, view_scores
 from mote_fast.model import classifier
 from tests.tolerances import assert_close

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mote_fast import CheckpointError, VideoHead
+from mote_fast import VideoHead
+from mote_fast.errors import CheckpointError
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.model.released import head_from_released, head_to_released
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mote_fast import BackendError
 from mote_fast.clip import load_towers
+from mote_fast.errors import BackendError
 from mote_fast.ops.attention import attend, resolve_backend, xformers_problem
 from tests.tolerances import assert_close
 

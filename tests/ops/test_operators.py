@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mote_fast import DoubleBackwardError, Draws, ShapeError, TrainingMethod, VideoHead, training_loss
+from mote_fast import Draws, TrainingMethod, VideoHead, training_loss
+from mote_fast.errors import DoubleBackwardError, ShapeError
 from mote_fast.head.experts import merge_weights
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.kernels import reference

@@ -11,8 +11,8 @@ from torch import distributed as dist
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from mote_fast import ConfigError
 from mote_fast.data.loading.batch import Batch
+from mote_fast.errors import ConfigError
 from mote_fast.runtime.distributed import ProcessGroup, joined
 from mote_fast.training.build import build_optimizer
 from mote_fast.training.config.sections import OptimConfig

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from mote_fast import CheckpointError
+from mote_fast.errors import CheckpointError
 from mote_fast.runtime.weights import CONFIG_FILE, WEIGHTS_FILE, read_model_folder, read_weights, write_model_folder
 
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import mote_fast
-from mote_fast import ConfigError, MoteError
 from mote_fast.cli import main
+from mote_fast.errors import ConfigError, MoteError
 from mote_fast.evaluation.predict import Predictions
 from mote_fast.training import loop
 from mote_fast.training.config.train_config import TrainConfig, load_config

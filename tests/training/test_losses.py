@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mote_fast import ConfigError, VideoHead, head_optimizer
+from mote_fast import VideoHead, head_optimizer
+from mote_fast.errors import ConfigError
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import cosine_logits
 from mote_fast.training.losses import Loss, training_loss

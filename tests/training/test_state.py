@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mote_fast import CheckpointError, ConfigError
+from mote_fast.errors import CheckpointError, ConfigError
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.training.build import build_optimizer
 from mote_fast.training.config.sections import OptimConfig, RunConfig

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from mote_fast import ConfigError, VideoHead
+from mote_fast import VideoHead
+from mote_fast.errors import ConfigError
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.training.streams import every_expert_features, stream_features
 from tests.tolerances import assert_close

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mote_fast import ConfigError, Draws, VideoHead, head_optimizer, training_loss
+from mote_fast import Draws, VideoHead, head_optimizer, training_loss
+from mote_fast.errors import ConfigError
 from mote_fast.head.experts import TemporalExperts
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.kernels.reference import expert_size
