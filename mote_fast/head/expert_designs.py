@@ -1,6 +1,6 @@
-"""The other expert designs of the paper's Figure 5, and the one place that builds a layer's FFN.
+"""The other expert designs of the paper's Figure 5, and the function that builds a layer's FFN.
 
-These run as plain PyTorch: they exist to be compared with (Table 7a). The default design, whole FFNs, is
+These run as plain PyTorch: they exist for comparison (Table 7a). The default design, whole FFNs, is
 ``mote_fast.head.experts.TemporalExperts``.
 """
 
@@ -26,8 +26,8 @@ class ProjectionExperts(nn.Module):
 
     With E experts, "up_down" has E of each projection, routed separately; "up" has E up projections and one down
     projection for all of them; "down" the reverse. A merge averages each projection that has experts with the same
-    weights. Where an expert is named by one index, "up_down" takes it for both projections; an index pair
-    (up, down) in the last dimension names them apart.
+    weights. "up_down" uses a single expert index for both projections; an index pair (up, down) in the last dimension
+    selects them separately.
     """
 
     fusion: Tensor
@@ -105,7 +105,7 @@ class ProjectionExperts(nn.Module):
         return folded(self.merged(), self.embed_dim)
 
     def _merge(self, weights: Tensor) -> Expert:
-        """Merge with ``weights [E]``; a shared projection is itself."""
+        """Merge with ``weights [E]``; a shared projection stays as it is."""
         up = weights if len(self.up_weight) > 1 else weights.new_ones(1)
         down = weights if len(self.down_weight) > 1 else weights.new_ones(1)
         return Expert(
@@ -117,11 +117,11 @@ class ProjectionExperts(nn.Module):
 
     @staticmethod
     def _rows(index: Tensor, projection: Tensor) -> Tensor:
-        """The rows of a projection that expert indices mean: their own, or the shared one."""
+        """The rows of a projection for expert indices: their own, or the shared one."""
         return index if len(projection) > 1 else torch.zeros_like(index)
 
 
-# What may stand behind attention in a layer.
+# The FFNs that a layer may have after attention.
 LayerFFN: TypeAlias = TemporalExperts | ProjectionExperts | FeedForward
 
 

@@ -15,7 +15,7 @@ from mote_fast.kernels.reference import EXPANSION, Expert, expert_size, quick_ge
 from mote_fast.ops import operators
 from mote_fast.runtime.checks import check_choice
 
-# Whether experts start from draws of their own or from one (paper Table 2a).
+# Whether each expert has its own initial draw or all share one (paper Table 2a).
 ExpertInit = Literal["different", "same"]
 
 INIT_STD = 0.02
@@ -30,7 +30,7 @@ class GradientCollector(Protocol):
 
 
 class FeedForward(nn.Module):
-    """A plain FFN of width d, hidden width 4d, with QuickGELU: the baseline, and what folded experts become."""
+    """A plain FFN of width d, hidden width 4d, with QuickGELU: the baseline, and the form of folded experts."""
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class FeedForward(nn.Module):
     def pair(
         self, x_routed: Tensor, x_merged: Tensor, expert: int | Tensor, temperature: float | Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Both training streams; one FFN serves both, so ``expert`` and ``temperature`` play no part."""
+        """Both training streams; one FFN serves both, so ``expert`` and ``temperature`` are ignored."""
         del expert, temperature
         return self(x_routed), self(x_merged)
 
@@ -97,7 +97,7 @@ class TemporalExperts(nn.Module):
         self.reset_parameters()
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy's gradients are not the original's optimiser's business.
+        # A copied module must not report gradients to the original's optimiser.
         return {**self.__dict__, "_collector": None}
 
     @property
@@ -146,7 +146,7 @@ class TemporalExperts(nn.Module):
         return run_expert(x, unpack_expert(operators.merge_experts(self.weight, weights), self.embed_dim))
 
     def collect_with(self, collector: GradientCollector) -> None:
-        """Hand the gradients of ``pair`` to ``collector`` in factored form for as long as that lives."""
+        """Hand the gradients of ``pair`` to ``collector`` in factored form while the collector lives."""
         self._collector = weakref.ref(collector)
 
     def _probe(self, weights: Tensor, index: Tensor) -> Tensor | None:
@@ -188,7 +188,7 @@ def merge_weights(experts: int, temperature: float | Tensor) -> Tensor:
     """Return w [E], ``softmax([1..E] / temperature)``; infinity gives the plain average.
 
     Raises:
-        ConfigError: the temperature is zero or not a number (a tensor's value is not looked at).
+        ConfigError: the temperature is zero or not a number (a tensor's value is not checked).
     """
     if isinstance(temperature, Tensor):
         order = torch.arange(1, experts + 1, dtype=torch.float32, device=temperature.device)

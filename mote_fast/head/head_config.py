@@ -1,4 +1,4 @@
-"""What a video head is: its sizes and options in one value, which is checked where it is made."""
+"""The sizes and options of a video head in one value, checked at construction."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Aggregation = Literal["merge", "ensemble", "random"]
 class HeadOptions:
     """The options of a head beyond its sizes, with the paper's method as defaults.
 
-    Where there is one FFN per layer or none, those about experts have one meaning and change nothing.
+    With one FFN per layer or none, the options about experts have no effect.
 
     Attributes:
-        header: "mote", "plain" (one ordinary FFN a layer) or "mean" (mean pooling, CLIP-Mean).
-        expert_init: whether experts start from draws of their own or from the same one (Table 2a).
+        header: "mote", "plain" (one ordinary FFN per layer) or "mean" (mean pooling, CLIP-Mean).
+        expert_init: whether each expert has its own initial draw or all share one (Table 2a).
         expert_design: which projections are experts, and how they are routed (Table 7a).
-        aggregation: how the experts answer together at test: merged weights, averaged logits, one drawn (Table 2c).
+        aggregation: how the experts are combined at test: merged weights, averaged logits, one drawn (Table 2c).
         modulation: temporal feature modulation at test (eq. (15)).
         modulation_top_k: K, class names compared on each side.
         modulation_gamma: gamma, sharpness of the factor.
@@ -56,7 +56,7 @@ class HeadOptions:
             raise ConfigError(f"modulation_gamma must be above 0, got {self.modulation_gamma}")
 
     def check_depth(self, layers: int, experts: int) -> None:
-        """Raise ConfigError unless a head of this kind can have so many layers, and experts in each."""
+        """Raise ConfigError unless a head of this kind can have ``layers`` layers of ``experts`` experts each."""
         if layers < 1 and self.header != "mean":
             raise ConfigError(f"layers must be at least 1, got {layers}; header 'mean' has none")
         if experts < 0:
@@ -70,8 +70,9 @@ class HeadConfig(HeadOptions):
     Attributes:
         embed_dim: d, width of the frame and class features.
         heads: attention heads; MoTE uses CLIP's text width / 64.
-        layers: L, temporal layers; 0 where ``header`` is "mean".
-        experts: E, experts per layer; none means a plain FFN, which counts as 1, and 0 where ``header`` is "mean".
+        layers: L, temporal layers; 0 if ``header`` is "mean".
+        experts: E, experts per layer; without experts a layer has a plain FFN, which counts as 1; 0 if ``header`` is
+            "mean".
 
     Raises:
         ConfigError: sizes that do not fit together, or an option that is unknown or out of range.
@@ -87,7 +88,7 @@ class HeadConfig(HeadOptions):
         self.check_depth(self.layers, self.experts)
         if self.heads < 1 or self.embed_dim % self.heads:
             raise ConfigError(f"heads must divide embed_dim: {self.embed_dim} is not a multiple of {self.heads}")
-        # One head has one configuration, whatever words it was asked for in.
+        # Equal heads have equal configurations, however they were requested.
         if self.header == "mean":
             self._settle(layers=0, experts=0)
         elif self.header == "plain" or self.experts < 1:

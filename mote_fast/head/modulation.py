@@ -14,11 +14,11 @@ GAMMA = 0.05
 def modulation_factor(
     frames: Tensor, classes: Tensor, train_classes: Tensor, *, top_k: int = TOP_K, gamma: float = GAMMA
 ) -> Tensor:
-    """Weigh each video's temporal features by how near its classes are to the classes of fine-tuning.
+    """Weight each video's temporal features by the similarity of its classes to the classes of fine-tuning.
 
-    ``u`` is the normalised mean over frames. Of the ``top_k`` test classes most similar to ``u``, take each one's best
+    ``u`` is the normalised mean over frames. Each of the ``top_k`` test classes most similar to ``u`` has a best
     similarity to the ``top_k`` fine-tuning classes most similar to ``u``; with ``m`` their mean, the factor is
-    ``exp(-(1 - m) / gamma)``. Label sets with fewer names than ``top_k`` use all they have.
+    ``exp(-(1 - m) / gamma)``. Label sets with fewer names than ``top_k`` use all of them.
 
     Args:
         frames: [B, T, d], CLIP features of the frames, any floating dtype.

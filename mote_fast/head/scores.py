@@ -26,10 +26,9 @@ def view_scores(logits: Tensor, views: int) -> Tensor:
 def view_probabilities(cosines: Tensor, views: int, logit_scale: Tensor | float) -> Tensor:
     """Return label probabilities that rank as the official scores do, as sharp as CLIP's own.
 
-    The official scores are nearly uniform, for they are made of unscaled cosines. Here ``p`` is
+    The official scores are nearly uniform, because they use unscaled cosines. Here ``p`` is
     ``softmax(logit_scale * log m)``, eq. (20), with ``m`` the mean over views of the softmax of cosines. The ranking is
-    that of ``m`` (and so of ``view_scores``), and for one view ``p`` is ``softmax(logit_scale * cosine)``, as CLIP has
-    it.
+    that of ``m`` (and so of ``view_scores``), and for one view ``p`` is ``softmax(logit_scale * cosine)``, as in CLIP.
 
     Args:
         cosines: [B * views, C], the views of a video side by side.

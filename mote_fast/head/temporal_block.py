@@ -14,7 +14,7 @@ LAYER_NORM_EPS = 1e-12
 
 
 class TemporalAttention(nn.Module):
-    """Full multi-head attention over the frames of a view; parameters named as nn.MultiheadAttention names them."""
+    """Full multi-head attention over the frames of a view; parameters have the names of nn.MultiheadAttention."""
 
     def __init__(self, embed_dim: int, heads: int) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from mote_fast.head.head_config import Aggregation, HeadConfig
 from mote_fast.head.modulation import modulation_factor
 from mote_fast.head.temporal_block import TemporalBlock
 
-# Rows of the position table: CLIP's context length, as in the official code, and so the most frames a view may have.
+# Rows of the position table: CLIP's context length, as in the official code; hence the maximum frames per view.
 MAX_FRAMES = 77
 
 
@@ -25,14 +25,14 @@ class VideoHead(nn.Module):
 
     Args:
         config: its sizes and options.
-        train_class_features: [S, d], features of the fine-tuning label set. Without them (or all zero, the
-            official code's placeholder) modulation has nothing to compare with and is left out.
+        train_class_features: [S, d], features of the fine-tuning label set. Without them (or if all are zero, the
+            official code's placeholder) there is no modulation.
 
     Attributes:
-        config: what it was built with, or set to since by ``set_inference``.
+        config: sizes and options of the head, as built or as changed by ``set_inference``.
 
     Raises:
-        ConfigError: the class features are of another width.
+        ConfigError: the class features have another width.
     """
 
     train_class_features: Tensor | None
@@ -72,7 +72,7 @@ class VideoHead(nn.Module):
         modulation_top_k: int | None = None,
         modulation_gamma: float | None = None,
     ) -> None:
-        """Change how inference goes; what is left out stays. Training takes no notice.
+        """Change the inference options; omitted ones stay as they are. Training is unaffected.
 
         Args:
             aggregation: "merge": one pass with the merged experts; "ensemble": one pass for each expert, used in every
@@ -117,7 +117,7 @@ class VideoHead(nn.Module):
         chosen = classes if modulate else None
         features = self.features(frames, chosen, generator=generator)
         if self._aggregation == "ensemble":
-            # Over the frames their mean is a mean of unit vectors, and its product with a class a mean of cosines.
+            # Each expert's mean frame has unit length, so the product of their mean with a class is a mean of cosines.
             return features.mean(1) @ F.normalize(classes, dim=-1).t()
         return cosine_logits(features, classes)
 
@@ -134,8 +134,8 @@ class VideoHead(nn.Module):
         Args:
             frames: [B, T, d].
             classes: [C, d], the test label set; given, the features are modulated for it, if modulation is on.
-            expert: use this expert alone, in every layer; None does what ``aggregation`` says. An ensemble's features
-                are the mean over its experts, each scaled to a unit mean frame: they rank classes as its logits do.
+            expert: use this expert alone, in every layer; None applies ``aggregation``. An ensemble's features are the
+                mean over its experts, each scaled to a unit mean frame: they rank classes as its logits do.
             generator: as in ``forward``.
 
         Raises:
@@ -165,7 +165,7 @@ class VideoHead(nn.Module):
     def fold(self) -> VideoHead:
         """Return an equivalent head for inference whose FFNs are plain: the merge is done once (eq. (13)).
 
-        An ensemble or random routing has no merge to do; such a head is returned itself.
+        A head with an ensemble or random routing has no merge; ``fold`` returns the head itself.
         """
         if self._aggregation != "merge":
             return self
@@ -206,11 +206,11 @@ class VideoHead(nn.Module):
         return frames + self.frame_positions[: frames.shape[1]]
 
     def run_routed(self, frames: Tensor, index: Tensor) -> Tensor:
-        """Output of the last layer, [B, T, d], each video through experts of its own; the head has layers.
+        """Output of the last layer, [B, T, d], each video through its own experts; the head has layers.
 
         Args:
             frames: [B, T, d].
-            index: int64 [L, B], or [L, B, 2] to name up and down projections apart; read on the device, unchecked.
+            index: int64 [L, B], or [L, B, 2] for separate up and down projections; read on the device, unchecked.
         """
         x = self.embed_frames(frames)
         for block, chosen in zip(self.temporal_blocks(), index, strict=True):
@@ -226,7 +226,7 @@ class VideoHead(nn.Module):
 
     @property
     def _aggregation(self) -> Aggregation:
-        # With one FFN there is one way; folding and merging are the cheapest forms of it, and draw nothing.
+        # With one FFN all aggregations agree; folding and merging are the cheapest and draw nothing.
         return self.config.aggregation if self.experts > 1 else "merge"
 
     def _temporal(self, frames: Tensor, expert: int | None, generator: torch.Generator | None) -> Tensor:
@@ -253,8 +253,8 @@ def cosine_logits(features: Tensor, classes: Tensor) -> Tensor:
         classes: [C, d].
 
     Returns:
-        [B, C], float32 or float64 also under autocast: the scale of about 100 that follows would magnify the rounding
-        of bfloat16 to half a logit (eq. (12)).
+        [B, C], float32 or float64 even under autocast: the later scale of about 100 would magnify the rounding of
+        bfloat16 to half a logit (eq. (12)).
     """
     dtype = torch.promote_types(torch.promote_types(features.dtype, classes.dtype), torch.float32)
     with torch.autocast(features.device.type, enabled=False):

@@ -1,1 +1,1 @@
-"""Towers and head as one classifier, and the files that it is kept in."""
+"""Towers and head as one classifier, and the files that store it."""

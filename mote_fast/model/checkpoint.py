@@ -24,10 +24,10 @@ from mote_fast.runtime.weights import read_model_folder, read_weights, state_dic
 
 log = logging.getLogger(__name__)
 
-# Of the parameters; "int8" is float32 parameters with an image tower that runs quantised.
+# Type of the parameters; "int8" means float32 parameters with a quantised image tower.
 Dtype: TypeAlias = torch.dtype | Literal["int8"]
 
-# Models whose trained weights come with the package, one folder each; a model card lies beside every one.
+# Models whose trained weights come with the package, one folder each, with a model card beside the folder.
 SHIPPED = ("tiny",)
 
 # The parts of a released checkpoint.
@@ -59,11 +59,11 @@ def create_model(
         frames: T, frames per view.
         clip_pretrained: an open_clip tag ("openai") or a weights file; None gives random towers.
         activation: only for a weights file of unknown origin, see ``mote_fast.clip.pretrained``.
-        device: where the model goes.
-        dtype: of its parameters; or "int8", for inference on the CPU with the image tower quantised, see
+        device: device of the model.
+        dtype: type of its parameters; or "int8", for inference on the CPU with the image tower quantised, see
             ``mote_fast.clip.int8``.
         head_options: ``header``, ``expert_init``, ``expert_design``, ``aggregation``, ``modulation``,
-            ``modulation_top_k`` and ``modulation_gamma``, see ``HeadOptions``; left out, they are the paper's.
+            ``modulation_top_k`` and ``modulation_gamma``, see ``HeadOptions``; the defaults are the paper's.
 
     Raises:
         ConfigError: an argument is out of range, or the architecture is unknown or has no int8 path.
@@ -91,21 +91,21 @@ def load(
 ) -> VideoClassifier:
     """Load a classifier from a released .pt file, from a folder that ``save`` wrote, or one that the package ships.
 
-    A released file holds the fine-tuned image tower and the head. Its text tower is the original CLIP's, which is
-    therefore needed too, and with which the image tower is interpolated (eq. (21)).
+    A released file holds the fine-tuned image tower and the head. The original CLIP is needed too: it gives the text
+    tower, and the image tower is interpolated with it (eq. (21)).
 
     Args:
-        path: the file or folder; or "tiny", where there is none of that name, for the weights that come with the
+        path: the file or folder; or "tiny", if no file or folder has that name, for the weights that come with the
             package (see mote_fast/presets/tiny.md).
         clip: the original CLIP of a released file: OpenAI's .pt, an open_clip tag, or None for the tag "openai" of
-            the architecture that the file's shapes tell. A folder is complete and takes none.
-        interpolate: share of the fine-tuned image tower, in [0, 1]; the rest is the original's. 1 leaves it as tuned.
-            Applies to released files.
+            the architecture that follows from the file's shapes. A folder is complete and takes none.
+        interpolate: share of the fine-tuned image tower, in [0, 1]; the rest is the original's. 1 keeps the tuned
+            tower. Applies to released files.
         frames: T, frames per view, which a released file does not record (8, or 16 for the 16-frame models).
-        activation: of the file ``clip``, should its origin be unknown; released files are QuickGELU by origin, so
-            "gelu" raises.
-        device: where the model goes.
-        dtype: of its parameters, or "int8", see ``create_model``.
+        activation: activation of the file ``clip``, if its origin is unknown; released files are QuickGELU by origin,
+            so "gelu" raises.
+        device: device of the model.
+        dtype: type of its parameters, or "int8", see ``create_model``.
 
     Raises:
         CheckpointError: a file is missing, damaged, unsafe or does not fit.
@@ -133,9 +133,9 @@ def load(
 
 
 def released_checkpoint(model: VideoClassifier) -> dict[str, object]:
-    """Return the model as the content of a released .pt file, for ``torch.save``: what the official code loads.
+    """Return the content of a released .pt file, for ``torch.save``; the official code can load it.
 
-    The text tower is left out, as in the official code; keep the original CLIP beside the file.
+    It has no text tower, as in the official code; keep the original CLIP beside the file.
     """
     state = model.clip.model.state_dict()
     return {

@@ -1,4 +1,4 @@
-"""The model that users hold: towers, head, and the way from a video file to ranked labels."""
+"""The public model: towers, head, and the path from a video file to ranked labels."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from mote_fast.model.model_config import ModelConfig
 from mote_fast.runtime.progress import Progress
 from mote_fast.runtime.weights import write_model_folder
 
-# A file, or frames already decoded: uint8 [N, H, W, 3].
+# A file, or decoded frames: uint8 [N, H, W, 3].
 Video: TypeAlias = str | os.PathLike | Tensor
 
-# Frames per forward pass of the image tower; bounds memory. On a CPU few are enough to keep the products busy, and stay
-# nearer the caches (ViT-B/16: 8 took 11% less time a frame than 24 in int8, and no more in float32).
+# Frames per forward pass of the image tower; bounds memory. On a CPU small batches already saturate the matrix products
+# and fit the caches better (ViT-B/16: 8 took 11% less time per frame than 24 in int8, and no more in float32).
 FRAMES_PER_BATCH = 32
 FRAMES_PER_BATCH_ON_CPU = 8
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One ranked label: the name, its index in the list that was given, and its probability."""
+    """One ranked label: the name, its index in the given list, and its probability."""
 
     label: str
     index: int
@@ -54,7 +54,7 @@ class VideoClassifier(nn.Module):
         frames: T, frames per view.
         int8: runs the image tower in int8; None, as built, runs it in its own dtype. Set by ``quantize``.
         decode_backend: "auto", "torchcodec" or "pyav", see ``mote_fast.data.read_frames``.
-        feature_cache: where class features are kept between processes; None keeps none.
+        feature_cache: cache of class features between processes; None disables it.
     """
 
     def __init__(self, clip: ClipTowers, head: VideoHead, frames: int) -> None:
@@ -68,12 +68,12 @@ class VideoClassifier(nn.Module):
 
     @property
     def config(self) -> ModelConfig:
-        """What this model was built from."""
+        """The configuration of this model."""
         return ModelConfig(self.clip.config, self.head.config, self.frames)
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """The device of the model."""
         return self.clip.device
 
     @overload
@@ -113,8 +113,8 @@ class VideoClassifier(nn.Module):
             video: a path, or decoded frames uint8 [N, H, W, 3]; or a list of either.
             labels: class names, any number; order and duplicates are kept.
             views: clips x crops: "1x1", "3x1" (zero-shot protocol), "4x3" (close-set protocol), ...
-            topk: how many labels to return; all of them where there are fewer.
-            class_features: [C, d], what ``class_features(labels)`` returned, if you have it already.
+            topk: how many labels to return; all of them if there are fewer.
+            class_features: [C, d], the result of ``class_features(labels)``, if already computed.
 
         Returns:
             The best labels, best first, ties in the order given. A list of such lists for a list of videos.
@@ -152,7 +152,7 @@ class VideoClassifier(nn.Module):
 
     @torch.no_grad()
     def scores_from_features(self, features: Tensor, classes: Tensor) -> Tensor:
-        """Score a video by its frame features ``[views, T, d]``, from ``view_features``; otherwise as ``scores``."""
+        """Score a video from its frame features ``[views, T, d]``, from ``view_features``; otherwise as ``scores``."""
         cosines = self.head(features, classes.to(features))
         return view_probabilities(cosines, len(cosines), self.clip.logit_scale.double()).squeeze(0)
 
@@ -160,7 +160,7 @@ class VideoClassifier(nn.Module):
     def embed(self, video: Video, *, views: str = "1x1") -> Tensor:
         """Return the video's embedding, float32 [d], L2-normalised: temporal features, averaged over frames and views.
 
-        Without a label set there is nothing to modulate for, so the temporal features enter in full.
+        Without a label set there is no modulation: the temporal features enter in full.
         """
         pooled = self.head.features(self.view_features(video, views)).float().mean(1)
         return F.normalize(F.normalize(pooled, dim=-1).mean(0), dim=-1)
@@ -170,7 +170,7 @@ class VideoClassifier(nn.Module):
         """Decode a video and encode the frames of its views; a frame that views share is encoded once.
 
         Returns:
-            [clips * crops, T, d] in the model's dtype, what the head takes.
+            [clips * crops, T, d] in the model's dtype, the head's input.
         """
         parsed = views if isinstance(views, Views) else Views.parse(views)
         frames, plan = self._read(video, parsed)
@@ -184,7 +184,7 @@ class VideoClassifier(nn.Module):
         return plan.gather(torch.cat(encoded))
 
     def encode_frames(self, pixels: Tensor) -> Tensor:
-        """Encode frames by the image tower, in int8 where the model is quantised.
+        """Encode frames with the image tower, in int8 if the model is quantised.
 
         Args:
             pixels: [N, 3, S, S], normalised, in the model's dtype.
@@ -202,7 +202,7 @@ class VideoClassifier(nn.Module):
     def fold(self) -> VideoClassifier:
         """Return an equivalent classifier for inference whose experts are merged once; it shares the towers.
 
-        A head whose inference does not merge keeps its experts, see ``VideoHead.fold``.
+        A head that does not merge at inference keeps its experts, see ``VideoHead.fold``.
         """
         folded = VideoClassifier(self.clip, self.head.fold(), self.frames)
         folded.int8 = self.int8
@@ -211,7 +211,7 @@ class VideoClassifier(nn.Module):
         return folded.train(self.training)
 
     def quantize(self) -> None:
-        """Run the image tower in int8 from now on, see ``mote_fast.clip.int8``. The float weights stay, for saving.
+        """Run the image tower in int8 from now on, see ``mote_fast.clip.int8``. The float weights are kept for saving.
 
         Raises:
             ConfigError: the tower is not CLIP's ViT in float32 on the CPU.
@@ -222,10 +222,10 @@ class VideoClassifier(nn.Module):
         self.int8 = tower
 
     def train(self, mode: bool = True) -> VideoClassifier:
-        """Set training mode, as any module's.
+        """Set training mode, as in any module.
 
         Raises:
-            ConfigError: training mode is asked of an int8 model.
+            ConfigError: ``mode`` is True and the model is int8.
         """
         if mode and self.int8 is not None:
             raise ConfigError("an int8 model cannot be trained; load it with dtype=torch.float32")
@@ -234,13 +234,14 @@ class VideoClassifier(nn.Module):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Run the image tower through ``torch.compile`` from now on, in place, as ``nn.Module.compile`` does.
 
-        The first call compiles, for any number of frames. On a CPU that hardly pays: for ViT-B/16 it took 40 s, after
-        which frames took 1 to 8% less, and whole videos no less. The head and the text tower stay eager: they are a
-        few percent of a video's work. An int8 model's image tower runs elsewhere, and is left as it is.
+        The first call compiles, for any number of frames. On a CPU the gain is small: for ViT-B/16 compiling took 40 s,
+        after which frames took 1 to 8% less time, and whole videos no less. The head and the text tower stay eager:
+        they are a few percent of a video's work. The image tower of an int8 model runs in ONNX Runtime and is not
+        compiled.
 
         Args:
-            args: of ``torch.compile``.
-            kwargs: of ``torch.compile``.
+            args: passed to ``torch.compile``.
+            kwargs: passed to ``torch.compile``.
         """
         self.clip.compile_frames(*args, **kwargs)
 
@@ -256,7 +257,7 @@ class VideoClassifier(nn.Module):
 
     @property
     def _frames_at_once(self) -> int:
-        """Crops of frames that go through the image tower together."""
+        """Frame crops per forward pass of the image tower."""
         return FRAMES_PER_BATCH_ON_CPU if self.device.type == "cpu" else FRAMES_PER_BATCH
 
     def _read(self, video: Video, views: Views) -> tuple[Tensor, ViewPlan]:
@@ -268,7 +269,7 @@ class VideoClassifier(nn.Module):
             return video[plan.frame_indices.to(video.device)], plan
         info = probe(video)
         plan = plan_views(info.num_frames, self.frames, views)
-        # A strip of a few rows becomes enormous where its short side is scaled up; a part of the frames is, at a time.
+        # Scaling up the short side of a strip of a few rows makes huge frames, so only some are scaled at a time.
         height, width = short_side_size(info.height, info.width, self.clip.image_size)
         check_read_size(info.path, min(len(plan.frame_indices), self._frames_at_once), width, height, " after scaling")
         return read_frames(video, plan.frame_indices, self.decode_backend, info=info), plan

@@ -1,4 +1,4 @@
-"""What a model is: frozen dataclasses, the presets, and their JSON form."""
+"""The configuration of a model: frozen dataclasses, the presets, and their JSON form."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from mote_fast.clip.clip_config import ClipConfig
 from mote_fast.errors import CheckpointError, ConfigError
 from mote_fast.head.head_config import HeadConfig
 
-# Version of the folder format; raised when older code could not read what newer code writes. Version 1 had no head
-# options; its heads have the defaults.
+# Version of the folder format; raised when older code cannot read the new format. Version 1 had no head options; its
+# heads have the defaults.
 FORMAT_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 
@@ -26,7 +26,7 @@ DEFAULT_LAYERS = 4
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A whole classifier: its towers, its head, and the frames that make one view."""
+    """A whole classifier: its towers, its head, and the number of frames per view."""
 
     clip: ClipConfig
     head: HeadConfig
@@ -46,7 +46,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], source: str) -> ModelConfig:
-        """Read ``to_json``'s output back.
+        """Read the output of ``to_json``.
 
         Raises:
             CheckpointError: keys are missing, unknown, or from a newer version of the format.
@@ -66,5 +66,5 @@ class ModelConfig:
 
 
 def default_layers(name: str | None) -> int:
-    """Return the temporal layers that a preset takes when none are asked for."""
+    """Return a preset's default number of temporal layers."""
     return PRESET_LAYERS.get((name or "").removesuffix("-quickgelu"), DEFAULT_LAYERS)

@@ -15,7 +15,7 @@ from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
 from mote_fast.kernels.reference import Expert, pack_expert, unpack_expert
 
-# Our name of a block's tensor -> the released name; the same on both sides but for the FFN.
+# Our name of a block's tensor -> the released name; only the FFN is named differently.
 _BLOCK_KEYS = (
     "ln_1.weight",
     "ln_1.bias",
@@ -34,14 +34,14 @@ _TRAIN_CLASSES = "spe_cls_feature"
 
 
 def head_from_released(state_dict: Mapping[str, Tensor], heads: int) -> VideoHead:
-    """Build a head from a state dict in the released layout; sizes are read off its shapes.
+    """Build a head from a state dict in the released layout; its shapes give the sizes.
 
     Args:
         state_dict: the released ``fusion_model_state_dict``, without "module." prefixes.
         heads: attention heads, CLIP text width / 64; the layout does not record them.
 
     Raises:
-        CheckpointError: keys are missing, unknown or misshapen.
+        CheckpointError: keys are missing or unknown, or have the wrong shape.
     """
     state = dict(state_dict)
     layers = _count(state, r"transformer\.resblocks\.(\d+)\.")
@@ -73,7 +73,7 @@ def head_from_released(state_dict: Mapping[str, Tensor], heads: int) -> VideoHea
 def head_to_released(head: VideoHead) -> dict[str, Tensor]:
     """Return the head's tensors under the released names; ``head_from_released`` reads them back without loss.
 
-    What ``set_inference`` sets is no part of the layout.
+    The layout does not include the inference options (``set_inference``).
 
     Raises:
         CheckpointError: the experts are not whole FFNs, which the layout cannot express.
@@ -139,7 +139,7 @@ def _experts_to_released(mlp: TemporalExperts) -> dict[str, Tensor]:
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """How many consecutive indices, from 0, the pattern's group takes over the keys."""
+    """The number of consecutive indices, from 0, that the pattern's group matches in the keys."""
     found = {int(match[1]) for match in (re.match(pattern, key) for key in state) if match}
     if found and found != set(range(len(found))):
         raise CheckpointError(f"head: indices of {pattern!r} are not consecutive: {sorted(found)}")

@@ -1,1 +1,1 @@
-"""Training: a typed configuration, the loop that it describes, and the state that a run leaves behind."""
+"""Training: a typed configuration, the loop that it configures, and the state that a run saves."""

@@ -1,4 +1,4 @@
-"""The first lines of a run: on what it runs, with what, and how much of it there is."""
+"""The first lines of a run's log: hardware, versions, model and data."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def first_lines(config: TrainConfig, world: ProcessGroup, model: VideoClassifier
 
 
 def millions(count: int) -> str:
-    """Return a number of parameters as people write it: ``149.6M``."""
+    """Format a number of parameters: ``149.6M``."""
     return f"{count / 1e6:.2f}M" if count < 1e7 else f"{count / 1e6:.1f}M"

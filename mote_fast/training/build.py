@@ -1,4 +1,4 @@
-"""From a configuration to what trains: the model, its optimiser, and the loaders."""
+"""Build the model, its optimiser and the loaders from a configuration."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from mote_fast.training.config.sections import DataConfig, ModelSection, OptimCo
 from mote_fast.training.config.train_config import TrainConfig
 from mote_fast.training.optim import HeadAdamW, head_optimizer
 
-# Videos that cannot be read, one file for each list and process.
+# Folder of reports on unreadable videos, one file per list and process.
 FAULT_FOLDER = "faults"
 
 
 class Loaders(NamedTuple):
-    """What feeds a run; ``validation`` is None where there is no list for it. The streams: see ``DataPosition``."""
+    """The loaders of a run; ``validation`` is None without a validation list. ``DataPosition`` explains the streams."""
 
     training: VideoLoader
     validation: VideoLoader | None
@@ -51,8 +51,7 @@ class Loaders(NamedTuple):
 def build_model(model: ModelSection, data: DataConfig, world: ProcessGroup) -> VideoClassifier:
     """Build the model that a run starts from, on its device.
 
-    A checkpoint brings its own head, whose sizes then stand; otherwise the head is fresh, drawn from PyTorch's
-    generator.
+    A checkpoint has its own head, whose sizes then apply; otherwise the head is fresh, drawn from PyTorch's generator.
 
     Raises:
         ConfigError: sizes contradict each other.
@@ -60,7 +59,7 @@ def build_model(model: ModelSection, data: DataConfig, world: ProcessGroup) -> V
     """
     if model.checkpoint is not None:
         is_folder = Path(model.checkpoint).is_dir()
-        # The CLIP beside a released file gives its text tower; a folder is complete.
+        # A released file takes its text tower from the given CLIP; a folder is complete.
         built = load(
             model.checkpoint,
             clip=None if is_folder else model.clip_pretrained,
@@ -91,14 +90,14 @@ def build_model(model: ModelSection, data: DataConfig, world: ProcessGroup) -> V
         built.clip.model.logit_scale.requires_grad_(True)
     if not any(parameter.requires_grad for parameter in built.parameters()):
         raise ConfigError("model.header=mean with model.train_clip=false leaves nothing to train")
-    # The towers stay in evaluation mode: CLIP has no dropout, and running statistics of other towers are kept.
+    # The towers stay in evaluation mode: CLIP has no dropout, and other towers' running statistics must not change.
     return built.to(world.device).eval()
 
 
 def store_class_features(model: VideoClassifier, names: list[str], world: ProcessGroup) -> None:
-    """Encode the training classes with the frozen text tower, once, and leave their features in the head.
+    """Encode the training classes with the frozen text tower, once, and store their features in the head.
 
-    The first process encodes (or finds them in the cache); the others receive them.
+    The first process encodes them (or reads the cache) and sends them to the others.
     """
     features = torch.zeros(len(names), model.clip.embed_dim, device=world.device)
     if world.leads:
@@ -110,7 +109,7 @@ def store_class_features(model: VideoClassifier, names: list[str], world: Proces
 
 
 def build_optimizer(model: VideoClassifier, optim: OptimConfig) -> HeadAdamW:
-    """Return the optimiser: the head's group, then CLIP's with a rate of its own (docs/method.md, Optimisation)."""
+    """Return the optimiser: the head's group, then CLIP's with its own rate (docs/method.md, Optimisation)."""
     clip = [parameter for parameter in model.clip.parameters() if parameter.requires_grad]
     groups = [{"params": clip, "lr": optim.lr * optim.clip_ratio}] if clip else []
     return head_optimizer(

@@ -1,4 +1,4 @@
-"""The videos of a run that could not be read, gathered over its processes."""
+"""The unreadable videos of a run, gathered over its processes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FAULTS_FILE = "faults.jsonl"
 
 
 def report_faults(loaders: Loaders, world: ProcessGroup, log: RunLog, output: Path, progress: RunProgress) -> None:
-    """List every video that has failed so far in ``faults.jsonl``, once, and count them; every process must call it.
+    """List every failed video once in ``faults.jsonl``, and count them; every process must call it.
 
-    Each line of the file has the list ("train" or "val"), and the fields of ``Failure``.
+    Each line of the file has the list ("train" or "val") and the fields of ``Failure``.
     """
     own = [("train", failure) for failure in loaders.training.faults.failures]
     if loaders.validation is not None:
         own += [("val", failure) for failure in loaders.validation.faults.failures]
-    # In another epoch another process may have met the same video.
+    # Two processes may have read the same video in different epochs.
     found = {(split, failure.index, failure.path): failure for part in world.gather(own) for split, failure in part}
     counts = {split: sum(key[0] == split for key in found) for split in ("train", "val")}
     if not found or not world.leads:

@@ -1,4 +1,4 @@
-"""What a run tells: a dense line and a progress bar for people, JSON lines and TensorBoard for everything else."""
+"""Run logging: progress bar and console line, metrics.jsonl, TensorBoard."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ T = TypeVar("T")
 
 
 class MetricsFile:
-    """JSON lines, one record a line, cut back to where a resumed run went on from.
+    """JSON lines, one record per line, truncated to the position of the checkpoint that a run resumes from.
 
     Args:
         path: the file.
-        kept: bytes of an earlier part of the run to keep; what is beyond them is written anew.
+        kept: bytes of an earlier part of the run to keep; the rest is rewritten.
     """
 
     def __init__(self, path: Path, kept: int = 0) -> None:
@@ -58,7 +58,7 @@ class MetricsFile:
 
 
 class RunLog:
-    """Writes what the first process says of the run; on the others every method does nothing.
+    """Writes the log of a run in the first process; in the others every method does nothing.
 
     Args:
         output: the run's folder.
@@ -82,7 +82,7 @@ class RunLog:
         self._board = _summary_writer(output / TENSORBOARD_FOLDER, step) if tensorboard else None
         if self._board is not None:
             self._exits.callback(self._board.close)
-        # Draws on a terminal only, and lets the log lines pass above it.
+        # The bar is drawn on terminals only; log lines are printed above it.
         self._bar = self._exits.enter_context(tqdm(total=steps, initial=step, unit="step", disable=None))
         if not self._bar.disable:
             self._exits.enter_context(logging_redirect_tqdm())
@@ -106,12 +106,12 @@ class RunLog:
         Args:
             kind: "train", "val" or "faults"; TensorBoard's group.
             step: optimiser steps taken.
-            values: by name; numbers go to TensorBoard. Those that are not finite are recorded as null.
-            line: what people read.
+            values: by name; numbers go to TensorBoard. Non-finite numbers are recorded as null.
+            line: the console line.
         """
         if not self._leads:
             return
-        # JSON has no others, and float16's overflows are in the nature of its loss scaler.
+        # JSON has no NaN or infinity; overflow steps of float16's loss scaler are expected.
         values = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in values.items()
@@ -129,19 +129,19 @@ class RunLog:
 
 
 class ThroughputMeter:
-    """Measures a stretch of training: how fast it goes, and how long it waits for data."""
+    """Measures an interval of training: clips per second, and the share of time spent waiting for data."""
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        """Begin a new stretch: after a log line, or after something that is not training."""
+        """Begin a new interval: after a log line, or after validating or saving."""
         self._since = time.perf_counter()
         self._waited = 0.0
         self._clips = 0
 
     def timed(self, items: Iterator[T]) -> Iterator[T]:
-        """Yield ``items``, counting the time until each is there."""
+        """Yield ``items`` and count the waiting time for each."""
         while True:
             begun = time.perf_counter()
             try:
@@ -153,12 +153,12 @@ class ThroughputMeter:
             yield item
 
     def count(self, clips: int) -> None:
-        """Count clips that were trained on."""
+        """Count training clips."""
         self._clips += clips
 
     @property
     def seconds(self) -> float:
-        """Length of the stretch."""
+        """Length of the interval, seconds."""
         return max(time.perf_counter() - self._since, 1e-9)
 
     @property
@@ -168,12 +168,12 @@ class ThroughputMeter:
 
     @property
     def waited(self) -> float:
-        """Share of the time that went by waiting for data, in [0, 1]."""
+        """Share of the time spent waiting for data, in [0, 1]."""
         return min(self._waited / self.seconds, 1.0)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most memory held so far, bytes: PyTorch's on a GPU, the process's on the CPU."""
+    """Return the peak memory so far, bytes: PyTorch's on a GPU, the process's on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     # Linux counts in KiB.
@@ -193,5 +193,5 @@ def _summary_writer(folder: Path, step: int) -> Any:
             f"run.tensorboard: TensorBoard is not installed ({error}); pip install tensorboard, or "
             "run.tensorboard=false"
         ) from error
-    # Points after this step, which a killed run has written, are hidden.
+    # Hide points after this step, written by a run that was killed.
     return SummaryWriter(str(folder), purge_step=step + 1)

@@ -46,7 +46,7 @@ from mote_fast.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
 
-# Model folders inside run.output, for ``mote_fast.load``: as trained to the end, and as it validated best.
+# Model folders inside run.output, for ``mote_fast.load``: the final model, and the one with the best validation.
 FINAL_MODEL = "model"
 BEST_MODEL = "best"
 CONFIG_FILE = "config.yaml"
@@ -54,10 +54,10 @@ CONFIG_FILE = "config.yaml"
 
 @dataclass(frozen=True)
 class Run:
-    """The parts of a run, put together.
+    """The parts of a run.
 
     Attributes:
-        objective: what ``distribute`` returned.
+        objective: the result of ``distribute``.
         steps_per_epoch: optimiser steps.
         steps: optimiser steps of the whole run.
     """
@@ -77,13 +77,13 @@ class Run:
 
 
 def train(config: TrainConfig) -> bool:
-    """Train as configured; under torchrun, with the other processes of the run.
+    """Train as configured; under torchrun, together with the other processes of the run.
 
     Returns:
-        True once the run is complete, False if it was asked to stop (SIGTERM, SIGINT), has saved, and can be resumed.
+        True if the run is complete, False if it was asked to stop (SIGTERM, SIGINT), has saved, and can be resumed.
 
     Raises:
-        MoteError: a setting, list, file or checkpoint is at fault, or the loss is no longer a number.
+        MoteError: a setting, list, file or checkpoint is wrong, or the loss is no longer a number.
     """
     with joined(config.run.device) as world:
         if config.optim.precision == "fp16" and world.device.type == "cpu":
@@ -117,7 +117,7 @@ def _train(
     order: DataPosition,
     arithmetic: Arithmetic,
 ) -> bool:
-    """Run the epochs that are left, from a state that is new or restored; see ``train``."""
+    """Run the remaining epochs, from a new or restored state; see ``train``."""
     optim, output, progress = config.optim, Path(config.run.output), state.progress
     steps_per_epoch = math.ceil(loaders.training.batches_per_epoch / optim.accumulation)
     steps = steps_per_epoch * optim.epochs
@@ -174,14 +174,14 @@ def _train(
 
 
 def _take_steps(run: Run) -> bool:
-    """Take the steps that the epoch still lacks; True if the run was asked to stop, and has saved."""
+    """Take the remaining steps of the epoch; True if the run was asked to stop, and has saved."""
     config, progress = run.config, run.state.progress
     accumulation = config.optim.accumulation
     epoch, batches_per_epoch = progress.epoch, run.loaders.training.batches_per_epoch
     batches = run.pace.timed(run.loaders.training.epoch(epoch, progress.step_in_epoch * accumulation))
     while progress.step_in_epoch < run.steps_per_epoch and progress.step < run.steps:
         first = progress.step_in_epoch * accumulation
-        # The last step of an epoch takes what is left.
+        # The last step of an epoch takes the remaining batches.
         count = min(accumulation, batches_per_epoch - first)
         lr = learning_rate(refreshed_epoch(epoch, first + count - 1, batches_per_epoch), config.optim)
         set_learning_rate(run.state.optimizer, lr, config.optim.clip_ratio)
@@ -208,7 +208,7 @@ def _take_steps(run: Run) -> bool:
         log_due = progress.step % config.run.log_every == 0 or progress.step == run.steps
         asked = run.world.any(run.stop.asked)
         save_due = asked or bool(config.run.save_every and progress.step % config.run.save_every == 0)
-        # The end of an epoch saves too: nothing is ever saved that was not looked at.
+        # The end of an epoch saves too: never save weights whose loss was not checked.
         if log_due or save_due or progress.step_in_epoch == run.steps_per_epoch:
             losses = _finite_losses(run, result)
             if log_due:
@@ -221,11 +221,11 @@ def _take_steps(run: Run) -> bool:
 
 
 def _end_epoch(run: Run) -> None:
-    """Validate where that is due, report, save."""
+    """Validate if it is due, report, save."""
     progress, every = run.state.progress, run.config.run.eval_every
     last = progress.epoch + 1 == run.config.optim.epochs
     if run.loaders.validation is not None and every and (last or (progress.epoch + 1) % every == 0):
-        # Validation may take long, and may be killed: the epoch before it is safe then.
+        # Validation may take long and be killed: save the epoch before it.
         _save(run)
         _validate(run)
     report_faults(run.loaders, run.world, run.log, Path(run.config.run.output), progress)
@@ -235,7 +235,7 @@ def _end_epoch(run: Run) -> None:
 
 
 def _validate(run: Run) -> None:
-    """Run the model, its experts merged, over the validation list; keep it if it is the best so far."""
+    """Run the model with merged experts over the validation list; save the model if it is the best so far."""
     state, progress = run.state, run.state.progress
     loader, classes = run.loaders.validation, state.model.head.train_class_features
     assert loader is not None
@@ -269,7 +269,7 @@ def _validate(run: Run) -> None:
 
 
 def _log_step(run: Run, losses: list[float], gradient_norm: Tensor | None, lr: float) -> None:
-    """Write what the step that was just taken has to say."""
+    """Log the losses, learning rate and speed of the last step."""
     progress, pace, optim = run.state.progress, run.pace, run.config.optim
     values: dict[str, Any] = {"epoch": progress.epoch + progress.step_in_epoch / run.steps_per_epoch}
     values |= dict(zip(LOSSES, losses, strict=True))
@@ -301,8 +301,8 @@ def _finite_losses(run: Run, result: StepResult) -> list[float]:
     """Return the losses of a step, means over the processes.
 
     Raises:
-        MoteError: one is not a number, or infinite, or the gradient's norm is, and no loss scaler has skipped the step:
-            the weights are lost.
+        MoteError: a loss or the gradient's norm is NaN or infinite, and no loss scaler has skipped the step: the
+            weights are lost.
     """
     losses = run.world.mean(result.losses).tolist()
     named = {"the loss": losses}
@@ -326,7 +326,7 @@ def _save(run: Run) -> None:
 
 
 def _resume(config: TrainConfig, world: ProcessGroup, state: TrainState, order: DataPosition) -> None:
-    """Restore the checkpoint that ``run.resume`` asks for, if there is one: the first process decides which."""
+    """Restore the checkpoint that ``run.resume`` selects, if there is one; the first process decides which."""
     output = Path(config.run.output)
     path = world.gather(find_checkpoint(config.run.resume, output) if world.leads else None)[0]
     if path is None:

@@ -1,4 +1,4 @@
-"""The training objective: the paper's (eq. (12)), and that of its ablations."""
+"""The training objective of the paper (eq. (12)) and of its ablations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAPER_METHOD = TrainingMethod()
 
 @dataclass(frozen=True)
 class Loss:
-    """The objective and its parts, each a scalar; ``total`` is what to differentiate."""
+    """The objective and its parts, each a scalar; ``total`` is the one to differentiate."""
 
     total: Tensor
     routed: Tensor
@@ -41,14 +41,14 @@ def training_loss(
     or merge: its loss is cross-entropy alone. Parts that a method leaves out are zero.
 
     Args:
-        head: the head, whose streams are run here.
+        head: the head whose streams are run.
         frames: [B, T, d], frame features.
         classes: [C, d], features of the training label set.
         labels: int64 [B], class indices.
         logit_scale: the factor itself, ``exp`` of CLIP's parameter (about 100); a tensor is trained through.
-        method: what is trained against what.
-        draws: of this step, see ``TrainingMethod.draw``; tensors are read on the device, so that a compiled or captured
-            step can be fed new ones. None draws them.
+        method: the streams and their losses.
+        draws: the draws of this step, see ``TrainingMethod.draw``; tensors are read on the device, so that a compiled
+            or captured step can take new draws. None draws them here.
         generator: source of the draws; None uses PyTorch's global one.
 
     Raises:
@@ -59,7 +59,7 @@ def training_loss(
     if draws is None:
         draws = method.draw(head.layers, head.experts, generator)
     routed, merged = _features(head, frames, method, draws)
-    # With every expert a stream, the routed features come expert by expert: [E * B, T, d].
+    # If every expert is a stream, the routed features are ordered by expert: [E * B, T, d].
     streams = len(routed) // len(frames)
     routed_logits = logit_scale * cosine_logits(routed, classes).float()
     routed_loss = F.cross_entropy(routed_logits, labels if streams == 1 else labels.repeat(streams))
@@ -76,7 +76,7 @@ def training_loss(
 
 
 def _features(head: VideoHead, frames: Tensor, method: TrainingMethod, draws: Draws) -> tuple[Tensor, Tensor | None]:
-    """The features of the routed stream or streams, and of the merged stream where there is one."""
+    """The features of the routed stream or streams, and of the merged stream if there is one."""
     if head.experts <= 1:
         return head.features(frames), None
     if method.expert_data == "all":
@@ -91,6 +91,6 @@ def _supervise(loss: RegulariserLoss, merged: Tensor, labels: Tensor, routed: Te
     """Loss of the merged stream's logits [B, C], against the labels or the routed logits [S * B, C]."""
     if loss == "ce":
         return F.cross_entropy(merged, labels)
-    # The routed stream is the teacher: detached, so that it learns from the labels alone whatever the regulariser is.
+    # The routed stream is the teacher: detached, so that it learns from the labels alone under any regulariser.
     merged = merged.log_softmax(-1).repeat(len(routed) // len(merged), 1)
     return F.kl_div(merged, routed.detach().log_softmax(-1), log_target=True, reduction="batchmean")

@@ -1,4 +1,4 @@
-"""How the head is trained: the paper's method and its ablations as one frozen configuration, and a step's draws."""
+"""The training method of the head: the paper's and its ablations as one frozen configuration, and a step's draws."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Regulariser = Literal["none", "point", "region"]
 RegulariserLoss = Literal["ce", "kl", "mse"]
 Temperature = Literal["discrete", "normal", "uniform"]
 
-# The discrete temperatures are beta times these, and infinity (eq. (10)).
+# The discrete temperatures are infinity and beta times these values (eq. (10)).
 TEMPERATURE_STEPS = (-16.0, -8.0, -4.0, -2.0, -1.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 
-# Continuous temperatures keep at least this magnitude. Below it the merge weights are one-hot in float32 anyway, and
+# The smallest magnitude of continuous temperatures. Below it the merge weights are one-hot in float32 anyway, and
 # nearer to zero their quotients overflow.
 SMALLEST_TEMPERATURE = 1e-3
 
@@ -33,7 +33,7 @@ class Draws:
 
     Attributes:
         experts: the routed expert; with ``expert_design="up_down"``, that of the up projection.
-        temperatures: tau of the merged stream; infinity where there is none, or where it is the plain average.
+        temperatures: tau of the merged stream; infinity without a merged stream or for the plain average.
         down_experts: the routed expert of the down projection, which only ``expert_design="up_down"`` reads; None takes
             ``experts``.
     """
@@ -43,7 +43,7 @@ class Draws:
     down_experts: Sequence[int] | Tensor | None = None
 
     def to(self, device: str | torch.device) -> Draws:
-        """Return the draws as tensors [L], which a compiled or captured step reads without being compiled anew."""
+        """Return the draws as tensors [L], which a compiled or captured step reads without recompiling."""
         return Draws(
             torch.as_tensor(self.experts, dtype=torch.int64, device=device),
             torch.as_tensor(self.temperatures, dtype=torch.float32, device=device),
@@ -56,17 +56,18 @@ class TrainingMethod:
     """The training method; the defaults are the paper's (eq. (8) to eq. (12)), the other values its ablations.
 
     Attributes:
-        routing: how each layer's expert is drawn. "multinomial": with chances ``softmax([1..E])``; "random": with equal
-            chances; "fixed": never, always the last expert, which multinomial routing favours (Table 2d).
+        routing: how each layer's expert is drawn. "multinomial": with probabilities ``softmax([1..E])``; "random": with
+            equal probabilities; "fixed": not at all, always the last expert, which multinomial routing favours
+            (Table 2d).
         expert_data: "routed": a batch trains the experts it is routed to; "all": every expert trains on every batch,
-            each as a stream of its own, the routed loss is the mean over them, and nothing is routed (Table 2a).
-        regulariser: of weight merging. "none": no merged stream, and no MSE either, which is defined on it; "point":
-            the merge is always the plain average; "region": at a drawn temperature (Tables 1 and 2e).
+            each as its own stream, the routed loss is the mean over them, and there is no routing (Table 2a).
+        regulariser: weight merging regularisation. "none": no merged stream, and hence no MSE term; "point": the merge
+            is always the plain average; "region": at a drawn temperature (Tables 1 and 2e).
         beta: unit of the discrete temperatures (Table 2e).
         regulariser_loss: what the merged stream learns from. "ce": the labels; "kl": the routed stream's logits;
             "mse": the routed stream's features (Table 7c).
         temperature: how "region" draws. "discrete": from ``temperatures()``; "normal": from the standard normal
-            distribution; "uniform": from the span of the discrete ones, [-16 beta, 16 beta] (Table 7f).
+            distribution; "uniform": from the range of the discrete ones, [-16 beta, 16 beta] (Table 7f).
         wmr_weight: weight of the merged stream's loss.
         mse_weight: weight of the distance between the merged stream's features and the frame features.
 
@@ -102,15 +103,15 @@ class TrainingMethod:
         return *(self.beta * step for step in TEMPERATURE_STEPS), math.inf
 
     def draw(self, layers: int, experts: int, generator: torch.Generator | None = None) -> Draws:
-        """Draw what one step needs, a function of the generator's state alone: one draw serves the whole local batch.
+        """Draw for one step, as a function of the generator's state alone: one draw serves the whole local batch.
 
         Args:
-            layers: L; none (CLIP-Mean) gives empty draws.
+            layers: L; 0 (CLIP-Mean) gives empty draws.
             experts: E, experts per layer.
             generator: source of the draws; None uses PyTorch's global one.
 
         Raises:
-            ConfigError: ``layers`` is negative, or ``experts`` is below 1 where there are layers.
+            ConfigError: ``layers`` is negative, or ``experts`` is below 1 and there are layers.
         """
         if layers < 0:
             raise ConfigError(f"layers must not be negative, got {layers}")
@@ -145,5 +146,5 @@ class TrainingMethod:
 
 
 def routing_probabilities(experts: int) -> Tensor:
-    """Return p [E], ``softmax([1..E])``: the chance of each expert to be routed to (eq. (8))."""
+    """Return p [E], ``softmax([1..E])``: the routing probability of each expert (eq. (8))."""
     return torch.arange(1, experts + 1, dtype=torch.float32).softmax(-1)

@@ -28,18 +28,18 @@ def learning_rate(epoch: float, optim: OptimConfig) -> float:
 
 
 def refreshed_epoch(epoch: int, batch: int, batches_per_epoch: int) -> float:
-    """Return the fractional epoch that the rate of a batch was last set for, as in the official code.
+    """Return the fractional epoch at which the rate of a batch was last set, as in the official code.
 
     Args:
         epoch: counted from 0.
-        batch: of this epoch, counted from 0.
-        batches_per_epoch: of one process.
+        batch: batch of this epoch, counted from 0.
+        batches_per_epoch: batches of one process.
     """
     last = (batch + 1) // REFRESHED_EVERY * REFRESHED_EVERY - 1
     return epoch + max(last, 0) / batches_per_epoch
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, clip_ratio: float) -> None:
-    """Give the head's group ``lr`` and CLIP's, where there is one, ``clip_ratio`` times that."""
+    """Set the rate of the head's group to ``lr``, and that of CLIP's group, if any, to ``clip_ratio`` times ``lr``."""
     for group, ratio in zip(optimizer.param_groups, (1.0, clip_ratio), strict=False):
         group["lr"] = lr * ratio

@@ -1,4 +1,4 @@
-"""What a run is at one instant, on disk: whole or not at all, and enough to go on bit for bit."""
+"""Checkpoints of a run: written atomically, and complete enough to continue bit for bit."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 CHECKPOINT_FOLDER = "checkpoints"
-# Of the section run, what training depends on; the rest says where and when a run writes.
+# The options of section run that affect training; the others say where and when a run writes.
 _RUN_SETTINGS = ("seed", "device", "sync_routing")
 
 
-# What zipfile raises for damage here or there.
+# Exceptions that zipfile raises for damaged archives.
 _ARCHIVE_ERRORS = (OSError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error)
 
 _NAME = re.compile(r"step-(\d+)\.pt")
@@ -39,14 +39,14 @@ _NAME = re.compile(r"step-(\d+)\.pt")
 
 @dataclass
 class RunProgress:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        epoch: being trained, counted from 0; the number of epochs once all are done.
-        step_in_epoch: optimiser steps taken in it; all of them while its validation is pending.
-        step: optimiser steps taken in all.
+        epoch: current epoch, counted from 0; the number of epochs once all are done.
+        step_in_epoch: optimiser steps taken in the epoch; all of them while its validation is pending.
+        step: optimiser steps taken in total.
         best_accuracy: best top-1 of a validation so far, percent; None before the first.
-        best_epoch: the epoch that had it.
+        best_epoch: the epoch of the best accuracy.
         metrics_bytes: length of the metrics file.
     """
 
@@ -70,13 +70,13 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class DataPosition:
-    """What decides which videos a step takes, and what their labels mean: unchanged over all of a run.
+    """The values that decide which videos a step takes and what their labels mean; fixed over a whole run.
 
     Attributes:
         videos: length of the training list.
-        clips_per_step: over all processes and accumulated batches.
-        classes: their names.
-        streams: those that tar shards are read in, one for each worker of each process; 0 for a list of files.
+        clips_per_step: clips over all processes and accumulated batches.
+        classes: class names.
+        streams: streams of tar shards, one for each worker of each process; 0 for a list of files.
     """
 
     videos: int
@@ -87,7 +87,7 @@ class DataPosition:
 
 @dataclass(frozen=True)
 class TrainState:
-    """All that changes while a run trains."""
+    """The state that training changes."""
 
     model: VideoClassifier
     optimizer: HeadAdamW
@@ -110,11 +110,11 @@ class TrainState:
     def restore(
         self, content: Mapping[str, Any], config: TrainConfig, order: DataPosition, world: ProcessGroup, path: Path
     ) -> None:
-        """Take over what ``snapshot`` returned. Settings are those of ``config``; what differs is logged.
+        """Restore a ``snapshot``. The settings are those of ``config``; differences are logged.
 
         Raises:
-            CheckpointError: the checkpoint is of another model.
-            ConfigError: a step would take other videos than it would have taken.
+            CheckpointError: the checkpoint belongs to another model.
+            ConfigError: a step would take other videos than in the uninterrupted run.
         """
         before = DataPosition(**content["order"])
         if before.classes != order.classes:
@@ -141,7 +141,7 @@ class TrainState:
             raise CheckpointError(f"{path}: its optimiser trained other parameters ({error})") from error
         for group, settings in zip(self.optimizer.param_groups, groups, strict=True):
             group.update(settings)
-        # A scaler that is off has no state, and the precision may have changed.
+        # A disabled scaler has no state, and the precision may have changed.
         if content["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(content["scaler"])
         if world.leads:
@@ -155,7 +155,7 @@ class TrainState:
 def save_checkpoint(folder: Path, content: Mapping[str, Any], keep_last: int) -> Path:
     """Write a snapshot to ``folder``, then delete all but the newest ``keep_last`` up to it; return its path.
 
-    The file is flushed to disk under another name first, so that no instant lacks a complete checkpoint.
+    The file is first flushed to disk under another name, so that there is a complete checkpoint at any time.
 
     Raises:
         CheckpointError: it cannot be written.
@@ -165,7 +165,7 @@ def save_checkpoint(folder: Path, content: Mapping[str, Any], keep_last: int) ->
     try:
         with staged(path, CheckpointError) as part, part.open("wb") as file:
             torch.save(dict(content), file)
-        # Later ones are left alone: a damaged, skipped checkpoint must not count towards keep_last.
+        # Later checkpoints are kept: a damaged, skipped checkpoint must not count towards keep_last.
         for old in [known for at, known in list_checkpoints(folder) if at <= step][:-keep_last]:
             old.unlink()
         for stray in folder.glob(f".step-*{PART_SUFFIX}"):
@@ -176,16 +176,16 @@ def save_checkpoint(folder: Path, content: Mapping[str, Any], keep_last: int) ->
 
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Return the checkpoints of a folder and their steps, oldest first; complete or not."""
+    """Return the checkpoints of a folder and their steps, oldest first, including incomplete ones."""
     found = [(match, path) for path in folder.glob("step-*.pt") if (match := _NAME.fullmatch(path.name))]
     return sorted((int(match[1]), path) for match, path in found)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what ``save_checkpoint`` wrote, onto the CPU; nothing but tensors and plain values is unpickled.
+    """Read a file of ``save_checkpoint`` onto the CPU; only tensors and plain values are unpickled.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or no checkpoint of a run.
+        CheckpointError: the file is missing, damaged, or not a checkpoint of a run.
     """
     _check_archive(path)
     content = read_weights(path)
@@ -198,7 +198,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint of a folder; damaged ones are passed over with a warning."""
+    """Return the newest complete checkpoint of a folder; damaged ones are skipped with a warning."""
     for _, path in reversed(list_checkpoints(folder)):
         try:
             read_checkpoint(path)
@@ -210,11 +210,11 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def find_checkpoint(resume: str, output: Path) -> Path | None:
-    """Return the checkpoint that ``run.resume`` asks for, None to start anew.
+    """Return the checkpoint that ``run.resume`` selects, or None to start from scratch.
 
     Raises:
-        ConfigError: going on from there would mix two runs in one folder.
-        CheckpointError: the file that was named cannot be read.
+        ConfigError: continuing from that checkpoint would mix two runs in one folder.
+        CheckpointError: the named file cannot be read.
     """
     folder = output / CHECKPOINT_FOLDER
     if resume == "auto":

@@ -1,4 +1,4 @@
-"""One optimiser step: some batches forward and backward, gradients averaged over processes, one update."""
+"""One optimiser step: forward and backward over its batches, gradients averaged over processes, one update."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mote_fast.training.losses import Loss, training_loss
 from mote_fast.training.method import Draws, TrainingMethod
 from mote_fast.training.optim import HeadAdamW
 
-# Frames whose activations are held at a time where the image tower's are recomputed.
+# Frames per recomputation of the image tower; bounds the activations in memory.
 FRAMES_PER_RECOMPUTATION = 64
 
 
@@ -31,7 +31,7 @@ LOSSES = ("loss", "routed", "merged", "mse")
 
 
 class Objective(nn.Module):
-    """From pixels to the training loss: what DistributedDataParallel wraps.
+    """From pixels to the training loss: the module that DistributedDataParallel wraps.
 
     Args:
         model: towers and head; the head holds the features of the training classes.
@@ -39,7 +39,7 @@ class Objective(nn.Module):
         train_clip: whether gradients reach the image tower and the logit scale.
         grad_checkpointing: recompute the image tower's activations in the backward pass, some frames at a time.
         compile: run the image tower through torch.compile. The head stays eager: it is a few percent of the work, and
-            compiled its expert gradients would be dense.
+            its expert gradients would be dense if compiled.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class Objective(nn.Module):
 
 
 class Arithmetic:
-    """The precision of a run: where autocast casts to, and the loss scaler that float16 needs.
+    """The precision of a run: the dtype of autocast, and the loss scaler that float16 needs.
 
     Weights, optimiser and reductions are float32 in all three. PyTorch's process-wide switch for TensorFloat32 is set
-    too: off for "fp32", on where half precision does already.
+    too: off for "fp32", on with half precision.
     """
 
     def __init__(self, precision: Precision, device: torch.device) -> None:
@@ -98,17 +98,17 @@ class Arithmetic:
         torch.backends.cudnn.allow_tf32 = precision != "fp32"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """A context in which operators that gain by it run in the chosen precision."""
+        """A context in which autocast runs suitable operators in the chosen precision."""
         return nullcontext() if self._dtype is None else torch.autocast(self._device, self._dtype)
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step says of itself, means over its batches, detached and of this process alone.
+    """The losses and gradient norm of one step: means over its batches, detached, of this process alone.
 
     Attributes:
         losses: float32 [4], see ``LOSSES``.
-        gradient_norm: scalar, before clipping and over all processes; None where gradients are not clipped.
+        gradient_norm: scalar, before clipping and over all processes; None if gradients are not clipped.
     """
 
     losses: Tensor
@@ -124,10 +124,10 @@ def distribute(objective: Objective, optimizer: HeadAdamW, world: ProcessGroup) 
         return objective
     experts = {id(weight) for weight in optimizer.expert_weights}
     ignored = [name for name, parameter in objective.named_parameters() if id(parameter) in experts]
-    # No buffer changes in training, so none need be sent with every step.
+    # Training changes no buffer, so buffers need not be sent with every step.
     ignored += [name for name, _ in objective.named_buffers()]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(objective, ignored)
-    # DDP starts the others off alike.
+    # DDP broadcasts the remaining parameters.
     world.share([weight.detach() for weight in optimizer.expert_weights])
     return DistributedDataParallel(objective, gradient_as_bucket_view=True)
 
@@ -138,12 +138,12 @@ def draws_of_step(
     """Draw the experts and temperatures of each batch of a step: a function of the named integers alone.
 
     Args:
-        head: what they are for.
-        method: how they are drawn.
-        batches: how many the step takes.
-        seed: of the run.
+        head: the head that is trained.
+        method: the distribution of the draws.
+        batches: batches of the step.
+        seed: seed of the run.
         step: optimiser steps before this one.
-        rank: of this process; None draws the same on all of them, which the official code does not.
+        rank: rank of this process; None draws the same on all processes, unlike the official code.
     """
     parts = (seed, "routing", step) if rank is None else (seed, "routing", step, rank)
     generator = generator_of(*parts)
@@ -163,13 +163,13 @@ def train_step(
     """Take one optimiser step over the next ``len(draws)`` batches; processes exchange gradients once.
 
     Args:
-        objective: what ``distribute`` returned.
-        optimizer: of its head and, where that is trained, its image tower; it holds no gradients, before and after.
-        batches: as many are taken as there are draws; the gradient is that of their mean loss.
+        objective: the result of ``distribute``.
+        optimizer: optimiser of the head and, if trained, the image tower; it holds no gradients before and after.
+        batches: one batch is taken per draw; the gradient is that of their mean loss.
         draws: the random choices of each batch.
         arithmetic: precision and loss scaler.
-        clip_gradient: largest norm of the whole gradient; None leaves it as it is.
-        world_size: how many processes take the step together.
+        clip_gradient: largest norm of the whole gradient; None does not clip.
+        world_size: number of processes that take the step together.
     """
     losses = []
     for number, draw in enumerate(draws, 1):
@@ -189,6 +189,6 @@ def train_step(
         norm = optimizer.clip_grad_norm_(clip_gradient)
     arithmetic.scaler.step(optimizer)
     arithmetic.scaler.update()
-    # Validation and saving, which may come next, have better use for the memory.
+    # Free the gradients before validation or checkpointing.
     optimizer.zero_grad()
     return StepResult(torch.stack(losses).mean(0), norm)

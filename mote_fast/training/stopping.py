@@ -1,4 +1,4 @@
-"""Being asked to stop: a signal sets a flag, and the loop looks at it between steps."""
+"""Requests to stop: a signal sets a flag, and the loop checks it between steps."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """While entered, SIGTERM and SIGINT end no process but set ``asked``, so that a step can finish and be saved.
+    """While entered, SIGTERM and SIGINT set ``asked`` instead of ending the process: a step can finish and be saved.
 
-    Further ones change nothing: torchrun passes on what a terminal has sent already.
+    Further signals change nothing: torchrun forwards signals that the terminal has already sent.
     """
 
     def __init__(self) -> None:
@@ -34,6 +34,6 @@ class StopRequest:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         first, self.asked = not self.asked, True
-        # The flag stands by now, whatever becomes of a log line that interrupts another one.
+        # The flag is already set, even if this log line interrupts another one and fails.
         if first:
             log.warning("%s: finishing this step, then saving and stopping", signal.Signals(number).name)

@@ -1,4 +1,4 @@
-"""The passes of training through a video head: which expert every layer's FFN runs (eq. (8) to eq. (10)).
+"""The training passes through a video head, each with its choice of experts per layer (eq. (8) to eq. (10)).
 
 Each pass returns features [B, T, d], unmodulated: the output of the last layer plus the frames. ``experts``,
 ``down_experts`` and ``temperatures`` have one entry per layer; a tensor [L] is read on the device, unchecked.
@@ -30,7 +30,7 @@ def stream_features(
         experts: the routed expert of each layer.
         temperatures: the merge temperature of each layer.
         down_experts: the routed expert of the down projection, for ``expert_design="up_down"``; other designs do not
-            route it apart. None takes ``experts``.
+            route it separately. None takes ``experts``.
 
     Raises:
         ConfigError: the frames do not fit the head, or draws do not have one valid entry per layer.
@@ -65,7 +65,7 @@ def routed_features(
 
 
 def every_expert_features(head: VideoHead, frames: Tensor) -> Tensor:
-    """Features of one stream for each expert, used in every layer; [E * B, T, d], expert by expert."""
+    """Features of one stream per expert, which runs in every layer; [E * B, T, d], ordered by expert."""
     head.check_frames(frames)
     index = torch.arange(head.experts, device=frames.device).repeat_interleave(len(frames))
     repeated = frames.repeat(head.experts, 1, 1)
@@ -86,7 +86,7 @@ def merged_features(head: VideoHead, frames: Tensor, temperatures: Sequence[floa
 def _routes(
     head: VideoHead, experts: Sequence[int] | Tensor, down_experts: Sequence[int] | Tensor | None
 ) -> Sequence[int] | Tensor:
-    """The checked experts of each layer; paired as [L, 2] where the down projection is routed apart."""
+    """The checked experts of each layer; paired as [L, 2] if the down projection is routed separately."""
     _check_experts(head, "experts", experts)
     if head.config.expert_design != "up_down" or down_experts is None:
         return experts

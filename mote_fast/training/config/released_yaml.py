@@ -1,4 +1,4 @@
-"""The official code's YAML schema (sections data, network, solver, logging), read into ours.
+"""Translates the official code's YAML schema (sections data, network, solver, logging) into ours.
 
 Its ancestors Text4Vis and BIKE share the schema. Every key that appears in their configurations for this method is
 listed once below: renamed, converted, accepted in one value only, or ignored because it never had an effect.
@@ -49,7 +49,7 @@ RENAMED: Mapping[str, str] = {
     "logging.eval_freq": "run.eval_every",
 }
 
-# Switches of the official family of which the official MoTE has one position; others would be another method.
+# Switches of the official family that MoTE sets to one value; other values would be another method.
 ONLY: Mapping[str, tuple[tuple[object, ...], str]] = {
     "data.modality": (("video", "RGB"), "only videos and folders of RGB frames are read"),
     "data.random_shift": ((True,), "training draws its frames at random"),
@@ -81,18 +81,18 @@ IGNORED: frozenset[str] = frozenset(
 
 
 def is_released(document: Mapping[Any, Any]) -> bool:
-    """Tell whether a YAML document has the official schema, by its sections."""
+    """Return whether a YAML document has the official schema, judged by its sections."""
     return not SECTIONS.isdisjoint(document)
 
 
 def translate(settings: Mapping[str, Setting]) -> dict[str, Setting]:
-    """Return official settings under our keys; the ignored ones are named in one warning.
+    """Return official settings under our keys; one warning names the ignored ones.
 
-    Keys that are left empty take their defaults, as in the official code.
+    Empty keys take their defaults, as in the official code.
 
     Raises:
-        ConfigError: a key has a value that asks for something other than MoTE. Unknown keys stay as they are, for the
-            caller to report.
+        ConfigError: a key has a value that selects a method other than MoTE. Unknown keys are returned unchanged, for
+            the caller to report.
     """
     given = {key: setting for key, setting in settings.items() if setting.value is not None}
     unread = IGNORED
@@ -122,7 +122,7 @@ def translate(settings: Mapping[str, Setting]) -> dict[str, Setting]:
 
 def _check_only(key: str, setting: Setting) -> None:
     values, reason = ONLY[key]
-    # 0 stands for 0.0 too, and for false in neither direction.
+    # 0 equals 0.0, but 0 and false are different.
     if not any(
         setting.value == value and isinstance(setting.value, bool) == isinstance(value, bool) for value in values
     ):
@@ -131,7 +131,7 @@ def _check_only(key: str, setting: Setting) -> None:
 
 
 def _read(key: str, settings: Mapping[str, Setting], annotation: Any) -> Any:
-    """Return the value of a key, held to a type."""
+    """Return the value of a key, checked against a type."""
     value, source = settings[key]
     try:
         return coerce(value, annotation)
@@ -165,13 +165,13 @@ def _header(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:
 
 
 def _dataset(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:
-    # The official code tells Something-Something by its name, and augments it differently.
+    # The official code recognises Something-Something by its name, and augments it differently.
     something = "something" in _read(key, settings, str)
     return {"data.augmentation": "ssv2" if something else "kinetics"}
 
 
 def _output(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:
-    # As in the official code, data set and architecture get folders of their own, so that two runs do not meet in one.
+    # As in the official code, each data set and architecture has its own folder, so that two runs never share one.
     parts = [_read(key, settings, str)]
     if "data.dataset" in settings:
         parts.append(_read("data.dataset", settings, str))
@@ -192,7 +192,7 @@ def _decay_steps(key: str, settings: Mapping[str, Setting]) -> dict[str, object]
 
 Rule = Callable[[str, Mapping[str, Setting]], dict[str, object]]
 
-# Another form, or made of several keys.
+# Keys in another form, or computed from several keys.
 CONVERTED: Mapping[str, Rule] = {
     "data.dataset": _dataset,
     "data.output_path": _output,

@@ -1,7 +1,7 @@
 """The sections of a training configuration: frozen, typed, with the paper's ViT-B/16 recipe as defaults.
 
-Each checks its own values when it is made; the messages start with the field's name. What several sections say
-together is checked by ``TrainConfig``.
+Each section checks its own values at construction; the messages start with the field's name. ``TrainConfig`` checks the
+sections against each other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which videos, and how they become clips.
+    """The videos, and how clips are made from them.
 
     Attributes:
         train_list: file of training videos, see ``read_list``; a .csv file has the columns ``path`` and ``label``. Or
@@ -40,11 +40,11 @@ class DataConfig:
         val_batch_size: validation videos per step and process; null takes ``batch_size``.
         workers: decoding workers per process; 0 decodes in the training process.
         augmentation: "kinetics", "ssv2" (flips swap left and right labels), or "none" (validation's crop and frames).
-        flip_labels: file of the labels that a mirrored video takes; "ssv2" needs it.
+        flip_labels: file of the labels of mirrored videos; "ssv2" needs it.
         dense: take the frames from a window of the video instead of all of it.
         views: clips x crops of a validation video.
         decode: library that decodes on the CPU.
-        backend: what loads: "dali" or "cpu"; "auto" takes the one that serves this machine best.
+        backend: loader: "dali" or "cpu"; "auto" takes the better one for this machine.
         time_limit: seconds that reading one video may take.
         frame_template: file names of extracted frames, for lists of frame folders.
     """
@@ -80,15 +80,15 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSection(HeadOptions):
-    """What is trained, and what it starts from; the options of the head are ``HeadOptions``.
+    """The model that is trained, and its initial weights; the options of the head are ``HeadOptions``.
 
     Attributes:
         arch: "ViT-B-16", "ViT-L-14", "tiny", or any architecture that open_clip knows.
         clip_pretrained: CLIP's own weights: an open_clip tag or a file; null gives random towers. With a released
             checkpoint, the CLIP that it was tuned from.
-        activation: of a weights file of unknown origin; null where the origin tells it.
-        checkpoint: released .pt file or model folder to fine-tune, which brings its own towers and head: the other keys
-            of this section, but for ``clip_pretrained`` and ``train_clip``, then stand aside. null starts afresh.
+        activation: activation of a weights file of unknown origin; null if the origin determines it.
+        checkpoint: released .pt file or model folder to fine-tune, with its own towers and head: the other keys of this
+            section, except ``clip_pretrained`` and ``train_clip``, are then ignored. null starts from a fresh head.
         layers: L, temporal layers; null takes the architecture's (4 for ViT-B-16, 6 for ViT-L-14).
         experts: E, experts per layer; 0 or 1 is a plain FFN.
         train_clip: tune CLIP's image tower too; false freezes it.
@@ -111,7 +111,7 @@ class ModelSection(HeadOptions):
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How the weights move (docs/method.md, Optimisation).
+    """Optimiser, schedule and precision (docs/method.md, Optimisation).
 
     Attributes:
         lr: learning rate of the head.
@@ -124,10 +124,10 @@ class OptimConfig:
         schedule: after the warm-up: "cosine" to 0, or "multistep".
         milestones: epochs at which "multistep" decays.
         decay: factor of each such step.
-        clip_gradient: largest norm of the whole gradient; null leaves it as it is.
-        accumulation: batches that make one optimiser step.
-        precision: of the towers' and the head's arithmetic; weights and optimiser stay float32. "fp16" scales the loss
-            and needs a GPU.
+        clip_gradient: largest norm of the whole gradient; null does not clip.
+        accumulation: batches per optimiser step.
+        precision: precision of the towers and the head; weights and optimiser stay float32. "fp16" scales the loss and
+            needs a GPU.
         grad_checkpointing: recompute the image tower's activations in the backward pass: less memory, more time.
         compile: run the image tower through torch.compile.
     """
@@ -172,21 +172,21 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where the run lives, and when it reports, validates and saves.
+    """The output and device of the run, and when it reports, validates and saves.
 
     Attributes:
         output: folder of checkpoints, logs and metrics.
-        seed: of everything random.
-        resume: "auto" continues the newest checkpoint in ``output`` if there is one, "none" starts anew, a path
+        seed: seed of all random choices.
+        resume: "auto" continues the newest checkpoint in ``output`` if there is one, "none" starts from scratch, a path
             continues that checkpoint.
-        save_every: optimiser steps between checkpoints; the end of an epoch always saves, and with 0 nothing else does.
+        save_every: optimiser steps between checkpoints; the end of an epoch always saves; 0 saves only there.
         keep_last: checkpoints kept, besides the best.
-        eval_every: epochs between validations, the last epoch always being one; 0 never validates.
+        eval_every: epochs between validations; the last epoch always validates; 0 never validates.
         log_every: optimiser steps between log lines.
-        device: where it runs; "auto" takes CUDA where there is one.
+        device: device of the run; "auto" takes CUDA if there is a GPU.
         sync_routing: draw the same experts and temperatures on every process; the official code does not.
         tensorboard: write TensorBoard files besides the JSONL metrics.
-        max_steps: stop after so many optimiser steps; null runs all epochs.
+        max_steps: optimiser steps after which the run stops; null runs all epochs.
     """
 
     output: str = "runs/mote"

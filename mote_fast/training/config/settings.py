@@ -1,4 +1,4 @@
-"""Settings as they are written down, in YAML files and on the command line, each with the place it came from."""
+"""Settings as written in YAML files and on the command line, each with its source."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Setting(NamedTuple):
 
 
 def read_document(path: str | Path) -> dict[Any, Any]:
-    """Read a YAML file that holds a mapping; an empty file holds an empty one.
+    """Read a YAML file that holds a mapping; an empty file gives an empty mapping.
 
     Raises:
-        ConfigError: the file cannot be read, is no YAML, gives a key twice, or holds something else.
+        ConfigError: the file cannot be read, is not YAML, gives a key twice, or holds no mapping.
     """
     try:
         content = Path(path).read_bytes()
@@ -41,7 +41,7 @@ def read_document(path: str | Path) -> dict[Any, Any]:
 
 
 def flatten(document: Mapping[Any, Any], source: str) -> dict[str, Setting]:
-    """Return the settings of a document by dotted key, such as "optim.lr"; what stands in no section has no dot."""
+    """Return the settings of a document by dotted key, such as "optim.lr"; a key outside all sections has no dot."""
     settings: dict[str, Setting] = {}
     for section, values in document.items():
         if isinstance(values, dict) and values:
@@ -52,10 +52,10 @@ def flatten(document: Mapping[Any, Any], source: str) -> dict[str, Setting]:
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Setting]:
-    """Read ``key=value`` texts, the values as YAML; of a key given twice the last one holds.
+    """Read ``key=value`` texts, the values as YAML; if a key is given twice, the last value counts.
 
     Raises:
-        ConfigError: one has another form, or its value is no YAML.
+        ConfigError: a text has another form, or its value is not YAML.
     """
     settings: dict[str, Setting] = {}
     for override in overrides:
@@ -67,7 +67,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Setting]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, except that a key given twice is an error instead of silently the last one."""
+    """PyYAML's safe loader, except that a repeated key is an error; PyYAML silently takes the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -82,7 +82,7 @@ class _StrictLoader(yaml.SafeLoader):
 def _parse(content: str | bytes, where: str) -> Any:
     try:
         return yaml.load(content, Loader=_StrictLoader)
-    # PyYAML lets its own slips through where a value does not fit its tag ("!!int x", a 13th month) or nests too deep.
+    # PyYAML leaks internal exceptions when a value does not fit its tag ("!!int x", a 13th month) or nests too deep.
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
         reason = (error.problem if isinstance(error, yaml.MarkedYAMLError) else None) or str(error)

@@ -1,4 +1,4 @@
-"""What a training run is, as one frozen value; how it is read from YAML and the command line, and written back."""
+"""The configuration of a training run as one frozen value, read from YAML and the command line and written back."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TrainConfig:
             raise ConfigError(f"data.frames must be at most {MAX_FRAMES} with a temporal head, got {self.data.frames}")
 
 
-# Every option by its dotted key: the type it is held to.
+# The type of every option, by its dotted key.
 _SECTIONS: Mapping[str, type] = get_type_hints(TrainConfig)
 OPTIONS: Mapping[str, Any] = {
     f"{section}.{name}": annotation
@@ -69,18 +69,18 @@ _RESUME_WORDS = ("auto", "none")
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a training configuration.
 
-    A file has our schema (the sections of ``TrainConfig``) or that of the official code, told by its sections. A file
-    of ours may name another one as ``base``, relative to itself, which is read first. Paths of data are relative to the
-    working folder.
+    A file has our schema (the sections of ``TrainConfig``) or that of the official code, recognised by its sections. A
+    file of ours may name another one as ``base``, relative to itself, which is read first. Paths of data are relative
+    to the working folder.
 
     Args:
         path: a YAML file.
         overrides: ``key=value`` texts with our keys, such as "optim.lr=1e-4"; for a file of the official schema also
-            with its own, over which ours take precedence.
+            with official keys, which ours override.
 
     Raises:
         ConfigError: a file or key is unknown, a value has the wrong type, is out of range or contradicts another, or a
-            file that is named does not exist. One line, which names the file and the key.
+            named file does not exist. The message is one line that names the file and the key.
     """
     given = parse_overrides(overrides)
     document = read_document(path)
@@ -108,13 +108,13 @@ def to_dict(config: TrainConfig) -> dict[str, dict[str, Any]]:
 
 
 def to_yaml(config: TrainConfig) -> str:
-    """Return the configuration as a YAML file that ``load_config`` reads back to an equal one."""
-    # Escapes beyond ASCII: written as they are, some characters (U+0085) come back as others.
+    """Return the configuration as a YAML file; ``load_config`` reads it back to an equal configuration."""
+    # Non-ASCII characters are escaped: unescaped, some (U+0085) are read back as others.
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
 def _with_bases(path: Path, document: dict[Any, Any], above: tuple[Path, ...]) -> dict[str, Setting]:
-    """Return a document's settings over those of its base, and of the base's base."""
+    """Return a document's settings merged over those of its base, and of the base's base."""
     here = path.resolve()
     if here in above:
         chain = " -> ".join(entry.name for entry in (*above[above.index(here) :], here))
@@ -132,7 +132,7 @@ def _with_bases(path: Path, document: dict[Any, Any], above: tuple[Path, ...]) -
 
 
 def _typed(settings: Mapping[str, Setting], known: Sequence[str]) -> dict[str, Any]:
-    """Return the values by key, each as its option's type."""
+    """Return the values by key, each converted to its option's type."""
     values: dict[str, Any] = {}
     for key, (value, source) in settings.items():
         if key in _SECTIONS and value in (None, {}):
@@ -154,7 +154,7 @@ def _build(values: Mapping[str, Any], settings: Mapping[str, Setting], path: str
         try:
             sections[section] = cls(**own)
         except ConfigError as error:
-            # The message starts with the field's name, which tells whose value it was.
+            # The message starts with the name of the field at fault.
             key = f"{section}.{str(error).split(maxsplit=1)[0]}"
             raise ConfigError(f"{_source(key, settings, path)}: {section}.{error}") from error
     try:
@@ -164,7 +164,7 @@ def _build(values: Mapping[str, Any], settings: Mapping[str, Setting], path: str
 
 
 def _check_files(config: TrainConfig, settings: Mapping[str, Setting], path: str) -> None:
-    """Check what only a run needs: that its files are named and exist."""
+    """Check that the files that a run needs are named and exist."""
     values = to_dict(config)
     for key in _FILES:
         section, _, name = key.partition(".")
@@ -176,7 +176,7 @@ def _check_files(config: TrainConfig, settings: Mapping[str, Setting], path: str
 
 
 def _check_arch(config: TrainConfig, settings: Mapping[str, Setting], path: str) -> None:
-    """Refuse an unknown architecture before anything is loaded; other hubs' names are known only then."""
+    """Refuse an unknown architecture before loading; architectures of other hubs are known only at loading."""
     if config.model.checkpoint is None and not config.model.arch.startswith(("hf-hub:", "local-dir:")):
         try:
             config_of_name(config.model.arch)
@@ -189,7 +189,7 @@ def _source(key: str, settings: Mapping[str, Setting], path: str) -> str:
 
 
 def _unknown(key: str, known: Sequence[str]) -> str:
-    """Say that a key is unknown, and which one was probably meant."""
+    """Return the message for an unknown key, with the key that was probably meant."""
     if key in _SECTIONS:
         return f"{key} is a section; it holds keys, such as {next(k for k in OPTIONS if k.startswith(key + '.'))}"
     section, _, name = key.rpartition(".")

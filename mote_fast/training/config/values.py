@@ -1,4 +1,4 @@
-"""Values as YAML gives them, held to the annotations of a dataclass."""
+"""Checks YAML values against the annotations of a dataclass."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _NAMES: dict[Any, str] = {
 
 
 def coerce(value: object, annotation: Any) -> Any:
-    """Return ``value`` as the type that ``annotation`` asks for.
+    """Return ``value`` as the type of ``annotation``.
 
-    Annotations are ``str``, ``int``, ``float``, ``bool``, ``None``, ``Literal``, ``tuple`` and unions of them. Nothing
-    is guessed, with two exceptions: an integer serves as a float, and so does text such as "1e-4", which YAML 1.1 does
-    not take for a number because it has no point.
+    Annotations are ``str``, ``int``, ``float``, ``bool``, ``None``, ``Literal``, ``tuple`` and unions of them. Only two
+    values are converted: an integer is accepted as a float, and so is text such as "1e-4", which YAML 1.1 does not read
+    as a number because it has no point.
 
     Raises:
-        ConfigError: the value is of another type; the message starts with "must be", for a caller to put a key before.
+        ConfigError: the value has another type; the message starts with "must be", so that a caller can prepend a key.
     """
     accepted, result = _fit(value, annotation)
     if not accepted:
@@ -35,7 +35,7 @@ def coerce(value: object, annotation: Any) -> Any:
 
 
 def describe(annotation: Any) -> str:
-    """Say in words what an annotation accepts, such as "an integer or null"."""
+    """Describe in words what an annotation accepts, such as "an integer or null"."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return _either([repr(choice) for choice in parts])
@@ -48,13 +48,13 @@ def describe(annotation: Any) -> str:
 
 
 def show(value: object) -> str:
-    """Write a value as a YAML file would, on one line."""
+    """Format a value as YAML, on one line."""
     plain = {None: "null", True: "true", False: "false"}
     return plain[value] if value is None or isinstance(value, bool) else repr(value)
 
 
 def _fit(value: object, annotation: Any) -> tuple[bool, Any]:
-    """Return whether ``value`` fits, and what it becomes."""
+    """Return whether ``value`` fits, and the converted value."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if _is_union(origin):
         return next((fit for part in parts if (fit := _fit(value, part))[0]), (False, None))
@@ -65,7 +65,7 @@ def _fit(value: object, annotation: Any) -> tuple[bool, Any]:
     if annotation is float:
         number = _number(value)
         return number is not None, number
-    # Exact types: True is no integer, and 8.0 is no number of frames.
+    # Exact types: True is not an integer, and 8.0 is not a number of frames.
     return type(value) is annotation, value
 
 
@@ -80,7 +80,7 @@ def _fit_tuple(value: object, parts: tuple[Any, ...]) -> tuple[bool, Any]:
 
 
 def _number(value: object) -> float | None:
-    """Read a finite number, or give None."""
+    """Return a finite number, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Optimisation of the head: factored expert gradients, and the AdamW that consumes them."""
+"""Optimisation of the head: factored expert gradients, and the AdamW that uses them."""
 
 from mote_fast.training.optim.adamw import HeadAdamW, head_optimizer
 

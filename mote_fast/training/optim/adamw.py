@@ -31,11 +31,11 @@ def head_optimizer(
 ) -> HeadAdamW:
     """Return an AdamW for ``head`` that keeps expert gradients factored; the mathematics is ``torch.optim.AdamW``'s.
 
-    While the optimiser lives, backward passes leave ``TemporalExperts.weight.grad`` empty and hand the optimiser the
-    two rows that make it up. Use the optimiser's own ``zero_grad``, ``clip_grad_norm_`` and ``all_reduce_gradients``,
-    which know of them; ``torch.amp.GradScaler`` and learning-rate schedulers work as they are. State dicts are
-    interchangeable with those of ``torch.optim.AdamW([{"params": head.parameters()}, *extra_groups])``. Under
-    ``torch.compile`` gradients are dense, and the optimiser takes them too.
+    While the optimiser lives, backward passes leave ``TemporalExperts.weight.grad`` empty and give the optimiser the
+    two rows that determine it. Use the optimiser's own ``zero_grad``, ``clip_grad_norm_`` and ``all_reduce_gradients``,
+    which handle factored gradients; ``torch.amp.GradScaler`` and learning-rate schedulers work unchanged. State dicts
+    are interchangeable with those of ``torch.optim.AdamW([{"params": head.parameters()}, *extra_groups])``. Under
+    ``torch.compile`` gradients are dense, and the optimiser accepts them too.
 
     Args:
         head: a ``VideoHead``, or any module with ``TemporalExperts`` inside; all its parameters are optimised.
@@ -43,7 +43,7 @@ def head_optimizer(
         weight_decay: decoupled weight decay, on every parameter (docs/method.md, Optimisation).
         betas: decay rates of the two moments.
         eps: added to the root of the second moment.
-        extra_groups: further parameter groups, such as CLIP's with a learning rate of its own.
+        extra_groups: further parameter groups, such as CLIP's with its own learning rate.
 
     Raises:
         ConfigError: a value is out of range.
@@ -62,7 +62,7 @@ def head_optimizer(
 
 
 class HeadAdamW(torch.optim.AdamW):
-    """``torch.optim.AdamW`` that also takes the factored gradients of the experts it was given; see head_optimizer."""
+    """``torch.optim.AdamW`` that also takes factored gradients of its experts; see ``head_optimizer``."""
 
     def __init__(self, params: Iterable[dict[str, Any]], **options: Any) -> None:
         super().__init__(params, **options)
@@ -71,7 +71,7 @@ class HeadAdamW(torch.optim.AdamW):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        # A copy is no head's optimiser yet: it takes dense gradients until ``factor`` is called.
+        # A copy takes dense gradients until ``factor`` is called.
         self.__dict__.setdefault("collectors", {})
         self.__dict__.setdefault("_shown", [])
 
@@ -117,7 +117,7 @@ class HeadAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def gradient_norm(self) -> Tensor:
-        """The 2-norm of all gradients together, float32 scalar; that of factored ones comes from dot products."""
+        """The joint 2-norm of all gradients, float32 scalar; factored gradients contribute by dot products."""
         squares = []
         for param in (param for _, params in self._parameters() for param in params):
             if factors := self._factors(param):
@@ -138,7 +138,7 @@ class HeadAdamW(torch.optim.AdamW):
             raise ConfigError(f"max_norm must be positive, got {max_norm}")
         norm = self.gradient_norm()
         factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-        # Factored gradients are among them, held by the probes.
+        # The probes in the groups hold the factored gradients.
         for group in self.param_groups:
             for param in group["params"]:
                 if param.grad is not None:
@@ -147,7 +147,7 @@ class HeadAdamW(torch.optim.AdamW):
 
     @property
     def expert_weights(self) -> list[Tensor]:
-        """The experts' parameters [E, P], whose gradients may be factored: what DistributedDataParallel must ignore."""
+        """The experts' parameters [E, P], whose gradients may be factored: DistributedDataParallel must ignore them."""
         return list(self.collectors)
 
     @torch.no_grad()
@@ -160,7 +160,7 @@ class HeadAdamW(torch.optim.AdamW):
 
         Args:
             group: the processes; None takes all.
-            experts_only: leave out all but ``expert_weights``: where DistributedDataParallel averages the others.
+            experts_only: average those of ``expert_weights`` alone: DistributedDataParallel averages the others.
         """
         collectors = list(self.collectors.values())
         for collector in collectors:
@@ -170,7 +170,7 @@ class HeadAdamW(torch.optim.AdamW):
         average_gradients([grad for grad in self._gradients(experts_only) if grad is not None], group)
 
     def _gradients(self, experts_only: bool) -> Iterator[Tensor | None]:
-        """The gradients that parameters and probes hold, those of the experts alone if asked."""
+        """The gradients of parameters and probes, or those of the experts alone."""
         shown = {id(probe) for probe in self._shown}
         for group in self.param_groups:
             for param in group["params"]:
@@ -197,7 +197,7 @@ class HeadAdamW(torch.optim.AdamW):
             [],
             [state["step"] for state in states],
             foreach=params[0].is_cuda,
-            # The fused CUDA kernel wants its step counts on the device, which other AdamW's state dicts do not have.
+            # The fused CUDA kernel needs its step counts on the device; the state dicts of other AdamWs lack them.
             fused=not params[0].is_cuda,
             amsgrad=False,
             beta1=group["betas"][0],
@@ -232,7 +232,7 @@ class HeadAdamW(torch.optim.AdamW):
         return state
 
     def _factors(self, param: Tensor) -> list[Factor]:
-        """The factored gradient of ``param``; empty where its gradient is dense or absent."""
+        """The factored gradient of ``param``; empty if its gradient is dense or absent."""
         collector = self.collectors.get(param)
         if collector is None:
             return []
@@ -240,13 +240,13 @@ class HeadAdamW(torch.optim.AdamW):
         return collector.factors
 
     def _parameters(self) -> Iterator[tuple[dict[str, Any], list[Tensor]]]:
-        """Each group with its own parameters, without the probes beside them."""
+        """Each group with its parameters, without the probes."""
         shown = {id(probe) for probe in self._shown}
         for group in self.param_groups:
             yield group, [param for param in group["params"] if id(param) not in shown]
 
     def _show_probes(self, visible: bool = True) -> None:
-        """List the leaves that hold factored gradients beside their parameters, where a GradScaler unscales them."""
+        """List the leaves with factored gradients beside their parameters, so that a GradScaler unscales them."""
         own = list(self._parameters())
         self._shown.clear()
         for group, params in own:
@@ -265,5 +265,5 @@ class HeadAdamW(torch.optim.AdamW):
 def _zeros_like(param: Tensor) -> Tensor:
     if param.device.type != "cpu" or not param.is_contiguous():
         return torch.zeros_like(param, memory_format=torch.preserve_format)
-    # Large blocks of this memory lie on huge pages where the system offers them: an update is bound by bandwidth.
+    # Large blocks of this memory use huge pages if the system offers them: an update is bound by bandwidth.
     return cpu_memory.empty_like(param).zero_()

@@ -1,4 +1,4 @@
-"""Factored expert gradients: what one backward pass leaves for the optimiser instead of a gradient of every expert.
+"""Factored expert gradients: a backward pass gives the optimiser two rows instead of a gradient of every expert.
 
 The gradient of expert i is ``weights[i] * G + [i == index] * g``, with G the gradient of the merged row and g that of
 the routed one (eq. (11)). Keeping ``rows = (g, G)`` costs 2 P values whatever E is; the dense form costs E P.
@@ -18,7 +18,7 @@ from mote_fast.ops import operators
 
 @dataclass
 class Factor:
-    """The gradient that one backward pass gave the experts of one layer.
+    """The gradient of one layer's experts from one backward pass.
 
     ``probe`` is the autograd leaf whose ``.grad`` holds the rows, [2, P]: g of the routed expert, then G of the merged.
     """
@@ -34,7 +34,7 @@ class Factor:
         return self.probe.grad
 
     def shares(self) -> Tensor:
-        """[2, E]: how much of each row every expert's gradient holds, so that it is ``shares.T @ rows``."""
+        """[2, E]: the share of each row in every expert's gradient, which is ``shares.T @ rows``."""
         experts = torch.arange(self.weights.shape[0], device=self.weights.device)
         return torch.stack(((experts == self.index).to(self.weights.dtype), self.weights))
 
@@ -44,7 +44,7 @@ class Collector:
 
     Args:
         weight: the experts' parameter, [E, P].
-        changed: called whenever factors were added.
+        changed: called after factors were added.
     """
 
     def __init__(self, weight: Tensor, changed: Callable[[], None]) -> None:
@@ -53,8 +53,8 @@ class Collector:
         self._changed = changed
 
     def probe(self, weights: Tensor, index: Tensor) -> Tensor:
-        """The leaf that one forward pass hands to ``operators.expert_pair_ffn``; its gradient comes back here."""
-        # One value expanded: a leaf must have its gradient's shape, but it needs no memory of its own.
+        """The leaf that one forward pass gives to ``operators.expert_pair_ffn``; it receives the gradient."""
+        # One expanded value: a leaf must have its gradient's shape, but needs no memory.
         probe = torch.empty(1, dtype=self.weight.dtype, device=self.weight.device)
         probe = probe.expand(2, self.weight.shape[1]).requires_grad_()
         # The leaf owns its hook: references back would be cycles that the garbage collector cannot see.
@@ -68,7 +68,7 @@ class Collector:
         return probe
 
     def _receive(self, factor: Factor) -> None:
-        # A second backward through a kept graph has added to the same leaf's rows.
+        # A second backward pass through a retained graph adds to the rows of the same leaf.
         if all(known.probe is not factor.probe for known in self.factors):
             self.factors.append(factor)
         # Beyond this, the rows of all passes outweigh the dense gradient.
@@ -78,7 +78,7 @@ class Collector:
         self._changed()
 
     def settle(self) -> None:
-        """Leave one form only: where a dense gradient exists already, the factors join it."""
+        """Keep one form only: if there is a dense gradient, add the factors to it."""
         if self.weight.grad is not None and self.factors:
             self.densify()
 

@@ -1,4 +1,4 @@
-"""Averaging gradients over processes, with the experts' in factored form where the routing was the same everywhere."""
+"""Averages gradients over processes; expert gradients stay factored if all processes had the same routing."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def average_gradients(tensors: Iterable[Tensor], group: dist.ProcessGroup | None
 def densify_where_routes_differ(collectors: Sequence[Collector], group: dist.ProcessGroup | None) -> None:
     """Make gradients dense for the layers whose factors do not share weights and index over all processes.
 
-    Means of rows are rows of the mean gradient only where every process merged and routed alike. One small all-reduce
-    compares the routes of all layers.
+    Means of rows are rows of the mean gradient only if every process had the same merge and routing. One small
+    all-reduce compares the routes of all layers.
     """
     if not collectors:
         return
@@ -36,7 +36,7 @@ def densify_where_routes_differ(collectors: Sequence[Collector], group: dist.Pro
     dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=group)
     largest, smallest = extremes.chunk(2)
     sizes = [len(route) for route in mine]
-    # The comparison's result is the same everywhere, and so is what each process does about it.
+    # The comparison has the same result in every process, so all processes act alike.
     same = (largest == -smallest).tolist()
     for collector, size in zip(collectors, sizes, strict=True):
         agreed, same = all(same[:size]), same[size:]
@@ -47,7 +47,7 @@ def densify_where_routes_differ(collectors: Sequence[Collector], group: dist.Pro
 
 
 def _route(collector: Collector) -> Tensor:
-    """Everything that two processes' factors must share: form, number, weights, indices; of one length per layer."""
+    """The properties that two processes' factors must share: form, number, weights, indices; one length per layer."""
     experts = collector.weight.shape[0]
     slots = max(experts // 2, 1)
     route = collector.weight.new_zeros(2 + slots * (experts + 1), dtype=torch.float32)
