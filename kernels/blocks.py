@@ -2,7 +2,7 @@
 
 All accumulate in float32. Weights are cast to the activations' dtype right after the load; float32 activations go
 through ``tf32x3`` (three tensor-core products of split operands, close to float32's own rounding). Offsets of tokens
-are int64: tokens times hidden width may pass 2**31. Loads outside the matrix give zeros, which add nothing.
+are int64: tokens times hidden width may exceed 2**31. Loads outside the matrix give zeros, which add nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def quick_gelu_gradient(x):
 
 @triton.jit
 def within(row_mask, columns, LIMIT: tl.constexpr, EVEN: tl.constexpr):
-    """Mask [rows, columns] of a tile; the column test is left out where tiles divide the width evenly."""
+    """Mask [rows, columns] of a tile; there is no column test if tiles divide the width evenly."""
     if EVEN:
         return row_mask[:, None] & tl.full((1, columns.shape[0]), 1, tl.int1)
     return row_mask[:, None] & (columns < LIMIT)[None, :]
@@ -45,7 +45,7 @@ def linear_tile(
     ACTIVATE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Tile [R, C] of ``f(a) @ weight.T`` (or of ``f(a) @ weight`` where TRANSPOSED), f QuickGELU where ACTIVATE.
+    """Tile [R, C] of ``f(a) @ weight.T`` (or of ``f(a) @ weight`` if TRANSPOSED), f QuickGELU if ACTIVATE.
 
     a: element (row, k) at ``rows[row] + k * step``, k < INNER; weight: row-major [OUTER, INNER], or [INNER, OUTER]
     where TRANSPOSED; columns [C]: the tile's columns of the product, masked at OUTER. SHAPE is (INNER, OUTER), BLOCK
@@ -70,8 +70,8 @@ def linear_tile(
 
 @triton.jit
 def token_offsets(n, mask, order, frames, stride_sample, stride_row):
-    """Offsets (int64) of tokens ``n``: rows of a matrix, or, where ``order`` is given, frame n % frames of the sample
-    that ``order`` puts at place n // frames.
+    """Offsets (int64) of tokens ``n``: rows of a matrix, or, if ``order`` is given, frame n % frames of the sample at
+    place n // frames of ``order``.
     """
     if order is None:
         offsets = n.to(tl.int64) * stride_row
@@ -92,7 +92,7 @@ def token_tile(a, n, mask, frames, columns, WIDTH: tl.constexpr):
 def outer_tile(
     a, b, frames, first, last, rows, columns, SHAPE: tl.constexpr, ACTIVATE: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Tile [R, C] of ``a.T @ f(b)`` over tokens first..last, f QuickGELU where ACTIVATE.
+    """Tile [R, C] of ``a.T @ f(b)`` over tokens first..last, f QuickGELU if ACTIVATE.
 
     a: [tokens, OUTER], b: [tokens, INNER], see ``token_tile``; rows [R] and columns [C] of the product. SHAPE is
     (OUTER, INNER), BLOCK (R, C, K).
@@ -143,9 +143,9 @@ def store_weight_gradient(
     total = outer_tile(a, b, frames, first, last, rows, columns, SHAPE, ACTIVATE, BLOCK)
     mask = (rows < SHAPE[0])[:, None] & (columns < SHAPE[1])[None, :]
     at = rows[:, None] * SHAPE[1] + columns[None, :]
-    # Nothing here reads the gradient again: it should not push out the activations, which the next launch does read.
+    # The gradient is not read again here: it should not evict the activations, which the next launch reads.
     tl.store(grad + AT[0] + at, total.to(grad.dtype.element_ty), mask=mask, eviction_policy="evict_first")
-    # Outside the hot loop: a sum there would pull every tile of ``a`` from shared memory into registers.
+    # After the hot loop: a sum inside it would pull every tile of ``a`` from shared memory into registers.
     if program % TILES == 0:
         bias = token_sum(a, frames, first, last, rows, SHAPE, BLOCK)
         tl.store(grad + AT[1] + rows, bias.to(grad.dtype.element_ty), mask=rows < SHAPE[0])

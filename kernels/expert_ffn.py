@@ -194,7 +194,7 @@ def expert_pair_forward(
     Args:
         x_routed: [N, d], any strides; float32, bfloat16 or float16; d a multiple of 16.
         x_merged: [N, d], same dtype.
-        experts: [E, P], contiguous; float32 or of lower precision, cast as it is loaded.
+        experts: [E, P], contiguous; float32 or lower precision, cast when loaded.
         merged: [P], contiguous: merge_experts_forward, usually in the dtype of the inputs.
         index: int64 scalar on the device, in [0, E).
         tile: share of one program; chosen by shape by default.
@@ -229,18 +229,18 @@ def expert_pair_backward(
     Args:
         dy_routed: [N, d], gradient of the routed output, any strides, dtype of the inputs.
         dy_merged: [N, d], gradient of the merged output.
-        x_routed: [N, d], as given to the forward pass.
-        x_merged: [N, d], as given to the forward pass.
+        x_routed: [N, d], input of the forward pass.
+        x_merged: [N, d], input of the forward pass.
         experts: [E, P], contiguous.
         merged: [P], contiguous.
         index: int64 scalar on the device.
-        saved: [2, N, 4d], the pre-activations that the forward pass returned.
+        saved: [2, N, 4d], the pre-activations from the forward pass.
         grad_dtype: dtype of the weight gradients; that of ``experts`` by default.
         tile: share of one program; chosen by shape by default.
 
     Returns:
         Gradients of both inputs, [N, d] each, and row gradients [2, P]: g, of the routed expert's row, then G, of the
-        merged row. expand_expert_gradient makes the gradient of all experts from them.
+        merged row. expand_expert_gradient computes the gradient of all experts from them.
     """
     tokens, width = x_routed.shape
     size, w_up, b_up, w_down, b_down = _layout(width)

@@ -52,8 +52,8 @@ def adamw_kernel(
 ):
     """Update param, exp_avg and exp_avg_sq [E, P] in place; merged, routed, weights, indices: tuples of pointers.
 
-    step_at, lr_at and grad_scale_at are None, or one number on the device that takes the place of the one passed by
-    value; rate is 1 - beta and correction 1 - beta**step.
+    step_at, lr_at and grad_scale_at are None, or one number on the device that replaces the one passed by value; rate
+    is 1 - beta and correction 1 - beta**step.
     """
     column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = column < SIZE
@@ -62,7 +62,7 @@ def adamw_kernel(
     if grad_scale_at is not None:
         grad_scale = tl.load(grad_scale_at).to(tl.float32)
     if step_at is not None:
-        # In float64: 1 - 0.999**step loses half its digits in float32.
+        # float64, because 1 - 0.999**step loses half its digits in float32.
         step = tl.load(step_at).to(tl.float64)
         correction1 = (1.0 - tl.exp2(step * log2_beta1)).to(tl.float32)
         correction2 = (1.0 - tl.exp2(step * log2_beta2)).to(tl.float32)
@@ -90,7 +90,7 @@ def adamw_kernel(
 
 
 def _split(number: float | Tensor) -> tuple[Tensor | None, float]:
-    """Return a number as the pair (on the device or None, by value)."""
+    """Return a number as the pair (tensor on the device or None, value)."""
     return (number, 0.0) if isinstance(number, Tensor) else (None, float(number))
 
 

@@ -1,4 +1,4 @@
-"""The one place where kernels are launched from."""
+"""Kernel launch helper."""
 
 from __future__ import annotations
 
@@ -46,6 +46,6 @@ def launch(
     """
     if 0 in grid:
         return
-    # Triton launches on the current device, which need not be the tensors'.
+    # Triton launches on the current device, which may differ from the tensors' device.
     with torch.cuda.device_of(anchor if isinstance(anchor, Tensor) else anchor.tensor):
         kernel[grid](anchor, *args, num_warps=warps, num_stages=stages)

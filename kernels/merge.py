@@ -1,6 +1,6 @@
 """Weighted sum of stacked experts, and its gradient. Reference: merge_experts and merge_experts_backward.
 
-Every master weight is read once and the merged row is written once, cast on the way out. Backward reads the gradient of
+The forward pass reads every master weight once, casts the merged row and writes it once. Backward reads the gradient of
 the merged row once and writes the gradient of all experts once.
 """
 
@@ -40,9 +40,9 @@ def spread_kernel(
     EXPERTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """grad_experts [E, P] = outer(weights, grad_merged), plus g in row ``index`` where g is given.
+    """grad_experts [E, P] = outer(weights, grad_merged), plus g in row ``index`` if g is given.
 
-    Where ``experts`` is given, partial [programs, E] receives this program's share of experts @ grad_merged.
+    If ``experts`` is given, partial [programs, E] receives this program's share of experts @ grad_merged.
     """
     program = tl.program_id(0).to(tl.int64)
     column = program * BLOCK + tl.arange(0, BLOCK)
@@ -96,13 +96,13 @@ def merge_experts_backward(
     out_dtype: torch.dtype | None = None,
     tile: VectorTile = VECTOR_TILE,
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of the merge; one launch, and a second to add partial sums up where ``experts`` is given.
+    """Gradients of the merge; one launch, and a second to add partial sums if ``experts`` is given.
 
     Args:
         grad_merged: [P], contiguous.
         weights: [E], contiguous.
-        experts: [E, P], contiguous, only where the gradient of ``weights`` is wanted.
-        out_dtype: dtype of the experts' gradient; that of ``experts`` where given, else that of ``grad_merged``.
+        experts: [E, P], contiguous, only if the gradient of ``weights`` is needed.
+        out_dtype: dtype of the experts' gradient; that of ``experts`` if given, else that of ``grad_merged``.
         tile: share of one program.
 
     Returns:

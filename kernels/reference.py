@@ -1,4 +1,6 @@
-"""The truth that every kernel is compared with: plain PyTorch, float32 or float64 inside, one downcast on the way out.
+"""Reference implementations that every kernel is tested against, in plain PyTorch.
+
+They compute in float32 or float64 and cast the result once.
 
 Shapes: E experts, d embedding width, N tokens (any leading dimensions), P = 8 d^2 + 5 d values in one expert.
 An expert is one row of P values: ``w_up [4d, d]``, ``b_up [4d]``, ``w_down [d, 4d]``, ``b_down [d]``, in that order.
@@ -39,7 +41,7 @@ def unpack_expert(row: Tensor, embed_dim: int) -> Expert:
 
 
 def pack_expert(expert: Expert) -> Tensor:
-    """Lay the projections of one expert (or of a stack) out as one row ``[..., P]``; the inverse of unpack_expert."""
+    """Pack the projections of one expert (or of a stack) into one row ``[..., P]``; the inverse of unpack_expert."""
     return torch.cat((expert.w_up.flatten(-2), expert.b_up, expert.w_down.flatten(-2), expert.b_down), dim=-1)
 
 
@@ -98,7 +100,7 @@ def expert_pair_ffn(
         index: int64 scalar in [0, E), the routed expert of this step.
 
     Returns:
-        The two outputs, each shaped and typed like its input (eq. (8) and eq. (9)).
+        The two outputs, each with the shape and dtype of its input (eq. (8) and eq. (9)).
     """
     routed = experts.index_select(0, index.reshape(1)).squeeze(0)
     return expert_ffn(x_routed, routed), expert_ffn(x_merged, merge_experts(experts, weights))
@@ -222,7 +224,7 @@ def routed_ffn_backward(dy: Tensor, x: Tensor, experts: Tensor, index: Tensor) -
         index: int64 [B].
 
     Returns:
-        Gradient of ``x``, shaped and typed like it, and of ``experts`` [E, P]; an expert that no sample chose gets 0.
+        Gradient of ``x`` in its shape and dtype, and of ``experts`` [E, P]; an expert without samples gets 0.
     """
     inner = inner_dtype(x.dtype)
     dx, grad_experts = torch.zeros_like(x), torch.zeros_like(experts, dtype=inner)

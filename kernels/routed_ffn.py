@@ -32,7 +32,7 @@ class Grouping(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What the backward pass needs."""
+    """Tensors for the backward pass."""
 
     pre: Tensor  # [B * T, 4d], grouped order
     grouping: Grouping
@@ -135,7 +135,7 @@ def group(index: Tensor, experts: int) -> Grouping:
     """Sort samples by expert; one launch, nothing read back.
 
     Args:
-        index: int64 [B], contiguous, values in [0, E) (not checked: that would need the host to wait).
+        index: int64 [B], contiguous, values in [0, E) (unchecked: a check would make the host wait).
         experts: E.
     """
     order = index.new_empty(index.shape, dtype=torch.int32)
@@ -228,12 +228,12 @@ def routed_forward(x: Tensor, experts: Tensor, index: Tensor, tile: MatrixTile |
 
     Args:
         x: [B, T, d], any strides; float32, bfloat16 or float16; d a multiple of 16.
-        experts: [E, P], contiguous; float32 or of lower precision, cast as it is loaded.
+        experts: [E, P], contiguous; float32 or lower precision, cast when loaded.
         index: int64 [B], contiguous, on the device, values in [0, E).
         tile: share of one program; chosen by shape by default.
 
     Returns:
-        The output [B, T, d], contiguous, and what backward needs.
+        The output [B, T, d], contiguous, and the tensors for backward.
     """
     samples, frames, width = x.shape
     hidden = EXPANSION * width
@@ -261,10 +261,10 @@ def routed_backward(
 
     Args:
         dy: [B, T, d], gradient of the output, any strides.
-        x: [B, T, d], as given to the forward pass.
+        x: [B, T, d], input of the forward pass.
         experts: [E, P], contiguous.
-        index: int64 [B], as given to the forward pass.
-        saved: what the forward pass returned.
+        index: int64 [B], input of the forward pass.
+        saved: second result of the forward pass.
         grad_dtype: dtype of the experts' gradient; that of ``experts`` by default.
         tile: share of one program; chosen by shape by default.
 

@@ -1,22 +1,22 @@
 """Tile sizes per architecture family, as data. All of them are compiled and checked ahead of time (``make aot``).
 
 Cost model. A matrix tile of R rows and C columns does 2 R C flops per step of the reduced dimension and loads R + C
-values for it: 2 R C / (b (R + C)) flops per byte of L2 traffic, b bytes a value. A multiprocessor of an H100 does 4096
-dense 16-bit flops a clock and receives at most 64 bytes a clock from L2, so its tensor cores are fed at 64 flops a
+values for it: 2 R C / (b (R + C)) flops per byte of L2 traffic, b bytes per value. A multiprocessor of an H100 does
+4096 dense 16-bit flops per clock and receives at most 64 bytes per clock from L2, so its tensor cores need 64 flops per
 byte, which 128 x 128 reaches in 16 bits (64 x 64: 32, half of the peak). A launch takes, in units of a full-speed
 flop of one multiprocessor,
     ceil(programs / processors) * R C K * max(1, balance / intensity)
-and at this model's sizes (384 to 1024 tokens, d = 512 or 768, two streams) the first factor decides: of the
+and at this model's sizes (384 to 1024 tokens, d = 512 or 768, two streams) the first factor dominates: for the
 down-projection of ViT-B/16, 128 x 128 makes 32 programs for 132 processors, 64 x 64 makes 128. ``matrix_tile`` returns
 the tile of least cost in the table of its family.
 
 The reduction step and the stages are bounded by shared memory, about stages * reduce * (R b_a + C b_w) bytes, where b_w
-is 4 for float32 master weights, cast after the load. Tiles of sm_80 stay below the 101,376 bytes of the consumer parts
-that share the table (sm_86, sm_89, sm_120). An accumulator takes R C / (32 warps) registers a thread: 64 or fewer here.
-float32 goes through tf32x3, which keeps two halves of both operands in registers, hence the smaller tiles.
+is 4 for float32 master weights, cast after the load. Tiles of sm_80 stay below the 101,376 bytes of the consumer GPUs
+that share the table (sm_86, sm_89, sm_120). An accumulator takes R C / (32 warps) registers per thread: 64 or fewer
+here. float32 goes through tf32x3, which keeps two halves of both operands in registers, hence the smaller tiles.
 
-Vector kernels (merge, expansion, AdamW) are bound by memory: 8 values a thread, two 128-bit accesses in float32 and one
-in 16 bits, with the rows of all experts in flight at once.
+Vector kernels (merge, expansion, AdamW) are bound by memory: 8 values per thread, two 128-bit accesses in float32 and
+one in 16 bits, with the rows of all experts in flight at once.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class GpuSpec(NamedTuple):
     """The GPU that a family is tuned for."""
 
     processors: int
-    # 16-bit flops per byte from L2 at which the tensor cores of one multiprocessor are fed.
+    # 16-bit flops per byte from L2 that keep the tensor cores of one multiprocessor busy.
     balance: float
 
 
-# A100, H100 SXM and B200: 2048, 4096 and 8192 dense 16-bit flops a clock against 64 bytes.
+# A100, H100 SXM and B200: 2048, 4096 and 8192 dense 16-bit flops per clock against 64 bytes.
 GPU_SPECS: dict[Family, GpuSpec] = {
     "sm_80": GpuSpec(108, 32.0),
     "sm_90": GpuSpec(132, 64.0),
@@ -71,7 +71,7 @@ GPU_SPECS: dict[Family, GpuSpec] = {
 # TF32 runs at half the 16-bit rate, and tf32x3 takes three products.
 FLOAT32_SLOWDOWN = 6
 
-# Bytes of shared memory that one program may use on those parts.
+# Bytes of shared memory that one program may use on those GPUs.
 SHARED_LIMIT: dict[Family, int] = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448}
 
 # Keyed by the product (the linear maps and input gradients, or the weight gradients) and by the bytes of an activation:
@@ -110,7 +110,7 @@ MATRIX_TILES: dict[Family, dict[Product, dict[int, tuple[MatrixTile, ...]]]] = {
 }
 
 # For operands that cannot be read 128 bits at a time (odd strides or offsets, transposed activations): every value
-# needs an address of its own, and larger tiles would run out of registers.
+# needs its own address, and larger tiles would run out of registers.
 UNALIGNED_TILES: dict[Family, dict[int, MatrixTile]] = {
     "sm_80": {2: MatrixTile(64, 32, 32, 4, 2), 4: MatrixTile(64, 64, 16, 8, 2)},
     "sm_90": {2: MatrixTile(64, 64, 32, 8, 2), 4: MatrixTile(64, 64, 32, 8, 2)},
@@ -122,7 +122,7 @@ UNALIGNED_VECTOR_TILE = VectorTile(512, 4)
 
 
 def family_of(capability: tuple[int, int]) -> Family:
-    """Return the table that serves a CUDA compute capability; consumer parts share sm_80's smaller tiles."""
+    """Return the family of a CUDA compute capability; consumer GPUs share sm_80's smaller tiles."""
     if capability[0] == 9:
         return "sm_90"
     return "sm_100" if capability[0] in (10, 11) else "sm_80"
@@ -139,7 +139,7 @@ def device_family(device: torch.device) -> Family:
 
 
 def readable_wide(*tensors: Tensor) -> bool:
-    """Whether 128-bit accesses can read every tensor along its last dimension, as Triton sees it from its arguments."""
+    """Whether 128-bit accesses can read every tensor along its last dimension, judged from Triton's arguments."""
     return all(
         t.data_ptr() % 16 == 0 and t.stride(-1) == 1 and all(stride % 16 == 0 for stride in t.stride()[:-1])
         for t in tensors
@@ -151,10 +151,10 @@ def matrix_tile(product: Product, operands: tuple[Tensor, ...], rows: int, colum
 
     Args:
         product: "linear" or "gradient" (of weights).
-        operands: what the launch reads, activations first.
+        operands: inputs of the launch, activations first.
         rows: rows of the product.
         columns: columns of the product.
-        groups: products that the launch computes side by side.
+        groups: products that the launch computes in parallel.
     """
     family, itemsize = device_family(operands[0].device), operands[0].element_size()
     if not readable_wide(*operands):
@@ -166,7 +166,7 @@ def matrix_tile(product: Product, operands: tuple[Tensor, ...], rows: int, colum
         programs = groups * -(-rows // tile.rows) * -(-columns // tile.columns)
         area = tile.rows * tile.columns
         intensity = 2 * area / (itemsize * (tile.rows + tile.columns))
-        # Between equals the smaller: several of its programs on one processor hide each other's latency.
+        # Ties go to the smaller tile: several of its programs on one processor hide each other's latency.
         return -(-programs // part.processors) * area * max(1.0, balance / intensity), area
 
     return min(MATRIX_TILES[family][product][itemsize], key=cost)

@@ -1,7 +1,7 @@
-"""Class features: 28 prompts a label, encoded exactly and with as little work as the prompts allow (eq. (16)).
+"""Class features: 28 prompts per label, encoded exactly and with little work (eq. (16)).
 
-Two facts about CLIP's causal text tower make this cheap, and neither changes a feature. Tokens after the end-of-text
-token are never seen, so a prompt of 10 tokens needs 10 of the 77 positions. And tokens never see what follows, so the
+Two properties of CLIP's causal text tower make this cheap without changing a feature. Tokens after the end-of-text
+token have no effect, so a prompt of 10 tokens needs 10 of the 77 positions. Tokens do not depend on later ones, so the
 words before the label ("a photo of a person doing") are run once per template, and every label attends to their keys
 and values.
 """
@@ -36,12 +36,12 @@ _MIDDLES = (
 # The paper's 28 prompts, grammar included.
 TEMPLATES = tuple(f"{opening} {middle}" for opening in _OPENINGS for middle in _MIDDLES)
 
-# Prompts of so many labels are tokenised at a time; bounds memory, and is enough to fill the batches.
+# Labels tokenised per chunk; bounds memory, and is enough to fill the batches.
 LABELS_PER_CHUNK = 256
-# Token positions per forward pass: enough to keep the matrix products busy, few enough to stay near the caches
-# (1024 and 2048 were best of 512 to 8192 for ViT-B/16 on a CPU; the smaller takes 0.6 of the memory).
+# Token positions per forward pass: enough to saturate the matrix products, few enough to fit the caches (1024 and 2048
+# were best of 512 to 8192 for ViT-B/16 on a CPU; the smaller takes 0.6 of the memory).
 TOKENS_PER_BATCH = 1024
-# With fewer labels than this, running the prefixes apart costs more than it saves.
+# With fewer labels, running the prefixes separately costs more than it saves.
 FEWEST_TO_SHARE = 4
 
 
@@ -55,15 +55,15 @@ def encode_classes(
 ) -> Tensor:
     """Encode a label set as class features: each prompt normalised, averaged over templates, normalised.
 
-    The order of the labels is kept, and duplicates give equal rows. Any number of labels will do, in any language
-    that the tokenizer's bytes can spell (how well CLIP understands them is another matter). A label whose prompts
-    do not fit the tower's context is cut at its end, as open_clip's tokenizer cuts it, with a warning.
+    The order of the labels is kept, and duplicates give equal rows. There may be any number of labels, in any language
+    (the tokenizer falls back to bytes; accuracy depends on how well CLIP knows the words). A label whose prompts do not
+    fit the tower's context is truncated at its end, as in open_clip's tokenizer, with a warning.
 
     Args:
         towers: the text tower and its tokenizer.
-        labels: class names, at least one, none of them blank.
+        labels: class names, at least one, each not blank.
         templates: prompts with one "{}" each.
-        cache: where known features are looked up and new ones stored; None computes all.
+        cache: cache of features; None computes all.
         progress: called with the number of prompts finished since the last call, ``C * len(templates)`` in all.
 
     Returns:
@@ -92,7 +92,7 @@ def encode_classes(
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """Refuse what cannot be a label set.
+    """Check a label set.
 
     Raises:
         LabelError: the list is empty, is a bare string, or has an entry that is not a string or is blank.
@@ -153,7 +153,7 @@ def _encode_after_prefix(
     rows, template = rows[order], first_row[order]
     for batch in _split_by_tokens(ends[rows] + 1 - length):
         picked = template[batch].to(towers.device)
-        # One block at a time: a copy for every prompt of all blocks would take the most memory of all.
+        # One block at a time: copies of all blocks for every prompt would dominate memory.
         batch_past = (KeysValues(block.keys[picked], block.values[picked]) for block in past)
         batch_rows = rows[batch]
         batch_ends = ends[batch_rows] - length
@@ -165,14 +165,14 @@ def _encode_after_prefix(
 
 
 def _shared_prefix(tokens: Tensor, ends: Tensor) -> int:
-    """How many leading tokens all prompts ``tokens [C, context]`` share, leaving each its end-of-text token."""
+    """The number of leading tokens that all prompts ``tokens [C, context]`` share, without end-of-text tokens."""
     differs = (tokens != tokens[0]).any(0)
     shared = int(differs.int().argmax()) if bool(differs.any()) else tokens.shape[1]
     return min(shared, int(ends.min()))
 
 
 def _split_by_tokens(lengths: Tensor) -> Iterator[slice]:
-    """Cut ascending ``lengths [N]`` into slices of about ``TOKENS_PER_BATCH`` padded tokens."""
+    """Split ascending ``lengths [N]`` into slices of about ``TOKENS_PER_BATCH`` padded tokens."""
     start = 0
     for stop in range(1, len(lengths) + 1):
         full = stop == len(lengths) or (stop + 1 - start) * int(lengths[stop]) > TOKENS_PER_BATCH
@@ -182,7 +182,7 @@ def _split_by_tokens(lengths: Tensor) -> Iterator[slice]:
 
 
 def _warn_of_cut_labels(towers: ClipTowers, tokens: Tensor, labels: Sequence[str]) -> None:
-    """Name the labels whose prompts fill the context to its last position: those may have been cut."""
+    """Warn of labels whose prompts fill the context to its last position: they may have been truncated."""
     context = tokens.shape[1]
     full = (towers.end_positions(tokens) == context - 1) if towers.walks_text else torch.zeros(len(tokens)).bool()
     for index in sorted({int(row) % len(labels) for row in full.nonzero()}):

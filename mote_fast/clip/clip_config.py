@@ -1,4 +1,4 @@
-"""What a CLIP model is built from: open_clip's own schema, read off a name, a preset, or a state dict's shapes."""
+"""CLIP configurations in open_clip's schema, from a name, a preset, or a state dict's shapes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Activation = Literal["quick_gelu", "gelu"]
 # CLIP's width of one attention head, in both towers.
 HEAD_WIDTH = 64
 
-# Small enough to build and run in a second; a real tower in every respect but size.
+# Small enough to build and run in a second; apart from its size a real tower.
 TINY: dict[str, Any] = {
     "embed_dim": 64,
     "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16},
@@ -32,7 +32,7 @@ class ClipConfig:
 
     Attributes:
         model: open_clip's model configuration (``embed_dim``, ``vision_cfg``, ``text_cfg``, ``quick_gelu``, ...).
-        name: open_clip's architecture name, where it has one; it selects the tokenizer.
+        name: open_clip's architecture name, if it has one; it selects the tokenizer.
         mean: normalisation of the frames, per channel.
         std: normalisation of the frames, per channel.
         merges: byte-pair merges of a small text tower's tokenizer, see ``mote_fast.clip.tokens``; None takes CLIP's.
@@ -80,12 +80,12 @@ def config_of_name(name: str) -> ClipConfig:
 
 
 def config_of_state_dict(state_dict: Mapping[str, Tensor]) -> ClipConfig:
-    """Read a CLIP configuration off the shapes of a state dict in OpenAI's key layout.
+    """Read a CLIP configuration from the shapes of a state dict in OpenAI's key layout.
 
-    The activation leaves no trace in the shapes: the caller sets it from the weights' origin.
+    The shapes do not show the activation: the caller sets it from the weights' origin.
 
     Raises:
-        CheckpointError: the keys are not those of such a CLIP.
+        CheckpointError: the keys are not those of an OpenAI CLIP.
     """
     vision = vision_config_of_state_dict(state_dict)
     try:
@@ -104,12 +104,12 @@ def config_of_state_dict(state_dict: Mapping[str, Tensor]) -> ClipConfig:
 
 
 def vision_config_of_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Read the image tower's configuration, a ViT's or a ResNet's, off a state dict whose keys start with "visual."."""
+    """Read the image tower's configuration, a ViT's or a ResNet's, from a state dict with keys "visual.*"."""
     try:
         if "visual.proj" not in state_dict:
             stages = [count_layers(state_dict, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)]
             width = state_dict["visual.layer1.0.conv1.weight"].shape[0]
-            # The ResNet's five strides of 2 make one position of 32 pixels.
+            # The ResNet's five strides of 2 make each position 32 pixels wide.
             grid = _grid(state_dict["visual.attnpool.positional_embedding"])
             return {"image_size": grid * 32, "layers": stages, "width": width, "patch_size": None}
         width, _, _, patch = state_dict["visual.conv1.weight"].shape
@@ -121,7 +121,7 @@ def vision_config_of_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, A
 
 
 def _grid(positions: Tensor) -> int:
-    """Return the side of the square grid behind a position table with one row for the class token."""
+    """Return the side of the square grid of a position table that has one row for the class token."""
     patches = positions.shape[0] - 1
     side = round(patches**0.5)
     if side * side != patches:
@@ -136,7 +136,7 @@ def count_layers(state_dict: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def name_of_shapes(vision: Mapping[str, Any], text: Mapping[str, Any] | None = None) -> str | None:
-    """Return the open_clip name of OpenAI's CLIP with these tower shapes, else None (a tower of one's own).
+    """Return the open_clip name of OpenAI's CLIP with these tower shapes, else None (a custom tower).
 
     Args:
         vision: the image tower's configuration.

@@ -1,4 +1,4 @@
-"""Class features kept on disk, so that a label set is encoded once per model and not once per process."""
+"""A cache of class features on disk: a label set is encoded once per model, not once per process."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _LABELS_PER_QUERY = 500
 
 
 def default_cache_folder() -> Path:
-    """The folder of this user's caches that the library writes to."""
+    """The library's folder among the user's caches."""
     return platformdirs.user_cache_path("mote_fast")
 
 
 class FeatureCache:
     """An SQLite file of class features, safe under concurrent processes, bounded in size, removable at any time.
 
-    A feature is found again only under the same text tower (by the hash of its weights), dtype, templates and label.
-    When the features outgrow ``max_bytes``, those used longest ago go. A cache that cannot be read or written costs
-    speed and a logged warning, never a result; a damaged file is set aside and begun anew.
+    The key of a feature is its text tower (by the hash of the weights), dtype, templates and label. When the features
+    exceed ``max_bytes``, the least recently used are dropped. A cache that cannot be read or written costs speed and a
+    logged warning, never a result; a damaged file is moved aside and recreated.
 
     Args:
-        folder: where the file lives; None takes the user's cache folder.
+        folder: folder of the file; None takes the user's cache folder.
         max_bytes: bound on the stored features, bytes.
     """
 
@@ -53,14 +53,14 @@ class FeatureCache:
 
     @staticmethod
     def space(*parts: str) -> str:
-        """Hash whatever a feature depends on beside its label into the name of one space of the cache."""
+        """Hash everything that a feature depends on, except its label, into the name of a space of the cache."""
         digest = hashlib.sha256()
         for part in parts:
             digest.update(len(part).to_bytes(8, "little") + part.encode())
         return digest.hexdigest()
 
     def read(self, space: str, labels: Sequence[str], embed_dim: int) -> dict[str, Tensor]:
-        """Return the stored features, float32 [embed_dim] each, of those labels that are stored."""
+        """Return the features, float32 [embed_dim] each, of the labels that are stored."""
         found: dict[str, Tensor] = {}
         if not self.path.exists():
             return found
@@ -77,7 +77,7 @@ class FeatureCache:
         return found
 
     def write(self, space: str, features: Mapping[str, Tensor]) -> None:
-        """Store features, float32 [embed_dim] each, by label; then drop what was used longest ago over the bound."""
+        """Store features, float32 [embed_dim] each, by label; then drop the least recently used beyond the bound."""
         now = time.time()
         rows = [(space, label, value.float().numpy().tobytes(), now) for label, value in features.items()]
         with self._tolerant("written"), self._open() as database:
@@ -113,7 +113,7 @@ class FeatureCache:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """Open the file for one transaction, making it where it is missing."""
+        """Open the file for one transaction; create it if it is missing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT)) as database, database:
             database.execute(
@@ -124,7 +124,7 @@ class FeatureCache:
 
     @contextmanager
     def _tolerant(self, attempt: str) -> Iterator[None]:
-        """Log a failure of the cache and end the block there: the caller can do without."""
+        """Log cache failures and end the block: the cache is optional."""
         try:
             yield
         except (sqlite3.OperationalError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Hashes of weights: by them, what was computed from a tower is found again on disk."""
+"""Hashes of weights: the keys of results that are cached on disk."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 # Bytes of weights that one thread hashes at a time.
 HASHED_AT_ONCE = 1 << 22
 
-# What changes when a tensor is replaced or changed in place.
+# Changes when a tensor is replaced or modified in place.
 WeightsFingerprint = tuple[tuple[int, int, torch.dtype], ...]
 
 
 def weights_fingerprint(state: Mapping[str, Tensor]) -> WeightsFingerprint:
-    """Return where the tensors are and how often each was changed in place."""
+    """Return the address of each tensor and how often it was modified in place."""
     return tuple((value.data_ptr(), value._version, value.dtype) for value in state.values())
 
 
@@ -34,7 +34,7 @@ class Fingerprint:
         if self._known is None or self._known[0] != stamp:
             shapes = [(name, value.dtype, list(value.shape)) for name, value in state.items()]
             digest = hashlib.sha256(repr((sorted(config.items()), shapes)).encode())
-            # Hashing releases the interpreter's lock; in pieces, so that the largest tensors are shared out too.
+            # Hashing releases the GIL; pieces spread the largest tensors over threads too.
             with ThreadPoolExecutor(torch.get_num_threads()) as pool:
                 for piece in pool.map(_hash_piece, (piece for value in state.values() for piece in _pieces(value))):
                     digest.update(piece)

@@ -1,8 +1,8 @@
 """The image tower in int8 on the CPU: ONNX Runtime's dynamic quantisation, exported once per model.
 
 Weights are int8 with a scale per output channel; the tokens entering a matrix product are uint8 with one scale for the
-whole batch, taken from their range. A feature therefore depends, in its third or fourth digit, on the frames that it
-is batched with. Attention, normalisation and the patch convolution stay float32.
+whole batch, taken from their range. A feature therefore depends, in its third or fourth digit, on the other frames of
+its batch. Attention, normalisation and the patch convolution stay float32.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from mote_fast.errors import BackendError, ConfigError
 
 log = logging.getLogger(__name__)
 
-# Part of the cache's key: to be raised with any change of what is exported or how it is quantised.
+# Part of the cache's key: raise it when the exported graph or its quantisation changes.
 RECIPE_VERSION = 1
-# The oldest operator set that the export targets, which the most versions of ONNX Runtime read.
+# The oldest operator set that the export supports, readable by most versions of ONNX Runtime.
 OPSET = 18
 # Bytes; larger than any weight.
 _NO_LIMIT = 1 << 62
@@ -36,18 +36,18 @@ _NO_LIMIT = 1 << 62
 class Int8Tower:
     """Runs the image tower of CLIP towers in int8.
 
-    The quantised tower follows the float weights: when they, or PyTorch's number of threads, change, it is looked up
-    or exported again at the next call.
+    The quantised tower follows the float weights: when they or PyTorch's number of threads change, the next call reads
+    it from the cache or exports it again.
 
     Args:
-        towers: whose image tower; its float weights stay where they are.
-        cache: where exported towers are kept; None takes the user's cache folder.
+        towers: the towers; their float weights are not changed.
+        cache: cache of exported towers; None takes the user's cache folder.
     """
 
     def __init__(self, towers: ClipTowers, cache: ModelCache | None = None) -> None:
         self.towers = towers
         self.cache = ModelCache() if cache is None else cache
-        # ONNX Runtime's InferenceSession, and what it was made for.
+        # ONNX Runtime's InferenceSession, and the weights and threads that it was made for.
         self._session: Any = None
         self._made_for: tuple[WeightsFingerprint, int] | None = None
 
@@ -61,7 +61,7 @@ class Int8Tower:
             float32 [N, d], without gradients.
 
         Raises:
-            ConfigError: the towers or the pixels are elsewhere than on the CPU, or not float32.
+            ConfigError: the towers or the pixels are not on the CPU, or not float32.
         """
         if pixels.device.type != "cpu" or pixels.dtype != torch.float32:
             raise ConfigError(f"int8 towers take float32 pixels on the CPU, got {pixels.dtype} on {pixels.device}")
@@ -70,7 +70,7 @@ class Int8Tower:
         return torch.from_numpy(features)
 
     def prepare(self) -> None:
-        """Have the session ready: from this object, from the cache, or by exporting (10 to 40 s for ViT-B/16).
+        """Prepare the session: from this object, from the cache, or by exporting (10 to 40 s for ViT-B/16).
 
         Raises:
             ConfigError: the tower is not CLIP's ViT in float32 on the CPU.
@@ -93,20 +93,20 @@ class Int8Tower:
             self.cache.write(key, content)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that spin between runs would take the processor from decoding and from PyTorch.
+        # Threads that spin between runs would slow down decoding and PyTorch.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self._made_for = made_for
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the session out of copies: each makes its own from the cache."""
+        """Leave the session out of copies: each copy makes its own from the cache."""
         return self.__dict__ | {"_session": None, "_made_for": None}
 
 
 def quantized(towers: ClipTowers) -> bytes:
-    """Export the image tower and quantise its matrix products; the bytes of an ONNX file.
+    """Export the image tower, quantise its matrix products and return the bytes of an ONNX file.
 
-    Signed 7-bit weights: with 8, sums of two products overflow the 16 bits that they get on processors without VNNI.
+    Weights have 7 bits and a sign: with 8, sums of two products overflow their 16 bits on processors without VNNI.
 
     Raises:
         BackendError: a package is missing.
@@ -120,7 +120,7 @@ def quantized(towers: ClipTowers) -> bytes:
     with torch.no_grad():
         program = torch.onnx.export(
             _ImageTower(towers).eval(),
-            # Two frames: with one, the exporter would take the batch for a constant.
+            # Two frames, because with one the exporter treats the batch size as a constant.
             (torch.zeros(2, 3, size, size),),
             input_names=["pixels"],
             output_names=["features"],
@@ -130,11 +130,11 @@ def quantized(towers: ClipTowers) -> bytes:
             verbose=False,
         )
     assert program is not None
-    # The exporter folds small constants only, and a weight that is sliced in the graph would stay float.
+    # The exporter folds only small constants, and a weight that the graph slices would stay float.
     optimizer.fold_constants(program.model, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
     optimizer.remove_unused_nodes(program.model)
     model = program.model_proto
-    # The exporter has done what ONNX Runtime's preprocessing would do; without the mark it warns.
+    # The exporter has already done ONNX Runtime's preprocessing; without this mark ONNX Runtime warns.
     helpers.add_pre_process_metadata(model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
@@ -152,7 +152,7 @@ def quantized(towers: ClipTowers) -> bytes:
 
 
 class _ImageTower(nn.Module):
-    """The image tower as the exporter takes it, alone."""
+    """The image tower alone, as a module for the exporter."""
 
     def __init__(self, towers: ClipTowers) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""A block's MLP for inference on the CPU, where each pass over the hidden layer costs as much as a part of its product.
+"""A block's MLP for inference on the CPU, where passes over the hidden layer are expensive beside the products.
 
-QuickGELU(x) = x sigmoid(1.702 x) = silu(1.702 x) / 1.702, and a matrix product takes a scale factor for nothing: what
-are three passes over memory in open_clip's QuickGELU becomes one, in place.
+QuickGELU(x) = x sigmoid(1.702 x) = silu(1.702 x) / 1.702, and a matrix product takes a scale factor at no cost: the
+three passes over memory of open_clip's QuickGELU become one, in place.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ QUICK_GELU_SCALE = 1.702
 def run_mlp(mlp: nn.Module, x: Tensor) -> Tensor:
     """Run a block's MLP; equal to ``mlp(x)`` up to the rounding of float32 sums.
 
-    Fused where it is Linear, QuickGELU, Linear in float32, on the CPU and without gradients, eager or compiled.
-    Elsewhere it runs as it is, and in an exported graph too, whose products are to be plain ones.
+    An MLP of Linear, QuickGELU, Linear is fused in float32 on the CPU without gradients, eager or compiled. Any other
+    runs unchanged, and so does every MLP in an exported graph, whose products must be plain.
 
     Args:
-        mlp: the block's.
+        mlp: the block's MLP.
         x: [..., w].
 
     Returns:

@@ -1,4 +1,4 @@
-"""Quantised towers kept on disk, so that a model is exported once per machine and not once per process."""
+"""A cache of quantised towers on disk: a model is exported once per machine, not once per process."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ log = logging.getLogger(__name__)
 
 # About 20 towers of ViT-B/16, or 6 of ViT-L/14.
 DEFAULT_MAX_BYTES = 2 * 1024**3
-# Seconds after which a file that some process began to write and never finished is taken away.
+# Seconds after which an unfinished file of another process is deleted.
 _ABANDONED_AFTER = 86400.0
 
 
 class ModelCache:
     """A folder of exported towers, safe under concurrent processes, bounded in size, removable at any time.
 
-    A file's name holds the key it is found by and the SHA-256 of its content: a damaged file is told before it is
-    used, logged, and removed. When the files outgrow ``max_bytes``, those used longest ago go. A cache that cannot be
-    read or written costs time and a logged warning, never a result.
+    A file's name holds its key and the SHA-256 of its content: a damaged file is recognised before use, logged, and
+    removed. When the files exceed ``max_bytes``, the least recently used are dropped. A cache that cannot be read or
+    written costs time and a logged warning, never a result.
 
     Args:
-        folder: where the files live; None takes the folder "int8" in the user's cache folder.
-        max_bytes: bound on the files, bytes; the newest file stays whatever its size.
+        folder: folder of the files; None takes the folder "int8" in the user's cache folder.
+        max_bytes: bound on the files, bytes; the newest file is kept regardless of its size.
     """
 
     def __init__(self, folder: str | Path | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
@@ -51,7 +51,7 @@ class ModelCache:
         return None
 
     def write(self, key: str, content: bytes) -> None:
-        """Store ``content`` under ``key``, all or nothing; then drop what was used longest ago over the bound."""
+        """Store ``content`` under ``key`` atomically; then drop the least recently used files beyond the bound."""
         with self._tolerant("written"):
             target = self.folder / f"{key}-{_digest(content)}.onnx"
             with staged(target, shared=True) as part:
@@ -81,7 +81,7 @@ class ModelCache:
                 excess -= size
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """Time of last use, bytes and path of each file; another process may remove any of them meanwhile."""
+        """Time of last use, bytes and path of each file; another process may remove files at any time."""
         found = []
         for path in self.folder.glob("*.onnx"):
             with suppress(FileNotFoundError):
@@ -91,7 +91,7 @@ class ModelCache:
 
     @contextmanager
     def _tolerant(self, attempt: str) -> Iterator[None]:
-        """Log a failure of the cache and end the block there: the caller can do without."""
+        """Log cache failures and end the block: the cache is optional."""
         try:
             yield
         except (OSError, MoteError) as error:

@@ -1,9 +1,9 @@
 """Building CLIP towers from a name, a tag, or a file, with the activation that their weights were trained with.
 
-The QuickGELU trap: OpenAI's weights (and some others) were trained with ``x * sigmoid(1.702 x)``; run through GELU
-they load without a murmur and give features that are quietly wrong. Shapes cannot tell, so the activation always
-follows the weights' origin: a tag says it, OpenAI's own files are recognised, and for any other file the caller must
-say it. A contradiction raises.
+The QuickGELU trap: OpenAI's weights (and some others) were trained with ``x * sigmoid(1.702 x)``; with GELU they load
+without an error and give wrong features. The shapes do not show the activation, so it always follows the weights'
+origin: a tag names it, OpenAI's own files are recognised, and for any other file the caller must pass it. A
+contradiction raises.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from mote_fast.clip.towers import ClipTowers, Tokenizer
 from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError
 from mote_fast.runtime.weights import plain_state_dict, read_weights
 
-# Names that OpenAI's published archives, and state dicts taken from them, carry beside the weights.
+# Names in OpenAI's published archives, and in state dicts taken from them, beside the weights.
 _OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 _QUICK_SUFFIX = "-quickgelu"
 
-# What the hub client and urllib raise offline, and open_clip for a folder that it cannot read.
+# Exceptions of the hub client and urllib offline, and of open_clip for an unreadable folder.
 _DOWNLOAD_ERRORS = (OSError, ValueError, RuntimeError)
 
 
@@ -42,17 +42,17 @@ def load_towers(
 
     Args:
         name: an open_clip architecture ("ViT-B-16"), "hf-hub:..." or "local-dir:...", or the preset "tiny". None
-            with a file reads the architecture off its shapes.
+            with a file infers the architecture from its shapes.
         pretrained: an open_clip tag ("openai"), a weights file (OpenAI's .pt as archive or state dict, an open_clip
             checkpoint, safetensors), or None for random weights.
-        activation: the activation that the weights were trained with; needed only for a file of unknown origin,
-            and checked against the origin wherever that is known.
+        activation: the activation that the weights were trained with; needed only for a file of unknown origin, and
+            checked against a known origin.
         attention: attention backend, see ``mote_fast.ops.attention``.
 
     Raises:
         ConfigError: the architecture is unknown.
         CheckpointError: the weights cannot be found, read or fitted.
-        ActivationMismatchError: the activation contradicts the weights' origin, or cannot be known.
+        ActivationMismatchError: the activation contradicts the weights' origin, or is unknown.
     """
     if name is not None and name.startswith(("hf-hub:", "local-dir:")):
         return _from_open_clip_schema(name, pretrained, activation, attention)
@@ -88,7 +88,7 @@ def build_towers(config: ClipConfig, attention: str = "auto") -> ClipTowers:
 
 
 def tokenizer_of(config: ClipConfig) -> Tokenizer:
-    """Return the tokenizer that fits a configuration: open_clip's for a named architecture, else CLIP's or a part."""
+    """Return a configuration's tokenizer: open_clip's for a named architecture, else CLIP's or a part of it."""
     if config.name is not None:
         return open_clip.get_tokenizer(config.name)
     text = config.model["text_cfg"]
@@ -106,7 +106,7 @@ def tokenizer_of(config: ClipConfig) -> Tokenizer:
 
 
 def read_clip_state_dict(path: str | Path) -> tuple[dict[str, Tensor], bool]:
-    """Read a CLIP state dict, and tell whether the file is OpenAI's own.
+    """Read a CLIP state dict, and return whether the file is OpenAI's own.
 
     Returns:
         The float32 state dict without OpenAI's marks, and True for OpenAI's archives and their state dicts.
@@ -124,7 +124,7 @@ def fit_state_dict(model: nn.Module, state: dict[str, Tensor], source: str | Pat
     """Load ``state`` into ``model``; every name and shape must fit.
 
     Raises:
-        CheckpointError: it does not fit.
+        CheckpointError: a name or shape does not fit.
     """
     try:
         model.load_state_dict(state)
@@ -164,7 +164,7 @@ def _from_tag(
         state, _ = read_clip_state_dict(path)
         fit_state_dict(towers.model, state, path)
     else:
-        # open_clip converts the layouts of other projects on the way in.
+        # open_clip converts the layouts of other projects while loading.
         load_checkpoint(towers.model, path, weights_only=True)
     return towers
 
@@ -188,7 +188,7 @@ def _from_open_clip_schema(
 
 
 def _default_activation(name: str, config: ClipConfig) -> Activation:
-    """Random weights take what MoTE's own would: OpenAI's activation for CLIP's towers, else the architecture's."""
+    """The activation for random weights, as in MoTE: OpenAI's for CLIP's towers, else the architecture's."""
     openai = name == "tiny" or bool(open_clip.get_pretrained_cfg(name, "openai").get("quick_gelu", False))
     return "quick_gelu" if openai else config.activation
 
@@ -198,7 +198,7 @@ def _named_activation(name: str | None) -> Activation | None:
 
 
 def _base_name(name: str) -> str:
-    """Return the architecture without its activation: tags are the same under both names, and decide themselves."""
+    """Return the architecture name without its activation: both names have the same tags, and a tag decides."""
     return name.removesuffix(_QUICK_SUFFIX)
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import open_clip
 
-# Two for every byte, inside and at the end of a word; and the start and end of a text.
+# Two tokens per byte (inside and at the end of a word), and the start and end of a text.
 BASE_TOKENS = 2 * 256 + 2
 
 
 def merges_for(words: Iterable[str]) -> tuple[str, ...]:
-    """The merges of CLIP's encoding that spell ``words``, in CLIP's order, each two parts and a blank between.
+    """The merges of CLIP's encoding that compose ``words``, in CLIP's order, each two parts separated by a blank.
 
-    With them, ``small_tokenizer`` splits these words as CLIP's tokenizer does. Other words fall into shorter pieces,
+    With them, ``small_tokenizer`` splits these words as CLIP's tokenizer does. Other words split into shorter pieces,
     down to bytes: any text can be encoded.
     """
     whole = open_clip.SimpleTokenizer()
@@ -37,14 +37,14 @@ def merges_for(words: Iterable[str]) -> tuple[str, ...]:
 def small_tokenizer(merges: Sequence[str], context_length: int) -> open_clip.SimpleTokenizer:
     """Return open_clip's tokenizer with these merges alone; it knows ``BASE_TOKENS + len(merges)`` tokens."""
     with tempfile.TemporaryDirectory() as folder:
-        # open_clip takes a file in the format of CLIP's, whose first line is a comment.
+        # open_clip reads a file in the format of CLIP's merges, whose first line is a comment.
         path = Path(folder) / "merges.txt.gz"
         path.write_bytes(gzip.compress("\n".join(("#", *merges)).encode()))
         return open_clip.SimpleTokenizer(str(path), context_length=context_length)
 
 
 def _joined(parts: list[str], pair: tuple[str, str]) -> list[str]:
-    """Put every occurrence of ``pair`` together, from the left."""
+    """Join every occurrence of ``pair``, from the left."""
     result: list[str] = []
     for part in parts:
         if result and (result[-1], part) == pair:

@@ -1,4 +1,4 @@
-"""CLIP's two towers behind two verbs: frames to features, tokens to features."""
+"""CLIP's two towers as two encoders: frames to features, tokens to features."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ClipTowers(nn.Module):
 
     Args:
         model: the open_clip model, weights loaded.
-        config: what it was built from; saved beside the weights.
+        config: configuration of the model; saved beside the weights.
         tokenizer: maps a list of strings to int64 [N, context_length].
         attention: backend of attention, "auto", "sdpa" or "xformers"; resolved here and wherever the towers are moved.
 
@@ -38,7 +38,7 @@ class ClipTowers(nn.Module):
 
     def __init__(self, model: nn.Module, config: ClipConfig, tokenizer: Tokenizer, attention: str = "auto") -> None:
         super().__init__()
-        # Any: open_clip's model classes share methods, not a base class.
+        # Typed as Any because open_clip's model classes share methods, not a base class.
         self.model: Any = model
         self.config = config
         self.tokenizer = tokenizer
@@ -64,7 +64,7 @@ class ClipTowers(nn.Module):
 
     @property
     def text(self) -> Any:
-        """The module that holds the text tower's parts: CLIP itself, or the child that CustomTextCLIP has for it."""
+        """The module of the text tower: CLIP itself, or the text child of CustomTextCLIP."""
         return getattr(self.model, "text", self.model)
 
     @property
@@ -74,18 +74,18 @@ class ClipTowers(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Side of the frames that the image tower takes, pixels."""
+        """Side of the image tower's input frames, pixels."""
         size = self.model.visual.image_size
         return size if isinstance(size, int) else size[0]
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the parameters, in which frames are expected."""
+        """The dtype of the parameters and of the input frames."""
         return next(self.model.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return next(self.model.parameters()).device
 
     @property
@@ -103,12 +103,12 @@ class ClipTowers(nn.Module):
             [N, d], projected, not L2-normalised (eq. (1)).
         """
         if self._compiled and not torch.compiler.is_compiling():
-            # Else every new number of frames would be compiled for.
+            # Otherwise each new batch size would recompile.
             torch._dynamo.maybe_mark_dynamic(pixels, 0)
         return self._encode_frames(self, pixels)
 
     def run_vision_tower(self, pixels: Tensor) -> Tensor:
-        """Encode frames as ``encode_frames`` does, with the parameters as they are: eager, never compiled."""
+        """Encode frames as ``encode_frames`` does, but always eager, never compiled."""
         if not self.is_plain_vision_tower:
             return self.model.encode_image(pixels)
         visual = self.model.visual
@@ -120,9 +120,9 @@ class ClipTowers(nn.Module):
         return visual.ln_post(x) @ visual.proj
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Encode prompts, running only as many positions as the longest of them needs.
+        """Encode prompts; only as many positions run as the longest prompt needs.
 
-        The text tower is causal, so tokens after the end-of-text token cannot change the feature: exact.
+        The text tower is causal, so tokens after the end-of-text token cannot change the feature: the result is exact.
 
         Args:
             tokens: int64 [N, context_length].
@@ -142,7 +142,7 @@ class ClipTowers(nn.Module):
         """Encode prompts whose first ``offset`` tokens were run before.
 
         Args:
-            tokens: int64 [N, S], what follows the shared prefix.
+            tokens: int64 [N, S], the tokens after the shared prefix.
             ends: int64 [N], position of the end-of-text token within ``tokens``.
             past: for each block, keys and values [N, offset, H, h] of the prefix (``prefix_keys_values``).
             offset: positions that the prefix takes.
@@ -175,8 +175,8 @@ class ClipTowers(nn.Module):
         """Run the image tower through ``torch.compile`` from now on, compiled at the first call, for any batch size.
 
         Args:
-            args: of ``torch.compile``.
-            kwargs: of ``torch.compile``.
+            args: passed to ``torch.compile``.
+            kwargs: passed to ``torch.compile``.
         """
         self._encode_frames = torch.compile(ClipTowers.run_vision_tower, *args, **kwargs)
         self._compiled = True
@@ -190,7 +190,7 @@ class ClipTowers(nn.Module):
         return self._image_fingerprint.of(self.config.model, self.image_state())
 
     def text_fingerprint(self) -> str:
-        """Return the SHA-256 of the text tower's configuration and weights: what class features depend on."""
+        """Return the SHA-256 of the text tower's configuration and weights, which determine class features."""
         state = {
             name: value for name, value in sorted(self.model.state_dict().items()) if not name.startswith("visual.")
         }
@@ -231,7 +231,7 @@ def _is_plain_vision_tower(visual: object) -> bool:
 
 
 def _pool_type(text: Any) -> str | None:
-    """How a text tower pools: CLIP and CustomTextCLIP's child name the attribute differently."""
+    """The pooling of a text tower: CLIP and CustomTextCLIP's child name the attribute differently."""
     return getattr(text, "text_pool_type", getattr(text, "pool_type", None))
 
 

@@ -1,8 +1,8 @@
 """CLIP's transformer blocks over open_clip's modules, computing only what the pooled token needs.
 
-open_clip runs every block for every token, though only the class token of the image tower's last block and the
-end-of-text token of the text tower's are used. Here the last block computes keys and values for all tokens and
-everything else for the pooled one: exact, and about 7% less work on ViT-B/16.
+open_clip runs every block for every token, although only the class token of the image tower's last block and the
+end-of-text token of the text tower's last block are used. Here the last block computes keys and values for all tokens
+and the rest for the pooled token alone: exact, and about 7% less work on ViT-B/16.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def run_blocks(
     return x.squeeze(1)
 
 
-# A function of its own, so that queries, keys and values are gone before the MLP takes its memory.
+# A separate function, so that queries, keys and values are freed before the MLP allocates.
 def _attend_half(
     block: ResidualAttentionBlock,
     x: Tensor,
@@ -70,7 +70,7 @@ def _attend_half(
     if pooled is not None:
         rows = torch.arange(x.shape[0], device=x.device)
         x, queried = x[rows, pooled, None], normed[rows, pooled, None]
-        # One query is left per sequence, so each sequence needs its own row of the mask.
+        # Each sequence has one query, and needs its own row of the mask.
         mask = None if mask is None else mask[pooled][:, None, None, :]
     q, keys_values = _project(block, normed, queried)
     if past is not None:
@@ -81,7 +81,7 @@ def _attend_half(
 def keys_values_of(
     blocks: Sequence[ResidualAttentionBlock], x: Tensor, *, mask: Tensor | None, backend: str = "sdpa"
 ) -> list[KeysValues]:
-    """Return each block's keys and values for ``x [N, L, w]``: what later tokens need of a shared prefix."""
+    """Return each block's keys and values for a shared prefix ``x [N, L, w]``, for the tokens that follow it."""
     cached: list[KeysValues] = []
     for depth, block in enumerate(blocks):
         normed = block.ln_1(x)

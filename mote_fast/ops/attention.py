@@ -1,4 +1,4 @@
-"""Softmax attention behind one call, carried by xformers or by PyTorch; the two share their flash kernels on CUDA."""
+"""Softmax attention through one function, by xformers or PyTorch; the two share their flash kernels on CUDA."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def resolve_backend(device: str, dtype: torch.dtype, backend: str = "auto") -> s
     if backend == "sdpa":
         return "sdpa"
     if backend == "auto" and device == "cpu":
-        # Its operators are CUDA ones, and importing the package just to hear that costs a second at start.
+        # xformers has CUDA operators only, and importing the package to find that out costs a second at start.
         return "sdpa"
     problem = xformers_problem(device, dtype)
     if problem is None:
@@ -68,7 +68,7 @@ def _xformers_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 @functools.cache
 def xformers_problem(device: str, dtype: torch.dtype = torch.float32) -> str | None:
-    """Return None where xformers' attention operator runs, else the reason it does not, found by running it once."""
+    """Return None if xformers' attention operator runs, else the reason why not, found by running it once."""
     try:
         ops = importlib.import_module("xformers.ops")
     except (ImportError, OSError) as error:
@@ -77,7 +77,7 @@ def xformers_problem(device: str, dtype: torch.dtype = torch.float32) -> str | N
     try:
         ops.memory_efficient_attention(probe, probe, probe)
     except (NotImplementedError, RuntimeError, ValueError) as error:
-        # The message lists every operator with its reasons, most of them the same one.
+        # The message lists every operator with its reasons, most of which are the same.
         reasons = dict.fromkeys(line.strip() for line in str(error).splitlines() if "supported:" in line)
         why = "; ".join(reasons) or str(error).splitlines()[0]
         return f"its operator does not run on {device} in {dtype} ({why})"

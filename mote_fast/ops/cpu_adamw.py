@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mote_fast.ops.cpu_memory import empty
 
-# Values that each thread updates at a time, over all experts: their gradient is written and read while it is in cache.
+# Values per thread and slice, over all experts: the gradient of a slice is written and read while it is in cache.
 SLICE = 1 << 19
 
 
@@ -40,7 +40,7 @@ def adamw_factored(
     Source: torch.optim.AdamW; docs/method.md, Optimisation.
     """
     experts, width = param.shape
-    # Small layers too: the slices together stay within the two rows that the gradient comes in.
+    # For small layers too: the slices together are no larger than the two rows of the factored gradient.
     size = max(1, min(SLICE * torch.get_num_threads(), 2 * width) // experts)
     rows = [[row.split(size) for row in stack.unbind()] for stack in (param, exp_avg, exp_avg_sq)]
     terms = [
@@ -52,7 +52,7 @@ def adamw_factored(
     for part, first in enumerate(rows[0][0]):
         grads = buffer[: experts * first.shape[0]].view(experts, -1)
         _gradients(terms, part, grads)
-        # One call for all experts: entering the operator once an expert and slice took a tenth of the update.
+        # One call for all experts: one call per expert and slice took a tenth of the update.
         torch.ops.aten._fused_adamw_(
             [row[part] for row in rows[0]],
             grads.unbind(),

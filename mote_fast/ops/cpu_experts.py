@@ -1,7 +1,7 @@
 """The expert operators on a CPU, forward and backward, over flattened tokens.
 
 Shapes: E experts, d embedding width, N tokens, P values in one expert (layout: ``kernels/reference.py``).
-QuickGELU is ``silu(1.702 z) / 1.702``: the two factors ride in the projections' ``alpha`` for free, and ``silu`` and
+QuickGELU is ``silu(1.702 z) / 1.702``: the projections' ``alpha`` takes the two factors at no cost, and ``silu`` and
 its backward are one pass each. ``scaled`` below is always ``1.702 z``, z the pre-activation.
 """
 
@@ -16,16 +16,15 @@ from mote_fast.kernels.reference import EXPANSION, Expert, unpack_expert
 from mote_fast.ops.cpu_memory import empty, empty_like
 
 SLOPE = 1.702
-# Values of a row handled at a time when several rows are combined: their slices and the result fit a core's L2 cache.
+# Values of a row per slice when several rows are combined: the slices and the result fit a core's L2 cache.
 SLICE = 1 << 18
-# The same where every row is summed into one: the last level's cache is enough, and larger slices are fewer calls.
+# The same when all rows are summed into one: the last-level cache is enough, and larger slices need fewer calls.
 MERGE_SLICE = 1 << 20
-# Up to this many tokens a projection is bound by reading its weight, which the library's product does 20 to 30% faster
-# as its left factor; the transposed result is small to turn around.
+# Up to this many tokens, reading its weight bounds a projection, and the BLAS product is 20 to 30% faster with the
+# weight as left factor; transposing the small result is cheap.
 FEW_TOKENS = 64
-# The pair, which training spends most of its time in, keeps tokens in columns: weights are the left factor of every
-# product, 1 to 14% faster for both passes together. With fewer columns than this the library's product is twice as slow
-# that way around.
+# The pair, which takes most of the training time, keeps tokens in columns: weights are the left factor of every
+# product, 1 to 14% faster for both passes together. With fewer columns than this, that BLAS product is twice as slow.
 FEW_COLUMNS = 16
 
 
@@ -41,8 +40,8 @@ def merge_experts_forward(experts: Tensor, weights: Tensor, out_dtype: torch.dty
     inner = torch.promote_types(experts.dtype, torch.float32)
     merged = empty((width,), inner)
     first, *others = weights.tolist()
-    # A pass for each expert over a slice that stays in cache reads memory faster than the library's matrix-vector
-    # product of a matrix so flat; low-precision experts are widened on the way.
+    # One pass per expert over a slice that stays in cache reads memory faster than the BLAS matrix-vector product of so
+    # flat a matrix; low-precision experts are converted on the way.
     for start in range(0, width, MERGE_SLICE):
         part = slice(start, start + MERGE_SLICE)
         torch.mul(experts[0, part].to(inner), first, out=merged[part])
@@ -89,7 +88,7 @@ def expert_pair_forward(
         index: int64 scalar.
 
     Returns:
-        The two outputs, [N, d]; and what backward needs, of shape [2, N, 4d]: the memory of ``scaled [2, 4d, N]``.
+        The two outputs, [N, d]; and for backward a tensor [2, N, 4d]: the memory of ``scaled [2, 4d, N]``.
     """
     tokens, width = x_routed.shape
     scaled = empty((2, EXPANSION * width, tokens), x_routed.dtype)
@@ -167,7 +166,7 @@ class Grouping(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What the backward pass of routed_forward needs."""
+    """Tensors for the backward pass of routed_forward."""
 
     scaled: Tensor  # [B * T, 4d], grouped order
     grouping: Grouping
@@ -182,7 +181,7 @@ def routed_forward(x: Tensor, experts: Tensor, index: Tensor) -> tuple[Tensor, S
         index: int64 [B].
 
     Returns:
-        [B, T, d], and what backward needs.
+        [B, T, d], and the tensors for backward.
     """
     order = index.argsort(stable=True)
     counts = torch.bincount(index, minlength=experts.shape[0])
@@ -200,7 +199,7 @@ def routed_forward(x: Tensor, experts: Tensor, index: Tensor) -> tuple[Tensor, S
 
 
 def routed_backward(dy: Tensor, x: Tensor, experts: Tensor, index: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
-    """Gradients of ``routed_forward``: dx [B, T, d] and [E, P], where experts that served no sample get zeros."""
+    """Gradients of ``routed_forward``: dx [B, T, d] and [E, P]; experts without samples get zeros."""
     del index
     scaled, grouping = saved
     order = grouping.order.long()
@@ -219,7 +218,7 @@ def routed_backward(dy: Tensor, x: Tensor, experts: Tensor, index: Tensor, saved
 
 
 def _groups(experts: Tensor, grouping: Grouping, x: Tensor) -> list[tuple[Expert, slice]]:
-    """Each expert, in the dtype of the activations, with the rows of grouped tokens that it serves."""
+    """Each expert, in the dtype of the activations, with its rows of the grouped tokens."""
     starts = [start * x.shape[1] for start in grouping.starts.tolist()]
     return [
         (unpack_expert(row.to(x.dtype), x.shape[2]), slice(first, last))
@@ -276,7 +275,7 @@ def _row_gradient(dy: Tensor, x: Tensor, hidden: Tensor, d_pre: Tensor, out: Ten
         d_pre: [4d, N], gradient of its pre-activations.
         out: [P].
     """
-    # Products of low-precision activations come in that precision, as autocast's own gradients do.
+    # Products of low-precision activations have that precision, like autocast's own gradients.
     grad = out if out.dtype == x.dtype else empty(tuple(out.shape), x.dtype)
     row = unpack_expert(grad, x.shape[1])
     torch.mm(d_pre, x, out=row.w_up)

@@ -1,8 +1,8 @@
 """Reused memory for large CPU tensors.
 
-PyTorch gives large CPU blocks back to the operating system when a tensor dies, so every step touches fresh pages
-again; for the sizes of this head, faulting those pages in costs more than the arithmetic that fills them. Blocks taken
-here return to a free list when the last tensor on them dies.
+PyTorch returns large CPU blocks to the operating system when a tensor is freed, so every step touches fresh pages; for
+the sizes of this head, the page faults cost more than the arithmetic on those pages. Blocks allocated here return to a
+free list when their last tensor is freed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor
 SMALLEST = 1 << 18
 # Sizes are rounded up to a multiple of this, so that nearly equal shapes share blocks.
 GRANULE = 1 << 18
-# Bytes that the free list may hold: several times what a training step of the largest head takes, and an end to what
-# new batch sizes could pile up.
+# Bytes that the free list may hold: several times the memory of a training step of the largest head, and a bound on
+# the blocks of many batch sizes.
 KEEP_AT_MOST = 1 << 30
 # Cache lines; vector loads that straddle two of them take twice as long.
 ALIGNMENT = 64
@@ -31,7 +31,7 @@ _peak = 0
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return an uninitialised contiguous CPU tensor, on reused memory where it is large.
+    """Return an uninitialised contiguous CPU tensor, on reused memory if it is large.
 
     Args:
         shape: sizes, zero included.
@@ -46,7 +46,7 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         block = _free[rounded].pop()
     except IndexError:
         block = _aligned(rounded)
-    # The tensor owns this view; the view's death says that nothing uses the block any more.
+    # The tensor owns this view: when the view is collected, the block is free.
     lease = block[:]
     weakref.finalize(lease, _give_back, block).atexit = False
     _count(rounded)
@@ -54,28 +54,28 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def empty_like(x: Tensor) -> Tensor:
-    """Return an uninitialised contiguous tensor shaped and typed like ``x``; see ``empty``."""
+    """Return an uninitialised contiguous tensor with the shape and dtype of ``x``; see ``empty``."""
     return empty(tuple(x.shape), x.dtype)
 
 
 def kept_bytes() -> int:
-    """Bytes that lie in the free list, ready for reuse."""
+    """Bytes in the free list, ready for reuse."""
     return sum(size * len(blocks) for size, blocks in _free.items())
 
 
 def peak_bytes() -> int:
-    """The most bytes that tensors held at one time since ``reset_peak``."""
+    """Peak bytes held by tensors since ``reset_peak``."""
     return _peak
 
 
 def reset_peak() -> None:
-    """Start measuring ``peak_bytes`` anew."""
+    """Restart the measurement of ``peak_bytes``."""
     global _peak
     _peak = _live
 
 
 def release() -> None:
-    """Give the memory in the free list back to the operating system."""
+    """Return the memory of the free list to the operating system."""
     _free.clear()
 
 

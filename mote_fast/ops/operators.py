@@ -2,8 +2,8 @@
 
 Shapes: E experts, d embedding width, P values in one expert (layout: ``kernels/reference.py``).
 On a CPU the operators run ``cpu_experts`` and ``cpu_adamw``, on CUDA ``mote_fast.kernels``. Gradients are
-hand-written and once differentiable. Under autocast the activations are cast, and the experts stay as they are: the
-kernels read master weights.
+hand-written and once differentiable. Autocast casts the activations but not the experts: the kernels read master
+weights.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def merge_experts(experts: Tensor, weights: Tensor) -> Tensor:
         weights: [E], floating point.
 
     Returns:
-        [P] in the dtype of ``experts``, or of autocast where that is on.
+        [P] in the dtype of ``experts``, or of autocast if it is on.
 
     Raises:
         ShapeError: the shapes do not fit together.
@@ -62,11 +62,11 @@ def expert_pair_ffn(
         experts: [E, P].
         weights: [E], merge weights of this step.
         index: int64 scalar in [0, E), read on the device.
-        probe: [2, P], a leaf that receives the gradient of the routed and of the merged row in place of ``experts``,
-            which then gets none: the factored form of ``mote_fast.training.optim``. Its values are never read.
+        probe: [2, P], a leaf that receives the gradients of the routed and of the merged row; ``experts`` then gets no
+            gradient: the factored form of ``mote_fast.training.optim``. Its values are never read.
 
     Returns:
-        The two outputs, each shaped and typed like its input (eq. (8) and eq. (9)).
+        The two outputs, each with the shape and dtype of its input (eq. (8) and eq. (9)).
 
     Raises:
         ShapeError: the shapes do not fit together.
@@ -79,7 +79,7 @@ def expert_pair_ffn(
         raise ShapeError(f"probe must be [2, {experts.shape[1]}], got {list(probe.shape)}")
     if probe is not None:
         experts = experts.detach()
-    # The first layer feeds both streams the same tensor; one flattening keeps it one.
+    # Both streams of the first layer share one tensor; flattening it once keeps it shared.
     routed = x_routed.reshape(-1, x_routed.shape[-1])
     merged = routed if x_merged is x_routed else x_merged.reshape(-1, x_merged.shape[-1])
     y_routed, y_merged, *_ = _pair(routed, merged, experts.contiguous(), weights, index, probe)
@@ -120,11 +120,11 @@ def triton_everywhere() -> Iterator[None]:
 
 
 def launchers(name: str, device: torch.device) -> ModuleType:
-    """Return the module whose functions serve ``name`` on a device; kernels are imported when first needed.
+    """Return the module that implements ``name`` on a device; kernels are imported when first needed.
 
     Args:
         name: a module of ``mote_fast.kernels``: "merge", "expert_ffn", "routed_ffn" or "factored_adamw".
-        device: where the tensors are.
+        device: device of the tensors.
     """
     if device.type == "cpu" and not _always_kernels:
         return cpu_adamw if name == "factored_adamw" else cpu_experts
@@ -184,9 +184,7 @@ def _merge_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def _pair(
     x_routed: Tensor, x_merged: Tensor, experts: Tensor, weights: Tensor, index: Tensor, probe: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Beside the outputs, what backward needs: the activations, [2, N, 4d] in an order of the launcher's, and the
-    merged row [P].
-    """
+    """The outputs, and for backward the activations [2, N, 4d] in a launcher-specific order and the merged row [P]."""
     merged = launchers("merge", experts.device).merge_experts_forward(experts, weights, x_merged.dtype)
     launch = launchers("expert_ffn", experts.device).expert_pair_forward
     return *launch(x_routed, x_merged, experts, merged, index), merged
@@ -255,7 +253,7 @@ def _(
 def _pair_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, probe = inputs
     ctx.factored = probe is not None
-    # The saved activations and the merged row are outputs only for this; a zero gradient for them would cost a pass.
+    # The saved activations and the merged row are outputs for backward only; zero gradients for them would cost a pass.
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors, output[2], output[3])
 
@@ -289,7 +287,7 @@ def _pair_gradient(
 
 @_custom_op("routed_ffn")
 def _routed(x: Tensor, experts: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Beside the output, what backward needs: activations [B * T, 4d], order of the samples [B], starts [E + 1]."""
+    """The output, and for backward activations [B * T, 4d], order of the samples [B], starts [E + 1]."""
     y, (activations, (order, starts)) = launchers("routed_ffn", experts.device).routed_forward(x, experts, index)
     return y, activations, order, starts
 
@@ -338,7 +336,7 @@ def _refuse_double_backward(ctx: Any, *grads: Tensor | None) -> None:
 
 
 def _cast_under_autocast(definition: CustomOpDef, cast: Callable[..., tuple[Any, ...]]) -> None:
-    """Run the operator with autocast off, on arguments that ``cast(dtype, *args)`` chose to convert."""
+    """Run the operator with autocast off, on arguments converted by ``cast(dtype, *args)``."""
     for device in DEVICES:
         key = getattr(torch._C.DispatchKey, f"Autocast{device.upper()}")
 
