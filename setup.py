@@ -11,15 +11,15 @@ VERSION = run_path(str(HERE / "mote_fast/version.py"))["__version__"]
 ON_LINUX = "platform_system == 'Linux'"
 ON_LINUX_X86 = f"{ON_LINUX} and platform_machine == 'x86_64'"
 
-# Reading shards, the training log, prediction tables, plots.
+# For reading shards, the training log, prediction tables and plots.
 TRAIN = ["matplotlib>=3.8.4", "pyarrow>=16", "tensorboard>=2.18", "webdataset>=1.0.2"]
 DALI = f"nvidia-dali-cuda130>=2.2; {ON_LINUX_X86}"
 # The exporter and the runtime of dtype="int8".
 INT8 = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.6"]
-# The official recipe's decoder is the arm that benchmarks compare with.
+# The official recipe's decoder is the baseline of the benchmarks.
 BENCH = [f"decord>=0.6; {ON_LINUX_X86}", "matplotlib>=3.8.4", *INT8]
 TEST = ["pytest>=8.0", "pytest-benchmark>=5.0", "pytest-xdist>=3.6.1", "hypothesis>=6.100"]
-# Of the rules that `make lint` holds, and of tools/versions.py.
+# For `make lint` and tools/versions.py.
 TOOLS = ["ruff>=0.12", "pyright>=1.1.400", "import-linter>=2.3", "codespell[toml]>=2.3", "packaging>=24.0"]
 
 setup(
@@ -36,7 +36,7 @@ setup(
     package_dir={"mote_fast.kernels": "kernels"},
     package_data={"mote_fast": ["py.typed", "presets/*.md", "presets/*/*", "presets/*/*/*"]},
     install_requires=[
-        # Lower bounds are releases that `make test-oldest` passed with; torch's decides those of the four after it.
+        # `make test-oldest` passed with these lower bounds; torch's bound decides those of the four packages after it.
         "torch>=2.11",
         "torchvision>=0.26",
         f"triton>=3.6; {ON_LINUX}",
@@ -45,8 +45,8 @@ setup(
         # The xformers wheel is linked against CUDA 12's runtime, which a CUDA-13 torch does not bring.
         f"nvidia-cuda-runtime-cu12>=12.8.90; {ON_LINUX_X86}",
         "open_clip_torch>=3.0",
-        # Before 17.1 opening an MPEG program stream with options for its decoder is a segmentation fault; 19 changes
-        # arguments that the decoding backend uses.
+        # Before 17.1, opening an MPEG program stream with decoder options is a segmentation fault; 19 changes arguments
+        # that the decoding backend uses.
         "av>=17.1,<19",
         "numpy>=2.0",
         "platformdirs>=4.0",

@@ -1,7 +1,7 @@
 """Train MoTE: ``torchrun [--nproc-per-node N] train.py --config FILE [key=value ...]``, or with ``python`` alone.
 
-Exits with 0 once the run is complete, or has saved after SIGTERM or SIGINT; with 2 and one line where a setting, list
-or file is at fault.
+Exits with 0 if the run is complete, or has saved after SIGTERM or SIGINT; with 2 and one line if a setting, list or
+file is wrong.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def main() -> int:
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML, of this project or of the official code")
     parser.add_argument("--resume", metavar="auto|none|FILE", help="the same as run.resume=...")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that stand above the file's")
-    # Settings may stand on both sides of an option.
+    # Settings may come before and after an option.
     arguments = parser.parse_intermixed_args()
     overrides = arguments.overrides
     if arguments.resume is not None:
-        # JSON's quotes keep YAML from reading a path as something else.
+        # JSON's quotes make YAML read a path as text.
         overrides = [*overrides, f"run.resume={json.dumps(arguments.resume)}"]
     rank = int(os.environ.get("RANK", "0"))
     logging.basicConfig(
@@ -40,7 +40,7 @@ def main() -> int:
     try:
         config = load_config(arguments.config, overrides)
     except ConfigError as error:
-        # Every process reads the same settings, and one of them says what is wrong.
+        # Every process reads the same settings; only one reports the error.
         if rank == 0:
             sys.stderr.write(f"train.py: {error}\n")
         return 2

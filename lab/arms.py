@@ -1,8 +1,8 @@
-"""The arms of the trade-off laboratory: which heads are compared, and one run of one of them.
+"""The arms of the trade-off laboratory: the heads that are compared, and one run of an arm.
 
-The image tower is frozen, so that every arm has the same one, and frame features are computed once. Training clips
-are not augmented, which makes that exact: it is what train.py does with ``model.train_clip=false`` and
-``data.augmentation=none``, but for the views that an epoch takes.
+The image tower is frozen, so that all arms share it, and frame features are computed once. Training clips are not
+augmented, so this is exact: train.py does the same with ``model.train_clip=false`` and ``data.augmentation=none``,
+except for the views of an epoch.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ LAYERS = (1, 2, 4, 6)
 EXPERTS = 4
 BATCH = 48
 WARMUP_EPOCHS = 2
-# Tried for every arm; the one with the best close-set accuracy on a seed of its own is taken.
+# Learning rates tried for every arm; the best by close-set accuracy on a separate seed is used.
 LEARNING_RATES = (3e-4, 1e-3, 3e-3)
-# Of the modulation: the paper's, and larger ones, which leave more of the temporal feature.
+# Gammas of the modulation: the paper's, and larger ones, which keep more of the temporal feature.
 GAMMAS = (0.05, 0.2, 0.8, 3.2)
 
 Kind = Literal["plain", "experts", "wmr", "mote"]
@@ -57,7 +57,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Arm:
-    """A head to train; ``kind`` says what of the method it has."""
+    """A head to train; ``kind`` names the parts of the method that it has."""
 
     kind: Kind
     layers: int
@@ -76,9 +76,9 @@ ARMS = (
 
 
 def train_head(arm: Arm, train: Data, lr: float, epochs: int, seed: int, logit_scale: float) -> VideoHead:
-    """Train one head on frame features by the library's own objective and optimiser.
+    """Train one head on frame features with the library's own objective and optimiser.
 
-    Every epoch takes one view of each video, drawn anew. All arms of a seed see the same batches.
+    Every epoch draws one view of each video. All arms of a seed see the same batches.
     """
     torch.manual_seed(seed_of(seed, "weights"))
     width = train.frames.shape[-1]
@@ -110,14 +110,14 @@ def train_head(arm: Arm, train: Data, lr: float, epochs: int, seed: int, logit_s
 
 @torch.no_grad()
 def predictions_of(variant: Variant, data: Data, *, modulate: bool = False) -> Predictions:
-    """What a way to run a head says of a list's videos, as ``mote-fast eval`` would have it."""
+    """The predictions of a variant for a list's videos, as in ``mote-fast eval``."""
     features = variant.features(data.frames.flatten(0, 1), data.classes if modulate else None)
     scores = score_videos(features, data.classes, data.frames.shape[1])
     return Predictions(torch.arange(len(data.labels)), data.labels, *scores, F.normalize(data.classes, dim=-1), ())
 
 
 def top1(variant: Variant, data: Data, *, modulate: bool = False) -> float:
-    """Percent of the videos whose best label is right, by the running score."""
+    """Top-1 accuracy by the running score, percent."""
     return accuracies(predictions_of(variant, data, modulate=modulate)).running.top1
 
 
@@ -133,6 +133,6 @@ def judge(head: VideoHead, lists: Mapping[str, Data]) -> dict[str, Any]:
 
 
 def judge_mean(head: VideoHead, lists: Mapping[str, Data]) -> dict[str, float]:
-    """Top-1 of CLIP-Mean, which has nothing to train, on every list; ``head`` is any head of the same tower."""
+    """Top-1 of CLIP-Mean, which needs no training, on every list; ``head`` is any head of the same tower."""
     variant = clip_mean(head)
     return {name: top1(variant, data) for name, data in lists.items()}

@@ -1,4 +1,4 @@
-"""Frame features of the world's lists, computed once for a tower and kept beside the videos."""
+"""Frame features of the world's lists, computed once per tower and stored beside the videos."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from mote_fast.clip import ClipTowers
 from mote_fast.data.items import read_labels, read_list
 from mote_fast.runtime.files import staged
 
-# Clips x crops of every video (docs/method.md, Views); an epoch takes one of a training video's.
+# Clips x crops of every video (docs/method.md, Views); an epoch takes one view of a training video.
 VIEWS = "3x1"
 
 
 def tower_name(towers: ClipTowers) -> str:
-    """Names both towers by their weights: features of others, and runs on them, are not theirs."""
+    """A name for both towers from their weights, so that features and runs of other towers are not reused."""
     return f"{towers.image_fingerprint()[:8]}{towers.text_fingerprint()[:8]}"
 
 
 def features_of(model_folder: Path, world: Path, names: list[str]) -> tuple[dict[str, Data], float]:
-    """Return the features of the lists named, and the towers' logit scale."""
+    """Return the features of the named lists, and the towers' logit scale."""
     model = load(model_folder)
     model.feature_cache = None
     towers = tower_name(model.clip)

@@ -1,4 +1,4 @@
-"""How much of the temporal feature the modulation leaves on each list of the world, at the paper's gamma.
+"""The share of the temporal feature that the modulation keeps on each list of the world, at the paper's gamma.
 
 python lab/modulation_factor.py --clip runs/tiny_clip --world runs/tradeoff/world
 """

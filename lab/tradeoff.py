@@ -1,11 +1,11 @@
-"""The trade-off laboratory: does MoTE reconcile generalisation with specialisation, in this world, on this machine?
+"""The trade-off laboratory: does MoTE reconcile generalisation with specialisation in the drawn world?
 
     python lab/tradeoff.py --clip runs/tiny_clip --folder runs/tradeoff      # make tradeoff
     python lab/tradeoff.py --quick --clip tiny                               # one seed, fewer epochs, shipped towers
 
-Every arm trains a head on the same frozen tower, the same videos and for the same steps; for each, the same learning
-rates are tried on a pilot seed and the best one by close-set accuracy is taken. A run whose result is in the folder,
-of the same towers, is not repeated. The report is results.md, results.csv and runs.json with the figures beside them.
+Every arm trains a head on the same frozen tower and the same videos for the same number of steps. The same learning
+rates are tried for each arm on a pilot seed, and the best one by close-set accuracy is used. A run is not repeated if
+the folder has its result for the same towers. The report is results.md, results.csv, runs.json and the figures.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Job:
 
     @property
     def result(self) -> Path:
-        """The file that says what came of it."""
+        """The file of its result."""
         return self.folder / "runs" / self.towers / f"{self.arm.name}_lr{self.lr:g}_e{self.epochs}_s{self.seed}.json"
 
 
@@ -62,7 +62,7 @@ def _data(clip: Path, world: Path) -> tuple[dict[str, Any], float]:
 
 
 def run(job: Job) -> Path:
-    """Train and judge one head, and write its result."""
+    """Train and evaluate one head, and write its result."""
     torch.set_num_threads(1)
     data, logit_scale = _data(job.clip, job.world)
     begun = time.perf_counter()
@@ -84,7 +84,7 @@ def run(job: Job) -> Path:
 def run_all(jobs: Sequence[Job], workers: int, what: str) -> list[dict[str, Any]]:
     """Run the jobs that have no result yet, several at a time; return all results in order."""
     missing = [job for job in jobs if not job.result.exists()]
-    # Fresh processes: a forked one would inherit the threads of this one's pools.
+    # Spawned processes, because a forked one would inherit the thread pools of this one.
     context = multiprocessing.get_context("spawn")
     if missing:
         with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
@@ -94,7 +94,7 @@ def run_all(jobs: Sequence[Job], workers: int, what: str) -> list[dict[str, Any]
 
 
 def chosen_rates(pilots: Iterable[dict[str, Any]]) -> dict[tuple[str, int], float]:
-    """The learning rate of each arm: that of its pilot with the best close-set accuracy, of equals the lower."""
+    """The learning rate of each arm: that of its pilot with the best close-set accuracy; ties take the lower rate."""
     best: dict[tuple[str, int], tuple[float, float]] = {}
     for pilot in pilots:
         arm, key = (pilot["kind"], pilot["layers"]), (pilot["plain"][CLOSE_SET], -pilot["lr"])

@@ -1,4 +1,4 @@
-"""What came of the trade-off runs: a Markdown table, a CSV, and figures in the style of the paper's."""
+"""The results of the trade-off runs: a Markdown table, a CSV, and figures in the style of the paper's."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from mote_fast.runtime.files import write_bytes
 NAMES = {"plain": "plain", "experts": "+ experts", "wmr": "+ WMR", "mote": "MoTE (+ MSE)"}
 MODULATED = "MoTE, modulated"
 PAPERS_GAMMA = str(GAMMA)
-# Of the table of other gammas.
+# Layers of the arm in the table of other gammas.
 GAMMAS_LAYERS = 4
 SHOWN_CLASSES = 16
 
 
 def rows_of(results: Sequence[Mapping[str, Any]], mean: Mapping[str, float]) -> list[dict[str, Any]]:
-    """One row for each arm, means and deviations over its seeds; CLIP-Mean, which is not trained, first."""
+    """One row per arm, means and deviations over its seeds; first CLIP-Mean, which is not trained."""
     rows = [_row("CLIP-Mean", 0, None, [mean])]
     arms = dict.fromkeys((run["kind"], run["layers"]) for run in results)
     for kind, layers in arms:

@@ -2,11 +2,10 @@
 
     python lab/train_clip.py --output runs/tiny_clip
 
-The towers are open_clip's, the loss is its contrastive one. Besides it a linear layer, thrown away afterwards,
-predicts the caption's words from the image feature: without that the images' and the texts' halves of what is hard to
-see (place, shape) wait for each other, and neither is learnt. Pictures are drawn once and shown in every epoch with
-new captions, at a new place and in a new light. The output is a model folder for train.py's ``model.checkpoint`` and
-for lab/tradeoff.py: these towers, and a fresh MoTE head.
+The towers and the contrastive loss are open_clip's. In addition a linear layer, discarded after training, predicts the
+caption's words from the image feature: without it neither tower learns properties that are hard to see (position,
+shape). Pictures are drawn once and shown in every epoch with new captions, shifts and brightness. The output is a model
+folder for train.py's ``model.checkpoint`` and for lab/tradeoff.py: these towers, and a fresh MoTE head.
 """
 
 from __future__ import annotations
@@ -43,13 +42,13 @@ from mote_fast.runtime.seeding import generator_of
 SIZE = 64
 log = logging.getLogger(__name__)
 
-# Bounds memory; the seed and this decide which pictures there are.
+# Pictures drawn per batch; bounds memory, and decides with the seed which pictures are drawn.
 DRAWN_AT_ONCE = 256
-# Pictures are shifted by up to so many pixels.
+# Largest shift of a picture, pixels.
 SHIFT = 3
 # CLIP's bound on the logit scale.
 LARGEST_SCALE = math.log(100)
-# At open_clip's own scale patches outweigh their positions five to one, and where things are is learnt late or never.
+# At open_clip's own scale patches outweigh their positions five to one, and positions are learnt late or never.
 POSITIONS_SCALE = 4.0
 
 
@@ -76,7 +75,7 @@ class Pictures:
         self.pixels = torch.cat(parts)
 
     def batches(self, batch: int) -> Iterator[tuple[Tensor, list[str]]]:
-        """Yield pixels float32 [batch, 3, S, S], normalised, and captions, without end."""
+        """Yield pixels float32 [batch, 3, S, S], normalised, and captions, forever."""
         for epoch in range(10**6):
             random = generator_of(self.seed, "epoch", epoch)
             order = torch.randperm(len(self.pixels), generator=random)
@@ -95,9 +94,9 @@ class Pictures:
 
 
 def word_loss(scores: Tensor, tokens: Tensor) -> Tensor:
-    """Cross entropy of ``scores [B, vocabulary]`` with the captions' words, all alike likely; ``tokens: [B, L]``.
+    """Cross entropy of ``scores [B, vocabulary]`` with the captions' words, equally weighted; ``tokens: [B, L]``.
 
-    Of the same kind as training on words instead of pairs (Joulin et al., ECCV 2016; SuperClass, NeurIPS 2024).
+    It is similar to training on words instead of pairs (Joulin et al., ECCV 2016; SuperClass, NeurIPS 2024).
     """
     words = torch.zeros_like(scores).scatter_(1, tokens, 1.0)
     # Padding, and the tokens that begin and end every caption.
@@ -158,7 +157,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     towers, history = train(options)
     torch.manual_seed(options.seed)
-    # Why without modulation: docs/tradeoff.md.
+    # docs/tradeoff.md explains why modulation is off.
     heads = towers.config.text_heads
     head = VideoHead(HeadConfig(towers.embed_dim, heads, DEFAULT_LAYERS, DEFAULT_EXPERTS, modulation=False))
     VideoClassifier(towers, head, DEFAULT_FRAMES).eval().save(options.output)

@@ -13,7 +13,7 @@ from mote_fast.cli.demo import CLIPS
 from mote_fast.prepare.lists import format_labels
 from mote_fast.runtime.files import write_texts
 
-# Which classes of which label set.
+# The classes shown, by label set.
 SHOWN = (
     (COMBINATIONS, 1),
     (COMBINATIONS, 10),
@@ -25,7 +25,7 @@ SHOWN = (
 
 
 def file_name(number: int, shown: tuple[Object, str], split: str) -> str:
-    """The file of a video of ``shown``, an object and its action; the demo reads the right class from it."""
+    """The file name of a video of ``shown``, an object and its action; the demo reads the true class from it."""
     return f"{split}/{number}_{class_name(*shown).replace(' ', '_')}.mp4"
 
 

@@ -13,7 +13,7 @@ from world.write import write_world
 
 
 def write(folder: Path) -> None:
-    """Write what is missing of the world, with a progress bar."""
+    """Write the missing files of the world, with a progress bar."""
     with tqdm(desc="writing videos", unit="video", disable=None) as bar:
         write_world(folder, progress=bar.update)
 

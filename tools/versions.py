@@ -1,11 +1,11 @@
-"""The packages that an environment is made of, as pip's requirements or constraints on standard output.
+"""Prints the packages of an environment as pip's requirements or constraints.
 
     python tools/versions.py lock     every package that this environment's mote_fast[dev] needs, as installed here
     python tools/versions.py oldest   the lower bound of every requirement that setup.py states
     python tools/versions.py cpu      what mote_fast[dev] requires without the packages that only GPUs need
 
-``make lock``, ``make test-oldest`` and ``make dev-cpu`` call it. A release that does not support every Python that the
-package supports is pinned for those that it supports; on the others pip chooses.
+``make lock``, ``make test-oldest`` and ``make dev-cpu`` call it. A release that supports only some of the package's
+Python versions is pinned for those versions; for the others pip chooses.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 PACKAGE, EXTRA = "mote_fast", "dev"
-# What setup.py supports; held to it by tests/test_packaging.py.
+# The versions that setup.py supports; tests/test_packaging.py checks it.
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-# Without these the library runs on a CPU; each is imported where a GPU, or Triton's interpreter, is asked for.
+# The library runs on a CPU without these; each is imported only for a GPU or Triton's interpreter.
 GPU_PACKAGES = frozenset({"nvidia-cuda-runtime-cu12", "nvidia-dali-cuda130", "triton", "xformers"})
 
 
 def requirements(found: Distribution, extras: frozenset[str]) -> Iterator[Requirement]:
-    """The requirements of ``found`` that apply on this machine, those of its ``extras`` among them."""
+    """The requirements of ``found`` that apply on this machine, including those of its ``extras``."""
     for text in found.requires or []:
         requirement = Requirement(text)
         if requirement.marker is None or any(requirement.marker.evaluate({"extra": e}) for e in extras | {""}):
@@ -35,7 +35,7 @@ def requirements(found: Distribution, extras: frozenset[str]) -> Iterator[Requir
 
 
 def lock() -> list[str]:
-    """Pin every package that is reached from the package's requirements."""
+    """Pin all direct and indirect requirements of the package."""
     seen: dict[str, set[str]] = {}
     todo = [(PACKAGE, frozenset({EXTRA}))]
     while todo:
@@ -50,7 +50,7 @@ def lock() -> list[str]:
 
 
 def oldest() -> list[str]:
-    """Pin every requirement of the package itself at the lower bound that it states."""
+    """Pin every direct requirement of the package at its lower bound."""
     pins = {}
     for requirement in requirements(distribution(PACKAGE), frozenset({EXTRA})):
         bounds = [bound.version for bound in requirement.specifier if bound.operator in (">=", "==")]
@@ -61,7 +61,7 @@ def oldest() -> list[str]:
 
 
 def cpu() -> list[str]:
-    """The requirements of the package itself that a machine without a GPU has a use for."""
+    """The direct requirements of the package that a machine without a GPU needs."""
     found = {
         canonicalize_name(requirement.name): f"{requirement.name}{requirement.specifier}"
         for requirement in requirements(distribution(PACKAGE), frozenset({EXTRA}))
@@ -72,14 +72,14 @@ def cpu() -> list[str]:
 def _pin(name: str) -> str:
     found = distribution(name)
     supported = SpecifierSet(found.metadata.get("Requires-Python") or "")
-    # A patch release stands for its Python: ">=3.10.1" is meant for 3.10.
+    # A bound on a patch release means its minor version: ">=3.10.1" means 3.10.
     fitting = [python for python in PYTHONS if supported.contains(f"{python}.99")]
     pin = f"{name}=={found.version.split('+')[0]}"
     return pin if len(fitting) == len(PYTHONS) else f'{pin}; python_version >= "{fitting[0]}"'
 
 
 def main() -> None:
-    """Print the list that was asked for."""
+    """Print the requested list."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=("lock", "oldest", "cpu"))
     kind = parser.parse_args().kind

@@ -9,28 +9,28 @@ from torch import Tensor
 
 # Lines of the texture over the object's radius.
 _STRIPES, _DOTS = 5.0, 4.6
-# What a texture's gaps show of the object's colour.
+# Share of the object's colour in the gaps of its texture.
 _GAP = 0.3
 _MINOR_RADIUS = 0.13
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """What N frames show. Coordinates run from -1 to 1, across to the right and down; sizes are in the same units.
+    """The content of N frames. Coordinates run from -1 to 1, to the right and down; sizes are in the same units.
 
     Attributes:
         position: [N, 2], x and y of the object's centre.
-        size: [N], its radius.
+        size: [N], radius of the object.
         angle: [N], radians.
-        strength: [N], its opacity.
+        strength: [N], opacity of the object.
         colour: [N, 3], in [0, 1].
         shape: int64 [N], index into ``SHAPES``.
         texture: int64 [N], index into ``TEXTURES``.
         ground: [N, 2, 3], background colours at the two ends of its gradient.
         pattern: [N], strength of a pattern over the background.
         pattern_angle: [N], radians.
-        minor: [N, M, 2], positions of distractors, small and grey; far away where there is none.
-        minor_grey: [N, M], their brightness.
+        minor: [N, M, 2], positions of distractors, small and grey; far outside the frame if there is none.
+        minor_grey: [N, M], brightness of the distractors.
         noise: [N], deviation of the camera's noise.
         colour_name: int64 [N], index into ``COLOURS``, which ``colour`` is a shade of.
     """
@@ -91,7 +91,7 @@ def _local(scenes: Scenes, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _cover(distance: Tensor, sharpness: float) -> Tensor:
-    """How much of a pixel lies inside, for signed distances in the coordinates of the frame."""
+    """The share of a pixel inside the object, for signed distances in the coordinates of the frame."""
     return (0.5 - distance * sharpness).clamp(0, 1)
 
 

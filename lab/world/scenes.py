@@ -1,4 +1,4 @@
-"""What the frames of a video show: an object, its action over time, and what is beside the point."""
+"""The content of a video's frames: an object, its action over time, and the surroundings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from world.draw import Scenes
 from world.words import ACTIONS, COLOURS, SHAPES, TEXTURES, Object
 
-# Move -> what it changes, and the signs of where it begins and ends. "x" and "y" are the frame's coordinates.
+# Move -> the property that it changes, and the signs of its first and last value. "x" and "y" are frame coordinates.
 MOVES: Mapping[str, tuple[str, float, float]] = {
     "left": ("x", 1, -1),
     "right": ("x", -1, 1),
@@ -23,7 +23,7 @@ MOVES: Mapping[str, tuple[str, float, float]] = {
     "fade": ("strength", 1, -1),
     "lighten": ("strength", -1, 1),
 }
-# Actions that come back to where they began.
+# Actions that return to their start.
 _WAVES = {"swing": "x", "bounce": "y"}
 
 COLOUR_VALUES = torch.tensor(
@@ -39,17 +39,17 @@ NOWHERE = 9.0
 
 @dataclass(frozen=True)
 class Domain:
-    """What a camera and its surroundings are like.
+    """The properties of a camera and its surroundings.
 
     Attributes:
         brightness: range of the background's greys.
         pattern: largest strength of bars over the background.
-        distractors: largest number of them.
+        distractors: largest number of distractors.
         shake: deviation of the camera's wander.
         noise: largest deviation of the camera's noise.
-        rates: frames a second to draw from.
+        rates: frame rates to draw from, frames per second.
         seconds: range of lengths.
-        steady: whether the action fills the video; else it takes a part of it, at either end of which nothing changes.
+        steady: whether the action fills the video; otherwise nothing changes before and after it.
     """
 
     brightness: tuple[float, float]
@@ -83,7 +83,7 @@ def video_scenes(thing: Object, action: str, domain: Domain, frames: int, random
 
 
 def _rest(frames: int, random: torch.Generator) -> dict[str, Tensor]:
-    """An object that does nothing, near the middle."""
+    """An object at rest, near the middle."""
     x, y = (0.12 * torch.randn(2, generator=random)).tolist()
     angle = 0.25 * float(torch.randn((), generator=random))
     size = _SIZE * (0.85 + 0.3 * _uniform(random))
@@ -115,7 +115,7 @@ def _perform(move: str, state: dict[str, Tensor], time: Tensor, random: torch.Ge
 
 
 def _around(thing: Object, domain: Domain, frames: int, random: torch.Generator, shake: Tensor) -> dict[str, Tensor]:
-    """What does not act: the object's looks, the background, distractors that the camera's wander moves too."""
+    """The properties without an action: the object's looks, the background, distractors that move with the camera."""
     ground = background(1, domain, random)
     count = int(torch.randint(domain.distractors + 1, (), generator=random))
     minor = 1.6 * torch.rand(1, domain.distractors, 2, generator=random) - 0.8
@@ -146,7 +146,7 @@ def _around(thing: Object, domain: Domain, frames: int, random: torch.Generator,
 
 
 def background(count: int, domain: Domain, random: torch.Generator) -> Tensor:
-    """Greys at the two ends of the background's gradient, each with a hint of a colour: [count, 2, 3]."""
+    """Greys at the two ends of the background's gradient, each slightly coloured: [count, 2, 3]."""
     low, high = domain.brightness
     grey = low + (high - low) * torch.rand(count, 2, 1, generator=random)
     return (grey + _TINT * torch.randn(count, 2, 3, generator=random)).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""The class lists of the world and how many videos each has; functions of nothing but the seed."""
+"""The class lists of the world and their numbers of videos; functions of the seed alone."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class WorldSplit:
 
 
 def splits(seed: int = 0, videos: int = 6) -> dict[str, WorldSplit]:
-    """Lay out the splits; no class is in two of them, and an action and its reverse have the same objects.
+    """Lay out the splits; they are disjoint, and an action and its reverse have the same objects.
 
-    - close-set: seen actions (stands for K400);
+    - close-set: seen actions (corresponds to K400);
     - combinations: seen actions by other objects, whose parts all occur in the close set;
-    - actions: unseen actions, told by words that seen ones are told by;
+    - actions: unseen actions, named with words of seen actions;
     - shifted: seen actions by yet other objects, in other surroundings and at other frame rates.
     """
     things = _objects(seed)
@@ -64,7 +64,7 @@ def splits(seed: int = 0, videos: int = 6) -> dict[str, WorldSplit]:
 
 
 def _objects(seed: int) -> Iterator[Object]:
-    """Every object over and over, in an order in which neighbours share few parts."""
+    """Every object, repeated forever, in an order in which neighbours share few parts."""
     everything = [Object(*parts) for parts in itertools.product(SHAPES, COLOURS, TEXTURES)]
     order = torch.randperm(len(everything), generator=generator_of(seed, "objects")).tolist()
     return itertools.cycle(everything[index] for index in order)

@@ -1,8 +1,8 @@
-"""Single pictures of the world with captions, as a web crawl would pair them: what a CLIP is trained on.
+"""Single pictures of the world with captions, like the pairs of a web crawl: the training data of a CLIP.
 
-A caption tells some of what there is: the object, where it stands, how large or faint it is. Some captions name an
-action instead of its outcome ("sliding to the left" of a thing at the left), as people's captions do; which way it
-went cannot be seen in one picture. Actions that are unseen in the splits are named by no caption.
+A caption describes some properties: the object, its position, its size or opacity. Some captions name an action
+instead of its outcome ("sliding to the left" of an object at the left), as people's captions do; a single picture does
+not show the direction. No caption names an action that is unseen in the splits.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from world.scenes import (
 )
 from world.words import ACTIONS, COLOURS, LIGHTS, PLACES, SHAPES, SIZES, TEXTURES, pick
 
-# Beyond this a thing stands at a side; up to it, in the middle.
+# Coordinate beyond which an object is at a side; up to it, it is in the middle.
 _AT_SIDE = 0.25
 _IS_SMALL, _IS_LARGE, _IS_FAINT = 0.37, 0.53, 0.5
 
 
 def still_scenes(count: int, random: torch.Generator) -> Scenes:
-    """Draw what ``count`` pictures show, everything independent of everything else."""
+    """Draw the content of ``count`` pictures, all properties independently."""
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(count, *shape, generator=random)
@@ -46,7 +46,7 @@ def still_scenes(count: int, random: torch.Generator) -> Scenes:
     minor = uniform(-0.8, 0.8, MAX_DISTRACTORS, 2)
     number = torch.where(abroad, index(ABROAD.distractors + 1), index(HOME.distractors + 1))
     minor[torch.arange(MAX_DISTRACTORS) >= number[:, None]] = NOWHERE
-    # A third of the things stand in the middle, as many are of middle size.
+    # A third of the objects are in the middle, a third have medium size.
     central = torch.rand(count, generator=random) < 0.33
     position = torch.where(central[:, None], uniform(-0.2, 0.2, 2), uniform(-0.75, 0.75, 2))
     faint = torch.rand(count, generator=random) < 0.2
@@ -69,7 +69,7 @@ def still_scenes(count: int, random: torch.Generator) -> Scenes:
 
 
 def caption(scenes: Scenes, row: int, random: torch.Generator) -> str:
-    """Tell picture ``row`` in words, drawn anew at every call; half of the time inside one of CLIP's templates."""
+    """Describe picture ``row`` in words drawn at every call; half of the captions use one of CLIP's templates."""
     x, y = scenes.position[row].tolist()
     size, strength = scenes.size[row].item(), scenes.strength[row].item()
     words: list[str] = []
@@ -91,14 +91,14 @@ def caption(scenes: Scenes, row: int, random: torch.Generator) -> str:
 
 
 def place_of(x: float, y: float) -> str:
-    """The key of ``PLACES`` for a thing at these coordinates."""
+    """The key of ``PLACES`` for an object at these coordinates."""
     down = "top" if y < -_AT_SIDE else "bottom" if y > _AT_SIDE else ""
     across = "left" if x < -_AT_SIDE else "right" if x > _AT_SIDE else ""
     return f"{down} {across}".strip() or "middle"
 
 
 def _action(x: float, y: float, size: float, strength: float, random: torch.Generator) -> str | None:
-    """A seen action that can have led to this picture; None where none suggests itself."""
+    """A seen action that can lead to this picture, or None."""
     place = place_of(x, y)
     fitting = {
         "left": ["slide left", "swing"],

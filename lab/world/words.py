@@ -1,4 +1,4 @@
-"""The words of the world: what there is, what it does, and how either is called."""
+"""The words of the world: objects, actions and their names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from mote_fast.clip.class_features import TEMPLATES
 
-# Every tuple of names is (the class name's word, its synonyms); the order of the keys is that of the drawing's indices.
+# Every tuple of names is (word of the class name, synonyms); the keys are in the order of the drawing's indices.
 SHAPES: dict[str, tuple[str, ...]] = {
     "circle": ("circle", "disc"),
     "square": ("square", "box"),
@@ -31,7 +31,7 @@ TEXTURES: dict[str, tuple[str, ...]] = {
     "dotted": ("dotted", "spotted"),
 }
 
-# Where and how a thing stands in a still picture; actions are told in the same words.
+# Position and look of an object in a still picture; actions are named with the same words.
 PLACES: dict[str, tuple[str, ...]] = {
     "left": ("at the left", "on the left"),
     "right": ("at the right", "on the right"),
@@ -49,7 +49,7 @@ LIGHTS: dict[str, tuple[str, ...]] = {"faint": ("faint", "dim"), "bright": ("bri
 
 @dataclass(frozen=True, order=True)
 class Object:
-    """What a video is of: keys of ``SHAPES``, ``COLOURS`` and ``TEXTURES``."""
+    """The object of a video: keys of ``SHAPES``, ``COLOURS`` and ``TEXTURES``."""
 
     shape: str
     colour: str
@@ -63,13 +63,13 @@ class Object:
 
 @dataclass(frozen=True)
 class Action:
-    """What an object does.
+    """An action of an object.
 
     Attributes:
         names: the class name's words, and synonyms.
-        moves: what changes from the first frame to the last, by the keys of ``scenes.MOVES``.
+        moves: changes from the first frame to the last, by the keys of ``scenes.MOVES``.
         seen: whether fine-tuning has classes of it.
-        reverse: the action that a video of this one shows when it is run backwards, where that is another.
+        reverse: the action that its video shows when played backwards, if it is another one.
     """
 
     names: tuple[str, ...]
@@ -78,7 +78,7 @@ class Action:
     reverse: str | None = None
 
 
-# Every action takes several frames to tell: single frames of an action and of its reverse look alike.
+# Recognising an action takes several frames: single frames of an action and of its reverse look alike.
 ACTIONS: dict[str, Action] = {
     "slide left": Action(("sliding to the left", "gliding to the left"), ("left",), reverse="slide right"),
     "slide right": Action(("sliding to the right", "gliding to the right"), ("right",), reverse="slide left"),
@@ -92,7 +92,7 @@ ACTIONS: dict[str, Action] = {
     "bounce": Action(("bouncing from top to bottom and back",), ("bounce",)),
     "spin": Action(("spinning around in the middle",), ("spin",)),
     "rest": Action(("resting in the middle",), ()),
-    # Told by words that stills and the actions above are told by.
+    # Named with words that already occur in the captions and the actions above.
     "slide top left": Action(("sliding to the top left",), ("left", "up"), False, "slide bottom right"),
     "slide bottom right": Action(("sliding to the bottom right",), ("right", "down"), False, "slide top left"),
     "slide top right": Action(("sliding to the top right",), ("right", "up"), False, "slide bottom left"),
@@ -114,7 +114,7 @@ def class_name(thing: Object, action: str) -> str:
 
 
 def pick(choices: tuple[str, ...], random: torch.Generator) -> str:
-    """One of the choices, all with equal chances."""
+    """One of the choices, with equal probabilities."""
     return choices[int(torch.randint(len(choices), (), generator=random))]
 
 

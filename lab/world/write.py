@@ -1,4 +1,4 @@
-"""The world as h264 files with lists, which every other part of the library reads as it reads anybody's videos."""
+"""Writes the world as h264 files with lists, which the library reads like any other videos."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from world.scenes import HOME, Domain, video_scenes
 from world.splits import CLOSE_SET, WorldSplit, splits
 from world.words import Object
 
-# The list of training videos of the close set; every split has a list of test videos besides, in its own name.
+# The list of training videos of the close set; every split also has a list of test videos under its own name.
 TRAIN = "train"
 # Heights and widths to draw from, pixels.
 _SIDES = (64, 72, 80)
-# x264 with its defaults is no function of its input: its macroblock tree gives several files for the same frames, and
-# its choices depend on the number of cores and on their instruction set.
+# With its defaults x264 is not deterministic: its macroblock tree gives several files for the same frames, and its
+# choices depend on the number of cores and on their instruction set.
 ENCODER = {"threads": 1, "x264-params": "mbtree=0:cpu-independent=1"}
 
 
@@ -33,14 +33,14 @@ def write_action(
     """Write one video of ``thing`` performing ``action``.
 
     The file's bytes are a function of the arguments, of the drawing's arithmetic (PyTorch) and of the encoder's version
-    (PyAV); not of what else was written, of the number of cores or of what they do besides.
+    (PyAV). They do not depend on other files, on the number of cores or on their load.
 
     Args:
         path: the file; its folder must exist.
-        thing: what is seen.
+        thing: the object.
         action: a key of ``ACTIONS``.
         domain: camera and surroundings, see ``Domain``; rate and length are drawn from it.
-        seed: names the video among others of the same class.
+        seed: identifies the video among others of the same class.
     """
     random = generator_of("video", *seed, thing.name, action)
     rate = domain.rates[int(torch.randint(len(domain.rates), (), generator=random))]
@@ -60,16 +60,16 @@ def write_world(
     test_videos: int = 6,
     progress: Callable[[int], object] | None = None,
 ) -> dict[str, WorldSplit]:
-    """Write every split that is not there yet, with its list and class names; return the splits.
+    """Write every missing split with its list and class names; return the splits.
 
     ``folder`` gets ``NAME/*.mp4``, ``NAME.txt`` in the released format and ``NAME.csv`` for each split, and ``train``
-    for the training videos of the close set. Files that exist are complete: they appear whole or not at all.
+    for the training videos of the close set. Existing files are complete, because they are written atomically.
 
     Args:
-        folder: made where missing.
-        seed: of everything.
-        train_videos: of each class of the close set.
-        test_videos: of each class of every split.
+        folder: output folder, created if missing.
+        seed: seed of all random choices.
+        train_videos: training videos per class of the close set.
+        test_videos: test videos per class of every split.
         progress: called with the number of videos done since the last call.
     """
     found = splits(seed, test_videos)
@@ -92,7 +92,7 @@ def write_world(
 def _write_once(path: Path, thing: Object, action: str, domain: Domain, seed: tuple[int | str, ...]) -> None:
     if path.exists():
         return
-    # Not by ``staged``: the encoder takes the container from the name's ending.
+    # ``staged`` does not work here: the encoder takes the container from the file's suffix.
     part = path.with_stem(f".{path.stem}.part")
     write_action(part, thing, action, domain=domain, seed=seed)
     part.replace(path)

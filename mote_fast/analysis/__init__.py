@@ -1,1 +1,1 @@
-"""What the experts of a trained model do: the numbers behind the paper's Figures 1, 3, 4, 6 and 7; ``plots`` draws."""
+"""Analyses of a trained model's experts: the numbers of the paper's Figures 1, 3, 4, 6 and 7; ``plots`` draws them."""

@@ -1,4 +1,4 @@
-"""Where in the frames a variant of the head looks (paper Figure 6)."""
+"""Attention maps: cosines of a variant's frame features with the patches of the frame (paper Figure 6)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mote_fast.clip.towers import ClipTowers
 from mote_fast.data.transforms import normalize
 from mote_fast.runtime.progress import Progress
 
-# Frames per forward pass of the image tower: few, so that a progress bar moves.
+# Frames per forward pass of the image tower: few, for a responsive progress bar.
 FRAMES_PER_PASS = 4
 
 
@@ -25,7 +25,7 @@ class AttentionMaps:
     """Attention maps of one view.
 
     Attributes:
-        frames: uint8 [T, 3, S, S], as the image tower saw them.
+        frames: uint8 [T, 3, S, S], the input of the image tower.
         maps: float32 [T, rows, columns] by the variant's name: for each frame, the cosines of its output feature with
             its own patches.
     """
@@ -39,17 +39,17 @@ def attention_maps(
 ) -> AttentionMaps:
     """Compare each frame's output feature with the patches of that frame.
 
-    The output feature is what the head makes of the frame with all frames in view, temporal plus frame feature, before
-    the frames are averaged; without a label set, so without modulation. Patches are as ``encode_patches`` has them.
+    The output feature is the temporal plus the frame feature before the average over frames; it depends on all frames.
+    There is no label set and therefore no modulation. ``encode_patches`` gives the patches.
 
     Args:
         towers: see ``encode_patches``.
-        variants: what to draw maps of.
-        frames: uint8 [T, 3, S, S], one view; S as the image tower takes it.
+        variants: the variants to map.
+        frames: uint8 [T, 3, S, S], one view; S is the image tower's input size.
         progress: called with the number of frames done since the last call.
 
     Raises:
-        ConfigError: the image tower has no patches to compare with.
+        ConfigError: the image tower has no patch features.
     """
     features, patches = [], []
     for part in frames.split(FRAMES_PER_PASS):

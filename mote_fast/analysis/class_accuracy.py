@@ -1,4 +1,4 @@
-"""Which classes each expert alone is good at (paper Figure 4)."""
+"""Accuracy of each expert alone on every class (paper Figure 4)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class ClassAccuracy:
 
     Attributes:
         label: index of the class.
-        name: its name.
-        videos: how many of its videos could be read.
-        top1: percent, by the variant's name; not a number where no video could be read.
+        name: name of the class.
+        videos: number of its readable videos.
+        top1: percent, by the variant's name; NaN if no video could be read.
     """
 
     label: int
@@ -31,7 +31,7 @@ class ClassAccuracy:
 
     @property
     def spread(self) -> float:
-        """By how many points the best expert is ahead of the worst; the merged model has no part in it."""
+        """Difference in points between the best and the worst expert, excluding the merged model."""
         experts = [value for variant, value in self.top1.items() if variant != MERGED]
         return max(experts) - min(experts)
 
@@ -43,7 +43,7 @@ def class_accuracies(
 
     Args:
         predictions: of the merged model and of each expert, by the variant's name, on one list.
-        class_names: of that list.
+        class_names: class names of that list.
         score: "running" or "full-class", see ``mote_fast.evaluation.accuracy``.
     """
     counts = {variant: _counts(each, len(class_names), score) for variant, each in predictions.items()}
@@ -59,7 +59,7 @@ def class_accuracies(
 
 
 def most_divided(rows: Sequence[ClassAccuracy], count: int) -> list[ClassAccuracy]:
-    """Return the classes on which the experts differ most, those first; of equals the one listed first."""
+    """Return the classes on which the experts differ most, in descending order; ties keep the order of the list."""
     judged = [row for row in rows if row.videos]
     return sorted(judged, key=lambda row: -row.spread)[:count]
 
@@ -72,7 +72,7 @@ def class_accuracy_csv(rows: Sequence[ClassAccuracy]) -> str:
 
 
 def _counts(predictions: Predictions, classes: int, score: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Videos read and videos right of each class, int64 [C] each."""
+    """Readable and correctly classified videos per class, int64 [C] each."""
     scores = predictions.running if score == RUNNING else predictions.full_class
     ranked = rank(scores, torch.arange(len(predictions.labels)), predictions.labels)
     counts = count_classes(ranked, classes)

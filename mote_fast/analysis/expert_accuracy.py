@@ -1,4 +1,4 @@
-"""How good each expert alone is, on the classes of fine-tuning and on others (paper Figure 3)."""
+"""Accuracy of each expert alone, on the classes of fine-tuning and on others (paper Figure 3)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mote_fast.evaluation.protocols import Accuracy
 
 @dataclass(frozen=True)
 class ExpertAccuracy:
-    """Accuracy of one variant of a model, percent over the readable videos; not a number where none could be read."""
+    """Accuracy of one variant of a model, percent over the readable videos; NaN if none could be read."""
 
     variant: str
     close_set: Accuracy
@@ -24,15 +24,15 @@ class ExpertAccuracy:
 def expert_accuracies(
     close_set: Mapping[str, Predictions], zero_shot: Mapping[str, Predictions], score: str = RUNNING
 ) -> list[ExpertAccuracy]:
-    """Put the accuracies on both lists side by side.
+    """Return the accuracies of each variant on both lists.
 
     Args:
         close_set: predictions of each variant, by its name, on classes of fine-tuning.
-        zero_shot: of the same variants, on other classes.
+        zero_shot: predictions of the same variants on other classes.
         score: "running" or "full-class", see ``mote_fast.evaluation.accuracy``.
 
     Raises:
-        ConfigError: the two are of different variants.
+        ConfigError: the two have different variants.
     """
     if list(close_set) != list(zero_shot):
         raise ConfigError(f"the two lists were judged by different variants: {list(close_set)}, {list(zero_shot)}")

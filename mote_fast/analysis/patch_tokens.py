@@ -1,4 +1,4 @@
-"""Frames to features of every image patch, which recognition has no use for and therefore never computes."""
+"""Frames to features of every image patch, which classification does not need and never computes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mote_fast.errors import ConfigError
 
 
 class FrameTokens(NamedTuple):
-    """What the image tower makes of frames."""
+    """Features of frames and of their patches."""
 
     frames: Tensor  # [N, d], as ``ClipTowers.encode_frames`` gives them
     patches: Tensor  # [N, rows, columns, d], in the same space
@@ -20,17 +20,17 @@ class FrameTokens(NamedTuple):
 
 @torch.inference_mode()
 def encode_patches(towers: ClipTowers, pixels: Tensor) -> FrameTokens:
-    """Encode frames and their patches in one walk through all blocks.
+    """Encode frames and their patches in one pass through all blocks.
 
-    A patch's feature is its token of the last block, put through the layer norm and the projection that the tower has
-    for the class token; that is how it comes to lie in the space of frame and class features.
+    A patch's feature is its token of the last block after the layer norm and the projection of the class token; it is
+    therefore in the space of frame and class features.
 
     Args:
-        towers: with an image tower of CLIP's own architecture.
+        towers: towers with an image tower of CLIP's own architecture.
         pixels: [N, 3, S, S], normalised, in the towers' dtype.
 
     Raises:
-        ConfigError: the image tower is of another kind, without a class token or with a pooler of its own.
+        ConfigError: the image tower has another architecture, without a class token or with its own pooler.
     """
     if not towers.is_plain_vision_tower:
         raise ConfigError("attention maps need an image tower of CLIP's own architecture, such as ViT-B-16")

@@ -22,13 +22,13 @@ def predict_variants(
     *,
     progress: Progress | None = None,
 ) -> Mapping[str, Predictions]:
-    """Judge every video of a loader by each variant; the merged one's predictions are those of ``predict``.
+    """Classify every video of a loader by each variant; the merged one's predictions are those of ``predict``.
 
     Args:
-        model: encodes the frames.
-        variants: what follows them.
-        loader: made for evaluation.
-        classes: [C, d], class features of the labels to choose from.
+        model: the model that encodes the frames.
+        variants: the variants of its head.
+        loader: a loader for evaluation.
+        classes: [C, d], class features of the candidate labels.
         progress: called with the number of videos done since the last call.
 
     Returns:

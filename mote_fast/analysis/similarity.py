@@ -1,4 +1,4 @@
-"""How alike the features of the merged model and of each expert are (paper Figure 7)."""
+"""Similarity between the features of the merged model and of each expert (paper Figure 7)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Similarity:
     Attributes:
         variants: the names.
         output: float64 [K, K], of the video features that are compared with classes, temporal plus frame features.
-        temporal: float64 [K, K], of the temporal features alone, what the layers add to the frames.
-        videos: how many the mean is over.
-        failures: those that could not be read.
+        temporal: float64 [K, K], of the temporal features alone, which the layers add to the frames.
+        videos: number of videos in the mean.
+        failures: videos that could not be read.
     """
 
     variants: Sequence[str]
@@ -43,7 +43,7 @@ def affinity(features: Tensor) -> Tensor:
     """Return the cosine of every two variants, averaged over the videos.
 
     Args:
-        features: [K, N, d], of K variants for N videos.
+        features: [K, N, d], features of K variants for N videos.
 
     Returns:
         float64 [K, K], symmetric, ones on the diagonal.
@@ -55,14 +55,14 @@ def affinity(features: Tensor) -> Tensor:
 def expert_similarity(
     model: VideoClassifier, variants: Sequence[Variant], loader: VideoLoader, *, progress: Progress | None = None
 ) -> Similarity:
-    """Compare the variants' features of every video of a loader; without a label set, so without modulation.
+    """Compare the variants' features of every video of a loader, without a label set and hence without modulation.
 
     A video's feature is that of ``VideoClassifier.embed``: averaged over frames, normalised, averaged over views.
 
     Args:
-        model: encodes the frames.
-        variants: at least one; of one head with layers.
-        loader: made for evaluation, of one process.
+        model: the model that encodes the frames.
+        variants: at least one variant of one head with layers.
+        loader: a loader for evaluation, of one process.
         progress: called with the number of videos done since the last call.
 
     Raises:

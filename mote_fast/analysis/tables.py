@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 
 def to_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table as CSV; numbers to four places, what is None or not a number as an empty cell."""
+    """Return a table as CSV; numbers have four decimals, None and NaN are empty cells."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)

@@ -18,12 +18,12 @@ class TradeOffPoint:
     """One model; accuracies are percent top-1.
 
     Attributes:
-        series: which models it is compared along with, such as "MoTE" or "plain".
+        series: name of the model's line in the plot, such as "MoTE" or "plain".
         layers: its temporal layers.
         data_set: name of the close-set data set.
-        close_set: accuracy on it.
+        close_set: accuracy on the close-set data set.
         hm_zs: harmonic mean of the zero-shot accuracies.
-        score: harmonic mean of the two.
+        score: harmonic mean of ``close_set`` and ``hm_zs``.
         zero_shot: the zero-shot accuracies, by data set.
     """
 
@@ -59,10 +59,10 @@ def trade_off_point(
 
 
 def check_comparable(points: Sequence[TradeOffPoint]) -> None:
-    """Check that points belong into one plot.
+    """Check that points can share one plot.
 
     Raises:
-        ConfigError: they are of different data sets, or two of one series have as many layers.
+        ConfigError: they have different data sets, or two of one series have the same number of layers.
     """
     places = [(point.series, point.layers) for point in points]
     for place in places:

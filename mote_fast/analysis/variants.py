@@ -1,4 +1,4 @@
-"""The ways to run one head that the analyses compare: merged, each expert alone, and not at all."""
+"""The variants of one head that the analyses compare: merged, each expert alone, and no temporal layers."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Variant(NamedTuple):
 def expert_variants(head: VideoHead) -> list[Variant]:
     """Return the merged model, then each expert alone in every layer.
 
-    Where up and down projections are routed apart, expert i takes projection i of both.
+    If up and down projections are routed separately, expert i takes projection i of both.
 
     Raises:
-        ConfigError: the head has no several experts to compare, or does not merge them at inference.
+        ConfigError: the head has fewer than two experts, or does not merge them at inference.
     """
     if head.experts < 2:
         raise ConfigError(
@@ -53,6 +53,6 @@ def expert_variants(head: VideoHead) -> list[Variant]:
 
 
 def clip_mean(head: VideoHead) -> Variant:
-    """Return the baseline without temporal layers: the frame features of the same towers, as they are."""
+    """Return the baseline without temporal layers: the unchanged frame features of the same towers."""
     mean = VideoHead(replace(head.config, header="mean"))
     return Variant(CLIP_MEAN, mean.features)

@@ -1,1 +1,1 @@
-"""Evaluation: a loader's videos to predictions (``predict``), to accuracies, to reports."""
+"""Evaluation: from a loader's videos to predictions (``predict``), accuracies and reports."""

@@ -1,14 +1,13 @@
 """Accuracies of predictions: by both scores of the official code, over the readable videos and over all.
 
-The official code prints two accuracies without saying which one its tables hold. Here each goes by its name:
+The official code prints two accuracies and does not say which one its tables report. Here both have names:
 
-* ``running``: of the scores that it accumulates batch by batch (softmax of unscaled cosines per view, mean over
+* ``running``: from the scores that it accumulates batch by batch (softmax of unscaled cosines per view, mean over
   views, softmax again);
-* ``full-class``: of the scores that it computes at the end from all videos' features (softmax of 100 x cosine of
+* ``full-class``: from the scores that it computes at the end from all videos' features (softmax of 100 x cosine of
   the mean view feature). The half-class protocol uses this one alone.
 
-Each is given over the videos that could be read, and over all that were listed, where one that could not be read
-counts as wrong.
+Each is reported over the readable videos, and over all listed videos, where an unreadable video counts as wrong.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from mote_fast.evaluation.protocols import Accuracy
 RUNNING = "running"
 FULL_CLASS = "full-class"
 
-# Labels that are kept of each video's ranking.
+# Labels kept from each video's ranking.
 KEPT = 5
 
 
@@ -38,8 +37,8 @@ class Ranked:
     """The best labels of each of N listed videos, by one score.
 
     Attributes:
-        labels: int64 [N], the true ones.
-        best: int64 [N, k], best first, k the smaller of 5 and the number of classes; ``UNLABELLED`` throughout for a
+        labels: int64 [N], the true labels.
+        best: int64 [N, k], best first, k the smaller of 5 and the number of classes; a row of ``UNLABELLED`` for a
             video that could not be read.
     """
 
@@ -52,17 +51,17 @@ class Ranked:
         return self.best[:, 0] != UNLABELLED
 
     def hits(self, top: int) -> Tensor:
-        """bool [N], whose label is among the ``top`` best; never for a video that could not be read."""
+        """bool [N], whether the label is among the ``top`` best; False for a video that could not be read."""
         return (self.best[:, :top] == self.labels[:, None]).any(-1) & self.read
 
     @property
     def accuracy(self) -> Accuracy:
-        """Over the videos that could be read; not a number where none could."""
+        """Accuracy over the readable videos; NaN if none could be read."""
         return self._percent(int(self.read.sum()))
 
     @property
     def accuracy_of_all(self) -> Accuracy:
-        """Over all listed videos: one that could not be read counts as wrong."""
+        """Accuracy over all listed videos; an unreadable one counts as wrong."""
         return self._percent(len(self.labels))
 
     def _percent(self, videos: int) -> Accuracy:
@@ -76,7 +75,7 @@ def rank(scores: Tensor, rows: Tensor, labels: Tensor) -> Ranked:
     """Rank the labels of listed videos.
 
     Args:
-        scores: [R, C], of the videos that could be read.
+        scores: [R, C], scores of the readable videos.
         rows: int64 [N], the row of each listed video in ``scores``; negative if it could not be read.
         labels: int64 [N], in [0, C).
     """
@@ -87,15 +86,15 @@ def rank(scores: Tensor, rows: Tensor, labels: Tensor) -> Ranked:
 
 
 class Accuracies(NamedTuple):
-    """What one pass over a list found; percentages.
+    """The accuracies of one pass over a list; percentages.
 
     Attributes:
-        videos: how many were listed.
-        failed: how many of them could not be read.
+        videos: number of listed videos.
+        failed: number of unreadable videos.
         running: accuracy of the running score over the readable videos; see the module's description.
         full_class: accuracy of the full-class score over the readable videos.
         running_of_all: the same as ``running`` with the unreadable videos counted as wrong.
-        full_class_of_all: likewise.
+        full_class_of_all: the same for ``full_class``.
     """
 
     videos: int
@@ -107,9 +106,9 @@ class Accuracies(NamedTuple):
 
 
 def accuracies(predictions: Predictions) -> Accuracies:
-    """Return the accuracies of a whole list, as ``predict`` went over it."""
+    """Return the accuracies of a whole list from its ``predict`` result."""
     failed = len(predictions.failures)
-    # Wherever they stood in the list, and whatever they showed: unread videos count, and nothing else of them does.
+    # Unreadable videos are appended as misses; their position and label do not matter.
     rows = torch.cat((torch.arange(len(predictions.indices)), torch.full((failed,), -1)))
     labels = torch.cat((predictions.labels, torch.full((failed,), UNLABELLED)))
     running, full_class = (rank(scores, rows, labels) for scores in (predictions.running, predictions.full_class))
@@ -139,7 +138,7 @@ def count_classes(ranked: Ranked, classes: int) -> ClassCounts:
 
 
 class MeanStd(NamedTuple):
-    """Mean over splits, and their deviation (of the population, as official: divided by the number of splits)."""
+    """Mean over splits, and their population deviation as in the official code (divided by the number of splits)."""
 
     mean: float
     deviation: float

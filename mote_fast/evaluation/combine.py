@@ -18,13 +18,13 @@ CLOSE_SET, ZERO_SHOT = "closeset", "zeroshot"
 
 @dataclass(frozen=True)
 class TradeOff:
-    """How well one model does on the classes that it was tuned on, and on others; percent top-1.
+    """Accuracies of one model on the classes of fine-tuning and on others; percent top-1.
 
     Attributes:
-        close_set: (data set, accuracy) of the close-set result; None where there is none.
+        close_set: (data set, accuracy) of the close-set result; None if there is none.
         zero_shot: accuracy of each zero-shot data set, by its name.
         hm_zs: harmonic mean of the zero-shot accuracies.
-        score: harmonic mean of the close-set accuracy and ``hm_zs``; None without the former.
+        score: harmonic mean of the close-set accuracy and ``hm_zs``; None without a close-set result.
     """
 
     close_set: tuple[str, float] | None
@@ -37,7 +37,7 @@ def harmonic_mean(values: Sequence[float]) -> float:
     """Return the harmonic mean of percentages; 0 if one of them is 0.
 
     Raises:
-        ConfigError: there are none, or one is negative.
+        ConfigError: the list is empty, or a value is negative.
     """
     if not values or min(values) < 0:
         raise ConfigError(f"a harmonic mean needs values, none of them negative; got {list(values)}")
@@ -45,7 +45,7 @@ def harmonic_mean(values: Sequence[float]) -> float:
 
 
 def trade_off(close_set: float, zero_shot: Sequence[float]) -> float:
-    """Return the harmonic mean of the close-set accuracy and HM_ZS, itself that of the zero-shot accuracies."""
+    """Return the harmonic mean of the close-set accuracy and HM_ZS, the harmonic mean of the zero-shot accuracies."""
     return harmonic_mean([close_set, harmonic_mean(zero_shot)])
 
 
@@ -53,7 +53,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
     """Read a ``result.json`` of ``mote-fast eval``, or the one in a folder.
 
     Raises:
-        ConfigError: the file is missing or something else.
+        ConfigError: the file is missing or not such a result.
     """
     file = Path(path)
     if file.is_dir():
@@ -72,12 +72,12 @@ def combine(results: Sequence[Mapping[str, Any]], score: str = RUNNING, videos: 
 
     Args:
         results: documents of ``read_result``: at least one zero-shot data set, and at most one close-set result.
-        score: which accuracy to take, "running" or "full-class".
-        videos: over which videos, "readable" or "all".
+        score: the accuracy to use, "running" or "full-class".
+        videos: the videos that it covers, "readable" or "all".
 
     Raises:
-        ConfigError: a result is of another protocol or has no such accuracy, two are of one data set, there are
-            several close-set results or no zero-shot one, or the results are of different checkpoints.
+        ConfigError: a result has another protocol or no such accuracy, two have the same data set, there are several
+            close-set results or no zero-shot one, or the results have different checkpoints.
     """
     if score not in (RUNNING, FULL_CLASS) or videos not in (READABLE, ALL):
         raise ConfigError(f"no accuracy is named {score!r} over {videos!r} videos")

@@ -22,17 +22,17 @@ from mote_fast.runtime.progress import Progress
 
 ProtocolName = Literal["closeset", "zeroshot", "halfclass", "fewshot"]
 
-# Views of each protocol where none are asked for. Close-set tables have 1x1 too; half-class follows zero-shot.
+# Default views of each protocol. Close-set tables have 1x1 too; half-class follows zero-shot.
 DEFAULT_VIEWS: Mapping[ProtocolName, str] = {"closeset": "4x3", "zeroshot": "3x1", "halfclass": "3x1", "fewshot": "1x1"}
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """What was found for one split of n listed videos.
+    """The result of one split of n listed videos.
 
     Attributes:
         split: the videos and class names.
-        predictions: of all videos judged by those class names, perhaps of other splits too.
+        predictions: predictions of all videos with those class names, possibly of other splits too.
         rows: int64 [n], each listed video's row in ``predictions``; -1 if it could not be read.
         ranked: the best labels by each score, by its name.
     """
@@ -45,7 +45,7 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class Score:
-    """The videos of one split of the protocol, ranked; what accuracies are computed of and averaged over.
+    """The ranked videos of one split of the protocol; the protocol averages the accuracies of its splits.
 
     ``ranked`` has the scores that the protocol defines: both, or the full-class one for a half of the classes.
     """
@@ -61,7 +61,7 @@ class Evaluation:
 
     Attributes:
         protocol: its name.
-        lists: one result for each list that was given.
+        lists: one result per list.
         scores: the splits that the protocol averages over: the lists, or the ten halves of the classes.
         failures: the videos that could not be read, in the order of the pool.
     """
@@ -99,22 +99,22 @@ def evaluate(
     *,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Run a protocol. Each video is decoded and encoded once, however many splits list it.
+    """Run a protocol. Each video is decoded and encoded once, even if several splits list it.
 
     Under an initialised process group every process calls this, and gets the same result.
 
     Args:
         model: the classifier.
-        loader: of ``pool.items``, made for evaluation, of this process's share.
+        loader: a loader for evaluation of this process's share of ``pool.items``.
         pool: ``pool_splits(splits)``.
         splits: see ``check_protocol``.
         class_features: [C, d] for each of ``pool.class_names``.
         protocol: "closeset", "zeroshot", "halfclass" or "fewshot". All but half-class compute the same; they differ in
-            the data, the checkpoint and the views that they are run with.
+            data, checkpoint and views.
         progress: see ``predict``.
 
     Raises:
-        ConfigError: the loader is of other videos than the pool, or gave one twice.
+        ConfigError: the loader has other videos than the pool, or yields one twice.
     """
     label_sets = [LabelSet(*pair) for pair in zip(class_features, pool.labels, strict=True)]
     predictions = predict_label_sets(model, loader, label_sets, progress=progress)
@@ -147,7 +147,7 @@ def _result(split: Split, predictions: Predictions, positions: Tensor, videos: i
 
 
 def _halves(result: SplitResult) -> list[Score]:
-    """Judge the videos of each half of the classes by that half; their features stay those of the whole label set."""
+    """Score the videos of each half of the classes among that half; their features are those of the whole label set."""
     labels = result.ranked[FULL_CLASS].labels
     predictions = result.predictions
     scores: list[Score] = []

@@ -1,4 +1,4 @@
-"""One pass over a list of videos: what the model says of each, gathered over all processes."""
+"""One pass over a list of videos: the model's predictions, gathered over all processes."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from mote_fast.runtime.distributed import gather
 from mote_fast.runtime.progress import Progress
 from mote_fast.runtime.seeding import generator_of
 
-# Frames per forward pass of the image tower; bounds memory whatever the batch size and the number of views.
+# Frames per forward pass of the image tower; bounds memory for any batch size and number of views.
 FRAMES_PER_PASS = 128
 
 
 class LabelSet(NamedTuple):
-    """Classes to tell apart, and the videos to judge by them.
+    """Classes, and the videos to classify among them.
 
     Attributes:
         classes: [C, d], class features.
-        labels: int64 [videos of the loader's list], each one's class index, or ``UNLABELLED`` for a video that this
-            label set does not judge. None: every video, by the label that the loader gives.
+        labels: int64 [videos of the loader's list], the class index of each video, or ``UNLABELLED`` for a video
+            outside this label set. None: every video, with the loader's label.
     """
 
     classes: Tensor
@@ -42,7 +42,7 @@ class LabelSet(NamedTuple):
 
 
 class Judge(NamedTuple):
-    """A label set, and how videos are scored by it.
+    """A label set, and the function that scores videos with it.
 
     Attributes:
         label_set: classes and videos.
@@ -56,10 +56,10 @@ class Judge(NamedTuple):
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of the N videos that could be read, in the order of their indices; all on the CPU.
+    """A model's predictions for the N readable videos, in the order of their indices; all on the CPU.
 
     Attributes:
-        indices: int64 [N], ascending: which video of the list each row is.
+        indices: int64 [N], ascending: the list index of each row's video.
         labels: int64 [N].
         running: float64 [N, C], the score that the official code accumulates batch by batch: softmax of unscaled
             cosines per view, mean over views, softmax. In float64, because the rows are nearly uniform: in float32
@@ -92,13 +92,13 @@ def predict(
     than the others' or empty, and gets the predictions of all.
 
     Args:
-        model: unwrapped; its experts are merged here, and its training mode is left as it was.
-        loader: made for evaluation, of this process's share.
-        classes: [C, d], class features of the labels to choose from.
+        model: the unwrapped model; its experts are merged here, and its training mode is preserved.
+        loader: a loader for evaluation of this process's share.
+        classes: [C, d], class features of the candidate labels.
         progress: called with the number of this process's videos done since the last call.
 
     Raises:
-        ConfigError: two processes were given the same video.
+        ConfigError: two processes read the same video.
     """
     return predict_label_sets(model, loader, [LabelSet(classes)], progress=progress)[0]
 
@@ -110,7 +110,7 @@ def predict_label_sets(
     *,
     progress: Progress | None = None,
 ) -> list[Predictions]:
-    """Run the model over every video once, and judge each by every label set that it belongs to.
+    """Run the model over every video once, and classify it with every label set that it belongs to.
 
     Frames are decoded and encoded once. Modulation depends on the label set, so the head runs once per set.
 
@@ -124,16 +124,16 @@ def predict_label_sets(
 def judge_videos(
     model: VideoClassifier, loader: VideoLoader, judges: Sequence[Judge], progress: Progress | None = None
 ) -> list[Predictions]:
-    """Encode every video of a loader once, and judge it by every judge whose label set it belongs to.
+    """Encode every video of a loader once, and score it with every judge whose label set it belongs to.
 
     Args:
-        model: encodes the frames.
-        loader: made for evaluation, of this process's share.
-        judges: what follows the frame features.
+        model: the model that encodes the frames.
+        loader: a loader for evaluation of this process's share.
+        judges: the label sets and their scoring functions.
         progress: as in ``predict``.
 
     Raises:
-        ConfigError: two processes were given the same video.
+        ConfigError: two processes read the same video.
     """
     rows: list[list[_Rows]] = [[] for _ in judges]
     failures: list[Failure] = []
@@ -146,19 +146,19 @@ def judge_videos(
 def encode_videos(
     model: VideoClassifier, loader: VideoLoader, failures: list[Failure], progress: Progress | None = None
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """Yield the batches of a loader that hold any video, with their frame features [B, V, T, d]; no gradients.
+    """Yield the non-empty batches of a loader with their frame features [B, V, T, d]; no gradients.
 
     Args:
-        model: encodes the frames; its training mode is left as it was.
-        loader: made for evaluation.
-        failures: those of the loader are added.
+        model: the model that encodes the frames; its training mode is preserved.
+        loader: a loader for evaluation.
+        failures: the list that receives the loader's failures.
         progress: called with the number of videos done since the last call.
     """
     with _evaluating(model):
         for batch in loader.epoch(0):
             failures.extend(batch.failures)
             if len(batch.indices):
-                # Not around the loader's own work: what it allocated in inference mode could not be written to later.
+                # Not around the loader: buffers that it allocates in inference mode could not be written later.
                 with _inferring(model.device):
                     frames = _encode(model, batch)
                 yield batch, frames
@@ -170,7 +170,7 @@ def score_videos(features: Tensor, classes: Tensor, views: int) -> tuple[Tensor,
     """Return the running scores [B, C] and the pooled features [B, d] of ``features [B * V, T, d]``; on their device.
 
     Args:
-        features: float32, of the views of a video side by side.
+        features: float32; the views of a video are consecutive.
         classes: [C, d], class features.
         views: V.
     """
@@ -194,7 +194,7 @@ class _Rows(NamedTuple):
 
 
 def _judge(judge: Judge, frames: Tensor, batch: Batch) -> _Rows:
-    """Judge the videos of a batch, frame features [B, V, T, d], that belong to the judge's label set."""
+    """Score the videos of a batch, frame features [B, V, T, d], that belong to the judge's label set."""
     indices, labels, label_set = batch.indices, batch.labels.cpu(), judge.label_set
     if label_set.labels is not None:
         labels = label_set.labels[indices]
@@ -222,7 +222,7 @@ def _features(head: VideoHead, frames: Tensor, classes: Tensor, indices: Tensor)
     """Temporal features [B * V, T, d] of ``frames [B, V, T, d]``."""
     if head.config.aggregation != "random":
         return head.features(frames.flatten(0, 1), classes)
-    # A video's draws are its own, so that they do not depend on its batch or process.
+    # Each video has its own generator, so that its draws do not depend on its batch or process.
     drawn = (generator_of("random routing", index) for index in indices.tolist())
     return torch.cat(
         [head.features(each, classes, generator=source) for each, source in zip(frames, drawn, strict=True)]
@@ -230,7 +230,7 @@ def _features(head: VideoHead, frames: Tensor, classes: Tensor, indices: Tensor)
 
 
 def _gather(rows: list[list[_Rows]], failures: list[Failure], label_sets: Sequence[LabelSet]) -> list[Predictions]:
-    """Put together what all processes found, the same on every one of them."""
+    """Gather the predictions of all processes; every process gets the same result."""
     joined = [_join(found, label_set) for found, label_set in zip(rows, label_sets, strict=True)]
     shares = gather((joined, failures))
     every_failure = sorted((each for _, part in shares for each in part), key=lambda failure: failure.index)
@@ -269,14 +269,14 @@ def _refuse_repeats(indices: Tensor) -> None:
 
 @contextmanager
 def _inferring(device: torch.device) -> Iterator[None]:
-    """Track no gradients, and compute in the parameters' precision whatever the caller's autocast."""
+    """Disable gradients and the caller's autocast."""
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         yield
 
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode, and each of its modules back in the mode it had."""
+    """Set a model to evaluation mode, then restore the mode of each module."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""What was predicted for each listed video, as a Parquet file."""
+"""The predictions of each listed video as a Parquet file."""
 
 from __future__ import annotations
 
@@ -76,6 +76,6 @@ def _table(pa: Any, result: SplitResult, reasons: dict[str, str]) -> Any:
 
 
 def _rows(values: Tensor, rows: Sequence[int], dtype: type) -> list[np.ndarray | None]:
-    """Return the rows of ``values [R, K]`` that are asked for, None where a negative one is."""
+    """Return the requested rows of ``values [R, K]``, None for a negative row."""
     array = values.numpy().astype(dtype)
     return [None if row < 0 else array[row] for row in rows]

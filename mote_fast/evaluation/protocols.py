@@ -13,7 +13,7 @@ HALF_CLASS_SPLITS = 10
 
 
 class Accuracy(NamedTuple):
-    """Percentages of videos whose label ranks first, and among the first five."""
+    """Percentages of videos whose label ranks first, and in the top five."""
 
     top1: float
     top5: float
@@ -21,7 +21,7 @@ class Accuracy(NamedTuple):
 
 def half_class_splits(classes: int, splits: int = HALF_CLASS_SPLITS) -> list[LongTensor]:
     """Return the class indices of each split: the first half of a permutation seeded with the split's number."""
-    # RandomState(k) draws what np.random.seed(k) followed by np.random.permutation draws, without global state.
+    # RandomState(k) draws the same as np.random.seed(k) followed by np.random.permutation, without global state.
     halves = (np.random.RandomState(seed).permutation(classes)[: classes // 2] for seed in range(splits))
     return [torch.from_numpy(np.sort(half)) for half in halves]  # pyright: ignore[reportReturnType]
 
@@ -41,7 +41,7 @@ class HalfClassTask(NamedTuple):
 
 
 def half_class_tasks(labels: Tensor, classes: int) -> list[HalfClassTask]:
-    """Pose the half-class splits to videos with these ``labels``, int64 [N] in [0, classes)."""
+    """Return the half-class splits of videos with ``labels``, int64 [N] in [0, classes)."""
     tasks: list[HalfClassTask] = []
     for half in half_class_splits(classes):
         videos = torch.isin(labels, half)

@@ -21,7 +21,7 @@ REPORT_FILE = "report.md"
 CLASS_FILE = "per_class.csv"
 PREDICTION_FILE = "predictions.parquet"
 
-# Which videos an accuracy is over.
+# The videos that an accuracy covers.
 READABLE, ALL = "readable", "all"
 
 # Classes that the Markdown report lists; the CSV file has all of them.
@@ -35,16 +35,16 @@ _EXPLANATION = f"""\
 
 
 def result_document(evaluation: Evaluation, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the result as JSON holds it; accuracies are percentages, null where no video could be read.
+    """Return the result as a JSON document; accuracies are percentages, null if no video could be read.
 
     Args:
         evaluation: the result.
-        facts: what else to record: ``dataset``, its name, and such things as the checkpoint and the views.
+        facts: further values to record: ``dataset``, its name, and for example the checkpoint and the views.
 
     Returns:
-        ``facts`` and: ``protocol``; ``splits``, what the protocol averages over (the lists, or the halves of the
+        ``facts`` and: ``protocol``; ``splits``, which the protocol averages over (the lists, or the halves of the
         classes); ``mean``, over the splits; ``failures``; and for the half-class protocol ``whole``, the list with all
-        of its classes. An accuracy stands at [score][videos]["top1"], score "running" or "full-class", videos
+        of its classes. The key of an accuracy is [score][videos]["top1"], score "running" or "full-class", videos
         "readable" or "all".
     """
     splits = [_entry(each.name, each.classes, each.ranked) for each in evaluation.scores]
@@ -57,7 +57,7 @@ def result_document(evaluation: Evaluation, facts: Mapping[str, Any]) -> dict[st
 
 
 def result_markdown(document: Mapping[str, Any], evaluation: Evaluation) -> str:
-    """Return the document for people: accuracies, what they are, the hardest classes, what could not be read."""
+    """Return the document as Markdown: accuracies, their definitions, the hardest classes, the unreadable videos."""
     facts = {key: value for key, value in document.items() if not isinstance(value, (list, dict))}
     lines = [f"# {document['protocol']}: {document['dataset']}", ""]
     lines += [f"- {key}: {value}" for key, value in facts.items() if value is not None]
@@ -119,7 +119,7 @@ def write_report(folder: Path, evaluation: Evaluation, document: Mapping[str, An
     write_bytes(folder / PREDICTION_FILE, prediction_parquet(evaluation))
     write_bytes(folder / CLASS_FILE, class_csv(evaluation).encode())
     write_bytes(folder / REPORT_FILE, result_markdown(document, evaluation).encode())
-    # Last: where there is a result, there is all of it.
+    # Written last: result.json marks a complete report.
     write_bytes(folder / RESULT_FILE, to_json(document).encode())
 
 
@@ -145,7 +145,7 @@ def _finite(accuracy: Accuracy) -> dict[str, float | None]:
 
 
 def _mean(splits: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and deviation over the splits of every accuracy; null where one of them has none."""
+    """Mean and deviation of every accuracy over the splits; null if a split has none."""
 
     def spread(score: str, of: str, top: str) -> dict[str, float | None]:
         values = [split[score][of][top] for split in splits]

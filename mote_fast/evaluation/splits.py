@@ -1,4 +1,4 @@
-"""The lists of an evaluation: one, or several splits that share videos, read and encoded once."""
+"""The lists of an evaluation: one, or several splits; videos that splits share are read and encoded once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mote_fast.errors import ListError
 
 @dataclass(frozen=True)
 class Split:
-    """Videos and the class names to tell them apart by; the videos' labels are indices into the names."""
+    """Videos and class names; the videos' labels are indices into the names."""
 
     name: str
     items: Sequence[VideoItem]
@@ -25,7 +25,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Membership:
-    """Where a split's videos are in a ``VideoPool``: the label set, and int64 [n], positions among the pool's items."""
+    """A split's place in a ``VideoPool``: the label set, and int64 [n], positions of its videos in the pool."""
 
     label_set: int
     positions: Tensor
@@ -36,11 +36,11 @@ class VideoPool:
     """The videos of all splits, each once.
 
     Attributes:
-        items: the P videos. Their ``label`` is that of the first split that lists them; ``labels`` has the rest.
+        items: the P videos. Their ``label`` is that of the first split that lists them; ``labels`` has all.
         class_names: the distinct label sets of the splits.
-        labels: for each label set int64 [P], each video's class, ``UNLABELLED`` where no split with these names lists
+        labels: for each label set int64 [P], each video's class, or ``UNLABELLED`` if no split with these names lists
             it.
-        memberships: one for each split, in their order.
+        memberships: one per split, in the same order.
     """
 
     items: list[VideoItem]
@@ -56,7 +56,7 @@ def read_split(
 
     Args:
         source: a list file (``read_list``), or a folder with a sub-folder for each class (``scan_folder``).
-        labels: file of class names (``read_labels``); a folder does without.
+        labels: file of class names (``read_labels``); optional for a folder.
         root: folder that a list file's paths are relative to.
 
     Raises:
@@ -78,7 +78,7 @@ def read_split(
 
 
 def pool_splits(splits: Sequence[Split]) -> VideoPool:
-    """Put the videos of all splits together, each once, whichever and however many splits list it.
+    """Collect the videos of all splits, each once, even if several splits list it.
 
     Raises:
         ListError: a video is listed twice with different classes of the same label set.

@@ -1,1 +1,1 @@
-"""Drawings of the analyses as PNG files; matplotlib is loaded when the first one is drawn."""
+"""Plots of the analyses as PNG files; matplotlib is imported for the first plot."""

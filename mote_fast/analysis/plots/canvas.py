@@ -1,4 +1,4 @@
-"""What all drawings share: an empty figure, the PNG file, and the colour of each variant."""
+"""Helpers of all plots: an empty figure, the PNG file, and the colour of each variant."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 DOTS_PER_INCH = 150
 
-# Experts take the colours of a map whose lightness rises evenly, so that they stay apart in grey print as well.
+# A colour map of evenly rising lightness, so that experts remain distinguishable in grey print.
 _EXPERT_COLOURS = "viridis"
 _FIXED_COLOURS = {MERGED: "#d62728", CLIP_MEAN: "#7f7f7f"}
 _FIXED_MARKERS = {MERGED: "D", CLIP_MEAN: "s"}
 
 
 def check_plots() -> None:
-    """Check that something can be drawn.
+    """Check that matplotlib is installed.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -33,13 +33,13 @@ def check_plots() -> None:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of so many inches.
+    """Return an empty figure of ``width`` x ``height`` inches.
 
     Raises:
         ConfigError: matplotlib is not installed.
     """
     check_plots()
-    # A figure of its own instead of pyplot's: no display is asked for, and none is left open.
+    # A plain figure instead of pyplot's: it needs no display and leaves no figure open.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -60,11 +60,11 @@ def colors_of(variants: Sequence[str]) -> dict[str, str]:
 
     experts = [name for name in variants if name not in _FIXED_COLOURS]
     scale = matplotlib.colormaps[_EXPERT_COLOURS]
-    # The last tenth of the scale is a yellow too light for lines on white.
+    # The last tenth of the scale is a yellow that is too light on white.
     shades = {name: to_hex(scale(0.9 * at / max(1, len(experts) - 1))) for at, name in enumerate(experts)}
     return {name: _FIXED_COLOURS.get(name) or shades[name] for name in variants}
 
 
 def marker_of(variant: str) -> str:
-    """Return the shape of a variant's points, so that colour is not all that tells them apart."""
+    """Return the marker of a variant, so that variants differ not only in colour."""
     return _FIXED_MARKERS.get(variant, "o")

@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Inches of one frame.
+# Side of one frame, inches.
 _SIDE = 1.35
 
-# Share of the map's colour over the frame's.
+# Opacity of the map over the frame.
 _OPACITY = 0.55
 
 _COLOURS = "turbo"
 
 
 def draw_attention(found: AttentionMaps, title: str) -> Figure:
-    """Draw the frames, and below them the maps of each variant laid over them.
+    """Draw the frames, and below them each variant's maps overlaid on the frames.
 
-    Colours run from the least to the largest cosine of a row, which its name gives: what differs between variants is
-    where they look, while their cosines lie on different levels.
+    The colour scale of a row spans its smallest to its largest cosine, which its label gives: the variants differ in
+    the regions of high cosine, while their cosines are at different levels.
     """
     check_plots()
     from matplotlib.cm import ScalarMappable

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Characters of a class name that fit beside its line.
+# Length of a class name beside its line, characters.
 _NAME_LENGTH = 36
 
 
@@ -21,7 +21,7 @@ def draw_classes(rows: Sequence[ClassAccuracy], title: str) -> Figure:
 
     Args:
         rows: the classes, from the top down; at least one.
-        title: of the drawing.
+        title: title of the plot.
     """
     variants = list(rows[0].top1)
     colors = colors_of(variants)
@@ -39,7 +39,7 @@ def draw_classes(rows: Sequence[ClassAccuracy], title: str) -> Figure:
         linewidth=5,
         zorder=1,
     )
-    # Experts that agree would hide one another: each has a height of its own within the line.
+    # Each expert has its own height within the line, so that equal experts do not hide each other.
     for at, variant in enumerate(variants):
         offset = 0.5 * (at / max(1, len(variants) - 1) - 0.5)
         axes.scatter(

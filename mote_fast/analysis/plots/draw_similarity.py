@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def draw_similarity(found: Similarity) -> Figure:
-    """Draw both affinity matrices, each on a colour scale of its own, with the numbers written in."""
+    """Draw both affinity matrices, each with its own colour scale, with the numbers in the cells."""
     count = len(found.variants)
     side = 1.8 + 0.62 * count
     figure = new_figure(2 * side + 1.2, side + 0.2)

@@ -23,7 +23,7 @@ _CONTOUR_STEP = 1.0
 def draw_trade_off(points: Sequence[TradeOffPoint]) -> Figure:
     """Draw HM_ZS against close-set accuracy, and each of them against the number of temporal layers.
 
-    Grey lines in the first drawing join places of equal trade-off score.
+    Grey lines in the first plot are lines of equal trade-off score.
     """
     names = list(dict.fromkeys(point.series for point in points))
     series = {
@@ -58,7 +58,7 @@ def draw_trade_off(points: Sequence[TradeOffPoint]) -> Figure:
 
 
 def _draw_contours(axes: Axes) -> None:
-    """Draw lines of equal harmonic mean over what the axes show."""
+    """Draw lines of equal harmonic mean over the range of the axes."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     x, y = np.meshgrid(np.linspace(max(left, 0.1), right, 80), np.linspace(max(bottom, 0.1), top, 80))
     score = 2 * x * y / (x + y)
