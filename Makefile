@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
-# More arguments for pip, and the index that `make dev-cpu` may take PyTorch's CPU wheels from.
+# Further arguments for pip, and an index of PyTorch's CPU wheels for `make dev-cpu`.
 PIP_EXTRA_ARGS :=
 TORCH_INDEX :=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) $(PIP_EXTRA_ARGS)
-# One process of tests for each core, each computing on one thread.
+# One test process per core, with one thread each.
 PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
-# Given to the whole suite: --require-torchcodec, --clips FOLDER, ...
+# Options of the whole suite: --require-torchcodec, --clips FOLDER, ...
 PYTEST_OPTIONS :=
 RESULTS := benchmarks/results
 
@@ -22,15 +22,15 @@ help:
 	@echo "make demo       build the environment, classify videos of classes that the model never saw"
 	@echo "make test       build the environment, run the tests"
 	@echo "make dev-cpu    build the environment without the packages that only GPUs need; TORCH_INDEX=URL for CPU wheels of PyTorch"
-	@echo "make quick      the tests that take no time, under a minute on two cores"
+	@echo "make quick      the fast tests, under a minute on two cores"
 	@echo "make test-without-ffmpeg  tests of decoding, data, drawn videos, benchmarks and commands, FFmpeg's libraries hidden"
 	@echo "make test-latest  all tests with the newest versions of everything, in .venv-latest"
-	@echo "make test-oldest  the quick tests with the oldest versions that setup.py admits, in .venv-oldest"
+	@echo "make test-oldest  the quick tests with the oldest versions that setup.py allows, in .venv-oldest"
 	@echo "make test-slow  the long suites: 3000 damaged videos and more generated cases"
-	@echo "make data-faults  2000 files, half of them damaged, and workers killed all the time"
+	@echo "make data-faults  2000 files, half of them damaged, with workers killed continuously"
 	@echo "make train-smoke  torchrun with two processes on generated videos: the loss falls, the model learns"
 	@echo "make resume-trials  runs killed at random, resumed, and compared bit for bit"
-	@echo "make tiny       train the shipped tiny model again, from nothing"
+	@echo "make tiny       train the shipped tiny model again, from scratch"
 	@echo "make tradeoff   MoTE against plain temporal transformers in a drawn world: table, CSV and figures"
 	@echo "make interpret  every kernel under Triton's interpreter, 220 generated cases per test"
 	@echo "make aot        every kernel compiled for sm_80, sm_90 and sm_100, checked against the committed report"
@@ -52,7 +52,7 @@ $(BIN)/.installed: setup.py pyproject.toml $(CONSTRAINTS)
 	if [ -e $(BIN)/.cpu ]; then $(MAKE) packages-cpu; else $(INSTALL) --editable '.[dev]'; fi
 	touch $@
 
-# The marker .cpu lets every later target install the same set again, should setup.py or the lock change.
+# The marker .cpu lets every later target install the same set again, if setup.py or the lock changes.
 dev-cpu:
 	$(PYTHON) -m venv $(VENV)
 	touch $(BIN)/.cpu
@@ -76,7 +76,7 @@ demo: venv
 quick: venv
 	@start=$$(date +%s); $(PYTEST) -m "not slow and not heavy" && echo "make quick took $$(($$(date +%s) - start)) s"
 
-# Triton's interpreter is a process-wide choice, made by Triton's own variable before it is imported.
+# Triton reads its variable for the interpreter at import, so the choice holds for the whole process.
 test: venv
 	TRITON_INTERPRET=1 $(PYTEST) tests/kernels/interpreted --hypothesis-profile=quick
 	$(BIN)/python benchmarks/static_report.py --quick
@@ -122,7 +122,7 @@ tiny: tiny-clip
 tradeoff: tiny-clip
 	$(BIN)/python lab/tradeoff.py --seeds $(SEEDS)
 
-# On the shipped towers, so that it needs no training of them.
+# Uses the shipped towers, so no towers are trained.
 tradeoff-quick: venv
 	$(BIN)/python lab/tradeoff.py --quick --clip tiny --folder runs/tradeoff_quick
 

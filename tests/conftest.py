@@ -1,4 +1,4 @@
-"""What every test may ask for: other people's clips and labels where present, golden numbers, a tiny CLIP file."""
+"""Fixtures of all tests: real clips and labels if present, golden numbers, a tiny CLIP file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import Tensor
 import mote_fast
 from mote_fast.data import available_backends
 
-# A busy machine must not fail a test: no example has a deadline. The ordinary profile repeats the same cases, so that a
-# run can be trusted to say what the last one said; "explore" looks for new ones (make test-slow).
+# A busy machine must not fail a test: no example has a deadline. The default profile repeats the same cases, so that
+# runs are comparable; "explore" generates new ones (make test-slow).
 settings.register_profile("mote_fast", deadline=None, max_examples=40, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=300)
 settings.load_profile("mote_fast")
@@ -85,7 +85,7 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start every test with a cache of its own, which is empty."""
+    """Start every test with its own empty cache."""
     monkeypatch.setattr(CACHE_FOLDER, lambda: tmp_path / "cache")
 
 
@@ -122,7 +122,7 @@ def clip_state(golden_clip: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="session")
 def openai_marks() -> dict[str, Tensor]:
-    """The entries by which OpenAI's own state dicts are told from others."""
+    """The entries by which OpenAI's own state dicts are recognised."""
     sizes = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
     return {name: torch.tensor(value) for name, value in sizes.items()}
 

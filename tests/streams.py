@@ -1,4 +1,4 @@
-"""Both training streams of a head, as tests look at them."""
+"""Logits of both training streams of a head, for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents hold together: equations by their numbers, links, the reference to the paper."""
+"""The documents are consistent: equation numbers, links, the reference to the paper."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), 
 
 
 def sources() -> list[Path]:
-    """Code, documents and configurations, but for this file."""
+    """Code, documents and configurations, except this file."""
     files = [*ROOT.glob("*.py"), *ROOT.glob("*.md")]
     for folder in FOLDERS:
         files += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".yaml")]
@@ -23,20 +23,20 @@ def sources() -> list[Path]:
 
 
 def anchors(text: str) -> set[str]:
-    """The names by which a document's headings are linked."""
+    """The link names of a document's headings."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_equations_are_numbered_from_one() -> None:
-    """Each number is one equation's, and none is left out."""
+    """Each number belongs to one equation, without gaps."""
     tags = [int(tag) for tag in re.findall(r"\\tag\{(\d+)\}", METHOD)]
     assert tags == list(range(1, len(tags) + 1))
     assert METHOD.count("```math\n") == len(tags)
 
 
 def test_cited_equations_exist() -> None:
-    """A number that leads nowhere is worse than none."""
+    """Every cited equation number exists."""
     tags = set(re.findall(r"\\tag\{(\d+)\}", METHOD))
     cited = {}
     for path in sources():
@@ -62,7 +62,7 @@ def test_modules_of_the_method_exist() -> None:
 
 
 def test_no_other_document_is_cited() -> None:
-    """What the code is written after is docs/method.md."""
+    """The code cites docs/method.md and no other specification."""
     for path in sources():
         found = re.search(r"(?i)\bspec(ification)?,? section|\bthe specification\b", path.read_text(encoding="utf-8"))
         assert found is None, f"{path}: {found}"
@@ -121,13 +121,13 @@ def test_workflows_call_what_exists() -> None:
                 called[path.name] |= set(re.findall(r"^make ([a-z][\w-]*)", step.get("run", ""), re.MULTILINE))
     assert set.union(*called.values()) <= make_targets()
     assert {"dev-cpu", "quick", "lint"} <= called["ci.yml"]
-    # The nightly run leaves out nothing that a submission is held to.
+    # The nightly run includes every check of a submission.
     ci_run = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert set(re.findall(r"^make ([\w-]+)", ci_run, re.MULTILINE)) <= called["full.yml"]
 
 
 def test_forms_parse() -> None:
-    """GitHub and pre-commit pass over a file that does not parse, without a word."""
+    """GitHub and pre-commit silently ignore a file that does not parse."""
     forms = sorted((ROOT / ".github").rglob("*.yml"))
     assert len(forms) >= 5
     for path in [*forms, ROOT / ".pre-commit-config.yaml"]:

@@ -1,4 +1,4 @@
-"""The official implementation's own numbers, reproduced: the reason anyone may trust the rest."""
+"""The library reproduces the official implementation's own numbers."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def imports_of(path: Path, known: dict[str, Path]) -> Iterator[str]:
 
 
 def test_no_module_reaches_back() -> None:
-    """A circle means that two modules are one, or that one of them holds what belongs to a third."""
+    """An import cycle means that two modules should be one, or that one holds code of a third."""
     known = modules()
     assert len(known) > 100
     graph = {name: set(imports_of(path, known)) for name, path in known.items()}

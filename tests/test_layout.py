@@ -1,4 +1,4 @@
-"""The library's folders: each in README's layout, with one sentence of its own and files of its own names."""
+"""The library's folders: README's layout lists each, each has a one-sentence docstring, and file names are unique."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "mote_fast"
 PACKAGES = sorted(path.parent for path in LIBRARY.rglob("__init__.py"))
-# Folders of the repository that are no part of what a reader looks for.
+# Folders of the repository that the layout leaves out.
 HIDDEN = {".ci", ".github", "typings"}
 
 
@@ -35,7 +35,7 @@ def tracked_folders() -> set[str]:
 
 
 def test_readme_shows_every_folder() -> None:
-    """A folder that the layout leaves out is one that a reader does not find, and the other way round."""
+    """The layout lists every folder, and no folder that does not exist."""
     shown = set(layout())
     packages = {path.relative_to(ROOT).as_posix() for path in PACKAGES}
     data = {f"mote_fast/{name}" for name in ("presets",)}
@@ -52,12 +52,12 @@ def test_every_package_says_what_it_holds(package: Path) -> None:
 
 
 def test_nothing_is_loose() -> None:
-    """What is not in a room is the public surface, the errors or the version."""
+    """Only the public API, the errors and the version are outside the folders."""
     assert {path.name for path in LIBRARY.glob("*.py")} == {"__init__.py", "errors.py", "version.py"}
 
 
 def test_no_two_files_share_a_name() -> None:
-    """A file's name alone says which one is meant."""
+    """A file's name alone identifies it."""
     files = [*LIBRARY.rglob("*.py"), *(ROOT / "kernels").glob("*.py")]
     names = Counter(path.name for path in files if not path.name.startswith("__"))
     assert [name for name, count in names.items() if count > 1] == []

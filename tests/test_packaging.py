@@ -1,4 +1,4 @@
-"""What is installed: bounds that setup.py states, and the lock that `make` installs."""
+"""Installed versions: the bounds of setup.py, and the lock that `make` installs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tools.versions import GPU_PACKAGES, PACKAGE, PYTHONS, cpu
 
 ROOT = Path(__file__).parents[1]
 REQUIREMENTS = [Requirement(text) for text in importlib.metadata.requires(PACKAGE) or []]
-# Alternatives, of which one environment has one.
+# Alternatives: an environment has one of them.
 ONE_OF_TWO = {"nvidia-dali-cuda120"}
 
 
@@ -37,7 +37,7 @@ def test_every_requirement_has_a_lower_bound_and_a_pin_within_it(lock: dict[str,
 
 
 def test_committed_figures_were_made_with_the_lock(lock: dict[str, str]) -> None:
-    """Whoever measures again installs what was measured."""
+    """A repeated measurement installs the measured versions."""
     files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
     assert files
     for path in files:
@@ -49,14 +49,14 @@ def test_committed_figures_were_made_with_the_lock(lock: dict[str, str]) -> None
 
 
 def test_the_lock_knows_the_pythons_that_are_supported() -> None:
-    """Its markers are for these."""
+    """The lock's markers cover the supported Python versions."""
     supported = SpecifierSet(importlib.metadata.metadata(PACKAGE)["Requires-Python"])
     assert PYTHONS[0] in supported
     assert f"3.{int(PYTHONS[0].split('.')[1]) - 1}" not in supported
 
 
 def test_make_dev_cpu_leaves_out_what_only_gpus_need() -> None:
-    """What it installs is what `make venv` does, less these; a new package for GPUs must be named among them."""
+    """It installs the packages of `make venv` without these; a new package for GPUs must be added to them."""
     chosen = {canonicalize_name(Requirement(line).name) for line in cpu()}
     needed = {
         canonicalize_name(requirement.name)

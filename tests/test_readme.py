@@ -1,4 +1,4 @@
-"""README holds what it says: its programs run, its commands parse, and what it points to exists."""
+"""README is correct: its programs run, its commands parse, and its links and files exist."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[list[str]]:
-    """Every shell command line as its words, without comments and without the dots that stand for more."""
+    """Every shell command line as words, without comments and ellipses."""
     lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line.replace(" ...", ""), comments=True))]
 
@@ -53,7 +53,7 @@ def files(
 @pytest.mark.usefixtures("files")
 @pytest.mark.parametrize("program", blocks("python"))
 def test_programs_run(program: str) -> None:
-    """Line by line as they stand, but for the one that fetches weights from the hub."""
+    """All lines run unchanged, except the one that downloads weights from the hub."""
     program = program.replace('"ViT-B-16", clip_pretrained="openai"', '"tiny"')
     width = 64
     given = {"features": torch.randn(2, 8, width), "targets": torch.tensor([0, 2])}

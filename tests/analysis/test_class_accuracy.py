@@ -54,7 +54,7 @@ def test_by_hand() -> None:
 @pytest.mark.heavy
 @given(videos=st.integers(1, 30), classes=st.integers(1, 6), seed=st.integers(0, 1000))
 def test_classes_add_up(videos: int, classes: int, seed: int) -> None:
-    """The classes' accuracies, weighed by their videos, make the accuracy of the list."""
+    """The mean of the classes' accuracies, weighted by their videos, is the accuracy of the list."""
     generator = torch.Generator().manual_seed(seed)
     best, labels = torch.randint(classes, (2, videos), generator=generator).tolist()
     predictions = judged_as(best, labels, classes)

@@ -40,6 +40,6 @@ def test_by_hand() -> None:
 
 
 def test_other_variants() -> None:
-    """Accuracies of different variants are not put side by side."""
+    """Accuracies of different variants cannot be combined."""
     with pytest.raises(ConfigError, match="different variants"):
         expert_accuracies({"merged": judged_as([0], [0])}, {"expert 0": judged_as([0], [0])})

@@ -1,4 +1,4 @@
-"""Patch features: the untrimmed walk against the library's own and against a loop over the blocks."""
+"""Patch features: the untrimmed pass against the library's own and against a loop over the blocks."""
 
 from __future__ import annotations
 
@@ -45,6 +45,6 @@ def test_against_a_loop_over_the_blocks() -> None:
 
 
 def test_towers_without_a_class_token() -> None:
-    """A tower that pools in another way has no such patches: a clear error."""
+    """A tower with another pooling has no such patches and raises a clear error."""
     with pytest.raises(ConfigError, match="ViT-B-16"):
         encode_patches(towers_with(pool_type="avg"), torch.randn(1, 3, 32, 32))

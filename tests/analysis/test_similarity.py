@@ -63,7 +63,7 @@ def test_against_features_of_each_video() -> None:
 
 
 def test_nothing_readable() -> None:
-    """There is no mean over no videos; the error gives the first reason."""
+    """Without a readable video there is no mean; the error gives the first reason."""
     model = small_model()
     with pytest.raises(ConfigError, match=r"none of the 2 videos .* made to fail"):
         expert_similarity(model, expert_variants(model.head), MadeUpLoader(made_up_pixels(2), broken=[0, 1]))

@@ -38,20 +38,20 @@ def test_table_4() -> None:
 
 
 def test_columns_follow_names() -> None:
-    """A model whose results were given in another order has its numbers in the same columns."""
+    """The order of a model's results does not change its columns."""
     other = trade_off_point("plain", 6, results(1.0, 4.0, 3.0, 2.0, names=("k600", "hmdb", "ucf")))
     check_comparable([*paper(), other])
     assert trade_off_csv([*paper(), other]).splitlines()[3].startswith("plain,6,1.0000,2.0000,3.0000,4.0000,")
 
 
 def test_without_close_set() -> None:
-    """HM_ZS alone is half a point."""
+    """A point needs a close-set result besides HM_ZS."""
     with pytest.raises(ConfigError, match=r"plain, 2 layers: .*close-set"):
         trade_off_point("plain", 2, [result("zeroshot", "ucf", 50.0)])
 
 
 def test_points_that_do_not_compare() -> None:
-    """Two models in one place, or of other data sets: the error says which."""
+    """Two models with equal layers, or with different data sets: the error names them."""
     with pytest.raises(ConfigError, match="MoTE: two models with 4 layers"):
         check_comparable([paper()[0], paper()[0]])
     fewer = trade_off_point("plain", 6, results(80.0, 70.0, names=("ucf",)))

@@ -1,4 +1,4 @@
-"""Each variant of a head is what its name says, for every design of experts."""
+"""Each variant of a head computes what its name says, for every expert design."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_variants_by_hand(design: ExpertDesign) -> None:
 
 
 def test_clip_mean_is_the_frames() -> None:
-    """The baseline leaves the frames' features alone, whatever the classes."""
+    """The baseline does not change the frame features, for any classes."""
     variant = clip_mean(head_of())
     frames = torch.randn(2, 4, WIDTH)
     assert variant.name == CLIP_MEAN

@@ -1,4 +1,4 @@
-"""Class features: equal to the plain recipe for any label set, and defined for the awkward ones."""
+"""Class features: equal to the plain recipe for any label set, including unusual ones."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_ten_thousand_labels(towers: ClipTowers) -> None:
 
 
 def test_long_labels_are_cut_with_a_warning(towers: ClipTowers, caplog: pytest.LogCaptureFixture) -> None:
-    """Over 77 tokens: cut at the end as open_clip cuts, and said so by name; short ones pass without a word."""
+    """Labels over 77 tokens are truncated as in open_clip, with a warning that names them; short ones are not."""
     long = "very " * 90 + "long"
     with caplog.at_level(logging.WARNING):
         found = encode_classes(towers, ["short", long])

@@ -41,7 +41,7 @@ def test_one_compilation_serves_every_batch(tiny: VideoClassifier) -> None:
 @pytest.mark.heavy
 @torch.no_grad()
 def test_a_copy_computes_with_its_own_weights(tiny: VideoClassifier) -> None:
-    """A copy of a compiled model does not run the weights that it was copied from."""
+    """A copy of a compiled model runs its own weights, not those of the original."""
     tiny.compile(backend="eager")
     x = pixels(tiny, 2)
     original = tiny.clip.encode_frames(x)
@@ -54,7 +54,7 @@ def test_a_copy_computes_with_its_own_weights(tiny: VideoClassifier) -> None:
 @pytest.mark.slow
 @torch.no_grad()
 def test_the_default_compiler_is_exact(tiny: VideoClassifier) -> None:
-    """Inductor's code gives the eager features to the bound that is promised, whole and folded."""
+    """Inductor's code gives the eager features within the documented bound, whole and folded."""
     expected = {frames: tiny.clip.run_vision_tower(pixels(tiny, frames).fill_(0.3)) for frames in (1, 3, 8)}
     tiny.compile()
     for frames, features in expected.items():

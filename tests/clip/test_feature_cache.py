@@ -1,4 +1,4 @@
-"""The cache of class features: bounded, shared between processes, and never the cause of a failure."""
+"""The cache of class features: bounded, shared between processes, and never fatal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_more_labels_than_a_query_takes(tmp_path: Path) -> None:
 
 
 def test_the_oldest_go_when_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over the bound, features used longest ago are dropped and the rest kept."""
+    """Beyond the bound, the least recently used features are dropped."""
     clock = iter(range(100))
     monkeypatch.setattr("mote_fast.clip.feature_cache.time.time", lambda: float(next(clock)))
     entry = 4 * WIDTH + 1
@@ -62,7 +62,7 @@ def test_a_damaged_file_is_begun_anew(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 def test_an_unusable_folder_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Where nothing can be written nothing is cached, and nothing fails."""
+    """If the folder is not writable, there is no cache and no error."""
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     cache = FeatureCache(blocked / "cache")
@@ -91,7 +91,7 @@ def hammer(folder: Path, worker: int) -> None:
 
 @pytest.mark.heavy
 def test_concurrent_processes(tmp_path: Path) -> None:
-    """Processes that write and read at once lose nothing and break nothing."""
+    """Concurrent writers and readers lose no feature and do not fail."""
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=hammer, args=(tmp_path, worker)) for worker in range(2)]
     for process in workers:

@@ -1,4 +1,4 @@
-"""int8 towers: near float32, exported once, refused where they cannot serve."""
+"""int8 towers: close to float32, exported once, refused where they cannot run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.heavy
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for these tests, so that the tiny tower is exported once and not by each of them."""
+    """One cache for these tests, so that the tiny tower is exported once."""
     return tmp_path_factory.mktemp("exports")
 
 
@@ -46,7 +46,7 @@ def quantized_tiny() -> VideoClassifier:
 
 @pytest.fixture
 def no_export(quantized_tiny: VideoClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on, an export is a failure."""
+    """Any later export fails the test."""
 
     def refuse(towers: ClipTowers) -> bytes:
         raise AssertionError("exported again")
@@ -83,10 +83,10 @@ def test_golden_features(clip_file: Path, golden_clip: dict[str, Tensor]) -> Non
 
 
 def test_every_weight_is_quantised(quantized_tiny: VideoClassifier) -> None:
-    """No product with a stored matrix is left in float: what quantisation skips, it skips quietly."""
+    """No product with a stored matrix stays in float: quantisation skips products silently."""
     layers = TINY["vision_cfg"]["layers"]
     operators = [node.op_type for node in onnx.load_from_string(tiny_export()).graph.node]
-    # Four a block, one more where the last takes its query apart, and the projection.
+    # Four per block, one more because the last block projects its query separately, and the projection.
     assert operators.count("MatMulInteger") == 4 * layers + 2
     assert operators.count("MatMul") == 2 * layers
     assert "Gemm" not in operators
@@ -123,7 +123,7 @@ def test_a_damaged_file_is_exported_again(
 def test_changed_weights_are_followed(
     quantized_tiny: VideoClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights loaded over an int8 model's are exported in their turn; nothing runs the old ones."""
+    """Weights loaded into an int8 model are exported again; the old ones no longer run."""
     towers = quantized_tiny.clip
     quantized_tiny.encode_frames(frames_for(towers, 1))
     exported: list[ClipTowers] = []
@@ -152,7 +152,7 @@ def test_saving_keeps_the_float_weights(quantized_tiny: VideoClassifier, no_expo
 
 
 def test_training_is_refused(quantized_tiny: VideoClassifier) -> None:
-    """Gradients would not reach the image tower, so training mode raises; evaluation mode is where it already is."""
+    """Gradients would not reach the image tower, so training mode raises; evaluation mode changes nothing."""
     quantized_tiny.eval()
     with pytest.raises(ConfigError, match="int8 model cannot be trained"):
         quantized_tiny.train()
@@ -178,7 +178,7 @@ def test_where_it_cannot_serve(make: Callable[[], object], message: str) -> None
 
 
 def test_moved_models_are_refused(quantized_tiny: VideoClassifier) -> None:
-    """An int8 model cast afterwards says what it takes instead of running float weights."""
+    """An int8 model that was cast afterwards raises an error instead of running float weights."""
     pixels = frames_for(quantized_tiny.clip, 1).bfloat16()
     with pytest.raises(ConfigError, match="float32 pixels on the CPU"):
         quantized_tiny.bfloat16().encode_frames(pixels)
@@ -204,7 +204,7 @@ def export_into(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_export_at_once(tmp_path: Path) -> None:
-    """Both serve, and leave whole files only."""
+    """Both processes work, and leave complete files only."""
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=export_into, args=(tmp_path,)) for _ in range(2)]
     for process in workers:

@@ -1,4 +1,4 @@
-"""The fused MLP: the block's own numbers, and only where nothing is lost by it."""
+"""The fused MLP: equal to the block's own MLP, and used only where it is safe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def mlp_of(activation: type[nn.Module], dtype: torch.dtype = torch.float32) -> n
 
 
 def activations(mlp: nn.Module) -> list[int]:
-    """Collect one entry for each time that the activation's own module runs."""
+    """Collect one entry per run of the activation's own module."""
     calls: list[int] = []
     next(each for each in mlp.children() if not isinstance(each, nn.Linear)).register_forward_hook(
         lambda *_: calls.append(1)
@@ -39,7 +39,7 @@ def test_fused_equals_plain(shape: tuple[int, ...]) -> None:
 
 @torch.no_grad()
 def test_input_is_left_alone() -> None:
-    """Working in place touches only what the MLP made itself."""
+    """In-place operations change only tensors that the MLP created."""
     x = torch.randn(3, 7, 64)
     kept = x.clone()
     run_mlp(mlp_of(QuickGELU), x)
@@ -58,7 +58,7 @@ def test_others_run_as_they_are(activation: type[nn.Module], dtype: torch.dtype)
 
 
 def test_training_runs_as_it_is() -> None:
-    """With gradients recorded nothing is done in place, and the gradients are the MLP's own."""
+    """With gradients nothing runs in place, and the gradients are those of the plain MLP."""
     mlp = mlp_of(QuickGELU)
     x = torch.randn(3, 7, 64, requires_grad=True)
     found = torch.autograd.grad(run_mlp(mlp, x).square().sum(), [x, *mlp.parameters()])

@@ -1,4 +1,4 @@
-"""The cache of exported towers: bounded, shared between processes, and never the cause of a failure."""
+"""The cache of exported towers: bounded, shared between processes, and never fatal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_stored_bytes_come_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"towex", b"tower and more"])
 def test_a_damaged_file_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes) -> None:
-    """Cut, changed or grown: told by its digest, named in the log, gone; then the key can be stored again."""
+    """A truncated, changed or longer file is recognised by its digest, logged and removed; its key is usable again."""
     cache = ModelCache(tmp_path)
     cache.write("aa", b"tower")
     damaged = only_file(cache)
@@ -43,7 +43,7 @@ def test_a_damaged_file_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 
 def test_the_oldest_go_when_it_is_full(tmp_path: Path) -> None:
-    """Over the bound, files used longest ago are removed; a single file over the bound stays."""
+    """Beyond the bound, the least recently used files are removed; a single file over the bound stays."""
     cache = ModelCache(tmp_path, max_bytes=3)
     for age, key in enumerate(("aa", "bb", "cc")):
         cache.write(key, b"1")
@@ -58,7 +58,7 @@ def test_the_oldest_go_when_it_is_full(tmp_path: Path) -> None:
 
 
 def test_abandoned_parts_are_taken_away(tmp_path: Path) -> None:
-    """What a killed process left half written goes after a day; a fresh one may still be in use."""
+    """An unfinished file of a killed process is removed after a day; a recent one may still be in use."""
     old, fresh = tmp_path / ".old.part", tmp_path / ".fresh.part"
     old.write_bytes(b"half")
     fresh.write_bytes(b"half")
@@ -68,7 +68,7 @@ def test_abandoned_parts_are_taken_away(tmp_path: Path) -> None:
 
 
 def test_an_unusable_folder_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Where nothing can be written nothing is cached, and nothing fails."""
+    """If the folder is not writable, there is no cache and no error."""
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     cache = ModelCache(blocked / "cache")
@@ -88,7 +88,7 @@ def hammer(folder: Path, worker: int) -> None:
 
 @pytest.mark.heavy
 def test_concurrent_processes(tmp_path: Path) -> None:
-    """Processes that write, prune and read at once see whole files or none, and leave no parts."""
+    """Concurrent writers and readers see complete files only, and leave no partial files."""
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=hammer, args=(tmp_path, worker)) for worker in range(2)]
     for process in workers:

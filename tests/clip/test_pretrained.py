@@ -1,4 +1,4 @@
-"""Loading towers: every kind of file, and the QuickGELU trap made impossible."""
+"""Loading towers: every kind of file, and protection against the QuickGELU trap."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_every_kind_of_file(
         torch.save({"epoch": 3, "state_dict": {f"module.{name}": value for name, value in clip_state.items()}}, path)
     else:
         save_file(clip_state, path)
-    # Only OpenAI's own marks tell the origin; other files need the caller's word.
+    # Only OpenAI's own marks show the origin; for other files the caller must name the activation.
     activation = None if kind in ("archive", "state dict", "half") else "quick_gelu"
     towers = load_towers(None, path, activation=activation)
     assert towers.config.activation == "quick_gelu"
@@ -82,7 +82,7 @@ def test_every_kind_of_file(
 
 
 def test_shapes_tell_the_architecture(clip_state: dict[str, Tensor]) -> None:
-    """Towers beyond the presets are read off the state dict, as the official loader does."""
+    """The state dict's shapes give towers beyond the presets, as in the official loader."""
     config = config_of_state_dict(clip_state)
     assert config.model["vision_cfg"] == {"image_size": 32, "layers": 2, "width": 128, "patch_size": 16}
     assert config.model["text_cfg"]["layers"] == 2
@@ -101,7 +101,7 @@ def test_shapes_of_the_presets_are_recognised(name: str) -> None:
 
 
 def test_openai_weights_refuse_gelu(clip_file: Path) -> None:
-    """The trap itself: OpenAI weights in a GELU tower would load without a murmur, so the request raises."""
+    """The trap itself: OpenAI weights would load into a GELU tower without an error, so the request raises."""
     with pytest.raises(ActivationMismatchError, match="quick_gelu"):
         load_towers(None, clip_file, activation="gelu")
 
@@ -109,7 +109,7 @@ def test_openai_weights_refuse_gelu(clip_file: Path) -> None:
 def test_unknown_origin_must_be_declared(
     clip_state: dict[str, Tensor], golden_clip: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    """A file that does not tell its activation is not guessed at; and the wrong word gives visibly other features."""
+    """The activation of a file of unknown origin is never guessed; a wrong one gives clearly different features."""
     path = tmp_path / "clip.pt"
     torch.save(clip_state, path)
     with pytest.raises(ActivationMismatchError, match="pass activation="):
@@ -137,7 +137,7 @@ def tagged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_a_tag_decides_the_activation(tagged: Path) -> None:
-    """Each tag says what it was trained with; the architecture's own default plays no part."""
+    """Each tag determines its activation; the architecture's default is ignored."""
     quick = load_towers("Small", "quick")
     assert quick.config.activation == "quick_gelu"
     assert type(quick.model.visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
@@ -161,7 +161,7 @@ def test_a_failed_download_is_explained(tagged: Path, monkeypatch: pytest.Monkey
 
 
 def test_open_clips_own_tags_carry_the_activation() -> None:
-    """What we rely on: open_clip marks OpenAI's tags as QuickGELU, and LAION's as not."""
+    """The library relies on open_clip to mark OpenAI's tags as QuickGELU, and LAION's as not."""
     assert open_clip.get_pretrained_cfg("ViT-B-16", "openai")["quick_gelu"]
     assert not open_clip.get_pretrained_cfg("ViT-B-16", "laion2b_s34b_b88k").get("quick_gelu", False)
 

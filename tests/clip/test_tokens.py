@@ -21,7 +21,7 @@ def test_known_words_are_split_as_clip_splits_them() -> None:
 
 
 def test_vocabulary_size() -> None:
-    """The text tower's table has a row for every token, and the end-of-text token is the last: it is found as such."""
+    """The text tower's table has a row for every token, and the end-of-text token is the last one."""
     assert SMALL.vocab_size == BASE_TOKENS + len(MERGES)
     assert SMALL.eot_token_id == SMALL.vocab_size - 1
 

@@ -84,7 +84,7 @@ def test_shared_prefix_is_exact(towers: ClipTowers, texts: list[str], length: in
     ],
 )
 def test_other_architectures_match_open_clip(changes: dict[str, object]) -> None:
-    """What the walk does not understand goes through open_clip's own code, and gives its features."""
+    """Architectures that the library does not support itself run through open_clip and give its features."""
     other = small(**changes)
     pixels, tokens = torch.randn(2, 3, 32, 32), other.tokenizer(["archery", "playing the cello"])
     assert_close(other.encode_frames(pixels), other.model.encode_image(pixels))
@@ -95,7 +95,7 @@ def test_other_architectures_match_open_clip(changes: dict[str, object]) -> None
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["coca_ViT-B-32", "RN50", "EVA02-B-16"])
 def test_named_foreign_architectures_run(name: str) -> None:
-    """Other families of open_clip give features of the width they promise."""
+    """Other families of open_clip give features of the configured width."""
     towers = load_towers(name)
     assert not towers.is_plain_vision_tower
     size = towers.image_size

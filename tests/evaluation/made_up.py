@@ -1,4 +1,4 @@
-"""A loader of made-up pixels and a model small enough to ask anything of."""
+"""A loader of made-up pixels and a small model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def random_classes(model: mote_fast.VideoClassifier, classes: int = CLASSES, see
 
 
 def made_up_pixels(videos: int, views: int = 2, frames: int = 4, size: int = SIZE) -> Tensor:
-    """[videos, views, frames, 3, size, size], the same for the same arguments; every video of another mean."""
+    """[videos, views, frames, 3, size, size], a function of the arguments; every video has another mean."""
     generator = torch.Generator().manual_seed(videos)
     means = torch.randn(videos, 1, 1, 3, 1, 1, generator=generator)
     return means + torch.randn(videos, views, frames, 3, size, size, generator=generator)

@@ -45,14 +45,14 @@ def test_by_hand() -> None:
 
 
 def test_nothing_readable_has_no_accuracy() -> None:
-    """Of no videos there is no percentage; of all listed ones it is 0."""
+    """The accuracy over no readable video is NaN; over all listed videos it is 0."""
     ranked = rank(torch.empty(0, 3), torch.tensor([-1, -1]), torch.tensor([0, 2]))
     assert all(math.isnan(value) for value in ranked.accuracy)
     assert ranked.accuracy_of_all == (0.0, 0.0)
 
 
 def test_both_scores_and_failures() -> None:
-    """The two scores are told apart, and failures count only among all."""
+    """The two scores are separate, and failures count only over all videos."""
     found = accuracies(as_predictions(SCORES, torch.tensor([1, 0, 2]), failed=1))
     assert (found.videos, found.failed) == (4, 1)
     assert found.running == pytest.approx((200 / 3, 100.0))
@@ -63,7 +63,7 @@ def test_both_scores_and_failures() -> None:
 
 @given(videos=st.integers(1, 20), classes=st.integers(1, 9), seed=st.integers(0, 1000), data=st.data())
 def test_counts_add_up(videos: int, classes: int, seed: int, data: st.DataObject) -> None:
-    """Whatever was read: the classes' counts sum to the split's, and the accuracies are the plain ones."""
+    """For any readable videos, the classes' counts sum to the split's, and the accuracies are the plain ones."""
     generator = torch.Generator().manual_seed(seed)
     read = torch.tensor(data.draw(st.lists(st.booleans(), min_size=videos, max_size=videos)))
     scores = torch.rand(int(read.sum()), classes, generator=generator)

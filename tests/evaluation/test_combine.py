@@ -40,7 +40,7 @@ def test_table_4(close_set: float, zero_shot: tuple[float, ...], hm_zs: float, s
 
 
 def test_without_a_close_set_result() -> None:
-    """HM_ZS stands alone; there is no trade-off to speak of."""
+    """There is HM_ZS but no trade-off score."""
     found = combine([result("zeroshot", "ucf", 50.0), result("zeroshot", "hmdb", 100.0)])
     assert found.hm_zs == pytest.approx(200 / 3)
     assert (found.close_set, found.score) == (None, None)
@@ -62,7 +62,7 @@ def test_without_a_close_set_result() -> None:
     ],
 )
 def test_what_cannot_be_combined(documents: list[dict[str, Any]], message: str) -> None:
-    """Each has no meaning as a trade-off of one model, and says why."""
+    """Results that are no trade-off of one model raise an error with the reason."""
     with pytest.raises(ConfigError, match=message):
         combine(documents)
 

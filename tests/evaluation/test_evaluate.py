@@ -33,7 +33,7 @@ def test_splits_share_one_pass() -> None:
     pool = pool_splits(splits)
     order = [int(item.path.removeprefix("video").removesuffix(".mp4")) for item in pool.items]
     class_features = [random_classes(model, len(names), seed=len(names)) for names in pool.class_names]
-    # Video 3 of the made-up ones cannot be read; it stands in list b alone.
+    # Video 3 of the made-up ones cannot be read; only list b has it.
     loader = MadeUpLoader(pixels[order], 3, broken={order.index(3)})
     found = evaluate(model, loader, pool, splits, class_features, "zeroshot")
     assert sorted(loader.yielded) == [at for at in range(8) if at != order.index(3)]
@@ -82,7 +82,7 @@ def test_released_half_classes(golden: dict[str, Any], monkeypatch: pytest.Monke
 
 
 def test_a_loader_that_loses_videos_is_refused() -> None:
-    """A video neither judged nor failed would shift every count: the error names it."""
+    """A video without a prediction or a failure would shift every count: the error names it."""
     model, split = small_model(), split_of("a", [0, 1, 2])
     pool = pool_splits([split])
     with pytest.raises(ConfigError, match="video 2"):
@@ -98,6 +98,6 @@ def test_a_loader_that_loses_videos_is_refused() -> None:
     ],
 )
 def test_lists_that_do_not_fit_the_protocol(protocol: Any, splits: list[Split], message: str) -> None:
-    """Told before anything is decoded."""
+    """The error comes before decoding."""
     with pytest.raises(ConfigError, match=message):
         check_protocol(protocol, splits)

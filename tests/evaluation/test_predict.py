@@ -1,4 +1,4 @@
-"""One pass over a list: the official scores, whatever the batches, the views and the number of processes."""
+"""One pass over a list: the official scores for any batch size, views and number of processes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def by_hand(model: mote_fast.VideoClassifier, pixels: Tensor, classes: Tensor) -
 def test_scores_of_any_shape(
     model: mote_fast.VideoClassifier, videos: int, views: int, frames: int, batch: int
 ) -> None:
-    """Every video's scores are its own, whatever is in the batch with it: for any number of views and frames."""
+    """A video's scores do not depend on the other videos of its batch, for any number of views and frames."""
     pixels, classes = made_up_pixels(videos, views, frames), random_classes(model)
     found = predict(model, MadeUpLoader(pixels, batch), classes)
     assert found.indices.tolist() == list(range(videos))
@@ -71,7 +71,7 @@ def test_agrees_with_the_released_views(golden_clip: dict[str, Tensor], released
 
 
 def test_failures_are_left_out_and_named(model: mote_fast.VideoClassifier) -> None:
-    """What cannot be read is among the failures alone, and no other video's label or score moves."""
+    """An unreadable video is only among the failures, and no other video's label or score changes."""
     pixels, classes = made_up_pixels(5), random_classes(model)
     whole = predict(model, MadeUpLoader(pixels), classes)
     found = predict(model, MadeUpLoader(pixels, broken={0, 2, 3}), classes)
@@ -85,7 +85,7 @@ def test_failures_are_left_out_and_named(model: mote_fast.VideoClassifier) -> No
 
 
 def test_label_sets_share_the_pass(model: mote_fast.VideoClassifier) -> None:
-    """Each label set judges its own videos, modulated for its own classes, while every video is encoded once."""
+    """Each label set scores its own videos, modulated for its own classes, while every video is encoded once."""
     pixels = made_up_pixels(6)
     first, second = random_classes(model, 7), random_classes(model, 4, seed=2)
     labels = torch.tensor([UNLABELLED, 3, 0, UNLABELLED, 1, UNLABELLED])
@@ -100,7 +100,7 @@ def test_label_sets_share_the_pass(model: mote_fast.VideoClassifier) -> None:
 
 
 def test_random_routing_is_each_videos_own(model: mote_fast.VideoClassifier) -> None:
-    """Experts drawn at random are drawn for the video: another batch size changes nothing, another video does."""
+    """Random experts are drawn per video: the batch size changes nothing, another video does."""
     pixels, classes = made_up_pixels(1).expand(4, -1, -1, -1, -1, -1), random_classes(model)
     model.head.set_inference(aggregation="random")
     one, four = (predict(model, MadeUpLoader(pixels, batch), classes) for batch in (1, 4))
@@ -120,7 +120,7 @@ def test_ensemble_averages_logits(model: mote_fast.VideoClassifier) -> None:
 
 
 def test_frames_per_pass_are_bounded(model: mote_fast.VideoClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The image tower never sees more frames at once than the bound, and the scores do not show it."""
+    """The image tower never gets more frames at once than the bound, and the scores do not change."""
     pixels, classes = made_up_pixels(5, views=3), random_classes(model)
     expected = predict(model, MadeUpLoader(pixels, 5), classes)
     seen: list[int] = []
@@ -134,7 +134,7 @@ def test_frames_per_pass_are_bounded(model: mote_fast.VideoClassifier, monkeypat
 
 
 def test_training_goes_on_as_before(model: mote_fast.VideoClassifier) -> None:
-    """Modes are put back module by module, nothing tracks gradients, and autocast around it does not reach in."""
+    """Each module's mode is restored, there are no gradients, and the caller's autocast has no effect."""
     pixels, classes = made_up_pixels(3), random_classes(model)
     expected = predict(model, MadeUpLoader(pixels), classes)
     model.train()

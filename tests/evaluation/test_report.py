@@ -1,4 +1,4 @@
-"""What is written: Parquet, CSV, Markdown and JSON that agree with one another."""
+"""The written files: Parquet, CSV, Markdown and JSON agree with each other."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_predictions_as_parquet(tmp_path: Path) -> None:
 
 
 def test_files_agree(tmp_path: Path) -> None:
-    """JSON, Markdown and the CSV of classes tell of the same counts and accuracies."""
+    """JSON, Markdown and the CSV of classes have the same counts and accuracies."""
     evaluation = made_up_evaluation({3})
     document = result_document(evaluation, FACTS)
     write_report(tmp_path, evaluation, document)
@@ -98,7 +98,7 @@ def test_half_class_document() -> None:
 
 
 def test_nothing_readable_is_null() -> None:
-    """No video, no accuracy: null in JSON, and 0 where the unreadable count as wrong."""
+    """Without a readable video the accuracy is null in JSON, and 0 if unreadable videos count as wrong."""
     document = result_document(made_up_evaluation(set(range(6))), FACTS)
     assert '"top1": null' in to_json(document)
     mean = document["mean"]["running"]

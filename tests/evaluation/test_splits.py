@@ -1,4 +1,4 @@
-"""Splits that share videos: each video once, each label where it belongs."""
+"""Splits that share videos: each video once, with its label in each split."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ listings = st.lists(
 
 @given(listings)
 def test_every_listing_finds_its_video_and_label(listed: list[tuple[list[int], bool]]) -> None:
-    """Videos stand once in the pool; each split finds its own there, repeats included, with the label it gave."""
+    """The pool has each video once; each split finds its videos there, repeats included, with its own labels."""
     names = {False: ["a", "b", "c"], True: ["d", "e", "f", "g"]}
     splits = [
         Split(str(number), [VideoItem(f"{video}.mp4", video % len(names[other])) for video in videos], names[other])

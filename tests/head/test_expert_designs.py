@@ -39,7 +39,7 @@ def ffn(x: Tensor, w_up: Tensor, b_up: Tensor, w_down: Tensor, b_down: Tensor) -
 
 
 def naive_expert(mixture: ProjectionExperts, design: str, x: Tensor, up: int, down: int) -> Tensor:
-    """The FFN of one up and one down projection, shared ones where the design has them."""
+    """The FFN of one up and one down projection, shared ones if the design has them."""
     up, down = 0 if design == "down" else up, 0 if design == "up" else down
     return ffn(x, mixture.up_weight[up], mixture.up_bias[up], mixture.down_weight[down], mixture.down_bias[down])
 
@@ -68,7 +68,7 @@ def test_pair_matches_the_formulas(design: Design, experts: int, temperature: fl
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_each_sample_goes_to_its_experts(design: Design) -> None:
-    """One index or one pair per sample, in any order; a batch of two is not taken for a pair; empty stays empty."""
+    """One index or one pair per sample, in any order; a batch of two is not read as a pair; empty stays empty."""
     mixture = make(design)
     for index in ([2, 0, 2, 1, 0], [1, 2], []):
         x = torch.randn(len(index), 4, WIDTH)
@@ -83,7 +83,7 @@ def test_each_sample_goes_to_its_experts(design: Design) -> None:
 @pytest.mark.parametrize("design", DESIGNS)
 @torch.no_grad()
 def test_inference_merges_and_folds(design: Design) -> None:
-    """Inference merges with softmax(fusion), and folding keeps what that computes, with a copy of the weights."""
+    """Inference merges with softmax(fusion), and folding gives the same result with a copy of the weights."""
     mixture = make(design)
     mixture.fusion.copy_(torch.tensor([0.5, -1.0, 2.0]))
     x = torch.randn(5, WIDTH)
@@ -111,7 +111,7 @@ def test_designs_have_the_figures_parameters(design: Design, counts: tuple[int, 
 
 @pytest.mark.parametrize("design", ["ffn", *DESIGNS])
 def test_same_initialisation(design: Any) -> None:
-    """Table 2a: every expert is the first one's copy, and resetting keeps it so; apart from it they are draws."""
+    """Table 2a: every expert is a copy of the first one, also after a reset; otherwise experts are separate draws."""
     mixture = make_experts(16, 3, design, "same")
     for _ in range(2):
         assert all(torch.equal(parameter[0], other) for parameter in mixture.parameters() for other in parameter[1:])
@@ -122,7 +122,7 @@ def test_same_initialisation(design: Any) -> None:
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_autocast_merges_in_full_precision(design: Design) -> None:
-    """Under autocast weights are merged as they are and then rounded once; the routed stream is computed low too."""
+    """Autocast merges weights in full precision and rounds once; the routed stream runs in low precision too."""
     mixture, x = make(design), torch.randn(2, 3, WIDTH)
     expected = mixture.pair(x, x, 1, 2.4)
     with torch.autocast("cpu", torch.bfloat16):
@@ -135,12 +135,12 @@ def test_autocast_merges_in_full_precision(design: Design) -> None:
 
 
 def test_the_default_design_is_the_fast_one() -> None:
-    """Whole FFNs stay the class that the kernels and the factored optimiser know."""
+    """Whole FFNs use the class that the kernels and the factored optimiser support."""
     assert type(make_experts(WIDTH, 2, "ffn", "different")) is TemporalExperts
 
 
 def test_bad_options_are_named() -> None:
-    """Unknown designs and initialisations and a mixture of none raise."""
+    """Unknown designs and initialisations, and a mixture without experts, raise."""
     options: Any
     for options, message in (
         ((WIDTH, 2, "whole", "different"), "expert_design"),

@@ -53,7 +53,7 @@ def test_pack_and_unpack_are_inverse() -> None:
 
 
 def test_experts_start_apart_with_the_right_spread() -> None:
-    """Each expert has its own draw from N(0, 0.02) and zero biases: equal starts would never part."""
+    """Each expert has its own draw from N(0, 0.02) and zero biases: equal experts would stay equal."""
     experts = TemporalExperts(64, 4)
     stacked = unpack_expert(experts.weight.detach(), 64)
     assert not any(torch.equal(experts.weight[0], other) for other in experts.weight[1:])
@@ -78,7 +78,7 @@ def test_pair_matches_the_spec(experts: int, temperature: float, seed: int) -> N
 
 
 def test_fusion_weights_are_honoured_and_folded() -> None:
-    """Inference merges with softmax(fusion), and folding keeps what that computes."""
+    """Inference merges with softmax(fusion), and folding gives the same result."""
     mixture = TemporalExperts(WIDTH, 3)
     torch.nn.init.normal_(mixture.weight, std=0.3)
     mixture.fusion.copy_(torch.tensor([0.5, -1.0, 2.0]))
@@ -115,7 +115,7 @@ def test_low_precision_inputs_are_computed_in_float32() -> None:
 
 
 def test_merge_weights_reject_meaningless_temperatures() -> None:
-    """Zero and NaN name no weights; infinity names the plain average."""
+    """Zero and NaN define no weights; infinity gives the plain average."""
     for temperature in (0.0, math.nan):
         with pytest.raises(ConfigError, match="temperature"):
             merge_weights(4, temperature)
@@ -123,7 +123,7 @@ def test_merge_weights_reject_meaningless_temperatures() -> None:
 
 
 def test_plain_ffn_and_bad_sizes() -> None:
-    """A plain FFN serves both streams alike; a mixture of none is refused."""
+    """A plain FFN serves both streams; a mixture without experts is refused."""
     plain, x = FeedForward(WIDTH), torch.randn(2, 3, WIDTH)
     routed, merged = plain.pair(x, x, 0, 1.2)
     assert torch.equal(routed, merged)

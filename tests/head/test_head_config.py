@@ -1,4 +1,4 @@
-"""The configuration of a head: one value for one head, checked wherever it is made."""
+"""The configuration of a head: one value per head, checked at construction."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from mote_fast.training.config.train_config import ModelSection
     ],
 )
 def test_one_head_has_one_configuration(asked: HeadConfig, same: HeadConfig) -> None:
-    """No experts are a plain head, and mean pooling has neither layers nor experts, whatever was asked for."""
+    """Without experts the head is plain, and mean pooling has neither layers nor experts, whatever the arguments."""
     assert asked == same
     assert VideoHead(asked).config == same
 
 
 def test_a_refused_change_changes_nothing() -> None:
-    """The head keeps its configuration as a whole, also where only one of several values is out of range."""
+    """The head keeps its whole configuration, even if only one of several values is out of range."""
     head = VideoHead(HeadConfig(16, 2, 1, 2))
     before = head.config
     with pytest.raises(ConfigError, match="modulation_gamma"):

@@ -12,7 +12,7 @@ from tests.tolerances import assert_close
 
 @given(videos=st.integers(1, 4), views=st.integers(1, 6), classes=st.integers(1, 30), seed=st.integers(0, 1000))
 def test_probabilities_rank_as_the_released_scores(videos: int, views: int, classes: int, seed: int) -> None:
-    """Sharpening keeps the order of every pair of labels that the official score tells apart, and sums to 1."""
+    """Sharpening keeps the order of every pair of labels with different official scores, and sums to 1."""
     cosines = torch.rand(videos * views, classes, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     sharp, released = view_probabilities(cosines, views, 100.0), view_scores(cosines.double(), views)
     assert_close(sharp.sum(-1), torch.ones(videos))
@@ -27,7 +27,7 @@ def test_one_view_is_clips_probability() -> None:
 
 
 def test_topk_accuracy() -> None:
-    """Percent of rows whose label is among the best; asking for more than there are is all."""
+    """Percent of rows whose label is among the best; a ``topk`` above the number of classes takes all."""
     scores = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]])
     labels = torch.tensor([2, 0])
     assert [topk_accuracy(scores, labels, k) for k in (1, 2, 9)] == [50.0, 100.0, 100.0]

@@ -1,4 +1,4 @@
-"""The video head: against nn.MultiheadAttention and the equations, its variants, and its complaints."""
+"""The video head: against nn.MultiheadAttention and the equations, its variants, and its errors."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_ensemble_averages_the_experts_logits(design: str) -> None:
 
 @torch.no_grad()
 def test_ensemble_features_rank_as_its_logits() -> None:
-    """Whoever classifies by the features of an ensemble gets its logits up to one factor per video."""
+    """Classifying by the features of an ensemble gives its logits up to one factor per video."""
     head = make_head(aggregation="ensemble", train_class_features=torch.randn(4, WIDTH))
     frames, classes = inputs()
     logits, cosines = head(frames, classes), cosine_logits(head.features(frames, classes), classes)
@@ -101,10 +101,10 @@ def test_ensemble_features_rank_as_its_logits() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("design", ["ffn", "up_down", "up", "down"])
 def test_random_routing_draws_from_the_generator(design: str) -> None:
-    """Table 2c: each video takes an expert of its own in each layer; the generator's state alone decides."""
+    """Table 2c: each video draws its own expert in each layer; the generator's state alone decides."""
     head = make_head(expert_design=design, aggregation="random", experts=2, layers=1)
     frame, classes = inputs(batch=1)
-    # The same video many times over: as many answers as there are ways through the layer, all about equally often.
+    # The same video many times: one result per expert choice in the layer, all about equally often.
     frames = frame.expand(200, -1, -1)
     first, again, other = (head(frames, classes, generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
     assert torch.equal(first, again)
@@ -121,7 +121,7 @@ def test_random_routing_draws_from_the_generator(design: str) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("aggregation", ["ensemble", "random"])
 def test_what_does_not_merge_is_not_folded(aggregation: str) -> None:
-    """Such a head is its own equivalent for inference; with one FFN per layer there is something to fold."""
+    """``fold`` returns such a head itself; with one FFN per layer it still folds."""
     head = make_head(aggregation=aggregation)
     assert head.fold() is head
     assert head.fold()(*inputs(), generator=torch.Generator().manual_seed(0)).shape == (3, CLASSES)
@@ -134,7 +134,7 @@ def test_what_does_not_merge_is_not_folded(aggregation: str) -> None:
 @pytest.mark.parametrize("aggregation", ["merge", "ensemble", "random"])
 @pytest.mark.parametrize("options", [{"header": "plain"}, {"header": "mean"}, {"experts": 1}, {"experts": 0}])
 def test_with_one_ffn_every_aggregation_is_the_same(aggregation: str, options: dict[str, Any]) -> None:
-    """Nothing to choose from, so nothing changes and no random number is used up."""
+    """With one FFN nothing changes, and no random number is drawn."""
     state = torch.get_rng_state()
     head, merging = (make_head(aggregation=way, **options) for way in (aggregation, "merge"))
     torch.set_rng_state(state)
@@ -186,7 +186,7 @@ def test_one_expert_equals_a_plain_ffn() -> None:
 
 @torch.no_grad()
 def test_modulation_needs_fine_tuning_classes() -> None:
-    """Without class features, or with the official all-zero placeholder, modulation leaves the features alone."""
+    """Without class features, or with the official all-zero placeholder, modulation does not change the features."""
     frames, classes = inputs()
     for stored in (None, torch.zeros(4, WIDTH)):
         head = make_head(train_class_features=stored)

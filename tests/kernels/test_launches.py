@@ -1,4 +1,4 @@
-"""What the launchers launch. They run on meta tensors, which hold no values: whatever passes here read none."""
+"""The launches of each operator, on meta tensors: they hold no values, so the launchers cannot read any."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_optimiser_takes_one_launch_over_every_value(given: str) -> None:
 
 
 def test_nothing_is_compiled_per_batch_size() -> None:
-    """The number of tokens is a plain argument: no batch size makes Triton compile again."""
+    """The number of tokens is a plain argument: Triton does not recompile for a new batch size."""
 
     def constants(launch: Launch) -> list[object]:
         return [a for p, a in zip(launch.kernel.params, launch.args, strict=True) if p.is_constexpr]

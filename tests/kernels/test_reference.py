@@ -53,7 +53,7 @@ def test_pair(experts: torch.Tensor, tokens: int) -> None:
 
 
 def test_routed(experts: torch.Tensor) -> None:
-    """Gradients are autograd's, and zero for an expert that no sample chose."""
+    """Gradients are autograd's, and zero for an expert without samples."""
     x, dy = normal(2, 5, 3, WIDTH, seed=5)
     index = torch.tensor([2, 0, 2, 2, 0])
     inputs = (x.requires_grad_(), experts.requires_grad_())

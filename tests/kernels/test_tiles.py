@@ -22,7 +22,7 @@ def test_sizes_are_powers_of_two_that_a_tensor_core_takes(tile: MatrixTile) -> N
 
 
 def test_families() -> None:
-    """Consumer parts have the shared memory of sm_86, whatever their generation."""
+    """Consumer GPUs of every generation have the shared memory of sm_86."""
     families = {c: family_of(c) for c in ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0))}
     assert list(families.values()) == ["sm_80", "sm_80", "sm_80", "sm_90", "sm_100", "sm_100", "sm_80"]
 

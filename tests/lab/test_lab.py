@@ -1,4 +1,4 @@
-"""The laboratory's runs: reproducible, alike for every arm, and summed up rightly."""
+"""The laboratory's runs: reproducible, equal for every arm, and summarised correctly."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def made_up(classes: int, seed: int) -> Data:
 
 
 def test_a_run_repeats_and_learns() -> None:
-    """The same seed gives the same weights, another seed others; easy classes are learnt by every kind of arm."""
+    """The same seed gives the same weights, another seed others; every kind of arm learns easy classes."""
     data = made_up(6, 0)
     for kind in ("plain", "experts", "wmr", "mote"):
         arm = Arm(kind, 1)
@@ -43,14 +43,14 @@ def test_a_run_repeats_and_learns() -> None:
 
 
 def test_clip_mean_has_nothing_to_train() -> None:
-    """Mean pooling judges by the frame features alone."""
+    """Mean pooling classifies by the frame features alone."""
     data = made_up(6, 0)
     head = VideoHead(HeadConfig(WIDTH, 1, 1, 0))
     assert judge_mean(head, {"close": data}) == {"close": 100.0}
 
 
 def test_the_rate_is_chosen_by_close_set_accuracy() -> None:
-    """Zero-shot accuracy has no say, and of equals the lower rate is taken."""
+    """Zero-shot accuracy has no influence, and ties take the lower rate."""
     pilots = [
         {"kind": "plain", "layers": 1, "lr": lr, "plain": {CLOSE_SET: close, **dict.fromkeys(ZERO_SHOT, zero)}}
         for lr, close, zero in ((3e-4, 50.0, 1.0), (1e-3, 60.0, 0.5), (3e-3, 60.0, 99.0))

@@ -1,4 +1,4 @@
-"""Making and loading models: released files in every shape they come in, interpolation, our own folders."""
+"""Making and loading models: released files of every form, interpolation, our own folders."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_settings_made_later_are_saved(tmp_path: Path) -> None:
 
 
 def test_folders_of_the_first_version_load(tmp_path: Path) -> None:
-    """They have no head options: the paper's, which were the only ones, stand in."""
+    """They have no head options, and get the paper's, which were the only ones."""
     folder, model = tmp_path / "ours", mote_fast.create_model("tiny")
     model.save(folder)
     config = json.loads((folder / CONFIG_FILE).read_text())
@@ -174,7 +174,7 @@ def test_folders_of_the_first_version_load(tmp_path: Path) -> None:
     ],
 )
 def test_a_head_that_cannot_be_built_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    """Unknown fields and values in a folder's configuration are a checkpoint's fault, and the folder is named."""
+    """Unknown fields and values in a folder's configuration raise a CheckpointError that names the folder."""
     folder = tmp_path / "ours"
     mote_fast.create_model("tiny", layers=1).save(folder)
     config = json.loads((folder / CONFIG_FILE).read_text())
@@ -186,7 +186,7 @@ def test_a_head_that_cannot_be_built_is_named(tmp_path: Path, change: dict[str, 
 
 
 def test_bad_head_options_are_named() -> None:
-    """``create_model`` hands its options to the head, which names what it cannot take."""
+    """``create_model`` passes its options to the head, which names bad ones."""
     with pytest.raises(ConfigError, match="expert_design"):
         mote_fast.create_model("tiny", expert_design="whole")
     with pytest.raises(TypeError, match="surprise"):
@@ -225,7 +225,7 @@ def test_presets_have_the_papers_sizes() -> None:
 def test_a_gelu_clip_is_refused_for_released_weights(
     released_file: Any, clip_state: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    """Released weights are QuickGELU by origin: no argument talks them into anything else."""
+    """Released weights are QuickGELU by origin: no argument changes that."""
     path = tmp_path / "other.pt"
     torch.save(clip_state, path)
     with pytest.raises(ActivationMismatchError, match="quick_gelu"):

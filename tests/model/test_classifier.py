@@ -1,4 +1,4 @@
-"""The classifier: from a file to ranked labels, the same however the work is arranged."""
+"""The classifier: from a file to ranked labels, independent of batching and sharing."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_lists_tensors_and_paths(tiny: VideoClassifier, moving_video: Path) -> N
 
 
 def test_ranking_ties_and_topk(tiny: VideoClassifier, moving_video: Path) -> None:
-    """Duplicates keep their own index, in the order given; topk cuts, and asks for no more than there are."""
+    """Duplicates keep their own index, in the given order; topk limits the list and may exceed the labels."""
     ranked = tiny.classify(moving_video, ["a", "b", "a"], topk=10)
     assert sorted(prediction.index for prediction in ranked) == [0, 1, 2]
     assert [prediction.index for prediction in ranked if prediction.label == "a"] == [0, 2]
@@ -77,7 +77,7 @@ def test_ranking_ties_and_topk(tiny: VideoClassifier, moving_video: Path) -> Non
 def test_given_class_features_are_used(
     tiny: VideoClassifier, moving_video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Class features in hand are not computed again, and must match the labels in number."""
+    """Given class features are not computed again, and their number must match the labels."""
     classes = tiny.class_features(LABELS)
     expected = tiny.classify(moving_video, LABELS)
     monkeypatch.setattr(tiny, "class_features", None)

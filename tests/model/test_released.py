@@ -1,4 +1,4 @@
-"""The released key layout: there and back without loss, and complaints that name the key."""
+"""The released key layout: a lossless round trip, and errors that name the key."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_our_head_round_trip(layers: int, experts: int, header: Any, classes: in
 
 @pytest.mark.parametrize("design", ["up_down", "up", "down"])
 def test_other_designs_are_refused_until_folded(design: Any) -> None:
-    """The layout has places for whole FFNs only; what a head of another design computes fits once it is folded."""
+    """The layout holds whole FFNs only; a head of another design fits once it is folded."""
     head = VideoHead(HeadConfig(16, 2, 2, 3, expert_design=design))
     with pytest.raises(CheckpointError, match=f"expert_design='{design}'"):
         head_to_released(head)
@@ -79,7 +79,7 @@ def test_round_trip_shares_no_memory(released_head: dict[str, Tensor]) -> None:
     ],
 )
 def test_defects_are_named(released_head: dict[str, Tensor], change: Any, message: str) -> None:
-    """A missing, unknown or misshapen key is refused by name."""
+    """A key that is missing, unknown or of the wrong shape is refused by name."""
     state = dict(released_head)
     change(state)
     with pytest.raises(CheckpointError, match=message):

@@ -1,4 +1,4 @@
-"""Attention: one answer whichever backend, and honest about which one it is."""
+"""Attention: all backends give the same result, and the reported backend is the one that runs."""
 
 from __future__ import annotations
 
@@ -58,6 +58,6 @@ def test_masked_attention_is_sdpas() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="xformers' operators need a CUDA device")
 def test_xformers_matches_sdpa() -> None:
-    """Where both run they agree to half precision."""
+    """If both run, they agree to half precision."""
     q, k, v = torch.randn(3, 2, 8, 4, 64, device="cuda", dtype=torch.float16).unbind(0)
     assert_close(attend(q, k, v, backend="xformers").float(), attend(q, k, v, backend="sdpa").float(), "float16")

@@ -1,4 +1,4 @@
-"""The merge on a CPU where its slices and its widening show: more values than a slice, experts of low precision."""
+"""The merge on a CPU with more values than a slice, and with experts of low precision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.tolerances import assert_close
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_merge_over_several_slices(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    """Low-precision experts are widened before they are weighted: nothing is rounded on the way to float32."""
+    """Low-precision experts are converted to float32 before they are weighted: there is no other rounding."""
     monkeypatch.setattr(cpu_experts, "MERGE_SLICE", 100)
     stack = torch.randn(3, 250).to(dtype)
     weights = torch.tensor([0.31, -0.17, 0.86])

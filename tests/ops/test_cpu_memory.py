@@ -1,4 +1,4 @@
-"""Reused CPU memory: blocks come back when their last tensor dies, and not before."""
+"""Reused CPU memory: a block is free when its last tensor is freed, and not before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def nothing_kept() -> None:
 
 
 def test_a_block_is_reused_after_its_last_view_dies() -> None:
-    """A view keeps the block; its death gives the block to the next tensor of that size."""
+    """A view keeps the block; once it is freed, the next tensor of that size gets the block."""
     first = cpu_memory.empty(SHAPE, torch.float32)
     address = first.data_ptr()
     view = first[1]
@@ -38,7 +38,7 @@ def test_any_shape_and_dtype(shape: tuple[int, ...], dtype: torch.dtype) -> None
 
 
 def test_kept_bytes_and_release() -> None:
-    """What lies ready is counted, and can be given back."""
+    """Free blocks are counted, and can be released."""
     x = cpu_memory.empty(SHAPE, torch.float32)
     size = x.nbytes
     assert cpu_memory.kept_bytes() == 0
@@ -49,7 +49,7 @@ def test_kept_bytes_and_release() -> None:
 
 
 def test_the_free_list_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks beyond the bound go back to the operating system, so that new shapes cannot pile up memory."""
+    """Blocks beyond the bound return to the operating system, so that new shapes do not accumulate memory."""
     size = cpu_memory.empty(SHAPE, torch.float32).nbytes
     cpu_memory.release()
     monkeypatch.setattr(cpu_memory, "KEEP_AT_MOST", 2 * size)

@@ -83,13 +83,13 @@ def test_expert_pair_ffn(case: dict[str, Any]) -> None:
 
 @given(pairs)
 def test_merge_experts(case: dict[str, Any]) -> None:
-    """Likewise for merging alone, gradient of the weights included."""
+    """The same for merging alone, including the gradient of the weights."""
     assert_matches_reference("merge_experts", pair_inputs(**case)[2:4])
 
 
 @given(pairs, st.integers(0, 5), st.integers(1, 3))
 def test_routed_ffn(case: dict[str, Any], batch: int, frames: int) -> None:
-    """Likewise for one expert per sample; experts that serve nobody get zeros."""
+    """The same for one expert per sample; experts without samples get zeros."""
     _, _, experts, _, _ = pair_inputs(**case)
     generator = torch.Generator().manual_seed(case["seed"])
     x = LAYOUTS[case["layout"]](torch.randn(batch, frames, case["width"], generator=generator))
@@ -151,7 +151,7 @@ def test_registration_of_the_pair(factored: bool) -> None:
 
 @pytest.mark.heavy
 def test_registration_of_the_others() -> None:
-    """Likewise for every other operator, backward ones included."""
+    """The same for every other operator, backward ones included."""
     x_routed, x_merged, experts, weights, index = as_leaves(EXAMPLE, torch.float32)
     x, samples = x_routed.detach()[None].repeat(3, 1, 1).requires_grad_(), torch.tensor([2, 0, 2])
     row = experts.detach()[0]
@@ -266,7 +266,7 @@ def test_double_backward_is_refused_with_advice(name: str) -> None:
 
 
 def test_shapes_that_do_not_fit_are_named() -> None:
-    """Each argument that can be wrong is the one that the error names."""
+    """The error names the argument that is wrong."""
     x_routed, x_merged, experts, weights, index = EXAMPLE
     with pytest.raises(ShapeError, match="experts"):
         operators.expert_pair_ffn(x_routed[:, :8], x_merged, experts, weights, index)

@@ -1,4 +1,4 @@
-"""A small data set of real video files: squares that move over a dark ground, told apart by their colour."""
+"""A small data set of real video files: squares that move over a dark ground; the colour is the class."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class VideoFolder(NamedTuple):
 
 
 def write_data_set(folder: Path, train: int, val: int) -> VideoFolder:
-    """Write so many videos a class for training and for validation, and their lists."""
+    """Write ``train`` and ``val`` videos per class, and their lists."""
     generator = torch.Generator().manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "labels.txt").write_text("\n".join(COLOURS) + "\n")
@@ -114,7 +114,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> VideoFolder:
 
 @pytest.fixture(autouse=True)
 def process_wide_precision() -> Iterator[None]:
-    """Put back the switches that a run sets for its whole process."""
+    """Restore the process-wide switches that a run sets."""
     before, tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     yield
     torch.set_float32_matmul_precision(before)
@@ -128,12 +128,12 @@ def metrics_of(output: Path, kind: str = "train") -> list[dict[str, Any]]:
 
 
 def final_weights(output: Path) -> dict[str, torch.Tensor]:
-    """The weights of the model that a run ended with."""
+    """The weights of a run's final model."""
     return mote_fast.load(output / "model").state_dict()
 
 
 def assert_same_run(first: Path, second: Path) -> None:
-    """Equal weights to the last bit, and equal metrics but for times."""
+    """Equal weights to the last bit, and equal metrics except times."""
     ours, theirs = final_weights(first), final_weights(second)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
@@ -143,7 +143,7 @@ def assert_same_run(first: Path, second: Path) -> None:
 
 
 class Launched:
-    """train.py as a program of its own, under torchrun if there are several processes; one thread each."""
+    """train.py as a separate program, under torchrun if there are several processes; one thread each."""
 
     def __init__(self, config: Path, processes: int = 1, *overrides: str) -> None:
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]

@@ -1,4 +1,4 @@
-"""Metrics that never repeat a step, and the measure of time."""
+"""Metrics without repeated steps, and time measurement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mote_fast.training.logs import METRICS_FILE, MetricsFile, RunLog, Throughpu
 
 
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
-    """Lines after the checkpoint are written anew, once; a shorter file is taken as it is."""
+    """Lines after the checkpoint are rewritten once; a shorter file is kept unchanged."""
     path = tmp_path / "run" / "metrics.jsonl"
     first = MetricsFile(path)
     first.write({"step": 1})
@@ -52,7 +52,7 @@ def test_records_reach_metrics_and_tensorboard(tmp_path: Path, caplog: pytest.Lo
 
 
 def test_what_is_not_finite_is_recorded_as_null(tmp_path: Path) -> None:
-    """NaN and Infinity are no JSON, and float16 has them whenever its loss scaler backs off."""
+    """JSON has no NaN and Infinity, and float16 has them whenever its loss scaler backs off."""
 
     def refuse(name: str) -> None:
         raise AssertionError(name)
@@ -64,7 +64,7 @@ def test_what_is_not_finite_is_recorded_as_null(tmp_path: Path) -> None:
 
 
 def test_pace_tells_waiting_from_working(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waiting is the time inside the iterator; the rest of the stretch is work."""
+    """Waiting is the time inside the iterator; the rest of the interval is work."""
     now = [0.0]
     monkeypatch.setattr(logs.time, "perf_counter", lambda: now[0])
 
@@ -84,6 +84,6 @@ def test_pace_tells_waiting_from_working(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_memory_and_duration() -> None:
-    """A process holds more than nothing, and times are readable."""
+    """Peak memory is positive, and times are readable."""
     assert peak_memory(torch.device("cpu")) > 1e6
     assert duration(3725.4) == "1:02:05"

@@ -1,4 +1,4 @@
-"""Whole runs in this process: what they leave behind, and how they go on."""
+"""Whole runs in this process: their outputs, and resuming."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.heavy
 
 
 class Straight(NamedTuple):
-    """A run of two epochs that nothing interrupted, and what it logged."""
+    """An uninterrupted run of two epochs, and its log."""
 
     output: Path
     options: dict[str, Any]
@@ -103,7 +103,7 @@ def test_resuming_changes_nothing(videos: VideoFolder, tmp_path: Path) -> None:
         train(videos.config(parts, run__max_steps=max_steps, **options))
     assert len(metrics_of(parts)) == 6
     assert_same_run(straight, parts)
-    # A run that is complete stays so.
+    # Training a complete run again changes nothing.
     train(videos.config(parts, **options))
     assert_same_run(straight, parts)
 
@@ -111,7 +111,7 @@ def test_resuming_changes_nothing(videos: VideoFolder, tmp_path: Path) -> None:
 def test_a_request_to_stop_comes_before_validation(
     videos: VideoFolder, straight: Straight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asked to stop in the last step of an epoch, a run saves, leaves the validation, and catches up on it."""
+    """A run that is asked to stop in the last step of an epoch saves, and validates after resuming."""
     stopped = tmp_path / "stopped"
     take, requests = loop.train_step, []
 
@@ -138,7 +138,7 @@ def test_a_request_to_stop_comes_before_validation(
 def test_damaged_checkpoints_cost_the_steps_since_the_one_before(
     videos: VideoFolder, straight: Straight, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The newest file cut short: the run goes on from the one before, and ends the same."""
+    """If the newest file is truncated, the run continues from the previous one with the same result."""
     damaged = tmp_path / "damaged"
     options = straight.options | {"run__keep_last": 2}
     train(videos.config(damaged, **options, run__save_every=1, run__max_steps=6))
@@ -150,7 +150,7 @@ def test_damaged_checkpoints_cost_the_steps_since_the_one_before(
 
 
 def test_unreadable_videos_are_listed_and_counted(videos: VideoFolder, tmp_path: Path) -> None:
-    """Missing and damaged files, in both lists: the run goes to its end, and each is named once with its reason."""
+    """Missing and damaged files in both lists: the run completes, and names each once with its reason."""
     output, junk = tmp_path / "run", tmp_path / "junk.mp4"
     junk.write_bytes(b"no video at all")
     lists = {}
@@ -171,7 +171,7 @@ def test_unreadable_videos_are_listed_and_counted(videos: VideoFolder, tmp_path:
 
 
 def test_fine_tuning_from_a_folder(videos: VideoFolder, tmp_path: Path) -> None:
-    """A model folder is where another run starts; frozen towers come out as they went in."""
+    """A run can start from a model folder; frozen towers do not change."""
     first, second = tmp_path / "first", tmp_path / "second"
     train(videos.config(first, run__max_steps=2))
     train(videos.config(second, model__checkpoint=str(first / "model"), model__train_clip=False, run__max_steps=2))
@@ -225,13 +225,13 @@ def test_a_loss_that_is_no_number_ends_the_run(
     ],
 )
 def test_impossible_runs_are_refused(videos: VideoFolder, tmp_path: Path, changes: dict[str, Any], named: str) -> None:
-    """What only shows once model and lists are there is refused before the first step, with the key."""
+    """Errors that need the model and the lists are raised before the first step, with the key."""
     with pytest.raises(ConfigError, match=named):
         train(videos.config(tmp_path / "run", **changes))
 
 
 def test_float16_without_a_gpu_is_refused(videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where only the machine decides that it is a CPU."""
+    """Also if the device is "auto" and the machine has only a CPU."""
     monkeypatch.setattr("mote_fast.runtime.distributed.best_device", lambda: "cpu")
     with pytest.raises(ConfigError, match=r"'fp16' needs a GPU"):
         train(videos.config(tmp_path / "run", optim__precision="fp16", run__device="auto"))
@@ -249,7 +249,7 @@ def test_a_folder_that_cannot_be_made_is_named(videos: VideoFolder, tmp_path: Pa
 def test_a_gradient_that_is_no_number_ends_the_run(
     videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A finite loss may have it; the step has spent the weights, so they are not saved."""
+    """It can occur with a finite loss; the step has destroyed the weights, so they are not saved."""
     take = loop.train_step
 
     def diverges(*arguments: Any, **options: Any) -> Any:

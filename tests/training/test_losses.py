@@ -33,7 +33,7 @@ def make_head(train_class_features: Tensor | None = None, **options: Any) -> Vid
     sizes = {"embed_dim": WIDTH, "heads": HEADS, "layers": LAYERS, "experts": 3} | options
     head = VideoHead(HeadConfig(**sizes), train_class_features)
     for name, parameter in head.named_parameters():
-        # Experts that start alike stay alike; the rest is made loud enough for errors to show.
+        # Equal experts stay equal; the other parameters are scaled up so that errors show.
         if parameter.ndim > 1 and not (".mlp." in name and options.get("expert_init") == "same"):
             nn.init.normal_(parameter, std=0.3)
     return head
@@ -58,7 +58,7 @@ def gradients(head: VideoHead, loss: Loss) -> dict[str, Tensor]:
 
 
 def plain_twin(head: VideoHead) -> VideoHead:
-    """A plain head with the parameters that ``head`` folds to: its first expert's where all are the same."""
+    """A plain head with the parameters of the folded ``head``: those of its first expert if all are equal."""
     return head.fold().train()
 
 
@@ -89,7 +89,7 @@ def test_the_default_is_the_papers_objective() -> None:
 
 
 def test_a_scale_given_as_a_tensor_is_trained() -> None:
-    """CLIP's logit scale takes part in training."""
+    """CLIP's logit scale is trained."""
     scale = torch.tensor(10.0, requires_grad=True)
     training_loss(make_head(), *INPUTS, scale, draws=DRAWS).total.backward()
     assert scale.grad is not None
@@ -97,7 +97,7 @@ def test_a_scale_given_as_a_tensor_is_trained() -> None:
 
 
 def test_draws_come_from_the_generator() -> None:
-    """Left to draw, the objective takes its method's draws: the same state gives the same loss, another one others."""
+    """Without draws the objective draws by its method: equal states give equal losses, other states other losses."""
     head, method = make_head(expert_design="up_down"), TrainingMethod()
     first, again, other = (
         training_loss(head, *INPUTS, SCALE, generator=torch.Generator().manual_seed(seed)).total for seed in (3, 3, 4)
@@ -109,13 +109,13 @@ def test_draws_come_from_the_generator() -> None:
 
 
 def test_weights_are_the_methods() -> None:
-    """The total weighs its parts as the method says."""
+    """The total weights its parts with the method's weights."""
     loss = loss_of(make_head(), TrainingMethod(wmr_weight=0.25, mse_weight=2.0))
     assert_close(loss.total, loss.routed + 0.25 * loss.merged + 2.0 * loss.mse, "equivalent")
 
 
 def test_without_regulariser_there_is_the_routed_stream_alone() -> None:
-    """Table 1, "+ experts": cross-entropy of the routed stream, no merged stream and no MSE, which needs one."""
+    """Table 1, "+ experts": cross-entropy of the routed stream, without merged stream and hence without MSE."""
     head = make_head()
     alone, both = loss_of(head, TrainingMethod(regulariser="none")), loss_of(head, TrainingMethod())
     assert_close(alone.total, both.routed)
@@ -184,7 +184,7 @@ def test_all_data_is_the_mean_over_every_experts_own_stream(regulariser_loss: An
 def test_same_start_and_all_data_is_the_plain_transformer(design: Any) -> None:
     """Table 2a's first row: losses, outputs and shared weights follow the plain head through ten AdamW steps.
 
-    Each expert has the E-th part of the plain FFN's gradient, to which AdamW is indifferent.
+    Each expert has 1/E of the plain FFN's gradient; AdamW is invariant to this factor.
     """
     head = make_head(expert_init="same", expert_design=design)
     plain = plain_twin(head)
@@ -207,7 +207,7 @@ def test_same_start_and_all_data_is_the_plain_transformer(design: Any) -> None:
 
 
 def test_same_start_and_routed_data_is_not_the_plain_transformer() -> None:
-    """The identity above is the data's doing: with routed data an expert moves alone, and the merge lags behind."""
+    """The identity above needs all data: with routed data only one expert is updated, and the merge changes less."""
     head = make_head(expert_init="same")
     grads = gradients(head, loss_of(head, TrainingMethod(regulariser="none")))["blocks.0.mlp.weight"]
     assert grads[0].any()
@@ -225,7 +225,7 @@ def test_same_start_and_routed_data_is_not_the_plain_transformer() -> None:
     ],
 )
 def test_baselines_train_by_cross_entropy_alone(options: dict[str, Any], method: TrainingMethod) -> None:
-    """One FFN a layer or none has no mixture: whatever the method, the loss is the plain head's cross-entropy."""
+    """One FFN per layer or none is no mixture: with any method, the loss is the plain head's cross-entropy."""
     head = make_head(**options)
     frames, classes, labels = inputs()
     frames.requires_grad_()
@@ -326,7 +326,7 @@ def test_down_projections_follow_their_own_draw() -> None:
 
 
 def test_what_inference_does_is_no_part_of_training() -> None:
-    """Aggregation and modulation are options of the test: the loss is the same with any."""
+    """Aggregation and modulation are inference options: the loss does not depend on them."""
     head = make_head(train_class_features=torch.randn(4, WIDTH))
     expected = loss_of(head, TrainingMethod()).total
     other = copy.deepcopy(head)

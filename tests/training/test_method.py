@@ -1,4 +1,4 @@
-"""The training method's configuration: what each option draws, and its complaints."""
+"""The training method's configuration: the draws of each option, and its errors."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_routing_frequencies(routing: Any, expected: list[float]) -> None:
 
 
 def test_projections_are_routed_apart() -> None:
-    """The down projection's expert is a draw of its own, not the up projection's (Table 7a)."""
+    """The down projection's expert is a separate draw, not the up projection's (Table 7a)."""
     drawn = TrainingMethod(routing="random").draw(4000, 4, seeded())
     agree = (torch.as_tensor(drawn.experts) == torch.as_tensor(drawn.down_experts)).float().mean()
     assert abs(agree - 0.25) < 0.03
@@ -87,7 +87,7 @@ def test_without_a_region_there_is_the_plain_average(regulariser: Any) -> None:
 
 
 def test_continuous_temperatures_follow_their_distributions() -> None:
-    """Table 7f: the standard normal whatever beta is, and the uniform over the span of the discrete set."""
+    """Table 7f: the standard normal for any beta, and the uniform over the range of the discrete set."""
     normal = torch.tensor(TrainingMethod(temperature="normal", beta=3.0).draw(20_000, 4, seeded()).temperatures)
     assert abs(normal.mean()) < 0.03
     assert abs(normal.std() - 1) < 0.03
@@ -118,7 +118,7 @@ def test_draws_move_to_a_device_as_tensors() -> None:
 
 
 def test_a_head_without_layers_draws_nothing() -> None:
-    """CLIP-Mean has no layers and no experts; its draws are empty and leave the generator alone."""
+    """CLIP-Mean has no layers and no experts; its draws are empty and do not advance the generator."""
     generator = seeded()
     drawn = TrainingMethod().draw(0, 0, generator)
     assert len(drawn.experts) == len(drawn.temperatures) == 0
@@ -147,6 +147,6 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize(("sizes", "message"), [((-1, 4), "layers"), ((2, 0), "experts")])
 def test_bad_sizes_are_named(sizes: tuple[int, int], message: str) -> None:
-    """Sizes that no head has raise before anything is drawn."""
+    """Impossible sizes raise before drawing."""
     with pytest.raises(ConfigError, match=message):
         TrainingMethod().draw(*sizes)

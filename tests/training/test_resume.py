@@ -1,4 +1,4 @@
-"""train.py killed, asked to stop, and started again: the end is the one of a run that nobody touched."""
+"""train.py killed, asked to stop, and started again: the result equals that of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ KILLS = 10
 
 
 def test_killed_then_asked_to_stop_then_finished(videos: VideoFolder, tmp_path: Path) -> None:
-    """kill -9, SIGTERM (which saves and exits with 0), and the rest: bit for bit the run that was left alone."""
+    """kill -9, then SIGTERM (which saves and exits with 0), then the rest: bit for bit the uninterrupted run."""
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     options = {"run__save_every": 2, "run__eval_every": 1, "optim__epochs": 3}
-    # Every part as a program of its own: the arithmetic of this process depends on what ran in it before.
+    # Every part is a separate program: the arithmetic of this process depends on what ran in it before.
     assert_completes(Launched(videos.write_config(straight, **options)))
     path = videos.write_config(broken, **options)
 
@@ -50,7 +50,7 @@ def test_killed_then_asked_to_stop_then_finished(videos: VideoFolder, tmp_path: 
 def test_kills_at_random_points(videos: VideoFolder, tmp_path: Path, processes: int) -> None:
     """Ten times killed without warning, in steps, in saves, at any instant: same weights, same metrics."""
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    # 120 steps, more than ten kills leave behind.
+    # 120 steps, more than are taken before ten kills.
     options = {"run__save_every": 1, "run__eval_every": 5, "optim__epochs": 20 * processes, "data__batch_size": 4}
     assert_completes(Launched(videos.write_config(straight, **options), processes))
     path, draws = videos.write_config(broken, **options), random.Random(processes)
@@ -58,14 +58,14 @@ def test_kills_at_random_points(videos: VideoFolder, tmp_path: Path, processes: 
     for _ in range(KILLS):
         run = Launched(path, processes)
         run.until(steps + draws.randint(1, 3))
-        # Beyond the end of a step, somewhere.
+        # At a random time after the end of a step.
         with pytest.raises(subprocess.TimeoutExpired):
             run.process.wait(timeout=draws.uniform(0.0, 0.3))
         victims = run.workers()
         for victim in victims if draws.random() < 0.5 else [draws.choice(victims)]:
             os.kill(victim, signal.SIGKILL)
         kills += run.end() != 0
-        # The first kill may come before the first checkpoint is whole.
+        # The first kill may come before the first checkpoint is complete.
         steps = max((step for step, _ in list_checkpoints(broken / "checkpoints")), default=0)
     assert kills == KILLS
     assert_completes(Launched(path, processes))

@@ -48,5 +48,5 @@ def test_refreshing_follows_the_released_loop(batches: int, data: st.DataObject)
 
 
 def test_without_warm_up_the_first_rate_is_the_peak() -> None:
-    """Fine-tuning may start at once."""
+    """Fine-tuning may start at the peak rate."""
     assert learning_rate(0.0, OptimConfig(warmup_epochs=0.0)) == OptimConfig().lr

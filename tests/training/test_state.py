@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, damaged ones passed over, everything restored."""
+"""Checkpoints: written atomically, skipped if damaged, restored completely."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ORDER = DataPosition(10, 2, ["x", "y"])
 
 
 def small(step: int) -> dict[str, Any]:
-    """A snapshot in form, without a model."""
+    """A snapshot without a model."""
     return {"format_version": 1, "progress": {"step": step}, "model": {"weight": torch.arange(1000.0) + step}}
 
 
@@ -77,7 +77,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
 def test_settings_are_the_configurations_and_changes_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Resuming with another weight decay uses the new one, and says so."""
+    """Resuming with another weight decay uses the new one, and logs it."""
     state = trained_state(0, steps=1)
     path = save_checkpoint(tmp_path, state.snapshot(CONFIG, ORDER, ALONE), keep_last=1)
     model = trainable()
@@ -86,7 +86,7 @@ def test_settings_are_the_configurations_and_changes_are_named(
     other.restore(read_checkpoint(path), changed, ORDER, ALONE, path)
     assert [group["weight_decay"] for group in other.optimizer.param_groups] == [0.01, 0.01]
     assert "optim.weight_decay: 0.2 -> 0.01" in caplog.text
-    # The seed decides what is trained on; how often a run reports does not.
+    # The seed affects training; the logging interval does not.
     assert "run.seed: 1024 -> 7" in caplog.text
     assert "log_every" not in caplog.text
 
@@ -100,7 +100,7 @@ def test_settings_are_the_configurations_and_changes_are_named(
     ],
 )
 def test_another_order_is_refused(tmp_path: Path, order: DataPosition, named: str) -> None:
-    """Where steps would take other videos, or labels mean other classes, going on is no resumption."""
+    """A run cannot resume if its steps would take other videos, or labels would mean other classes."""
     state = trained_state(0, steps=0)
     path = save_checkpoint(tmp_path, state.snapshot(CONFIG, ORDER, ALONE), keep_last=1)
     with pytest.raises(ConfigError, match=named):
@@ -109,7 +109,7 @@ def test_another_order_is_refused(tmp_path: Path, order: DataPosition, named: st
 
 @pytest.mark.heavy
 def test_another_model_is_refused(tmp_path: Path) -> None:
-    """A checkpoint of a frozen tower has fewer moments than a trained one wants."""
+    """A checkpoint of a frozen tower has fewer moments than a trained tower needs."""
     state = trained_state(0, steps=1)
     path = save_checkpoint(tmp_path, state.snapshot(CONFIG, ORDER, ALONE), keep_last=1)
     model = trainable(train_clip=False)
@@ -127,7 +127,7 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_save_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that ends half way through writing has lost nothing, even when it saves the same step again."""
+    """A process that ends while writing loses no earlier checkpoint, even if it saves the same step again."""
     path = save_checkpoint(tmp_path, small(3), keep_last=1)
 
     def dies(content: object, file: Any) -> None:
@@ -147,7 +147,7 @@ def test_an_interrupted_save_leaves_the_earlier_one(tmp_path: Path, monkeypatch:
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    """What the system refuses comes out as the library's error, with the path."""
+    """A system error becomes the library's error, with the path."""
     folder = tmp_path / "file"
     folder.write_text("in the way")
     with pytest.raises(CheckpointError, match="cannot be written"):
@@ -158,7 +158,7 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_is_passed_over(data: st.DataObject, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Cut short or with a byte changed anywhere, the newest checkpoint is named and the one before it is used."""
+    """If the newest checkpoint is truncated or a byte is changed, it is named and the previous one is used."""
     for old in tmp_path.iterdir():
         old.unlink()
     good, bad = (save_checkpoint(tmp_path, small(step), keep_last=2) for step in (1, 2))
@@ -175,13 +175,13 @@ def test_damage_is_passed_over(data: st.DataObject, tmp_path: Path, caplog: pyte
     if found == good:
         assert "step-00000002.pt" in caplog.text
     else:
-        # A byte that carries nothing: padding, a time stamp.
+        # The changed byte has no effect: padding, a time stamp.
         assert found == bad
         assert torch.equal(read_checkpoint(bad)["model"]["weight"], small(2)["model"]["weight"])
 
 
 def test_what_resume_asks_for(tmp_path: Path) -> None:
-    """auto, none and a path; and no mixing of two runs in one folder."""
+    """auto, none and a path; two runs cannot share one folder."""
     folder = tmp_path / CHECKPOINT_FOLDER
     assert find_checkpoint("auto", tmp_path) is None
     assert find_checkpoint("none", tmp_path) is None
@@ -198,7 +198,7 @@ def test_what_resume_asks_for(tmp_path: Path) -> None:
 
 
 def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
-    """A model's weights are refused with a hint at what takes them, and unsafe pickles are refused as such."""
+    """A model's weights are refused with a hint at the option that takes them, and so are unsafe pickles."""
     torch.save({"model_state_dict": {}}, tmp_path / "released.pt")
     with pytest.raises(CheckpointError, match=r"model\.checkpoint"):
         read_checkpoint(tmp_path / "released.pt")

@@ -29,7 +29,7 @@ METHOD = TrainingMethod()
 
 
 class GivenFeatures(nn.Module):
-    """Stands in for the towers where the golden numbers begin with frame features [B, T, d]."""
+    """Replaces the towers, because the golden numbers begin with frame features [B, T, d]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class GivenFeatures(nn.Module):
 
 
 def trainable(seed: int = 0, classes: int = 5, train_clip: bool = True) -> VideoClassifier:
-    """The tiny preset with class features stored, as the engine sets it up."""
+    """The tiny preset with class features stored, as training sets it up."""
     torch.manual_seed(seed)
     model = mote_fast.create_model("tiny", frames=3)
     model.requires_grad_(False)
@@ -69,7 +69,7 @@ def routes(model: VideoClassifier, count: int, step: int = 0) -> list[Draws]:
 
 
 def gradients_of(model: VideoClassifier, given: list[Batch], precision: Precision = "fp32", **options: Any) -> Any:
-    """The gradients of one step's mean loss, from the engine's own step, by parameter."""
+    """The gradients of one step's mean loss, from ``train_step``, by parameter."""
     optimizer = build_optimizer(model, OptimConfig())
     found: dict[str, Tensor] = {}
 
@@ -89,7 +89,7 @@ def gradients_of(model: VideoClassifier, given: list[Batch], precision: Precisio
 
 
 def test_golden_trajectory(golden: dict[str, Any], golden_head: dict[str, Tensor], released_head: Any) -> None:
-    """Ten steps of the engine from the released head give the official losses."""
+    """Ten training steps from the released head give the official losses."""
     head = head_from_released(released_head, HEADS)
     head.set_train_class_features(golden_head["input.text"])
     features, labels = golden_head["input.video"], golden_head["input.labels"]
@@ -143,7 +143,7 @@ def test_a_step_takes_as_many_batches_as_it_has_draws_and_leaves_no_gradients() 
 
 
 def test_recomputation_changes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With gradient checkpointing over pieces that do not divide the frames, the gradients stay."""
+    """Gradient checkpointing over pieces that do not divide the frames does not change the gradients."""
     monkeypatch.setattr(step_module, "FRAMES_PER_RECOMPUTATION", 4)
     plain, _ = gradients_of(trainable(), batches(1))
     again, _ = gradients_of(trainable(), batches(1), grad_checkpointing=True)
@@ -203,7 +203,7 @@ def test_reduced_precision_stays_near_float32(precision: Precision) -> None:
 
 
 def test_an_overflow_skips_the_step_and_lowers_the_scale() -> None:
-    """float16's scaler works through the engine's step, experts' factors included."""
+    """float16's scaler works in ``train_step``, including the experts' factors."""
     model = trainable()
     optimizer, arithmetic = build_optimizer(model, OptimConfig()), Arithmetic("fp16", CPU)
     (batch,) = batches(1)
@@ -237,7 +237,7 @@ def test_clipping_reports_the_norm_before_it() -> None:
 
 
 def test_draws_are_functions_of_seed_step_and_rank() -> None:
-    """Equal integers draw alike, others do not; without a rank every process draws the same."""
+    """Equal integers give equal draws, others do not; without a rank every process draws the same."""
     head = VideoHead(HeadConfig(16, 2, 8, 4))
 
     def drawn(**changes: Any) -> list[Draws]:

@@ -1,4 +1,4 @@
-"""The passes of training, where the loss does not see the difference."""
+"""The passes of training, for properties that the loss does not show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""train.py as people call it: exit codes, one line for what is wrong, and learning from real files with torchrun."""
+"""train.py from the command line: exit codes, one-line errors, and learning from real files with torchrun."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_bad_settings_give_one_line_and_exit_code_2(
 
 
 def test_a_complete_run_exits_with_0(videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line's settings stand above the file's."""
+    """The command line's settings override the file's."""
     config = videos.write_config(tmp_path / "run")
     assert main(monkeypatch, "--config", str(config), "run.max_steps=1", f"run.output={tmp_path / 'other'}") == 0
     assert len(metrics_of(tmp_path / "other")) == 1
@@ -46,7 +46,7 @@ def test_a_complete_run_exits_with_0(videos: VideoFolder, tmp_path: Path, monkey
 def test_resume_is_an_option_too(
     videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """``--resume`` is ``run.resume``, anywhere among the settings; a path is taken as it is written."""
+    """``--resume`` is ``run.resume``, anywhere among the settings; a path is used unchanged."""
     config, missing = str(videos.write_config(tmp_path / "run")), str(tmp_path / "a: b")
     assert main(monkeypatch, "run.max_steps=1", "--resume", "auto", "--config", config, "optim.epochs=1") == 0
     assert main(monkeypatch, "--config", config, "--resume", "none") == 2
@@ -78,7 +78,7 @@ def test_training_end_to_end(tmp_path: Path) -> None:
     assert best > 3 * 100 / len(COLOURS)
     assert (output / "tensorboard").is_dir()
 
-    # What it leaves classifies a video that it has never seen.
+    # The trained model classifies an unseen video.
     model = mote_fast.load(output / "best")
     frames = moving_square(COLOURS["blue"], torch.Generator().manual_seed(99))
     ranked = model.classify(frames, list(COLOURS), views="1x1")

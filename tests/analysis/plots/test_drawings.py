@@ -1,4 +1,4 @@
-"""What the drawings show is what they were given."""
+"""Plots show the given values."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_png(name: str) -> None:
-    """Every drawing renders to a PNG file of its figure's size, also where there is little to draw."""
+    """Every plot renders to a PNG file of its figure's size, even with little to draw."""
     figure = DRAWINGS[name]()
     content = to_png(figure)
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
@@ -145,7 +145,7 @@ def test_trade_off() -> None:
 
 
 def test_colours() -> None:
-    """Variants have colours of their own, and keep them whether or not the baseline is drawn too."""
+    """Each variant has its own colour, with or without the baseline."""
     names = ["merged", *(f"expert {each}" for each in range(16)), "CLIP-Mean"]
     colors = colors_of(names)
     assert len(set(colors.values())) == len(names)

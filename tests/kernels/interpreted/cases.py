@@ -18,7 +18,7 @@ from mote_fast.kernels.tiles import MatrixTile, VectorTile
 DTYPES = (torch.float32, torch.float16)
 
 WIDTHS = (16, 32, 48, 64, 80)
-# The smallest are for the narrowest experts only: the interpreter takes time by the program.
+# The smallest tiles are for the narrowest experts only: the interpreter's time grows with the number of programs.
 SMALL_TILES = (MatrixTile(16, 16, 16, 4, 1), MatrixTile(16, 32, 16, 4, 2), MatrixTile(32, 16, 32, 4, 2))
 LARGE_TILES = (None, MatrixTile(32, 64, 32, 4, 2), MatrixTile(64, 32, 64, 4, 2), MatrixTile(64, 128, 32, 4, 2))
 VECTOR_TILES = (VectorTile(512, 2), VectorTile(1024, 4), VectorTile(4096, 4))
@@ -80,6 +80,6 @@ def normal(shape: tuple[int, ...], seed: int, dtype: torch.dtype) -> Tensor:
 
 
 def lowest(*tensors: Tensor) -> str:
-    """The tolerance to judge by: that of the least precise dtype among the tensors."""
+    """The tolerance of the least precise dtype among the tensors."""
     dtype = min((t.dtype for t in tensors), key=lambda dtype: torch.finfo(dtype).bits)
     return {torch.float32: "kernel float32", torch.float16: "kernel float16"}[dtype]

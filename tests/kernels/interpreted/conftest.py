@@ -1,7 +1,7 @@
 """Tests here run Triton's interpreter, which Triton only enters when TRITON_INTERPRET=1 was set before it was imported.
 
-They therefore need a process of their own (``make interpret``); any other session passes them over. Hypothesis
-profiles: ``quick`` repeats the same few cases, ``long`` draws at least 200 new ones per test.
+They therefore need their own process (``make interpret``); any other session skips them. Hypothesis profiles:
+``quick`` repeats the same few cases, ``long`` draws at least 200 new ones per test.
 """
 
 from __future__ import annotations

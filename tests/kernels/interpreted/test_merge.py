@@ -17,7 +17,7 @@ seeds = st.integers(0, 2**31)
 
 @given(stacked_experts(), dtypes, vector_tiles)
 def test_forward(experts: Experts, out_dtype: torch.dtype, tile: VectorTile) -> None:
-    """The merged row is the weighted sum, whatever the temperature, tile and dtypes."""
+    """The merged row is the weighted sum, for any temperature, tile and dtypes."""
     merged = merge_experts_forward(experts.rows, experts.weights, out_dtype, tile)
     assert merged.dtype == out_dtype
     expected = reference.merge_experts(experts.rows.double(), experts.weights)

@@ -1,4 +1,4 @@
-"""The splits keep apart what they say they keep apart."""
+"""The splits are as disjoint as documented."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_parts_of_combinations_are_seen() -> None:
 
 
 def test_unseen_actions_are_told_by_known_words() -> None:
-    """No unseen action is in the close set, and each is named by words of seen ones."""
+    """No unseen action is in the close set, and each is named with words of seen ones."""
     unseen = {action for _, action in FOUND[UNSEEN_ACTIONS].classes}
     assert not unseen & {action for _, action in FOUND[CLOSE_SET].classes}
     known = {word for action in ACTIONS.values() if action.seen for name in action.names for word in name.split()}
@@ -32,7 +32,7 @@ def test_unseen_actions_are_told_by_known_words() -> None:
 
 
 def test_reverse_actions_share_their_objects() -> None:
-    """The object alone does not tell an action from its reverse."""
+    """The object alone does not distinguish an action from its reverse."""
     for split in FOUND.values():
         for thing, action in split.classes:
             reverse = ACTIONS[action].reverse

@@ -1,4 +1,4 @@
-"""Captions tell what the picture shows, and no unseen action."""
+"""Captions describe the picture and name no unseen action."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Videos of the world: the same from the same seed, read by the library as any others, and showing what is said."""
+"""Videos of the world: reproducible from the seed, readable like any others, and showing the named action."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_encodings_under_load_are_one_file(tmp_path: Path) -> None:
 
 
 def test_no_instruction_set_changes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is that of an encoder without any vector instructions, which every processor can be."""
+    """The file equals that of an encoder without vector instructions, which any processor can run."""
     fast = write_action(tmp_path / "fast.mp4", THING, "rise").read_bytes()
     monkeypatch.setitem(write.ENCODER, "x264-params", f"{write.ENCODER['x264-params']}:no-asm=1")
     assert write_action(tmp_path / "plain.mp4", THING, "rise").read_bytes() == fast
@@ -64,7 +64,7 @@ def test_no_number_of_cores_changes_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("domain", [HOME, ABROAD])
 def test_files_are_of_their_domain(tmp_path: Path, domain: object) -> None:
-    """H.264 at one of the domain's rates, as long as it says."""
+    """H.264 at one of the domain's rates and lengths."""
     assert domain in (HOME, ABROAD)
     chosen = HOME if domain is HOME else ABROAD
     info = probe(write_action(tmp_path / "a.mp4", THING, "spin", domain=chosen))
@@ -75,7 +75,7 @@ def test_files_are_of_their_domain(tmp_path: Path, domain: object) -> None:
 
 @pytest.mark.parametrize("action", [name for name, each in ACTIONS.items() if each.reverse])
 def test_a_move_ends_on_the_other_side(action: str) -> None:
-    """What an action changes runs from one side to the other; its reverse runs the other way."""
+    """An action moves its property from one side to the other; its reverse moves it back."""
     scenes = video_scenes(THING, action, HOME, 20, generator_of("test", action))
     values = {"x": scenes.position[:, 0], "y": scenes.position[:, 1], "size": scenes.size, "strength": scenes.strength}
     for move in ACTIONS[action].moves:

@@ -1,4 +1,4 @@
-"""The files in configs/: each loads, and is what its name and configs/README.md say."""
+"""The files in configs/: each loads, and matches its name and configs/README.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mote_fast.training.config.train_config import OptimConfig, TrainConfig, loa
 CONFIGS = Path(__file__).parents[3] / "configs"
 FILES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
 
-# What several rows have in common, and name no row themselves.
+# Shared bases of several rows, which are no rows themselves.
 SHARED = {"table5/hmdb51.yaml", "table5/ucf101.yaml", "table5/ssv2.yaml"}
 EXAMPLES = {
     "folder.yaml",
@@ -27,7 +27,7 @@ ROWS = sorted(set(FILES) - SHARED - EXAMPLES)
 
 # The training that the paper's ablations vary.
 DEFAULT = "table1/mse.yaml"
-# What the rows of each ablation may vary. The name of a row ends with its value of the option that stands first.
+# The options that the rows of each ablation may vary. A row's name ends with its value of the first option.
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "table1/": ("model.header", "method.regulariser", "method.mse_weight", "model.modulation"),
     "table2/a_": ("model.expert_init", "method.expert_data", "method.regulariser"),
@@ -43,12 +43,12 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "table7/e_ucf101_": ("model.header", "model.modulation"),
     "table7/f_temperature_": ("method.temperature",),
 }
-# Their names say more than one value, or one in other words.
+# Rows whose names contain several values, or a value in other words.
 TOLD_OTHERWISE = {"table1/", "table2/a_", "table2/e_wmr_", "table7/e_ucf101_"}
-# What acts at test alone: rows that differ in nothing else share a checkpoint.
+# Options that act at test alone: rows that differ only in these share a checkpoint.
 AT_TEST = {"model.aggregation", "model.modulation", "model.modulation_gamma", "model.modulation_top_k"}
 
-# Where the data are, and the sizes that the layout of a machine decides.
+# Paths of the data, and sizes that depend on the machine.
 PATHS = ("data.train_list", "data.val_list", "data.labels", "data.flip_labels", "data.train_root", "data.val_root")
 
 
@@ -67,27 +67,27 @@ def flat(config: TrainConfig) -> dict[str, Any]:
 
 
 def differences(name: str, other: str, folder: Path) -> set[str]:
-    """The options but for paths in which two files differ."""
+    """The options in which two files differ, except paths."""
     one, two = flat(load(name, folder)), flat(load(other, folder))
     return {key for key in one if one[key] != two[key]} - {*PATHS, "run.output", "model.checkpoint"}
 
 
 def named_values(ablation: str) -> dict[str, str]:
-    """The rows of an ablation, and what their names say after its own."""
+    """The rows of an ablation, and the part of their names after the ablation's."""
     return {
         name: name.removeprefix(ablation).removesuffix(".yaml") for name in ROWS if re.match(f"{ablation}[^/]+$", name)
     }
 
 
 def marked(mark: str) -> set[str]:
-    """The files that configs/README.md marks so."""
+    """The files with this mark in configs/README.md."""
     rows = re.findall(r"^\| \[[^]]+\]\(([\w./]+)\) \| (.*?) \|", (CONFIGS / "README.md").read_text(), re.MULTILINE)
     return {name for name, said in rows if said.endswith(f" {mark}")}
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_an_ablation_varies_its_options_alone(ablation: str, tmp_path: Path) -> None:
-    """A row that varies two things at once shows neither, and two rows that are equal show nothing."""
+    """A row must vary one option only, and no two rows may be equal."""
     found = [flat(load(name, tmp_path)) for name in named_values(ablation)]
     assert len({tuple(config[key] for key in ABLATIONS[ablation]) for config in found}) == len(found) >= 2
     for name in named_values(ablation):
@@ -112,7 +112,7 @@ def test_rows_of_one_training_share_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_run_has_a_folder_of_its_own() -> None:
-    """Two rows in one folder would resume one another."""
+    """Two rows with one folder would resume each other."""
     for name in ROWS:
         assert f"output: runs/{name.removesuffix('.yaml')}\n" in (CONFIGS / name).read_text()
 
@@ -153,14 +153,14 @@ def test_released_example_is_the_recipe(tmp_path: Path) -> None:
 
 
 def test_smoke_needs_no_gpu_and_no_weights(tmp_path: Path) -> None:
-    """It is for seeing a run anywhere."""
+    """The smoke run works on any machine."""
     config = load("smoke.yaml", tmp_path)
     assert (config.model.arch, config.model.clip_pretrained, config.run.device) == ("tiny", None, "cpu")
     assert (config.optim.precision, config.data.size) == ("fp32", 64)
 
 
 def test_folder_starts_from_trained_towers(tmp_path: Path) -> None:
-    """One's own videos are few: the towers are CLIP's, and the effective batch is the recipe's."""
+    """Custom data sets are small: the towers are CLIP's, and the effective batch is the recipe's."""
     config = load("folder.yaml", tmp_path)
     assert (config.model.arch, config.model.clip_pretrained) == ("ViT-B-16", "openai")
     assert config.data.batch_size * config.optim.accumulation == TrainConfig().data.batch_size
@@ -168,6 +168,6 @@ def test_folder_starts_from_trained_towers(tmp_path: Path) -> None:
 
 
 def test_readme_lists_every_row() -> None:
-    """Whoever looks for a row finds its file, and whoever finds a file learns its row."""
+    """README links every row's file, and no other."""
     linked = set(re.findall(r"\]\(([\w./]+\.yaml)\)", (CONFIGS / "README.md").read_text()))
     assert linked == set(FILES) - SHARED

@@ -60,7 +60,7 @@ def test_released_recipe_is_ours(lists: Path, document: dict[str, Any]) -> None:
 
 
 def test_paths_stay_as_given(lists: Path, document: dict[str, Any]) -> None:
-    """Paths mean what they meant, and each data set and architecture has an output folder of its own, as official."""
+    """Paths keep their meaning; each data set and architecture has its own output folder, as in the official code."""
     document["data"] |= {"train_root": "some/videos", "output_path": "exps"}
     config = load_config(write(lists, document))
     assert (config.data.train_root, config.data.train_list) == ("some/videos", str(lists / "train.txt"))
@@ -82,7 +82,7 @@ def test_unused_keys_are_named_once(lists: Path, document: dict[str, Any], caplo
 def test_nothing_to_say_without_unused_keys(
     lists: Path, document: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A file without such keys is read in silence."""
+    """A file without such keys gives no warning."""
     for key in released_yaml.IGNORED:
         section, _, name = key.partition(".")
         document[section].pop(name, None)
@@ -91,7 +91,7 @@ def test_nothing_to_say_without_unused_keys(
 
 
 def test_an_unknown_key_is_an_error(lists: Path, document: dict[str, Any]) -> None:
-    """Accepting what was never used must not mean accepting what was never known."""
+    """Unused keys of the schema are accepted, unknown keys are not."""
     document["solver"]["lr_warmup_steps"] = 5
     path = write(lists, document)
     assert refusal(path) == f"{path}: unknown key 'solver.lr_warmup_steps'; did you mean 'solver.lr_warmup_step'?"
@@ -147,7 +147,7 @@ def test_our_overrides_of_a_released_file(lists: Path, document: dict[str, Any])
 
 
 def test_released_names_belong_to_released_files(lists: Path) -> None:
-    """In a run of our schema their names would be a second way to say the same, so they are unknown there."""
+    """With our schema the official names would be aliases, so they are unknown there."""
     path = lists / "ours.yaml"
     path.write_text(f"data: {{train_list: {lists / 'train.txt'}, labels: {lists / 'labels.csv'}}}")
     assert "unknown key 'solver.lr'; did you mean 'optim.lr'?" in refusal(path, "solver.lr=1e-3")
@@ -187,7 +187,7 @@ def test_a_base_may_be_released(lists: Path, document: dict[str, Any]) -> None:
 def test_other_methods_are_refused(
     lists: Path, document: dict[str, Any], key: str, value: object, message: str
 ) -> None:
-    """A switch that would train another method is an error, and never a silent return to MoTE."""
+    """A switch that selects another method is an error, never silently ignored."""
     section, _, name = key.partition(".")
     document[section][name] = value
     path = write(lists, document)
@@ -195,7 +195,7 @@ def test_other_methods_are_refused(
 
 
 def test_something_something(lists: Path, document: dict[str, Any]) -> None:
-    """The official code knows the data set by its name; here its flips need the labels of mirrored videos."""
+    """The official code recognises the data set by its name; here its flips need the labels of mirrored videos."""
     document["data"]["dataset"] = "something-v2"
     (lists / "flip.csv").write_text("id,flipped\n")
     config = load_config(write(lists, document), [f"data.flip_labels={lists / 'flip.csv'}"])

@@ -1,4 +1,4 @@
-"""The sections of a configuration: their own checks, and that what documents them is whole."""
+"""The sections of a configuration: their own checks and complete documentation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mote_fast.training.config.values import describe, show
 
 
 def test_sections_can_be_made_in_python() -> None:
-    """The checks are those of the dataclasses, so that code is held to them as a file is."""
+    """The dataclasses make the checks, so that they apply to code and files alike."""
     with pytest.raises(ConfigError, match="batch_size must be at least 1, got 0"):
         DataConfig(batch_size=0)
     with pytest.raises(ConfigError, match=r"optim\.precision 'fp16' needs a GPU"):
@@ -25,7 +25,7 @@ def test_sections_can_be_made_in_python() -> None:
 
 
 def documented(cls: type) -> dict[str, str]:
-    """Return what the "Attributes:" parts of a class and of its bases say of each field, on one line."""
+    """Return the description of each field in the "Attributes:" parts of a class and its bases, on one line."""
     found = {}
     for each in filter(is_dataclass, reversed(cls.__mro__)):
         part = re.search(r"^Attributes:\n((?:    .*\n|\n)*)", (inspect.getdoc(each) or "") + "\n", re.MULTILINE)
@@ -51,18 +51,18 @@ def schema_rows() -> dict[str, str]:
 
 
 def test_decoders_are_those_that_exist() -> None:
-    """A decoder that the library gains or loses must be one that a configuration can or cannot name."""
+    """A configuration accepts exactly the decoders of the library."""
     assert set(get_args(OPTIONS["data.decode"])) == {"auto", *BACKENDS}
 
 
 def test_every_field_is_documented() -> None:
-    """A field without a meaning, or a meaning without a field, is an oversight."""
+    """Every field has a description, and every description a field."""
     for cls in get_type_hints(TrainConfig).values():
         assert set(documented(cls)) == {each.name for each in fields(cls)}
 
 
 def test_manual_has_the_options() -> None:
-    """The table in the manual cannot go stale: it is what the dataclasses say, row by row."""
+    """The manual's table equals the dataclasses' documentation, row by row."""
     manual = Path(__file__).parents[3] / "docs" / "training.md"
     options = manual.read_text(encoding="utf-8").partition("\n## Options\n")[2]
     found = {row.split("`")[1]: row for row in options.splitlines() if row.startswith("| `")}
@@ -70,6 +70,6 @@ def test_manual_has_the_options() -> None:
 
 
 def test_replace_checks_again() -> None:
-    """A changed copy is held to the same rules."""
+    """A changed copy passes the same checks."""
     with pytest.raises(ConfigError, match="epochs must be at least 1"):
         replace(TrainConfig().optim, epochs=0)

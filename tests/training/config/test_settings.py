@@ -37,7 +37,7 @@ def test_overrides_are_yaml() -> None:
 
 @pytest.mark.parametrize("override", ["optim.lr", "=3", "--fast", "optim.lr=[1", "optim.lr={a: 1, a: 2}"])
 def test_overrides_of_another_form(override: str) -> None:
-    """What is no override is refused with its text in the message."""
+    """Text that is not an override is refused with the text in the message."""
     with pytest.raises(ConfigError, match="command line") as error:
         parse_overrides([override])
     assert override.partition("=")[0] in str(error.value)
@@ -56,7 +56,7 @@ def test_overrides_of_another_form(override: str) -> None:
     ],
 )
 def test_bad_files(tmp_path: Path, content: str, message: str) -> None:
-    """A file that is no configuration is refused in one line that names it and the place."""
+    """A file that is not a configuration is refused in one line that names the file and the position."""
     path = tmp_path / "bad.yaml"
     path.write_text(content)
     with pytest.raises(ConfigError) as error:
@@ -84,7 +84,7 @@ def test_empty_file(tmp_path: Path) -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=40) | st.text("[]{}:-,&*!?|>'\" \n\tab1.", max_size=40).map(str.encode))
 def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
-    """Whatever a file holds, it gives a mapping or one line."""
+    """Any file content gives a mapping or a one-line error."""
     path = tmp_path / "any.yaml"
     path.write_bytes(content)
     found: dict | str

@@ -1,4 +1,4 @@
-"""Configurations of our schema: what is read, what is refused and how, and what is written back."""
+"""Configurations of our schema: reading, refusals, and writing back."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write(lists: Path) -> Write:
 
 
 def refusal(path: Path, *overrides: str) -> str:
-    """Load what must be refused; return the message, which must be one line."""
+    """Load a configuration that must be refused; return the message, which must be one line."""
     with pytest.raises(ConfigError) as error:
         load_config(path, overrides)
     message = str(error.value)
@@ -61,7 +61,7 @@ def refusal(path: Path, *overrides: str) -> str:
 
 
 def test_defaults_are_the_recipe() -> None:
-    """Nothing said means the official ViT-B/16 recipe (docs/method.md, Optimisation)."""
+    """The defaults are the official ViT-B/16 recipe (docs/method.md, Optimisation)."""
     config = TrainConfig()
     assert (config.model.arch, config.model.clip_pretrained, config.model.experts) == ("ViT-B-16", "openai", 4)
     assert (config.data.frames, config.data.size, config.data.batch_size) == (8, 224, 64)
@@ -90,7 +90,7 @@ def test_data_paths_stay_as_given(lists: Path, write: Write, monkeypatch: pytest
 
 
 def test_unknown_keys_are_refused_with_the_nearest(write: Write) -> None:
-    """A misspelt key never silently means nothing: the message names file, key, and what was probably meant."""
+    """A misspelt key is never ignored: the message names the file, the key, and the probable key."""
     path = write("optim: {learning_rte: 1}")
     assert refusal(path).startswith(f"{path}: unknown key 'optim.learning_rte'; optim has lr, clip_ratio, ")
     path = write("optim: {weight_decy: 1}")
@@ -104,7 +104,7 @@ def test_unknown_keys_are_refused_with_the_nearest(write: Write) -> None:
 
 
 def test_wrong_types_name_file_and_key(write: Write) -> None:
-    """The message tells a file's value from the command line's."""
+    """The message distinguishes a file's value from the command line's."""
     path = write("optim: {epochs: many}")
     assert refusal(path) == f"{path}: optim.epochs must be an integer, got 'many'"
     assert refusal(path, "optim.epochs=1.5") == "command line: optim.epochs must be an integer, got 1.5"
@@ -138,7 +138,7 @@ def test_wrong_types_name_file_and_key(write: Write) -> None:
     ],
 )
 def test_values_out_of_range(write: Write, override: str, message: str) -> None:
-    """Each range is checked before anything is loaded, and the message leads to the value."""
+    """Each range is checked before loading, and the message names the value."""
     assert message in refusal(write(), override)
 
 
@@ -158,7 +158,7 @@ def test_impossible_combinations(write: Write, text: str, message: str) -> None:
 
 
 def test_possible_combinations(write: Write) -> None:
-    """What merely looks odd is allowed: a mean head has no layers and any number of frames."""
+    """Unusual but valid combinations are allowed: a mean head has no layers and any number of frames."""
     assert load_config(write(), ["model.header=mean", "model.layers=0", "data.frames=100"]).data.frames == 100
     assert load_config(write(), ["optim.epochs=2"]).optim.warmup_epochs == 5.0
     multistep = load_config(write(), ["optim.schedule=multistep", "optim.milestones=[20, 25]"])
@@ -187,7 +187,7 @@ def test_required_keys(lists: Path, key: str) -> None:
     ],
 )
 def test_files_must_exist(write: Write, key: str) -> None:
-    """A file that is not there is found before the model is built, with the place that names it."""
+    """A missing file is reported before the model is built, with the source of its name."""
     path = write()
     assert refusal(path, f"{key}=no/such") == f"command line: {key} names 'no/such', which does not exist"
     section, _, name = key.partition(".")
@@ -196,7 +196,7 @@ def test_files_must_exist(write: Write, key: str) -> None:
 
 
 def test_base_is_read_first(write: Write) -> None:
-    """A file is its difference from its base, and a base may have one of its own, each relative to its own file."""
+    """A file overrides its base, and a base may have its own base, each path relative to its own file."""
     write("{model: {experts: 3, layers: 2}, optim: {lr: 1.0}}", "recipe.yaml")
     write("{base: ../recipe.yaml, model: {experts: 5}}", "table/first.yaml")
     path = write("{base: first.yaml, optim: {lr: 2.0}}", "table/second.yaml")
@@ -205,13 +205,13 @@ def test_base_is_read_first(write: Write) -> None:
 
 
 def test_errors_of_a_base_name_its_file(write: Write) -> None:
-    """The file at fault is named, not the one that was asked for."""
+    """The message names the file at fault, not the loaded one."""
     base = write("{optim: {lr: fast}}", "recipe.yaml")
     assert refusal(write("{base: recipe.yaml}")) == f"{base}: optim.lr must be a number, got 'fast'"
 
 
 def test_bad_bases(write: Write) -> None:
-    """A base that is missing, no file name, or in a circle is refused."""
+    """A base that is missing, not a file name, or cyclic is refused."""
     path = write("{base: none.yaml}")
     assert refusal(path) == f"{path}: base must name a configuration file, relative to this one, got 'none.yaml'"
     assert "got ['a', 'b']" in refusal(write("{base: [a, b]}"))
@@ -260,7 +260,7 @@ def any_value(annotation: Any) -> st.SearchStrategy[Any]:
 @pytest.mark.heavy
 @given(data=st.data())
 def test_round_trip(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What is written into a run's folder is the run: every option, exactly, whatever text it holds."""
+    """The file in a run's folder has every option exactly, for any text."""
     folder = tmp_path_factory.mktemp("round")
     (folder / "list.txt").touch()
     values = {
@@ -294,7 +294,7 @@ def test_round_trip_of_awkward_text(write: Write, text: str) -> None:
 
 
 def test_to_dict_is_plain(write: Write) -> None:
-    """The dictionary holds what JSON and YAML know, and every option."""
+    """The dictionary holds every option, as types of JSON and YAML."""
     values = to_dict(load_config(write()))
     assert {f"{section}.{name}" for section, inner in values.items() for name in inner} == set(OPTIONS)
     assert values["optim"]["betas"] == [0.9, 0.999]

@@ -65,7 +65,7 @@ def test_what_is_accepted(written: str, annotation: Any, expected: object) -> No
     ],
 )
 def test_what_is_refused(written: str, annotation: Any, message: str) -> None:
-    """A wrong type is said in the words of the file's author: what it must be, and what it is."""
+    """The message for a wrong type gives the expected type and the value, in the terms of YAML."""
     with pytest.raises(ConfigError) as error:
         coerce(yaml.safe_load(written), annotation)
     assert str(error.value) == message
@@ -80,7 +80,7 @@ ANY_YAML = st.recursive(
 
 @given(value=ANY_YAML, key=st.sampled_from(sorted(OPTIONS)))
 def test_anything_is_taken_or_refused(value: object, key: str) -> None:
-    """No value makes another error, and a value that is taken is taken again as it is."""
+    """No value raises another error, and an accepted value is accepted again unchanged."""
     annotation = OPTIONS[key]
     refusal, taken = "", None
     try:

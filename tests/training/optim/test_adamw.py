@@ -1,4 +1,4 @@
-"""head_optimizer against torch.optim.AdamW on dense gradients: one mathematics, one state, one protocol."""
+"""head_optimizer against torch.optim.AdamW on dense gradients: the same mathematics, state and interface."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_golden_trajectory(golden: dict[str, Any], golden_head: dict[str, Tensor
 
 @pytest.mark.heavy
 def test_state_passes_between_both_optimizers() -> None:
-    """A run may change optimisers between any two steps, in both directions, and go on as if it had not."""
+    """A run may change optimisers between any two steps, in both directions, with the same result."""
     mine, other = make_heads()
     ours, theirs = head_optimizer(mine, **OPTIONS), torch.optim.AdamW(other.parameters(), **OPTIONS)
     for step in range(2):
@@ -136,7 +136,7 @@ def test_state_passes_between_both_optimizers() -> None:
 
 
 def test_foreign_optimizers_get_dense_gradients() -> None:
-    """Without a head_optimizer, after it is gone, and for a copy of the head, ``weight.grad`` is there as usual."""
+    """Without a head_optimizer, after its deletion, and for a copy of the head, ``weight.grad`` is set as usual."""
     head, untouched = make_heads()
     optimizer = head_optimizer(head, 1e-3)
     clone = copy.deepcopy(head)
@@ -217,7 +217,7 @@ def test_grad_scaler_unscales_factored_gradients(explicitly: bool) -> None:
 
 
 def test_grad_scaler_skips_a_step_whose_factors_overflowed() -> None:
-    """An infinity in the rows alone holds the step back and lowers the scale."""
+    """An infinity in the rows alone skips the step and lowers the scale."""
     mine, untouched = make_heads()
     optimizer = head_optimizer(mine, **OPTIONS)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)

@@ -36,7 +36,7 @@ def worker(rank: int, folder: str) -> None:
 
 
 def average(rank: int, synchronised: bool) -> tuple[list[int], float]:
-    """How many values each all-reduce of a step carried, and how far the step is from that of one process."""
+    """The number of values in each all-reduce of a step, and the step's distance from that of one process."""
     torch.manual_seed(0)
     head = VideoHead(HeadConfig(WIDTH, 2, 2, EXPERTS))
     reference = copy.deepcopy(head)
@@ -69,7 +69,7 @@ def average(rank: int, synchronised: bool) -> tuple[list[int], float]:
 
 @pytest.mark.heavy
 def test_two_processes(tmp_path: Path) -> None:
-    """The same routing everywhere carries two rows a layer; different routing falls back to dense gradients."""
+    """With the same routing in all processes two rows per layer are sent; otherwise dense gradients."""
     multiprocessing.spawn(worker, (str(tmp_path),), nprocs=PROCESSES)
     for rank in range(PROCESSES):
         for synchronised, (carried, error) in torch.load(tmp_path / f"{rank}.pt").items():
@@ -80,7 +80,7 @@ def test_two_processes(tmp_path: Path) -> None:
 
 
 def test_experts_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where others average the dense gradients, the experts' two rows a layer and their routes are all that is sent."""
+    """If DDP averages the dense gradients, only the experts' two rows per layer and their routes are sent."""
     torch.manual_seed(0)
     head = VideoHead(HeadConfig(WIDTH, 2, 2, EXPERTS))
     optimizer = head_optimizer(head, 1e-2)
