@@ -66,7 +66,7 @@ def expert_similarity(
         progress: called with the number of videos done since the last call.
 
     Raises:
-        ConfigError: none of the videos could be read.
+        ConfigError: no video could be read.
     """
     outputs: list[Tensor] = []
     temporals: list[Tensor] = []

@@ -14,7 +14,7 @@ def view_scores(logits: Tensor, views: int) -> Tensor:
     """Score videos from the logits of their views: softmax per view, mean over views, softmax again (eq. (18)).
 
     Args:
-        logits: [B * views, C], the views of a video side by side. The official code passes cosines as they are.
+        logits: [B * views, C], the views of a video consecutive. The official code passes unscaled cosines.
         views: views per video.
 
     Returns:
@@ -31,7 +31,7 @@ def view_probabilities(cosines: Tensor, views: int, logit_scale: Tensor | float)
     that of ``m`` (and so of ``view_scores``), and for one view ``p`` is ``softmax(logit_scale * cosine)``, as in CLIP.
 
     Args:
-        cosines: [B * views, C], the views of a video side by side.
+        cosines: [B * views, C], the views of a video consecutive.
         views: views per video.
         logit_scale: the factor itself, about 100 for trained models.
 

@@ -69,7 +69,7 @@ class RunLog:
         tensorboard: write TensorBoard's files too.
 
     Raises:
-        ConfigError: TensorBoard is asked for and not installed.
+        ConfigError: ``tensorboard`` is true and TensorBoard is not installed.
     """
 
     def __init__(self, output: Path, *, leads: bool, step: int, steps: int, kept: int, tensorboard: bool) -> None:

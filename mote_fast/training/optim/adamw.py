@@ -155,7 +155,7 @@ class HeadAdamW(torch.optim.AdamW):
         """Average gradients over the processes of ``group``; call it between backward and ``step``.
 
         Layers whose processes drew the same expert and temperature (the same ``generator`` seed on every process, or
-        the draws passed to ``streams``) carry two rows, whatever the number of experts; others become dense first.
+        the draws passed to ``streams``) carry two rows for any number of experts; others become dense first.
         Every process must have gradients for the same parameters.
 
         Args:

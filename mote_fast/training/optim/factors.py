@@ -1,7 +1,7 @@
 """Factored expert gradients: a backward pass gives the optimiser two rows instead of a gradient of every expert.
 
 The gradient of expert i is ``weights[i] * G + [i == index] * g``, with G the gradient of the merged row and g that of
-the routed one (eq. (11)). Keeping ``rows = (g, G)`` costs 2 P values whatever E is; the dense form costs E P.
+the routed one (eq. (11)). Keeping ``rows = (g, G)`` costs 2 P values for any E; the dense form costs E P.
 """
 
 from __future__ import annotations
