@@ -22,7 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Train MoTE on a list of videos.")
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML, of this project or of the official code")
     parser.add_argument("--resume", metavar="auto|none|FILE", help="the same as run.resume=...")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that stand above the file's")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that override the file's")
     # Settings may come before and after an option.
     arguments = parser.parse_intermixed_args()
     overrides = arguments.overrides

@@ -20,7 +20,7 @@ from mote_fast.data.views import Views, plan_views
 from mote_fast.head.scores import view_scores
 
 VIDEO = "one video"
-# Rankings of so many clips of the video by so many label sets drawn at random: one best label alone says little. With
+# Clips of the video and random label sets that rank them: one best label alone says little. With
 # random weights the scores of neighbouring ranks nearly touch, so real labels change places less.
 CLIPS, LABEL_SETS, TOP = 4, 25, 5
 RANKINGS = "int8 against float32, rankings"
@@ -37,7 +37,7 @@ def end2end(setting: Setting) -> Iterator[Row]:
 
 
 def video_arms(setting: Setting, views: Views, videos: int | None = None) -> list[Arm]:
-    """The official recipe and ours; so many ``videos`` one after the other, or one where their number is not varied."""
+    """The official recipe and ours over ``videos`` in sequence, or over one if their number is not varied."""
     plan = plan_views(probe(setting.video).num_frames, setting.frames, views)
     wanted = plan.frame_indices[plan.positions].flatten().tolist()
     theirs, towers = official.OfficialHead(setting.model.head).eval(), setting.model.clip

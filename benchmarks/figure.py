@@ -14,7 +14,7 @@ Bars: TypeAlias = Mapping[str, tuple[float, str]]
 
 
 def bars(rows: Sequence[Row], metric: str) -> Figure:
-    """A bar for every case, size and arm that has the metric; ratios begin at one, and their axis is logarithmic."""
+    """A bar for every case, size and arm with the metric; ratios start at one on a logarithmic axis."""
     found = {
         f"{row.case}{'' if row.x is None else f' {row.x:g}'}: {row.arm}": (row.median, f"{row.median:.3g} {row.unit}")
         for row in rows
@@ -24,7 +24,7 @@ def bars(rows: Sequence[Row], metric: str) -> Figure:
 
 
 def waterfalls(rows: Sequence[Row]) -> Figure:
-    """A panel for every case whose arms are added one after the other: how long it takes, and what each bought."""
+    """A panel for every case whose arms add up: its time, and the gain of each arm."""
     panels: dict[str, dict[str, tuple[float, str]]] = {}
     bought = {(row.case, row.arm): f"{row.median:.2f}x" for row in rows if row.metric == "bought"}
     for row in rows:
@@ -49,7 +49,7 @@ def _draw_bars(panels: Mapping[str, Bars], *, ratios: bool = False) -> Figure:
 
 
 def lines(rows: Sequence[Row], metrics: Sequence[str], *, logarithmic: bool = False) -> Figure:
-    """A panel for every case and metric, a line an arm, from zero up; or logarithmic, where a slope is what matters."""
+    """A panel for every case and metric, a line an arm, from zero up; logarithmic to show a slope."""
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in rows:
         # Nothing measurable has no place on a logarithmic axis.

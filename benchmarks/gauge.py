@@ -41,7 +41,7 @@ def measured(call: Callable[[], Any], device: torch.device) -> tuple[Any, float 
 
 
 def reset_peak() -> bool:
-    """Give free memory back and begin the high-water mark anew; False where the system cannot."""
+    """Return free memory and reset the high-water mark; False if the system cannot."""
     cpu_memory.release()
     gc.collect()
     try:

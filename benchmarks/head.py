@@ -48,7 +48,7 @@ def head_arms(
     frames: int = 0,
     classes: int = LABELS,
 ) -> list[Arm]:
-    """Ways to run the head over so many views of so many frames, the setting's by default; ``x`` is what is varied."""
+    """Ways to run the head over views of some frames, the setting's by default; ``x`` is what varies."""
     torch.manual_seed(0)
     whole = VideoHead(config, setting.class_rows(LABELS, config.embed_dim)).to(setting.device, setting.dtype).eval()
     folded, theirs = whole.fold(), OfficialHead(whole).eval()

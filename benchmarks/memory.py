@@ -2,7 +2,7 @@
 
 Every arm runs in a process of its own, which holds that arm's model and nothing of the other's. The figure is the most
 that was resident from the moment the model stood ready, less what the same process held once the libraries were
-imported: weights, activations, gradients, optimiser states and whatever the allocators kept.
+imported: weights, activations, gradients, optimiser states and what the allocators kept.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The baseline of every benchmark: the official recipe in plain PyTorch, same algorithm and order of work.
 
 Loading decodes with decord, one reader and one thread a video, and transforms frame by frame with Pillow and
-torchvision. The towers are open_clip's own modules with ``nn.MultiheadAttention``. Text is encoded anew at each start,
+torchvision. The towers are open_clip's own modules with ``nn.MultiheadAttention``. Text is encoded again at each start,
 all 77 positions of 28 prompts a label. The head has one pair of ``nn.Linear`` per expert and merges them by a loop over
 experts at every forward; zero-shot evaluation runs it twice, once for the logits of the running accuracy and once for
 the features of the full-class one. Training runs the two streams one after the other, and leaves dense gradients to

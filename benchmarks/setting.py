@@ -172,11 +172,11 @@ class Setting:
 
     @cached_property
     def classes(self) -> Tensor:
-        """[400, d], stands for class features where the text tower is not what is measured."""
+        """[400, d], in place of class features if the text tower is not measured."""
         return self.class_rows(LABELS, self.model.clip.embed_dim)
 
     def class_rows(self, count: int, width: int, seed: int = 1) -> Tensor:
-        """Random rows of unit length, which stand for class features.
+        """Random rows of unit length, in place of class features.
 
         Those of training are those of the test: for strange ones, modulation would leave out the temporal features,
         and arms would agree whatever they compute.

@@ -41,7 +41,7 @@ def clip(setting: Setting) -> Iterator[Row]:
 
 
 def tower_arms(setting: Setting, count: int) -> list[Arm]:
-    """The official tower and ours, over so many frames."""
+    """The official tower and ours over ``count`` frames."""
     towers = setting.model.clip
     return [
         tower_arm(setting, OFFICIAL, towers.model.encode_image, count, False),

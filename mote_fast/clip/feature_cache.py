@@ -130,7 +130,7 @@ class FeatureCache:
         except (sqlite3.OperationalError, OSError) as error:
             log.warning("class-feature cache %s could not be %s: %s", self.path, attempt, error)
         except sqlite3.DatabaseError as error:
-            log.warning("class-feature cache %s is damaged (%s); begun anew", self.path, error)
+            log.warning("class-feature cache %s is damaged (%s); recreating it", self.path, error)
             self.path.unlink(missing_ok=True)
 
 

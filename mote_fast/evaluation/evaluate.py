@@ -126,7 +126,7 @@ def evaluate(
     for result, member in zip(lists, pool.memberships, strict=True):
         unread = set(member.positions[result.rows < 0].tolist())
         if not unread <= failures.keys():
-            raise ConfigError(f"the loader passed over video {min(unread - failures.keys())} of the pool in silence")
+            raise ConfigError(f"the loader silently skipped video {min(unread - failures.keys())} of the pool")
     if protocol == "halfclass":
         scores = _halves(lists[0])
     else:

@@ -66,7 +66,7 @@ def format_list(items: Iterable[VideoItem]) -> str:
     for item in items:
         reason = why_unlistable(item.path)
         if reason:
-            raise ListError(f"{item.path!r} cannot stand in a list: {reason}")
+            raise ListError(f"{item.path!r} cannot be listed: {reason}")
         middle = f" {item.num_frames}" if item.num_frames else ""
         lines.append(f"{item.path}{middle} {item.label}\n")
     return "".join(lines)
