@@ -18,7 +18,7 @@ def predict_variants(
     model: VideoClassifier,
     variants: Sequence[Variant],
     loader: VideoLoader,
-    classes: Tensor,
+    class_features: Tensor,
     *,
     progress: Progress | None = None,
 ) -> Mapping[str, Predictions]:
@@ -28,18 +28,22 @@ def predict_variants(
         model: the model that encodes the frames.
         variants: the variants of its head.
         loader: a loader for evaluation.
-        classes: [C, d], class features of the candidate labels.
+        class_features: [C, d], class features of the candidate labels.
         progress: called with the number of videos done since the last call.
 
     Returns:
         The predictions of each variant, by its name.
     """
-    judges = [Judge(LabelSet(classes), partial(_judge_by_variant, variant)) for variant in variants]
+    judges = [Judge(LabelSet(class_features), partial(_judge_by_variant, variant)) for variant in variants]
     found = judge_videos(model, loader, judges, progress)
     return {variant.name: predictions for variant, predictions in zip(variants, found, strict=True)}
 
 
-def _judge_by_variant(variant: Variant, frames: Tensor, classes: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+def _judge_by_variant(
+    variant: Variant, frame_features: Tensor, class_features: Tensor, indices: Tensor
+) -> tuple[Tensor, Tensor]:
     """See ``Judge.scores``."""
     del indices
-    return score_videos(variant.features(frames.flatten(0, 1), classes).float(), classes, frames.shape[1])
+    return score_videos(
+        variant.features(frame_features.flatten(0, 1), class_features).float(), class_features, frame_features.shape[1]
+    )

@@ -72,11 +72,11 @@ def expert_similarity(
     temporals: list[Tensor] = []
     failures: list[Failure] = []
     for _, encoded in encode_videos(model, loader, failures, progress):
-        views, frames = encoded.shape[1], encoded.flatten(0, 1)
+        views, frame_features = encoded.shape[1], encoded.flatten(0, 1)
         with torch.inference_mode():
-            features = torch.stack([variant.features(frames, None) for variant in variants])
+            features = torch.stack([variant.features(frame_features, None) for variant in variants])
         outputs.append(video_features(features, views))
-        temporals.append(video_features(features - frames, views))
+        temporals.append(video_features(features - frame_features, views))
     if not outputs:
         raise ConfigError(f"none of the {len(failures)} videos could be read; the first: {failures[0].reason}")
     output, temporal = torch.cat(outputs, dim=1), torch.cat(temporals, dim=1)

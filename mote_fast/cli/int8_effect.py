@@ -27,13 +27,13 @@ class Int8Effect(NamedTuple):
 
 
 @torch.no_grad()
-def int8_effect(model: VideoClassifier, video: Video, classes: Tensor, views: str = "1x1") -> Int8Effect:
+def int8_effect(model: VideoClassifier, video: Video, class_features: Tensor, views: str = "1x1") -> Int8Effect:
     """Classify a video in int8 and in float32 and compare; costs one pass of each over the frames of ``views``.
 
     Args:
         model: a model with ``dtype="int8"``.
         video: as in ``VideoClassifier.classify``.
-        classes: [C, d], from ``class_features``.
+        class_features: [C, d], from ``class_features``.
         views: as in ``VideoClassifier.classify``.
 
     Raises:
@@ -45,7 +45,7 @@ def int8_effect(model: VideoClassifier, video: Video, classes: Tensor, views: st
     twin = VideoClassifier(model.clip, model.head, model.frames).eval()
     twin.decode_backend = model.decode_backend
     quantized, exact = (each.view_features(video, views) for each in (model, twin))
-    scores, expected = (model.scores_from_features(features, classes) for features in (quantized, exact))
+    scores, expected = (model.scores_from_features(features, class_features) for features in (quantized, exact))
     return Int8Effect(
         cosine=F.cosine_similarity(quantized, exact, dim=-1).min().item(),
         score=(scores - expected).abs().max().item(),

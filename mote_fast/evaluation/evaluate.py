@@ -152,7 +152,7 @@ def _halves(result: SplitResult) -> list[Score]:
     predictions = result.predictions
     scores: list[Score] = []
     for number, task in enumerate(half_class_tasks(labels, len(result.split.class_names))):
-        among = full_class_scores(predictions.features, predictions.classes[task.classes])
+        among = full_class_scores(predictions.features, predictions.class_features[task.classes])
         ranked = rank(among, result.rows[task.videos], task.labels)
         scores.append(Score(f"half {number}", len(task.classes), {FULL_CLASS: ranked}))
     return scores

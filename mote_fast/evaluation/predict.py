@@ -32,12 +32,12 @@ class LabelSet(NamedTuple):
     """Classes, and the videos to classify among them.
 
     Attributes:
-        classes: [C, d], class features.
+        class_features: [C, d], class features.
         labels: int64 [videos of the loader's list], the class index of each video, or ``UNLABELLED`` for a video
             outside this label set. None: every video, with the loader's label.
     """
 
-    classes: Tensor
+    class_features: Tensor
     labels: Tensor | None = None
 
 
@@ -66,7 +66,7 @@ class Predictions:
             cosines 1e-4 apart would tie.
         features: float32 [N, d], unit length: each view's feature averaged over frames and normalised, then averaged
             over views and normalised.
-        classes: float32 [C, d], unit length.
+        class_features: float32 [C, d], unit length.
         failures: the videos that could not be read, in the order of their indices.
     """
 
@@ -74,17 +74,17 @@ class Predictions:
     labels: Tensor
     running: Tensor
     features: Tensor
-    classes: Tensor
+    class_features: Tensor
     failures: tuple[Failure, ...]
 
     @property
     def full_class(self) -> Tensor:
         """float64 [N, C], the official code's other score: softmax of 100 x cosine of the mean view feature."""
-        return full_class_scores(self.features, self.classes)
+        return full_class_scores(self.features, self.class_features)
 
 
 def predict(
-    model: VideoClassifier, loader: VideoLoader, classes: Tensor, *, progress: Progress | None = None
+    model: VideoClassifier, loader: VideoLoader, class_features: Tensor, *, progress: Progress | None = None
 ) -> Predictions:
     """Run the model over every video of a loader.
 
@@ -94,13 +94,13 @@ def predict(
     Args:
         model: the unwrapped model; its experts are merged here, and its training mode is preserved.
         loader: a loader for evaluation of this process's share.
-        classes: [C, d], class features of the candidate labels.
+        class_features: [C, d], class features of the candidate labels.
         progress: called with the number of this process's videos done since the last call.
 
     Raises:
         ConfigError: two processes read the same video.
     """
-    return predict_label_sets(model, loader, [LabelSet(classes)], progress=progress)[0]
+    return predict_label_sets(model, loader, [LabelSet(class_features)], progress=progress)[0]
 
 
 def predict_label_sets(
@@ -137,9 +137,9 @@ def judge_videos(
     """
     rows: list[list[_Rows]] = [[] for _ in judges]
     failures: list[Failure] = []
-    for batch, frames in encode_videos(model, loader, failures, progress):
+    for batch, frame_features in encode_videos(model, loader, failures, progress):
         for found, judge in zip(rows, judges, strict=True):
-            found.append(_judge(judge, frames, batch))
+            found.append(_judge(judge, frame_features, batch))
     return _gather(rows, failures, [judge.label_set for judge in judges])
 
 
@@ -160,22 +160,22 @@ def encode_videos(
             if len(batch.indices):
                 # Not around the loader: buffers that it allocates in inference mode could not be written later.
                 with _inferring(model.device):
-                    frames = _encode(model, batch)
-                yield batch, frames
+                    frame_features = _encode(model, batch)
+                yield batch, frame_features
             if progress is not None:
                 progress(len(batch.indices) + len(batch.failures))
 
 
-def score_videos(features: Tensor, classes: Tensor, views: int) -> tuple[Tensor, Tensor]:
+def score_videos(features: Tensor, class_features: Tensor, views: int) -> tuple[Tensor, Tensor]:
     """Return the running scores [B, C] and the pooled features [B, d] of ``features [B * V, T, d]``; on their device.
 
     Args:
         features: float32; the views of a video are consecutive.
-        classes: [C, d], class features.
+        class_features: [C, d], class features.
         views: V.
     """
     pooled = pool_views(features.mean(1).unflatten(0, (-1, views)))
-    return view_scores(cosine_logits(features, classes.float()).double(), views), pooled
+    return view_scores(cosine_logits(features, class_features.float()).double(), views), pooled
 
 
 def _encode(model: VideoClassifier, batch: Batch) -> Tensor:
@@ -193,39 +193,46 @@ class _Rows(NamedTuple):
     features: Tensor
 
 
-def _judge(judge: Judge, frames: Tensor, batch: Batch) -> _Rows:
+def _judge(judge: Judge, frame_features: Tensor, batch: Batch) -> _Rows:
     """Score the videos of a batch, frame features [B, V, T, d], that belong to the judge's label set."""
     indices, labels, label_set = batch.indices, batch.labels.cpu(), judge.label_set
     if label_set.labels is not None:
         labels = label_set.labels[indices]
         kept = labels != UNLABELLED
-        indices, labels, frames = indices[kept], labels[kept], frames[kept.to(frames.device)]
+        indices, labels, frame_features = indices[kept], labels[kept], frame_features[kept.to(frame_features.device)]
     if not len(indices):
-        empty = torch.empty(0, len(label_set.classes), dtype=torch.float64)
-        return _Rows(indices, labels, empty, torch.empty(0, frames.shape[-1]))
-    with _inferring(frames.device):
-        running, pooled = judge.scores(frames, label_set.classes.to(frames), indices)
+        empty = torch.empty(0, len(label_set.class_features), dtype=torch.float64)
+        return _Rows(indices, labels, empty, torch.empty(0, frame_features.shape[-1]))
+    with _inferring(frame_features.device):
+        running, pooled = judge.scores(frame_features, label_set.class_features.to(frame_features), indices)
     return _Rows(indices, labels, running.cpu(), pooled.cpu())
 
 
-def _judge_by_head(head: VideoHead, frames: Tensor, classes: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+def _judge_by_head(
+    head: VideoHead, frame_features: Tensor, class_features: Tensor, indices: Tensor
+) -> tuple[Tensor, Tensor]:
     """See ``Judge.scores``."""
-    views = frames.shape[1]
-    running, pooled = score_videos(_features(head, frames, classes, indices).float(), classes, views)
+    views = frame_features.shape[1]
+    running, pooled = score_videos(
+        _features(head, frame_features, class_features, indices).float(), class_features, views
+    )
     if head.config.aggregation == "ensemble":
         # The mean of the experts' cosines does not equal the cosine of any single feature.
-        running = view_scores(head(frames.flatten(0, 1), classes).double(), views)
+        running = view_scores(head(frame_features.flatten(0, 1), class_features).double(), views)
     return running, pooled
 
 
-def _features(head: VideoHead, frames: Tensor, classes: Tensor, indices: Tensor) -> Tensor:
-    """Temporal features [B * V, T, d] of ``frames [B, V, T, d]``."""
+def _features(head: VideoHead, frame_features: Tensor, class_features: Tensor, indices: Tensor) -> Tensor:
+    """Temporal features [B * V, T, d] of ``frame_features [B, V, T, d]``."""
     if head.config.aggregation != "random":
-        return head.features(frames.flatten(0, 1), classes)
+        return head.features(frame_features.flatten(0, 1), class_features)
     # Each video has its own generator, so that its draws do not depend on its batch or process.
     drawn = (generator_of("random routing", index) for index in indices.tolist())
     return torch.cat(
-        [head.features(each, classes, generator=source) for each, source in zip(frames, drawn, strict=True)]
+        [
+            head.features(each, class_features, generator=source)
+            for each, source in zip(frame_features, drawn, strict=True)
+        ]
     )
 
 
@@ -241,8 +248,8 @@ def _gather(rows: list[list[_Rows]], failures: list[Failure], label_sets: Sequen
         order = all_rows.indices.argsort()
         _refuse_repeats(torch.cat((all_rows.indices, torch.tensor([each.index for each in mine], dtype=torch.int64))))
         indices, labels, running, features = (column[order] for column in all_rows)
-        classes = F.normalize(label_set.classes.detach().float().cpu(), dim=-1)
-        results.append(Predictions(indices, labels, running, features, classes, tuple(mine)))
+        class_features = F.normalize(label_set.class_features.detach().float().cpu(), dim=-1)
+        results.append(Predictions(indices, labels, running, features, class_features, tuple(mine)))
     return results
 
 
@@ -250,8 +257,8 @@ def _join(parts: Sequence[_Rows], label_set: LabelSet) -> _Rows:
     if parts:
         return _Rows(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
     none = torch.empty(0, dtype=torch.int64)
-    classes, width = label_set.classes.shape
-    return _Rows(none, none, torch.empty(0, classes, dtype=torch.float64), torch.empty(0, width))
+    count, width = label_set.class_features.shape
+    return _Rows(none, none, torch.empty(0, count, dtype=torch.float64), torch.empty(0, width))
 
 
 def _belongs(failure: Failure, label_set: LabelSet) -> bool:

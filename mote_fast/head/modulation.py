@@ -12,7 +12,12 @@ GAMMA = 0.05
 
 
 def modulation_factor(
-    frames: Tensor, classes: Tensor, train_classes: Tensor, *, top_k: int = TOP_K, gamma: float = GAMMA
+    frame_features: Tensor,
+    class_features: Tensor,
+    train_class_features: Tensor,
+    *,
+    top_k: int = TOP_K,
+    gamma: float = GAMMA,
 ) -> Tensor:
     """Weight each video's temporal features by the similarity of its classes to the classes of fine-tuning.
 
@@ -21,24 +26,24 @@ def modulation_factor(
     ``exp(-(1 - m) / gamma)``. Label sets with fewer names than ``top_k`` use all of them.
 
     Args:
-        frames: [B, T, d], CLIP features of the frames, any floating dtype.
-        classes: [C, d], L2-normalised features of the test labels.
-        train_classes: [S, d], L2-normalised features of the fine-tuning labels.
+        frame_features: [B, T, d], CLIP features of the frames, any floating dtype.
+        class_features: [C, d], L2-normalised features of the test labels.
+        train_class_features: [S, d], L2-normalised features of the fine-tuning labels.
         top_k: K of the paper.
         gamma: temperature of the exponential.
 
     Returns:
         float32 [B].
     """
-    video = F.normalize(frames.float().mean(1), dim=-1)
-    test_classes = _nearest(video, classes.float(), top_k)
-    tuned_classes = _nearest(video, train_classes.float(), top_k)
+    video = F.normalize(frame_features.float().mean(1), dim=-1)
+    test_classes = _nearest(video, class_features.float(), top_k)
+    tuned_classes = _nearest(video, train_class_features.float(), top_k)
     similarity = torch.bmm(test_classes, tuned_classes.transpose(1, 2))
     closeness = similarity.amax(-1).mean(-1)
     return torch.exp((closeness - 1.0) / gamma)
 
 
-def _nearest(video: Tensor, classes: Tensor, top_k: int) -> Tensor:
-    """Return [B, k, d], the rows of ``classes [C, d]`` most similar to each of ``video [B, d]``."""
-    scores = video @ classes.t()
-    return classes[scores.topk(min(top_k, classes.shape[0]), dim=-1).indices]
+def _nearest(video: Tensor, class_features: Tensor, top_k: int) -> Tensor:
+    """Return [B, k, d], the rows of ``class_features [C, d]`` most similar to each of ``video [B, d]``."""
+    scores = video @ class_features.t()
+    return class_features[scores.topk(min(top_k, class_features.shape[0]), dim=-1).indices]

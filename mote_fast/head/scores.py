@@ -47,17 +47,17 @@ def pool_views(features: Tensor) -> Tensor:
     return F.normalize(F.normalize(features.float(), dim=-1).mean(1), dim=-1)
 
 
-def full_class_scores(features: Tensor, classes: Tensor) -> Tensor:
+def full_class_scores(features: Tensor, class_features: Tensor) -> Tensor:
     """Score videos by their pooled features, the other score of the official code (eq. (19)): softmax of 100 x cosine.
 
     Args:
         features: [N, d], from ``pool_views``.
-        classes: [C, d], class features of unit length.
+        class_features: [C, d], class features of unit length.
 
     Returns:
         float64 [N, C], rows summing to 1.
     """
-    return (FULL_CLASS_SCALE * features.double() @ classes.double().t()).softmax(-1)
+    return (FULL_CLASS_SCALE * features.double() @ class_features.double().t()).softmax(-1)
 
 
 def topk_accuracy(scores: Tensor, labels: Tensor, topk: int = 1) -> float:

@@ -101,39 +101,44 @@ class VideoHead(nn.Module):
         self.can_modulate = features is not None and bool(features.any())
 
     def forward(
-        self, frames: Tensor, classes: Tensor, modulate: bool = True, *, generator: torch.Generator | None = None
+        self,
+        frame_features: Tensor,
+        class_features: Tensor,
+        modulate: bool = True,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Inference: cosine logits of each video against each class.
 
         Args:
-            frames: [B, T, d], CLIP features of the frames of one view each.
-            classes: [C, d], class features.
+            frame_features: [B, T, d], CLIP features of the frames of one view each.
+            class_features: [C, d], class features.
             modulate: apply temporal feature modulation, where it is on and fine-tuning classes are stored.
             generator: source of ``aggregation="random"``; None uses PyTorch's global one.
 
         Returns:
             [B, C], cosines (not yet times exp(logit_scale)).
         """
-        chosen = classes if modulate else None
-        features = self.features(frames, chosen, generator=generator)
+        chosen = class_features if modulate else None
+        features = self.features(frame_features, chosen, generator=generator)
         if self._aggregation == "ensemble":
             # Each expert's mean frame has unit length, so the product of their mean with a class is a mean of cosines.
-            return features.mean(1) @ F.normalize(classes, dim=-1).t()
-        return cosine_logits(features, classes)
+            return features.mean(1) @ F.normalize(class_features, dim=-1).t()
+        return cosine_logits(features, class_features)
 
     def features(
         self,
-        frames: Tensor,
-        classes: Tensor | None = None,
+        frame_features: Tensor,
+        class_features: Tensor | None = None,
         *,
         expert: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Temporal features ``a * x + v`` of ``frames [B, T, d]``, same shape; ``a`` is 1 unless classes are given.
+        """Temporal features ``a * x + v``, [B, T, d]; ``a`` is 1 unless class features are given.
 
         Args:
-            frames: [B, T, d].
-            classes: [C, d], the test label set; given, the features are modulated for it, if modulation is on.
+            frame_features: [B, T, d].
+            class_features: [C, d], the test label set; given, the features are modulated for it, if modulation is on.
             expert: use this expert alone, in every layer; None applies ``aggregation``. An ensemble's features are the
                 mean over its experts, each scaled to a unit mean frame: they rank classes as its logits do.
             generator: as in ``forward``.
@@ -141,26 +146,26 @@ class VideoHead(nn.Module):
         Raises:
             ConfigError: the frames do not fit the head, or it has no such expert.
         """
-        self.check_frames(frames)
+        self.check_frames(frame_features)
         if expert is not None and not 0 <= expert < max(self.experts, 1):
             raise ConfigError(f"expert must lie in 0..{max(self.experts, 1) - 1}, got {expert}")
         if not self.layers:
-            return frames
+            return frame_features
         if expert is None and self._aggregation == "ensemble":
-            passes = [self.features(frames, classes, expert=expert) for expert in range(self.experts)]
+            passes = [self.features(frame_features, class_features, expert=expert) for expert in range(self.experts)]
             return torch.stack([one / one.mean(1, keepdim=True).norm(dim=-1, keepdim=True) for one in passes]).mean(0)
-        x = self._temporal(frames, expert, generator)
-        if classes is None or not (self.config.modulation and self.can_modulate):
-            return x + frames
+        x = self._temporal(frame_features, expert, generator)
+        if class_features is None or not (self.config.modulation and self.can_modulate):
+            return x + frame_features
         assert self.train_class_features is not None
         factor = modulation_factor(
-            frames,
-            F.normalize(classes, dim=-1),
+            frame_features,
+            F.normalize(class_features, dim=-1),
             F.normalize(self.train_class_features, dim=-1),
             top_k=self.config.modulation_top_k,
             gamma=self.config.modulation_gamma,
         )
-        return factor.to(x.dtype)[:, None, None] * x + frames
+        return factor.to(x.dtype)[:, None, None] * x + frame_features
 
     def fold(self) -> VideoHead:
         """Return an equivalent head for inference whose FFNs are plain: the merge is done once (eq. (13)).
@@ -194,25 +199,25 @@ class VideoHead(nn.Module):
         """The layers in order."""
         return cast("list[TemporalBlock]", list(self.blocks))
 
-    def check_frames(self, frames: Tensor) -> None:
-        """Raise ConfigError unless ``frames`` are [B, T, d] with no more frames than there are positions."""
-        if frames.ndim != 3 or frames.shape[2] != self.embed_dim:
-            raise ConfigError(f"frames must be [B, T, {self.embed_dim}], got {list(frames.shape)}")
-        if not 1 <= frames.shape[1] <= MAX_FRAMES:
-            raise ConfigError(f"a view must have 1 to {MAX_FRAMES} frames, got {frames.shape[1]}")
+    def check_frames(self, frame_features: Tensor) -> None:
+        """Raise ConfigError unless ``frame_features`` are [B, T, d] with no more frames than there are positions."""
+        if frame_features.ndim != 3 or frame_features.shape[2] != self.embed_dim:
+            raise ConfigError(f"frames must be [B, T, {self.embed_dim}], got {list(frame_features.shape)}")
+        if not 1 <= frame_features.shape[1] <= MAX_FRAMES:
+            raise ConfigError(f"a view must have 1 to {MAX_FRAMES} frames, got {frame_features.shape[1]}")
 
-    def embed_frames(self, frames: Tensor) -> Tensor:
+    def embed_frames(self, frame_features: Tensor) -> Tensor:
         """Input of the first layer, [B, T, d]: the frames with their positions added."""
-        return frames + self.frame_positions[: frames.shape[1]]
+        return frame_features + self.frame_positions[: frame_features.shape[1]]
 
-    def run_routed(self, frames: Tensor, index: Tensor) -> Tensor:
+    def run_routed(self, frame_features: Tensor, index: Tensor) -> Tensor:
         """Output of the last layer, [B, T, d], each video through its own experts; the head has layers.
 
         Args:
-            frames: [B, T, d].
+            frame_features: [B, T, d].
             index: int64 [L, B], or [L, B, 2] for separate up and down projections; read on the device, unchecked.
         """
-        x = self.embed_frames(frames)
+        x = self.embed_frames(frame_features)
         for block, chosen in zip(self.temporal_blocks(), index, strict=True):
             x = block.attend(x)
             x = x + block.mlp.routed(block.ln_2(x), chosen)
@@ -229,34 +234,34 @@ class VideoHead(nn.Module):
         # With one FFN all aggregations agree; folding and merging are the cheapest and draw nothing.
         return self.config.aggregation if self.experts > 1 else "merge"
 
-    def _temporal(self, frames: Tensor, expert: int | None, generator: torch.Generator | None) -> Tensor:
+    def _temporal(self, frame_features: Tensor, expert: int | None, generator: torch.Generator | None) -> Tensor:
         """The output x of the last layer at inference, [B, T, d]."""
         if expert is not None:
-            index = torch.full((self.layers, len(frames)), expert, device=frames.device)
-            return self.run_routed(frames, index)
+            index = torch.full((self.layers, len(frame_features)), expert, device=frame_features.device)
+            return self.run_routed(frame_features, index)
         if self._aggregation == "random":
-            source = frames.device if generator is None else generator.device
-            shape = (self.layers, len(frames), *((2,) if self.config.expert_design == "up_down" else ()))
+            source = frame_features.device if generator is None else generator.device
+            shape = (self.layers, len(frame_features), *((2,) if self.config.expert_design == "up_down" else ()))
             index = torch.randint(self.experts, shape, generator=generator, device=source)
-            return self.run_routed(frames, index.to(frames.device))
-        x = self.embed_frames(frames)
+            return self.run_routed(frame_features, index.to(frame_features.device))
+        x = self.embed_frames(frame_features)
         for block in self.blocks:
             x = block(x)
         return x
 
 
-def cosine_logits(features: Tensor, classes: Tensor) -> Tensor:
+def cosine_logits(features: Tensor, class_features: Tensor) -> Tensor:
     """Cosine of each video's mean feature with each class.
 
     Args:
         features: [B, T, d].
-        classes: [C, d].
+        class_features: [C, d].
 
     Returns:
         [B, C], float32 or float64 even under autocast: the later scale of about 100 would magnify the rounding of
         bfloat16 to half a logit (eq. (12)).
     """
-    dtype = torch.promote_types(torch.promote_types(features.dtype, classes.dtype), torch.float32)
+    dtype = torch.promote_types(torch.promote_types(features.dtype, class_features.dtype), torch.float32)
     with torch.autocast(features.device.type, enabled=False):
         video = F.normalize(features.to(dtype).mean(1), dim=-1)
-        return video @ F.normalize(classes.to(dtype), dim=-1).t()
+        return video @ F.normalize(class_features.to(dtype), dim=-1).t()

@@ -128,32 +128,32 @@ class VideoClassifier(nn.Module):
             raise ConfigError(f"topk must be at least 1, got {topk}")
         parsed = Views.parse(views)
         check_labels(labels)
-        classes = self.class_features(labels) if class_features is None else class_features
-        if len(classes) != len(labels):
-            raise ConfigError(f"class_features has {len(classes)} rows for {len(labels)} labels")
+        class_features = self.class_features(labels) if class_features is None else class_features
+        if len(class_features) != len(labels):
+            raise ConfigError(f"class_features has {len(class_features)} rows for {len(labels)} labels")
         if isinstance(video, (str, os.PathLike, Tensor)):
-            return self._rank(self.scores(video, classes, parsed), labels, topk)
-        return [self._rank(self.scores(one, classes, parsed), labels, topk) for one in video]
+            return self._rank(self.scores(video, class_features, parsed), labels, topk)
+        return [self._rank(self.scores(one, class_features, parsed), labels, topk) for one in video]
 
     @torch.no_grad()
-    def scores(self, video: Video, classes: Tensor, views: Views | str = "3x1") -> Tensor:
+    def scores(self, video: Video, class_features: Tensor, views: Views | str = "3x1") -> Tensor:
         """Score one video against class features.
 
         Args:
             video: as in ``classify``.
-            classes: [C, d], from ``class_features``.
+            class_features: [C, d], from ``class_features``.
             views: as in ``classify``.
 
         Returns:
             float32 [C], probabilities that rank as the official scores do; see
             ``mote_fast.head.scores.view_probabilities``.
         """
-        return self.scores_from_features(self.view_features(video, views), classes)
+        return self.scores_from_features(self.view_features(video, views), class_features)
 
     @torch.no_grad()
-    def scores_from_features(self, features: Tensor, classes: Tensor) -> Tensor:
+    def scores_from_features(self, features: Tensor, class_features: Tensor) -> Tensor:
         """Score a video from its frame features ``[views, T, d]``, from ``view_features``; otherwise as ``scores``."""
-        cosines = self.head(features, classes.to(features))
+        cosines = self.head(features, class_features.to(features))
         return view_probabilities(cosines, len(cosines), self.clip.logit_scale.double()).squeeze(0)
 
     @torch.no_grad()

@@ -27,8 +27,8 @@ class Loss:
 
 def training_loss(
     head: VideoHead,
-    frames: Tensor,
-    classes: Tensor,
+    frame_features: Tensor,
+    class_features: Tensor,
     labels: Tensor,
     logit_scale: Tensor | float,
     method: TrainingMethod = PAPER_METHOD,
@@ -42,8 +42,8 @@ def training_loss(
 
     Args:
         head: the head whose streams are run.
-        frames: [B, T, d], frame features.
-        classes: [C, d], features of the training label set.
+        frame_features: [B, T, d], frame features.
+        class_features: [C, d], features of the training label set.
         labels: int64 [B], class indices.
         logit_scale: the factor itself, ``exp`` of CLIP's parameter (about 100); a tensor is trained through.
         method: the streams and their losses.
@@ -58,10 +58,10 @@ def training_loss(
     """
     if draws is None:
         draws = method.draw(head.layers, head.experts, generator)
-    routed, merged = _features(head, frames, method, draws)
+    routed, merged = _features(head, frame_features, method, draws)
     # If every expert is a stream, the routed features are ordered by expert: [E * B, T, d].
-    streams = len(routed) // len(frames)
-    routed_logits = logit_scale * cosine_logits(routed, classes).float()
+    streams = len(routed) // len(frame_features)
+    routed_logits = logit_scale * cosine_logits(routed, class_features).float()
     routed_loss = F.cross_entropy(routed_logits, labels if streams == 1 else labels.repeat(streams))
     if merged is None:
         absent = routed_loss.new_zeros(())
@@ -69,22 +69,24 @@ def training_loss(
     if method.regulariser_loss == "mse":
         merged_loss = F.mse_loss(merged.repeat(streams, 1, 1), routed.detach())
     else:
-        merged_logits = logit_scale * cosine_logits(merged, classes).float()
+        merged_logits = logit_scale * cosine_logits(merged, class_features).float()
         merged_loss = _supervise(method.regulariser_loss, merged_logits, labels, routed_logits)
-    mse = F.mse_loss(merged, frames)
+    mse = F.mse_loss(merged, frame_features)
     return Loss(routed_loss + method.wmr_weight * merged_loss + method.mse_weight * mse, routed_loss, merged_loss, mse)
 
 
-def _features(head: VideoHead, frames: Tensor, method: TrainingMethod, draws: Draws) -> tuple[Tensor, Tensor | None]:
+def _features(
+    head: VideoHead, frame_features: Tensor, method: TrainingMethod, draws: Draws
+) -> tuple[Tensor, Tensor | None]:
     """The features of the routed stream or streams, and of the merged stream if there is one."""
     if head.experts <= 1:
-        return head.features(frames), None
+        return head.features(frame_features), None
     if method.expert_data == "all":
-        merged = None if method.regulariser == "none" else merged_features(head, frames, draws.temperatures)
-        return every_expert_features(head, frames), merged
+        merged = None if method.regulariser == "none" else merged_features(head, frame_features, draws.temperatures)
+        return every_expert_features(head, frame_features), merged
     if method.regulariser == "none":
-        return routed_features(head, frames, draws.experts, draws.down_experts), None
-    return stream_features(head, frames, draws.experts, draws.temperatures, draws.down_experts)
+        return routed_features(head, frame_features, draws.experts, draws.down_experts), None
+    return stream_features(head, frame_features, draws.experts, draws.temperatures, draws.down_experts)
 
 
 def _supervise(loss: RegulariserLoss, merged: Tensor, labels: Tensor, routed: Tensor) -> Tensor:

@@ -71,9 +71,9 @@ class Objective(nn.Module):
         with torch.set_grad_enabled(self.train_clip and torch.is_grad_enabled()):
             frames = self.encode(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
             logit_scale = self.clip.logit_scale
-        classes = self.head.train_class_features
-        assert classes is not None
-        return training_loss(self.head, frames, classes, labels, logit_scale, self.method, draws)
+        class_features = self.head.train_class_features
+        assert class_features is not None
+        return training_loss(self.head, frames, class_features, labels, logit_scale, self.method, draws)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Encode frames ``[N, 3, S, S]`` as features [N, d]."""

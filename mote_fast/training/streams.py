@@ -17,7 +17,7 @@ from mote_fast.head.video_head import VideoHead
 
 def stream_features(
     head: VideoHead,
-    frames: Tensor,
+    frame_features: Tensor,
     experts: Sequence[int] | Tensor,
     temperatures: Sequence[float] | Tensor,
     down_experts: Sequence[int] | Tensor | None = None,
@@ -26,7 +26,7 @@ def stream_features(
 
     Args:
         head: a head with layers.
-        frames: [B, T, d].
+        frame_features: [B, T, d].
         experts: the routed expert of each layer.
         temperatures: the merge temperature of each layer.
         down_experts: the routed expert of the down projection, for ``expert_design="up_down"``; other designs do not
@@ -35,12 +35,12 @@ def stream_features(
     Raises:
         ConfigError: the frames do not fit the head, or draws do not have one valid entry per layer.
     """
-    head.check_frames(frames)
+    head.check_frames(frame_features)
     _check_length(head, "temperatures", temperatures)
     routes = _routes(head, experts, down_experts)
     blocks = head.temporal_blocks()
     # Up to the first FFN the two streams are the same tensor, so it is computed once.
-    shared = blocks[0].attend(head.embed_frames(frames))
+    shared = blocks[0].attend(head.embed_frames(frame_features))
     y = blocks[0].ln_2(shared)
     y_routed, y_merged = blocks[0].mlp.pair(y, y, routes[0], temperatures[0])
     both = torch.cat((shared + y_routed, shared + y_merged))
@@ -48,39 +48,42 @@ def stream_features(
         both = block.attend(both)
         y_routed, y_merged = block.ln_2(both).chunk(2)
         both = both + torch.cat(block.mlp.pair(y_routed, y_merged, route, temperature))
-    routed, merged = (part + frames for part in both.chunk(2))
+    routed, merged = (part + frame_features for part in both.chunk(2))
     return routed, merged
 
 
 def routed_features(
     head: VideoHead,
-    frames: Tensor,
+    frame_features: Tensor,
     experts: Sequence[int] | Tensor,
     down_experts: Sequence[int] | Tensor | None = None,
 ) -> Tensor:
     """Features of the routed stream alone; arguments as in ``stream_features``."""
-    head.check_frames(frames)
-    routes = torch.as_tensor(_routes(head, experts, down_experts), device=frames.device)
-    return head.run_routed(frames, routes[:, None].expand(-1, len(frames), *routes.shape[1:])) + frames
+    head.check_frames(frame_features)
+    routes = torch.as_tensor(_routes(head, experts, down_experts), device=frame_features.device)
+    return (
+        head.run_routed(frame_features, routes[:, None].expand(-1, len(frame_features), *routes.shape[1:]))
+        + frame_features
+    )
 
 
-def every_expert_features(head: VideoHead, frames: Tensor) -> Tensor:
+def every_expert_features(head: VideoHead, frame_features: Tensor) -> Tensor:
     """Features of one stream per expert, which runs in every layer; [E * B, T, d], ordered by expert."""
-    head.check_frames(frames)
-    index = torch.arange(head.experts, device=frames.device).repeat_interleave(len(frames))
-    repeated = frames.repeat(head.experts, 1, 1)
+    head.check_frames(frame_features)
+    index = torch.arange(head.experts, device=frame_features.device).repeat_interleave(len(frame_features))
+    repeated = frame_features.repeat(head.experts, 1, 1)
     return head.run_routed(repeated, index.expand(head.layers, -1)) + repeated
 
 
-def merged_features(head: VideoHead, frames: Tensor, temperatures: Sequence[float] | Tensor) -> Tensor:
+def merged_features(head: VideoHead, frame_features: Tensor, temperatures: Sequence[float] | Tensor) -> Tensor:
     """Features of the merged stream alone; arguments as in ``stream_features``."""
-    head.check_frames(frames)
+    head.check_frames(frame_features)
     _check_length(head, "temperatures", temperatures)
-    x = head.embed_frames(frames)
+    x = head.embed_frames(frame_features)
     for block, temperature in zip(head.temporal_blocks(), temperatures, strict=True):
         x = block.attend(x)
         x = x + block.mlp.at_temperature(block.ln_2(x), temperature)
-    return x + frames
+    return x + frame_features
 
 
 def _routes(

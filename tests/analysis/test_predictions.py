@@ -46,7 +46,7 @@ def test_against_a_pass_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
         assert each.failures == (failure_of(3),)
     assert_close(found[MERGED].running, alone.running, "equivalent")
     assert_close(found[MERGED].features, alone.features, "equivalent")
-    assert_close(found[MERGED].classes, alone.classes, "exact")
+    assert_close(found[MERGED].class_features, alone.class_features, "exact")
 
     with torch.no_grad():
         frames = encode(pixels[[0, 1, 2, 4]].flatten(0, 2)).unflatten(0, (-1, FRAMES))
