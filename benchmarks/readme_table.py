@@ -49,7 +49,11 @@ def table_of(results: Path) -> str:
         raise SystemExit(f"one table is of one machine, and these results are not: {found}: run make bench on one")
     where = f"{', '.join(machines)}; commits: {', '.join(dict.fromkeys(commits))}"
     return "\n".join(
-        [f"Measured on {where}. `make bench-NAME` makes the figures of NAME in the last column.", "", *lines]
+        [
+            f"Measured on {where}. `python benchmarks/run.py NAME` makes the figures of NAME in the last column.",
+            "",
+            *lines,
+        ]
     )
 
 

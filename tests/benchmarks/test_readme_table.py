@@ -56,7 +56,7 @@ def test_the_table_names_machine_and_command(tmp_path: Path, monkeypatch: pytest
     only_throughput(monkeypatch, "throughput")
     write_json(replace(result, rows=ROWS), tmp_path / "throughput.json")
     above, _, *lines = table_of(tmp_path).splitlines()
-    assert above.startswith("Measured on A processor, torch 2.14.1; commits: abc. `make bench-NAME`")
+    assert above.startswith("Measured on A processor, torch 2.14.1; commits: abc. `python benchmarks/run.py NAME`")
     assert len(lines) == 4
     assert all(line.endswith("| `throughput`, threads: 2 |") for line in lines[2:])
 

@@ -60,7 +60,7 @@ def test_samples_hold_the_files_and_what_is_known_of_them(tmp_path: Path, videos
 
 def test_the_bytes_depend_on_the_arguments_alone(tmp_path: Path, videos: list[VideoItem]) -> None:
     """The bytes do not depend on machine or process count; another seed gives another order."""
-    for name, options in {"one": {"processes": 1}, "two": {"processes": 2}, "other": {"seed": 1}}.items():
+    for name, options in {"one": {"workers": 1}, "two": {"workers": 2}, "other": {"seed": 1}}.items():
         write_shards(videos, tmp_path / name, root=tmp_path / "videos", max_samples=3, **options)
     one, two, other = (
         {name: data for name, data in contents(tmp_path / name).items() if name != module.JOURNAL_FILE}
