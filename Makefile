@@ -101,7 +101,7 @@ test-slow: venv
 
 data-faults: venv
 	$(BIN)/python -m pytest -m slow -o log_cli=true --log-cli-level=INFO \
-		tests/data/loading/test_fault_trials.py tests/data/loading/test_workers.py
+		tests/data/loading/test_fault_trials.py tests/data/loading/test_decode_pool.py
 
 train-smoke: venv
 	$(BIN)/python -m pytest -m slow tests/training/test_train.py

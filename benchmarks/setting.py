@@ -28,7 +28,7 @@ from mote_fast.head.head_config import HeadConfig
 
 # Ten seconds at Kinetics' usual size and rate.
 SECONDS, RATE, HEIGHT, WIDTH = 10, 30, 256, 340
-# Heads by the library's name of their towers (spec, head of the document).
+# Heads by the library's name of their towers (docs/method.md, Sizes).
 HEADS = {
     "ViT-B-16": HeadConfig(512, 8, 4, 4),
     "ViT-L-14": HeadConfig(768, 12, 6, 4),

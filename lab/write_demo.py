@@ -30,12 +30,13 @@ def file_name(number: int, shown: tuple[Object, str], split: str) -> str:
 
 
 def main() -> None:
+    found = splits()
+    write_texts(CLIPS, {f"{name}.csv": format_labels(found[name].labels) for name in dict(SHOWN)}, force=True)
     for number, (name, index) in enumerate(SHOWN):
-        split = splits()[name]
-        write_texts(CLIPS, {f"{name}.csv": format_labels(split.labels)}, force=True)
-        path = CLIPS / file_name(number, split.classes[index], name)
+        shown = found[name].classes[index]
+        path = CLIPS / file_name(number, shown, name)
         path.parent.mkdir(exist_ok=True)
-        write_action(path, *split.classes[index], seed=("demo", number))
+        write_action(path, *shown, seed=("demo", number))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,9 @@ def test_modules_of_the_method_exist() -> None:
 def test_no_other_document_is_cited() -> None:
     """The code cites docs/method.md and no other specification."""
     for path in sources():
-        found = re.search(r"(?i)\bspec(ification)?,? section|\bthe specification\b", path.read_text(encoding="utf-8"))
+        found = re.search(
+            r"(?i)\bspec(ification)?,? section|\bthe specification\b|\(spec,", path.read_text(encoding="utf-8")
+        )
         assert found is None, f"{path}: {found}"
 
 
@@ -104,6 +106,15 @@ def test_make_targets_in_documents_exist(document: Path) -> None:
     """In code spans, and at the beginning of a line of a code block."""
     named = set(re.findall(r"(?:`|^)make\s([a-z][\w-]*)", document.read_text(encoding="utf-8"), re.MULTILINE))
     assert named <= make_targets()
+
+
+def test_files_in_the_makefile_exist() -> None:
+    """A suite that is seldom run must not name a file that was moved."""
+    named = re.findall(
+        r"\b(?:tests|benchmarks|lab|tools|configs)/[\w/.-]+\.(?:py|yaml)\b", (ROOT / "Makefile").read_text()
+    )
+    assert named
+    assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
 def test_workflows_call_what_exists() -> None:

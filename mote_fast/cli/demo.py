@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.folder)
     shutil.copytree(CLIPS, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
     model = load("tiny").fold()
-    videos = sorted(folder.glob("*/*.mp4"), key=lambda path: path.name)
+    # Only the shipped videos: the folder may hold others.
+    videos = [folder / clip.relative_to(CLIPS) for clip in sorted(CLIPS.glob("*/*.mp4"), key=lambda path: path.name)]
     right = 0
     for video in videos:
         labels = read_labels(video.parent.with_suffix(".csv"))

@@ -127,9 +127,9 @@ def _encode_chunk(
 
 def _encode_prompts(towers: ClipTowers, tokens: Tensor, labels: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Encode ``tokens [templates * labels, context]``, template by template, yielding rows and their features."""
-    if not towers.walks_text or labels < FEWEST_TO_SHARE:
+    if not towers.is_plain_text_tower or labels < FEWEST_TO_SHARE:
         whole = torch.full((len(tokens),), tokens.shape[1])
-        lengths = towers.end_positions(tokens) + 1 if towers.walks_text else whole
+        lengths = towers.end_positions(tokens) + 1 if towers.is_plain_text_tower else whole
         order = lengths.argsort(stable=True)
         for batch in _split_by_tokens(lengths[order]):
             yield order[batch], towers.encode_tokens(tokens[order[batch]])
@@ -184,6 +184,8 @@ def _split_by_tokens(lengths: Tensor) -> Iterator[slice]:
 def _warn_of_cut_labels(towers: ClipTowers, tokens: Tensor, labels: Sequence[str]) -> None:
     """Warn of labels whose prompts fill the context to its last position: they may have been truncated."""
     context = tokens.shape[1]
-    full = (towers.end_positions(tokens) == context - 1) if towers.walks_text else torch.zeros(len(tokens)).bool()
+    full = (
+        (towers.end_positions(tokens) == context - 1) if towers.is_plain_text_tower else torch.zeros(len(tokens)).bool()
+    )
     for index in sorted({int(row) % len(labels) for row in full.nonzero()}):
         log.warning("label %r is longer than the %d tokens of a prompt and was cut at its end", labels[index], context)

@@ -45,7 +45,7 @@ class ClipTowers(nn.Module):
         self._requested_attention = attention
         self._resolve_attention()
         self.is_plain_vision_tower = _is_plain_vision_tower(model.visual)
-        self.walks_text = _is_plain_text_tower(self.text)
+        self.is_plain_text_tower = _is_plain_text_tower(self.text)
         # A function of these towers, not a bound method: a copy of compiled towers must compute with its own weights.
         self._encode_frames: Callable[[ClipTowers, Tensor], Tensor] = ClipTowers.run_vision_tower
         self._compiled = False
@@ -131,7 +131,7 @@ class ClipTowers(nn.Module):
             [N, d], projected, not L2-normalised.
         """
         tokens = tokens.to(self.device)
-        if not self.walks_text:
+        if not self.is_plain_text_tower:
             return self.model.encode_text(tokens)
         ends = self.end_positions(tokens)
         x = self.embed_tokens(tokens[:, : int(ends.max()) + 1])

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from mote_fast.errors import ConfigError, MoteError
 
@@ -30,10 +31,10 @@ def staged(target: Path, error: type[MoteError] = ConfigError, *, shared: bool =
     Args:
         target: path of the file; its folder is created if missing.
         error: error to raise if writing fails, with the target's name.
-        shared: other processes may write the same file now. Each process then writes under its own name, and the
-            remains of an interrupted process are kept.
+        shared: other threads or processes may write the same file now. Each then writes under its own name, and the
+            remains of an interrupted one are kept.
     """
-    part = target.with_name(f".{target.name}{f'.{os.getpid()}' if shared else ''}{PART_SUFFIX}")
+    part = target.with_name(f".{target.name}{f'.{uuid4().hex}' if shared else ''}{PART_SUFFIX}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

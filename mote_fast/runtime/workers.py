@@ -8,7 +8,6 @@ its lock between their processes, and cannot distinguish the start of a process 
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import pickle
@@ -26,8 +25,6 @@ import torch
 from torch import Tensor
 
 from mote_fast.errors import BackendError, ConfigError, MoteError, VideoError
-
-logger = logging.getLogger(__name__)
 
 # Seconds that a process may take to start: imports over a network file system are slow.
 START_LIMIT = 300.0
@@ -63,7 +60,6 @@ class WorkerPool:
         workers: number of processes, at least 1.
         time_limit: seconds per task.
         buffer_bytes: size of the memory that each process shares with this one.
-        tries: attempts per task before it is given up; the cause of a crash may be external, such as lack of memory.
         start: called in each process before its first task; its time does not count against the time limit.
 
     Raises:
@@ -77,7 +73,6 @@ class WorkerPool:
         time_limit: float,
         *,
         buffer_bytes: int = 0,
-        tries: int = 1,
         start: Callable[[], object] | None = None,
     ) -> None:
         if workers < 1 or time_limit <= 0:
@@ -93,7 +88,6 @@ class WorkerPool:
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         for worker in self._workers:
             self._idle.put(worker)
-        self._tries = tries
         self._closed = False
 
     def run(self, task: Any, out: Tensor | None = None) -> Any:
@@ -104,37 +98,30 @@ class WorkerPool:
             out: uint8; the process's buffer is copied into it.
 
         Raises:
-            WorkerLostError: the process died in every try.
+            WorkerLostError: the process died, or was stopped after its time limit.
             BackendError: processes cannot be started here, or the pool was closed.
             MoteError: the function raised it.
             RuntimeError: the function raised an error that is not the library's; its traceback is the message.
         """
-        losses: list[WorkerLostError] = []
-        for _ in range(self._tries):
-            worker = self._idle.get()
-            try:
-                return worker.run(task, out)
-            except WorkerLostError as lost:
-                if self._closed:
-                    raise BackendError("the worker pool was closed while a task ran") from lost
-                losses.append(lost)
-                logger.debug("a worker process is replaced: %s", lost)
-            finally:
-                # The process may have started while the pool was being closed.
-                if self._closed:
-                    worker.kill()
-                self._idle.put(worker)
-        reasons = ", then ".join(map(str, losses))
-        tried = "tried twice: " if self._tries == 2 else ""
-        raise WorkerLostError(f"{tried}{reasons}", losses[-1].timed_out)
+        worker = self._idle.get()
+        try:
+            return worker.run(task, out)
+        except WorkerLostError as lost:
+            if self._closed:
+                raise BackendError("the worker pool was closed while a task ran") from lost
+            raise
+        finally:
+            # The process may have started while the pool was being closed.
+            if self._closed:
+                worker.kill()
+            self._idle.put(worker)
 
     def close(self) -> None:
         """Stop the processes; a ``run`` waiting in another thread raises."""
         self._closed = True
-        for worker in self._workers:
-            worker.kill()
-        for worker in self._workers:
-            worker.join()
+        processes = [process for worker in self._workers if (process := worker.kill()) is not None]
+        for process in processes:
+            process.join(END_LIMIT)
 
 
 def run_each(
@@ -204,13 +191,13 @@ class _Worker:
             out.view(-1).copy_(self._buffer)
         return answer
 
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-
-    def join(self) -> None:
-        if self._process is not None:
-            self._process.join(END_LIMIT)
+    def kill(self) -> Any:
+        """Kill the process, and return it; None if there is none."""
+        # Read once: another thread may lose the process meanwhile.
+        process = self._process
+        if process is not None:
+            process.kill()
+        return process
 
     def _start(self) -> None:
         context = _context(self._module)

@@ -263,8 +263,10 @@ def test_as_a_real_process(tmp_path: Path) -> None:
 @pytest.mark.heavy
 def test_demo(capsys: Captured, tmp_path: Path) -> None:
     """The demo ranks labels for videos of unseen classes; most are right, and it counts them."""
+    (tmp_path / "demo" / "mine").mkdir(parents=True)
+    (tmp_path / "demo" / "mine" / "holiday.mp4").write_bytes(b"not the demo's")
     status, out, err = run(capsys, "demo", "--folder", tmp_path / "demo")
-    videos = len(list((tmp_path / "demo").glob("*/*.mp4")))
+    videos = len(list((tmp_path / "demo").glob("*/?_*.mp4")))
     right = re.search(r"(\d+) of (\d+) right", out)
     assert status == 0
     assert right is not None

@@ -40,7 +40,6 @@ class DecodePool:
             workers,
             time_limit,
             buffer_bytes=math.prod(recipe.clip_shape),
-            tries=2,
             # The decoder libraries take seconds to load; this time must not count against the first video.
             start=available_backends,
         )
@@ -58,11 +57,16 @@ class DecodePool:
             BackendError: processes cannot be started here, or the pool was closed.
             MoteError: ``decode`` raised it.
         """
-        try:
-            return self._pool.run(task, row)
-        except WorkerLostError as lost:
-            logger.warning("%s: %s", path, lost)
-            return failure_of(index, path, lost, lasting=True)
+        losses: list[WorkerLostError] = []
+        # The cause of a crash may be external, such as lack of memory.
+        for _ in range(2):
+            try:
+                return self._pool.run(task, row)
+            except WorkerLostError as lost:
+                logger.warning("%s: %s; the worker is started again", path, lost)
+                losses.append(lost)
+        reason = "tried twice: " + ", then ".join(map(str, losses))
+        return failure_of(index, path, WorkerLostError(reason, losses[-1].timed_out), lasting=True)
 
     def close(self) -> None:
         """Stop the processes."""

@@ -62,15 +62,6 @@ def evaluation_batches(videos: int, batch_size: int, *, replica: Replica = ALONE
     return [BatchIndices(part, part) for part in parts]
 
 
-def epoch_batches(
-    videos: int, batch_size: int, *, training: bool, seed: int, epoch: int, replica: Replica = ALONE
-) -> list[BatchIndices]:
-    """Return ``training_batches`` or ``evaluation_batches``."""
-    if training:
-        return training_batches(videos, batch_size, seed=seed, epoch=epoch, replica=replica)
-    return evaluation_batches(videos, batch_size, replica=replica)
-
-
 def replacement(videos: int, *, seed: int, epoch: int, position: int, attempt: int) -> int:
     """Return the training stand-in for a video that cannot be read; ``attempt`` counts from 1."""
     return seed_of(seed, "replacement", epoch, position, attempt) % videos

@@ -15,7 +15,7 @@ from torch import Tensor
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.faults import Failure, FaultLog
-from mote_fast.data.loading.order import ALONE, BatchIndices, Replica, epoch_batches
+from mote_fast.data.loading.order import ALONE, BatchIndices, Replica, evaluation_batches, training_batches
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.transforms import normalize
 from mote_fast.errors import BackendError, ConfigError
@@ -131,7 +131,7 @@ class VideoLoader(ABC):
 
 
 class DatasetLoader(VideoLoader):
-    """A loader of a ``VideoDataset``; which videos make which batch is ``epoch_batches``'.
+    """A loader of a ``VideoDataset``, in the batches of ``training_batches`` or ``evaluation_batches``.
 
     Raises:
         ConfigError: there are too few videos for one batch.
@@ -143,15 +143,10 @@ class DatasetLoader(VideoLoader):
         self.batches_per_epoch = len(self._batches(0))
 
     def _batches(self, epoch: int) -> list[BatchIndices]:
-        options, dataset = self._options, self._dataset
-        return epoch_batches(
-            len(dataset),
-            options.batch_size,
-            training=options.training,
-            seed=dataset.seed,
-            epoch=epoch,
-            replica=options.replica,
-        )
+        options, videos, seed = self._options, len(self._dataset), self._dataset.seed
+        if options.training:
+            return training_batches(videos, options.batch_size, seed=seed, epoch=epoch, replica=options.replica)
+        return evaluation_batches(videos, options.batch_size, replica=options.replica)
 
 
 def run_now(function: Callable[..., T], *arguments: object) -> Future[T]:

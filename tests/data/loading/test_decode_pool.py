@@ -108,11 +108,12 @@ def test_a_video_that_crashes_twice_is_named(behavior: str, reason: str, make: M
     assert pool.video(0, 0, new_row()) == 0
 
 
-def test_a_video_that_crashes_once_is_served(make: Make) -> None:
-    """The cause of the crash may be external: lack of memory, or a kill."""
+def test_a_video_that_crashes_once_is_served(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """The cause of the crash may be external: lack of memory, or a kill. The log names the video."""
     row = new_row()
     assert make("sound", "crash once").video(1, 0, row) == 10
     assert row.any()
+    assert "workers.mp4: its process died (SIGSEGV); the worker is started again" in caplog.text
 
 
 @pytest.mark.parametrize("behavior", ["hang", "hang holding the GIL"])
