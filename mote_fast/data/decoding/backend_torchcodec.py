@@ -1,4 +1,4 @@
-"""The torchcodec backend: decoding in C++, checked against the packet index.
+"""The torchcodec backend: decoding in C++, guided by the packet index and checked against it.
 
 torchcodec returns the first frame at or after the requested timestamp, so it silently replaces a frame that the decoder
 drops by its neighbour. The timestamps that it reports are therefore compared with the index. It does not report
@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import io
+import json
 import re
-from bisect import bisect_left
 from collections.abc import Sequence
 
 import av
@@ -85,10 +85,8 @@ def read(source: str | bytes, info: VideoInfo, indices: Sequence[int], num_threa
     from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportPrivateImportUsage]
 
     timeline = info.timeline
-    if not timeline.by_pts or not timeline.packet_pts:
-        raise UndecodableVideoError(info.path, "its timestamps do not let torchcodec find a frame; use PyAV")
-    wanted = [pts for index in indices if (pts := timeline.pts[index]) is not None]
-    ranks = [bisect_left(timeline.packet_pts, pts) for pts in wanted]
+    if timeline.pyav_only:
+        raise UndecodableVideoError(info.path, f"{timeline.pyav_only}; use PyAV")
     with as_input(source) as file:
         try:
             decoder = VideoDecoder(
@@ -97,21 +95,44 @@ def read(source: str | bytes, info: VideoInfo, indices: Sequence[int], num_threa
                 dimension_order="NHWC",
                 num_ffmpeg_threads=num_threads,
                 device="cpu",
-                seek_mode="exact",
+                # torchcodec 0.17 refuses the index of a still picture that has no duration.
+                custom_frame_mappings=_mapping(info) if info.num_frames > 1 else None,
             )
-            if decoder.metadata.num_frames != len(timeline.packet_pts):
-                raise UndecodableVideoError(
-                    info.path,
-                    f"it counts {decoder.metadata.num_frames} packets where there are "
-                    f"{len(timeline.packet_pts)}; use PyAV",
-                )
-            batch = decoder.get_frames_at(ranks)
+            batch = decoder.get_frames_at(list(indices))
         except (RuntimeError, ValueError, IndexError) as error:
-            if isinstance(error, UndecodableVideoError):
-                raise
             raise UndecodableVideoError(info.path, _LOCATION.sub("", one_line(error))) from error
-    expected = torch.tensor([float(pts * timeline.time_base) for pts in wanted], dtype=torch.float64)
+    seconds = [float(pts * timeline.time_base) for index in indices if (pts := timeline.pts[index]) is not None]
     # Timestamps closer than half a tick are equal.
-    if (batch.pts_seconds - expected).abs().max() > float(timeline.time_base) / 2:
+    if (batch.pts_seconds - torch.tensor(seconds, dtype=torch.float64)).abs().max() > float(timeline.time_base) / 2:
         raise UndecodableVideoError(info.path, "it gave other frames than those asked for; use PyAV")
-    return batch.data
+    return _orient(batch.data, info, decoder.metadata.rotation)
+
+
+def _mapping(info: VideoInfo) -> str:
+    """The index in torchcodec's form. Its own would believe the container's marks of key frames."""
+    pts = [stamp for stamp in info.timeline.pts if stamp is not None]
+    keys = {0, *info.key_frames}
+    # The duration of the last frame is not used here.
+    ends = [*pts[1:], pts[-1] + 1]
+    return json.dumps(
+        {
+            "frames": [
+                {"pts": start, "duration": end - start, "key_frame": int(at in keys)}
+                for at, (start, end) in enumerate(zip(pts, ends, strict=True))
+            ]
+        }
+    )
+
+
+def _orient(frames: torch.Tensor, info: VideoInfo, turned: float | None) -> torch.Tensor:
+    """Orient frames ``[N, H, W, 3]`` that torchcodec has turned by ``turned`` degrees counter-clockwise.
+
+    It does not mirror, and its FFmpeg may be older than PyAV's and read fewer of the messages that state a rotation.
+    """
+    done, wanted = round(-(turned or 0) / 90) % 4, info.rotation // 90
+    if not info.mirrored and done == wanted:
+        return frames
+    stored = torch.rot90(frames, done, (1, 2))
+    if info.mirrored:
+        stored = stored.flip(2)
+    return torch.rot90(stored, -wanted, (1, 2)).contiguous()

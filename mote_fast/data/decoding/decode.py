@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mote_fast.data.decoding import backend_pyav, backend_torchcodec
+from mote_fast.data.decoding import backend_pyav, backend_torchcodec, packet_index
 from mote_fast.data.decoding.video_info import VideoInfo, check_read_size
 from mote_fast.errors import BackendError, ConfigError, FrameIndexError, MissingVideoError, UndecodableVideoError
 
@@ -44,13 +44,13 @@ def probe(path: VideoSource) -> VideoInfo:
     """Probe a video file: exact frame count, size, rate, codec, rotation and key frames.
 
     ``path`` is a path, or the ``bytes`` of a whole file. The packets are read and not decoded, except in the few kinds
-    of file whose packets do not identify the frames (see ``backend_pyav``).
+    of file whose packets do not identify the frames (see ``packet_index``).
 
     Raises ``MissingVideoError`` if there is no such file, and ``UndecodableVideoError`` if it is not a regular file,
     is not readable, holds no video stream, exceeds ``MAX_PIXELS`` per frame, or has no decodable frame.
     """
     source, label = _check_source(path)
-    return backend_pyav.scan(source, label)
+    return packet_index.scan(source, label)
 
 
 def read_frames(
@@ -69,7 +69,7 @@ def read_frames(
     decoder's threads, 0 for one per core. ``info`` is what ``probe`` returned for the same unchanged file; it saves the
     scan.
 
-    Rotation metadata is applied. Colours follow the matrix and range that the file states, otherwise BT.601 limited
+    Rotation and mirroring that the file asks for are applied. Colours follow the matrix and range that the file states, otherwise BT.601 limited
     range. A video whose frame size changes between the requested frames is refused. torchcodec does not report bit
     errors that its decoder conceals; "pyav" raises on those that the decoder notices.
 
@@ -83,7 +83,7 @@ def read_frames(
         raise ConfigError(f"num_threads must be 0 (one a core) or more, got {num_threads}")
     source, label = _check_source(path)
     if info is None:
-        info = backend_pyav.scan(source, label)
+        info = packet_index.scan(source, label)
     elif info.path != label:
         raise ConfigError(f"info is of {info.path}, not of {label}: pass what probe returned for this file")
     _check_range(wanted, info)

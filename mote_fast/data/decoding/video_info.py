@@ -39,9 +39,9 @@ class Timeline:
 
     ``pts`` are the frames' timestamps in presentation order, in units of ``time_base`` seconds. ``by_pts`` says that
     all are present and ascending, so that a timestamp identifies a frame. ``packet_pts`` are the sorted timestamps of
-    all packets that are not discarded, which is torchcodec's index; it is empty where torchcodec would fail: timestamps
-    missing or repeated, or a container without an index for seeking. ``damaged`` says that the file declares frames
-    after the last one listed.
+    all packets that are not discarded; it is empty where they do not identify the frames, or where the container marks
+    packets as key frames that are none. ``damaged`` says that the file declares frames after the last one listed.
+    ``pyav_only`` is the reason why other libraries cannot be given this file, empty if there is none.
     """
 
     stream_index: int
@@ -50,6 +50,7 @@ class Timeline:
     by_pts: bool
     packet_pts: tuple[int, ...]
     damaged: bool
+    pyav_only: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,11 @@ class VideoInfo:
 
     ``num_frames`` is exact: frames 0 to ``num_frames - 1`` are those that a decoder outputs, in presentation order;
     the header's count is ignored. Damage inside a packet shows only when the frame is read. ``width`` and ``height``
-    are in pixels, after the file's ``rotation`` (degrees clockwise: 0, 90, 180 or 270); mirroring is not applied.
-    ``fps`` is the average rate (0.0 if the file has none) and ``duration`` is in seconds. ``codec`` is FFmpeg's name.
-    ``key_frames`` are the indices at which decoding can start.
+    are in pixels, as ``read_frames`` returns the frames: if ``mirrored``, the stored picture is mirrored left to right,
+    and it is then turned by ``rotation`` (degrees clockwise: 0, 90, 180 or 270). ``pixel_aspect`` is the width of a
+    pixel over its height: 1 for square pixels. ``duration`` is the time in seconds from the start of the first frame to
+    the end of the last, and ``fps`` the average rate, frames over duration (both 0.0 if the file does not tell).
+    ``codec`` is FFmpeg's name. ``key_frames`` are indices at which decoding can start.
     """
 
     path: str
@@ -73,6 +76,13 @@ class VideoInfo:
     rotation: int
     key_frames: tuple[int, ...]
     timeline: Timeline = field(repr=False, compare=False)
+    mirrored: bool = False
+    pixel_aspect: Fraction = Fraction(1)
+
+    @property
+    def stream_index(self) -> int:
+        """The index of the video stream within the file, counted over streams of all kinds."""
+        return self.timeline.stream_index
 
 
 def check_read_size(path: str, frames: int, width: int, height: int, when: str = "") -> None:
@@ -98,15 +108,22 @@ def as_input(source: str | bytes) -> Iterator[str | BinaryIO]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
         return
-    try:
-        source.encode("utf-8")
-    except UnicodeEncodeError:
-        # Both libraries encode names as UTF-8, which fails for such a name.
+    path = os.path.abspath(source)
+    # Both libraries encode names as UTF-8, and FFmpeg takes a percent sign for a pattern that other files match.
+    if "%" in path or not _is_utf8(path):
         with open(source, "rb") as file:
             yield file
     else:
         # Without the prefix, FFmpeg would read "a:b.mp4" as a protocol.
-        yield "file:" + os.path.abspath(source)
+        yield f"file:{path}"
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager
@@ -135,9 +152,10 @@ def open_video(source: str | bytes, label: str, num_threads: int = 1) -> Iterato
 def _video_stream(container: InputContainer, label: str, limits: dict[str, str], num_threads: int) -> VideoStream:
     if _PLAYLISTS & set(container.format.name.split(",")):
         raise UndecodableVideoError(label, f"a {container.format.name} playlist, not a video; give the video file")
-    stream = container.streams.best("video")
-    if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
         raise UndecodableVideoError(label, "holds no video stream; remove it from the list of clips")
+    stream = max(streams, key=_rank)
     context = stream.codec_context
     if context is None:
         raise UndecodableVideoError(label, "its codec has no decoder in this FFmpeg; re-encode it")
@@ -148,6 +166,16 @@ def _video_stream(container: InputContainer, label: str, limits: dict[str, str],
     context.thread_count = num_threads
     context.thread_type = "SLICE" if num_threads == 1 else "AUTO"
     return stream
+
+
+def _rank(stream: VideoStream) -> tuple[bool, int]:
+    """Rank a stream as FFmpeg's command line does, moving ones before stills; of equal ones the first is taken.
+
+    libavformat's own choice prefers a high bit rate, and so the alpha plane of some AVIF files.
+    """
+    context = stream.codec_context
+    pixels = context.width * context.height if context is not None else 0
+    return stream.frames != 1, pixels + 5_000_000 * bool(stream.disposition & Disposition.default)
 
 
 def intact_frames(

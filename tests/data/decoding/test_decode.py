@@ -48,7 +48,7 @@ KINDS = {
     "h264.h264": ("libx264", {"g": 12, "bf": 2}),
 }
 
-# Files that torchcodec does not get: containers without an index for seeking or without timestamps, and B-frames in
+# Files that torchcodec does not get: containers without an index for seeking or without times, and B-frames in
 # containers that do not store presentation times.
 PYAV_ONLY = {
     "mpeg4_bframes.avi",
@@ -141,12 +141,14 @@ def test_stated_colour_matrix_is_used_by_both(matrix: str, tmp_path: Path, numbe
 
 
 def test_variable_frame_rate(decode_backend: str, tmp_path: Path, numbered_videos: NumberedVideos) -> None:
-    """Frames count by order, not by time, and the rate is the average."""
+    """Frames count by order, not by time; the rate is the average, the duration ends with the last frame."""
     gaps = np.array([0, *([10, 90, 40, 500] * 10)[:39]])
     path = numbered_videos.encode_timed(tmp_path / "vfr.mkv", numbered_videos.draw(40), np.cumsum(gaps).tolist())
     info = probe(path)
     assert info.num_frames == 40
-    assert info.fps == pytest.approx(39 / (gaps.sum() / 1000))
+    # The encoder's rate is 25: the last frame lasts 40 ms.
+    assert info.duration == pytest.approx((gaps.sum() + 40) / 1000)
+    assert info.fps == pytest.approx(40 / info.duration)
     assert numbered_videos.read(read_frames(path, [39, 0, 17, 18, 31], decode_backend)) == [39, 0, 17, 18, 31]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mote_fast.data.decoding import backend_pyav, video_info
+from mote_fast.data.decoding import packet_index, video_info
 from mote_fast.data.decoding.decode import probe, read_frames
 from mote_fast.errors import UndecodableVideoError
 from tests.data.hostile_files import HOSTILE, write_hostile, write_streams
@@ -41,7 +41,7 @@ def test_frames_over_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     picture = b"FRAME\n" + bytes(6)
     path.write_bytes(b"YUV4MPEG2 W2 H2 F25:1 Ip A1:1 C420jpeg\n" + picture * 101)
     assert probe(path).num_frames == 101
-    monkeypatch.setattr(backend_pyav, "MAX_FRAMES", 100)
+    monkeypatch.setattr(packet_index, "MAX_FRAMES", 100)
     with pytest.raises(UndecodableVideoError, match="over 100 frames"):
         probe(path)
 

@@ -1,0 +1,336 @@
+"""The index of a video file: its frames in presentation order, found from its packets and checked.
+
+Frame n is the n-th picture that a decoder outputs when it plays the file from the start. Neither headers nor packets
+are trusted to say which that is. Every packet of the stream is read, and the bit stream is compared with what the
+container says (``bitstream``). Where they disagree, or nothing can be compared, the file is decoded once from end to
+end, and the decoder's output is the index. The cases are listed in ``_why_packets_mislead`` and docs/decoding.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.frame import PictureType, VideoFrame
+from av.video.stream import VideoStream
+
+from mote_fast.data.decoding.bitstream import Pictures, Reader, reader_of
+from mote_fast.data.decoding.orientation import Orientation, orientation_of
+from mote_fast.data.decoding.video_info import MAX_FRAMES, DamageError, Timeline, VideoInfo, intact_frames, open_video
+from mote_fast.errors import UndecodableVideoError, one_line
+
+logger = logging.getLogger(__name__)
+
+# Containers that store a time for every packet. FFmpeg makes up the times of others, such as raw streams.
+_SEEKABLE = frozenset({"mov", "matroska", "flv", "mpegts", "mpeg", "nut", "mxf", "ivf", "avi", "asf"})
+_TIMED = _SEEKABLE | {"gif", "apng"}
+
+# Of these, containers that do not store presentation times.
+_WITHOUT_PTS = frozenset({"avi", "asf"})
+
+# Containers in which an interlaced frame may take two packets, one for each field.
+_FIELD_PACKETS = frozenset({"mpegts", "mpeg"})
+
+# Containers without an index: FFmpeg guesses seek positions, and torchcodec then decodes without reference frames.
+_WITHOUT_INDEX = frozenset({"mpegts", "mpeg"})
+
+# Packet sizes of a transport stream in bytes: plain, with a time code, and with error correction. A complete file is a
+# multiple of one of them.
+_TS_PACKETS = (188, 192, 204)
+
+# The picture of a packet whose codec codes every picture by itself.
+_WHOLE = Pictures(1, "I", True)
+
+# The longest ratio of a pixel's sides that is believed; a header can state any.
+_MAX_PIXEL_ASPECT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Packet:
+    """The fields of a packet that the index uses; times are in the stream's time base."""
+
+    pts: int | None
+    dts: int | None
+    duration: int
+    starts: bool
+    is_damaged: bool
+    is_hidden: bool
+
+
+@dataclass
+class _Packets:
+    """The shown packets in file order, and what was found while all were read."""
+
+    shown: list[_Packet] = field(default_factory=list)
+    total: int = 0
+    first: VideoFrame | None = None
+    is_cut: bool = False
+    # Why the packets do not identify the frames, as far as one packet after the other shows it.
+    misleading: str | None = None
+    # Whether decoding can start at every packet that the container marks as a key frame.
+    keys_hold: bool = True
+
+
+@dataclass
+class _Decoded:
+    """The frames as decoded from end to end: their times, the indices of key frames, and whether damage ended it."""
+
+    pts: list[int | None] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
+    is_cut: bool = False
+    last_duration: int = 0
+
+
+def scan(source: str | bytes, label: str) -> VideoInfo:
+    """Index the video at a path (``str``) or in memory (``bytes``); ``label`` names it in errors.
+
+    Raises ``UndecodableVideoError`` if no frame can be decoded.
+    """
+    with open_video(source, label) as (container, stream):
+        packets = _read_packets(container, stream, label)
+        first = packets.first
+        if first is None:
+            raise UndecodableVideoError(label, "not one of its frames can be decoded; replace the file")
+        if stream.time_base is None:
+            raise UndecodableVideoError(label, "its video stream has no time base; re-encode it")
+        formats = set(container.format.name.split(","))
+        guessed = _why_times_are_guessed(packets, formats, stream)
+        reason = guessed or _why_packets_mislead(packets, formats)
+        codec, time_base, index = stream.codec_context.codec.canonical_name, stream.time_base, stream.index
+        rate = stream.average_rate or stream.guessed_rate
+        # An MP4's frame count includes frames that its edit list hides.
+        fewer = stream.frames > packets.total and "mp4" not in formats
+        cut = packets.is_cut or ("mpegts" in formats and all(container.size % size for size in _TS_PACKETS))
+        end = Fraction((container.start_time or 0) + (container.duration or 0), av.time_base) / time_base
+        aspect = _pixel_aspect(stream)
+        orientation = orientation_of(first, source)
+        streams = len(container.streams.video)
+
+    shown = [packet for packet in packets.shown if not packet.is_hidden]
+    keys_hold, last_duration = packets.keys_hold, 0
+    pts: Sequence[int | None]
+    if reason is None:
+        ordered = sorted((packet.pts, packet.starts, packet.duration) for packet in shown if packet.pts is not None)
+        pts = [stamp for stamp, _, _ in ordered]
+        keys = [at for at, (_, starts, _) in enumerate(ordered) if starts]
+        last_duration = ordered[-1][2]
+    else:
+        logger.debug("%s: decoded from end to end to find its frames: %s", label, reason)
+        decoded = _decode(source, label)
+        pts, keys, last_duration = decoded.pts, decoded.keys, decoded.last_duration
+        cut = cut or decoded.is_cut
+        # The first frame was decoded above, so skipping did not get past the damage.
+        if not pts:
+            raise UndecodableVideoError(label, "not one of its frames can be decoded; replace the file")
+        entries = {pts[key] for key in keys}
+        keys_hold = keys_hold and all(packet.pts in entries for packet in shown if packet.starts)
+        if not _SEEKABLE & formats:
+            keys = [0]
+    by_pts = (guessed is None or len(pts) == 1) and _rises(pts)
+    if by_pts:
+        certain = _count_certain(pts, packets.shown)
+        if cut or any(packet.is_damaged for packet in packets.shown):
+            pts = pts[:certain]
+        elif (whole := _count_before_hole(pts, certain, end)) < len(pts):
+            pts, cut = pts[:whole], True
+        keys = [key for key in keys if key < len(pts)]
+    known = sorted(packet.pts for packet in packets.shown if packet.pts is not None)
+    has_index = keys_hold and not _WITHOUT_INDEX & formats and len(set(known)) == len(packets.shown)
+    timeline = Timeline(
+        stream_index=index,
+        time_base=time_base,
+        pts=tuple(pts),
+        by_pts=by_pts,
+        packet_pts=tuple(known) if has_index else (),
+        damaged=cut or fewer,
+        pyav_only=_why_pyav_only(formats, streams, by_pts),
+    )
+    duration = _duration(pts, last_duration, time_base, rate)
+    height, width = first.height, first.width
+    if orientation.rotation % 180:
+        height, width, aspect = width, height, 1 / aspect
+    return VideoInfo(
+        path=label,
+        num_frames=len(pts),
+        width=width,
+        height=height,
+        fps=len(pts) / duration if duration else 0.0,
+        duration=duration,
+        codec=codec,
+        rotation=orientation.rotation,
+        key_frames=tuple(keys),
+        timeline=timeline,
+        mirrored=orientation.mirrored,
+        pixel_aspect=aspect,
+    )
+
+
+def _read_packets(container: InputContainer, stream: VideoStream, label: str) -> _Packets:
+    """Read every packet, look into each, and decode until the first frame comes out."""
+    found = _Packets()
+    context = stream.codec_context
+    read = _reader(context)
+    latest: int | None = None
+    try:
+        for packet in container.demux(stream):
+            if packet.size == 0:
+                continue
+            found.total += 1
+            if found.total > MAX_FRAMES:
+                raise UndecodableVideoError(label, f"holds over {MAX_FRAMES} frames; cut it into clips")
+            pts, is_key = packet.pts, packet.is_keyframe
+            pictures = read(memoryview(packet)) if read is not None else _WHOLE
+            if is_key and not pictures.starts:
+                found.keys_hold = False
+            if pictures.shown != 1 and pictures.shown != 0:
+                found.misleading = "packets that do not hold one picture each"
+            if pts is not None and pictures.shown:
+                if latest is None:
+                    latest = pts
+                else:
+                    # A B-picture is shown before the latest picture so far, any other after it.
+                    if (pictures.kind == "B") == (pts > latest):
+                        found.misleading = "timestamps that are not the order of its pictures"
+                    latest = max(latest, pts)
+            if not packet.is_discard:
+                found.shown.append(
+                    _Packet(
+                        pts,
+                        packet.dts,
+                        packet.duration or 0,
+                        is_key and pictures.starts,
+                        packet.is_corrupt,
+                        pictures.shown == 0,
+                    )
+                )
+            if found.first is None:
+                found.first = _first_intact(context, packet)
+    except FFmpegError as error:
+        logger.debug("reading packets broke off: %s", one_line(error))
+        found.is_cut = True
+    if read is None:
+        found.misleading = "a codec whose packets cannot be checked"
+    found.first = found.first or _first_intact(context, None)
+    return found
+
+
+def _reader(context: av.VideoCodecContext) -> Reader | None:
+    if context.codec.intra_only:
+        return lambda _: _WHOLE
+    return reader_of(context.codec.canonical_name, context.extradata)
+
+
+def _first_intact(context: av.VideoCodecContext, packet: av.Packet | None) -> VideoFrame | None:
+    try:
+        frames = context.decode(packet)
+    except FFmpegError:
+        # A stream cut from a longer one begins with packets whose reference frames are missing.
+        return None
+    return next((frame for frame in frames if not frame.is_corrupt), None)
+
+
+def _why_times_are_guessed(packets: _Packets, formats: set[str], stream: VideoStream) -> str | None:
+    """Why FFmpeg makes up the frames' times, which then differ after seeking; None if the container states them."""
+    if not formats & _TIMED:
+        return "a container without times"
+    pts = [packet.pts for packet in packets.shown if packet.pts is not None]
+    if formats & _WITHOUT_PTS and (stream.codec_context.has_b_frames or pts != sorted(pts)):
+        return "B-frames in a container without presentation times"
+    return None
+
+
+def _why_packets_mislead(packets: _Packets, formats: set[str]) -> str | None:
+    """Why the packets do not identify the frames of the file, or None if they do."""
+    shown, first = packets.shown, packets.first
+    assert first is not None
+    pts = [packet.pts for packet in shown if packet.pts is not None]
+    if len(pts) < len(shown):
+        return "packets without timestamps"
+    if len(set(pts)) < len(pts):
+        return "packets that share a timestamp"
+    if first.interlaced_frame and formats & _FIELD_PACKETS:
+        return "packets that may hold single fields"
+    if any(packet.is_damaged for packet in shown):
+        return "packets marked damaged"
+    if not shown or not shown[0].starts:
+        return "a start that is not a key frame"
+    if pts[0] != min(pts):
+        return "pictures shown before the first key frame"
+    return packets.misleading
+
+
+def _why_pyav_only(formats: set[str], streams: int, by_pts: bool) -> str:
+    if not by_pts:
+        return "its timestamps do not identify its frames"
+    if _WITHOUT_INDEX & formats:
+        return "its container has no index for seeking"
+    # FFmpeg's versions number them differently.
+    return "it has several video streams" if streams > 1 else ""
+
+
+def _decode(source: str | bytes, label: str) -> _Decoded:
+    """Decode a video from end to end."""
+    found = _Decoded()
+    with open_video(source, label) as (container, stream):
+        try:
+            for frame in intact_frames(container, stream):
+                if frame.key_frame and frame.pict_type == PictureType.I:
+                    found.keys.append(len(found.pts))
+                found.pts.append(frame.pts)
+                found.last_duration = frame.duration or 0
+        except DamageError as error:
+            logger.debug("%s: decoding broke off after %d frames: %s", label, len(found.pts), error)
+            found.is_cut = True
+    return found
+
+
+def _count_certain(pts: Sequence[int | None], packets: Sequence[_Packet]) -> int:
+    """Number of frames of a truncated file whose index is certain.
+
+    Lost packets follow the last intact one in decoding order, and a frame is shown no earlier than it is decoded, so no
+    lost frame precedes that packet's decoding time. A frame after it may follow lost B-frames.
+    """
+    decoded = [packet.dts for packet in packets if packet.dts is not None and not packet.is_damaged]
+    return max(1, sum(stamp is not None and stamp <= decoded[-1] for stamp in pts)) if decoded else len(pts)
+
+
+def _count_before_hole(pts: Sequence[int | None], certain: int, end: Fraction) -> int:
+    """Number of frames before a gap at the end that lost B-frames may have left, in a file without a damage mark.
+
+    Matroska and Flash readers silently drop a truncated packet. A packet counts as lost if the header puts the end of
+    the file later than the last frame, and one of the last frames is too far from the frame before it.
+    """
+    known = [stamp for stamp in pts if stamp is not None]
+    gaps = [after - before for before, after in itertools.pairwise(known)]
+    if not gaps:
+        return len(pts)
+    widest = 1.5 * sorted(gaps)[len(gaps) // 2]
+    if end - known[-1] <= widest:
+        return len(pts)
+    return next((at + 1 for at in range(certain - 1, len(gaps)) if gaps[at] > widest), len(pts))
+
+
+def _rises(pts: Sequence[int | None]) -> bool:
+    known = [p for p in pts if p is not None]
+    return len(known) == len(pts) and all(a < b for a, b in itertools.pairwise(known))
+
+
+def _duration(pts: Sequence[int | None], last: int, time_base: Fraction, rate: Fraction | None) -> float:
+    """Seconds from the start of the first frame to the end of the last one, which lasts ``last`` if that is known."""
+    known = [stamp for stamp in pts if stamp is not None]
+    if len(known) == len(pts) and (last > 0 or len(pts) > 1):
+        span = max(known) - min(known)
+        return float((span + (last if last > 0 else Fraction(span, len(pts) - 1))) * time_base)
+    return float(len(pts) / rate) if rate else 0.0
+
+
+def _pixel_aspect(stream: VideoStream) -> Fraction:
+    """Width of a stored pixel over its height; 1 if the file states none, or none that can be true."""
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    return aspect if 1 / _MAX_PIXEL_ASPECT <= aspect <= _MAX_PIXEL_ASPECT else Fraction(1)
