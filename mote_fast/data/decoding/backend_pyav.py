@@ -82,12 +82,11 @@ def _plan_jumps(indices: Sequence[int], info: VideoInfo) -> dict[int, int]:
     return jumps
 
 
-def _read(
-    source: str | bytes, info: VideoInfo, indices: Sequence[int], walk: _Walk, num_threads: int
-) -> torch.Tensor:
+def _read(source: str | bytes, info: VideoInfo, indices: Sequence[int], walk: _Walk, num_threads: int) -> torch.Tensor:
     out: np.ndarray | None = None
     to_rgb = _RgbConverter(info.timeline.time_base, num_threads)
-    for row, (index, frame) in enumerate(zip(indices, _wanted_frames(source, info, indices, walk, num_threads))):
+    frames = _wanted_frames(source, info, indices, walk, num_threads)
+    for row, (index, frame) in enumerate(zip(indices, frames, strict=True)):
         image = orientation_of(frame, source).apply(to_rgb(frame))
         if out is None:
             out = np.empty((len(indices), *image.shape), np.uint8)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import io
-import json
 import re
 from collections.abc import Sequence
 
@@ -87,6 +86,9 @@ def read(source: str | bytes, info: VideoInfo, indices: Sequence[int], num_threa
     timeline = info.timeline
     if timeline.pyav_only:
         raise UndecodableVideoError(info.path, f"{timeline.pyav_only}; use PyAV")
+    # torchcodec's own index is right where the packets are the frames; it is used for stills as well, because
+    # torchcodec 0.17 refuses any other for a picture without duration.
+    needs_index = timeline.packet_pts != timeline.pts and info.num_frames > 1
     with as_input(source) as file:
         try:
             decoder = VideoDecoder(
@@ -95,8 +97,7 @@ def read(source: str | bytes, info: VideoInfo, indices: Sequence[int], num_threa
                 dimension_order="NHWC",
                 num_ffmpeg_threads=num_threads,
                 device="cpu",
-                # torchcodec 0.17 refuses the index of a still picture that has no duration.
-                custom_frame_mappings=_mapping(info) if info.num_frames > 1 else None,
+                custom_frame_mappings=_mapping(info) if needs_index else None,
             )
             batch = decoder.get_frames_at(list(indices))
         except (RuntimeError, ValueError, IndexError) as error:
@@ -114,14 +115,11 @@ def _mapping(info: VideoInfo) -> str:
     keys = {0, *info.key_frames}
     # The duration of the last frame is not used here.
     ends = [*pts[1:], pts[-1] + 1]
-    return json.dumps(
-        {
-            "frames": [
-                {"pts": start, "duration": end - start, "key_frame": int(at in keys)}
-                for at, (start, end) in enumerate(zip(pts, ends, strict=True))
-            ]
-        }
+    frames = ",".join(
+        f'{{"pts":{start},"duration":{end - start},"key_frame":{int(at in keys)}}}'
+        for at, (start, end) in enumerate(zip(pts, ends, strict=True))
     )
+    return f'{{"frames":[{frames}]}}'
 
 
 def _orient(frames: torch.Tensor, info: VideoInfo, turned: float | None) -> torch.Tensor:

@@ -52,31 +52,44 @@ def reader_of(codec: str, extradata: bytes | None) -> Reader | None:
 class _NalCodec(NamedTuple):
     """What differs between H.264 and HEVC.
 
-    ``inspect`` gets the bytes of one unit and returns None if it begins no picture.
+    ``inspect`` gets a packet and the bounds of one unit of it, and returns None if the unit begins no picture.
     """
 
-    header: int
+    least_size: int
     length_size_at: int
-    inspect: Callable[[memoryview], Pictures | None]
+    inspect: Callable[[memoryview, int, int], Pictures | None]
 
 
 def _nal_reader(codec: _NalCodec, extradata: bytes) -> Reader:
-    prefixed = len(extradata) > codec.length_size_at and extradata[0] == 1
-    length_size = (extradata[codec.length_size_at] & 3) + 1 if prefixed else 0
-    inspect = codec.inspect
+    """A reader of packets whose units are preceded by their lengths, or delimited by start codes (Annex B)."""
+    least, length_at, inspect = codec
+    prefixed = len(extradata) > length_at and extradata[0] == 1
+    length_size = (extradata[length_at] & 3) + 1 if prefixed else 0
 
     def read(data: memoryview) -> Pictures:
         found: Pictures | None = None
         recovers = False
-        for unit in _prefixed_units(data, length_size) if prefixed else _delimited_units(data):
-            if len(unit) <= codec.header:
+        at, end = 0, len(data)
+        whole = b"" if prefixed else bytes(data)
+        stop = 0 if prefixed else whole.find(b"\0\0\1")
+        while at < end and stop >= 0:
+            if prefixed:
+                start = at + length_size
+                at = stop = start + int.from_bytes(data[at:start], "big")
+                if stop > end:
+                    return _UNKNOWN
+            else:
+                start = stop + 3
+                stop = whole.find(b"\0\0\1", start)
+                at = stop if stop >= 0 else end
+            if at - start < least:
                 continue
-            picture = inspect(unit)
+            picture = inspect(data, start, at)
             if picture is None:
                 continue
             if picture is _RECOVERY:
                 recovers = True
-            elif found is not None or picture is _UNKNOWN:
+            elif found is not None:
                 return _UNKNOWN
             else:
                 found = picture
@@ -85,28 +98,6 @@ def _nal_reader(codec: _NalCodec, extradata: bytes) -> Reader:
         return _KEY if recovers and found is _INTRA else found
 
     return read
-
-
-def _prefixed_units(data: memoryview, length_size: int) -> list[memoryview]:
-    """Split a packet whose units are preceded by their lengths; an empty list if the lengths are wrong."""
-    units: list[memoryview] = []
-    at, end = 0, len(data)
-    while at + length_size <= end:
-        start = at + length_size
-        at = start + int.from_bytes(data[at:start], "big")
-        units.append(data[start:at])
-    return units if at == end else []
-
-
-def _delimited_units(data: memoryview) -> list[memoryview]:
-    """Split a packet whose units are delimited by start codes (Annex B)."""
-    whole = bytes(data)
-    starts: list[int] = []
-    at = whole.find(b"\0\0\1")
-    while at >= 0:
-        starts.append(at + 3)
-        at = whole.find(b"\0\0\1", at + 3)
-    return [data[start:end] for start, end in zip(starts, [*(at - 3 for at in starts[1:]), len(data)], strict=True)]
 
 
 # Not a picture: a message that the next I-picture starts decoding.
@@ -136,17 +127,15 @@ def _h264_kinds() -> list[Pictures | None]:
 _H264_KINDS = _h264_kinds()
 
 
-def _inspect_h264(unit: memoryview) -> Pictures | None:
-    kind = unit[0] & 31
-    if kind == 1:
-        return _H264_KINDS[unit[1]]
+def _inspect_h264(data: memoryview, start: int, end: int) -> Pictures | None:
+    kind = data[start] & 31
+    # Data partitions are slices in three units, of which the first has the header.
+    if kind in (1, 2):
+        return _H264_KINDS[data[start + 1]]
     if kind == 5:
-        return _KEY if unit[1] & 128 else None
-    if kind == 2:
-        # Data partitions are slices in three units.
-        return _H264_KINDS[unit[1]]
+        return _KEY if data[start + 1] & 128 else None
     if kind == 6:
-        return _RECOVERY if _recovers_at_once(unit) else None
+        return _RECOVERY if _recovers_at_once(data[start:end]) else None
     return None
 
 
@@ -175,47 +164,43 @@ def _recovers_at_once(unit: memoryview) -> bool:
 _HEVC_KINDS: tuple[Pictures, ...] = (_B, _P, _INTRA)
 
 
-def _inspect_hevc(unit: memoryview) -> Pictures | None:
+def _inspect_hevc(data: memoryview, start: int, end: int) -> Pictures | None:
     # Units of higher layers (depth, second eye, alpha) are not decoded.
-    if (unit[0] & 1) << 5 | unit[1] >> 3:
+    if (data[start] & 1) << 5 | data[start + 1] >> 3:
         return None
-    kind = unit[0] >> 1 & 63
+    kind = data[start] >> 1 & 63
     if kind in (36, 37) or 16 <= kind <= 18:
         # After an end of sequence or a broken link the decoder drops leading pictures.
         return _UNKNOWN
-    if kind > 21 or 10 <= kind <= 15 or not unit[2] & 128:
+    if kind > 21 or 10 <= kind <= 15 or not data[start + 2] & 128:
         return None
     if kind >= 19:
         return _KEY
     # slice_pic_parameter_set_id, then slice_type.
-    bits, width = int.from_bytes(unit[2:8], "big"), 8 * len(unit[2:8])
+    bits, width = int.from_bytes(data[start + 2 : min(start + 8, end)], "big"), 8 * min(6, end - start - 2)
     width -= 1
-    bits &= (1 << width) - 1
+    number = 0
     for _ in range(2):
-        number, taken = _exp_golomb(bits, width)
+        number, taken = _exp_golomb(bits & (1 << width) - 1, width)
         width -= taken
-        bits &= (1 << width) - 1
     return _HEVC_KINDS[number] if 0 <= number < 3 else _UNKNOWN
 
 
-_NAL_CODECS = {"h264": _NalCodec(1, 4, _inspect_h264), "hevc": _NalCodec(2, 21, _inspect_hevc)}
+_NAL_CODECS = {"h264": _NalCodec(2, 4, _inspect_h264), "hevc": _NalCodec(3, 21, _inspect_hevc)}
 
 
-def _starts_of(data: bytes, code: bytes) -> list[int]:
-    found: list[int] = []
+def _only(data: bytes, code: bytes) -> int:
+    """Where the byte after a start code is, -1 if the code occurs never or twice."""
     at = data.find(code)
-    while at >= 0:
-        found.append(at + len(code))
-        at = data.find(code, at + len(code))
-    return found
+    return -1 if at < 0 or data.find(code, at + len(code)) >= 0 else at + len(code)
 
 
 def _read_mpeg12(data: memoryview) -> Pictures:
     whole = bytes(data)
-    pictures = _starts_of(whole, b"\0\0\1\0")
-    if len(pictures) != 1 or pictures[0] + 2 > len(whole):
+    at = _only(whole, b"\0\0\1\0")
+    if not 0 < at < len(whole) - 1:
         return _UNKNOWN
-    return {1: _KEY, 2: _P, 3: _B}.get(whole[pictures[0] + 1] >> 3 & 7, _UNKNOWN)
+    return (_UNKNOWN, _KEY, _P, _B, _UNKNOWN, _UNKNOWN, _UNKNOWN, _UNKNOWN)[whole[at + 1] >> 3 & 7]
 
 
 # Shorter packets may hold a picture that is not coded, for which the decoder outputs nothing.
@@ -224,11 +209,11 @@ _LEAST_MPEG4_PICTURE = 16
 
 def _read_mpeg4(data: memoryview) -> Pictures:
     whole = bytes(data)
-    pictures = _starts_of(whole, b"\0\0\1\xb6")
-    if len(pictures) != 1 or pictures[0] >= len(whole) or len(whole) - pictures[0] < _LEAST_MPEG4_PICTURE:
+    at = _only(whole, b"\0\0\1\xb6")
+    if not 0 < at < len(whole) - _LEAST_MPEG4_PICTURE:
         return _UNKNOWN
     # S-pictures (global motion) are predicted as P-pictures are.
-    return (_KEY, _P, _B, _P)[whole[pictures[0]] >> 6]
+    return (_KEY, _P, _B, _P)[whole[at] >> 6]
 
 
 def _read_h263(data: memoryview) -> Pictures:

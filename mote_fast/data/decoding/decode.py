@@ -69,9 +69,9 @@ def read_frames(
     decoder's threads, 0 for one per core. ``info`` is what ``probe`` returned for the same unchanged file; it saves the
     scan.
 
-    Rotation and mirroring that the file asks for are applied. Colours follow the matrix and range that the file states, otherwise BT.601 limited
-    range. A video whose frame size changes between the requested frames is refused. torchcodec does not report bit
-    errors that its decoder conceals; "pyav" raises on those that the decoder notices.
+    Rotation and mirroring that the file states are applied. Colours follow the matrix and range that it states,
+    otherwise BT.601 limited range. A video whose frame size changes between the requested frames is refused.
+    torchcodec does not report bit errors that its decoder conceals; "pyav" raises on those that the decoder notices.
 
     Raises what ``probe`` raises, ``FrameIndexError`` for an index outside the video, ``UndecodableVideoError`` if a
     frame is damaged or lies after the point where the file is cut short, ``BackendError`` if the requested backend is

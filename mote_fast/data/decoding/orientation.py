@@ -48,7 +48,7 @@ def orientation_of(frame: VideoFrame, source: str | bytes) -> Orientation:
     players do.
     """
     try:
-        data = frame.side_data.get(Type.DISPLAYMATRIX)
+        data = frame.side_data.get(Type.DISPLAYMATRIX.name)
     except ValueError:
         # PyAV 18 cannot list what is attached to a picture that has EXIF.
         return _of_exif(frame, source)

@@ -8,8 +8,8 @@ end, and the decoder's output is the index. The cases are listed in ``_why_packe
 
 from __future__ import annotations
 
-import itertools
 import logging
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -21,7 +21,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from mote_fast.data.decoding.bitstream import Pictures, Reader, reader_of
-from mote_fast.data.decoding.orientation import Orientation, orientation_of
+from mote_fast.data.decoding.orientation import orientation_of
 from mote_fast.data.decoding.video_info import MAX_FRAMES, DamageError, Timeline, VideoInfo, intact_frames, open_video
 from mote_fast.errors import UndecodableVideoError, one_line
 
@@ -47,34 +47,43 @@ _TS_PACKETS = (188, 192, 204)
 # The picture of a packet whose codec codes every picture by itself.
 _WHOLE = Pictures(1, "I", True)
 
+_OTHER_ORDER = "timestamps that are not the order of its pictures"
+
 # The longest ratio of a pixel's sides that is believed; a header can state any.
 _MAX_PIXEL_ASPECT = 10
 
 
-@dataclass(frozen=True, slots=True)
-class _Packet:
-    """The fields of a packet that the index uses; times are in the stream's time base."""
-
-    pts: int | None
-    dts: int | None
-    duration: int
-    starts: bool
-    is_damaged: bool
-    is_hidden: bool
-
-
 @dataclass
 class _Packets:
-    """The shown packets in file order, and what was found while all were read."""
+    """What reading all packets found; times are in the stream's time base, and discarded packets are left out.
 
-    shown: list[_Packet] = field(default_factory=list)
+    Attributes:
+        pts: of every packet, in file order.
+        keys: times of the packets at which decoding can start.
+        hidden: times of the packets whose picture is not shown.
+        last_dts: decoding time of the last intact packet.
+        last_duration: of the packet that is shown last.
+        total: packets, with discarded ones.
+        first: the first intact frame.
+        starts_at_key: whether decoding can start at the first packet.
+        is_cut: whether reading broke off.
+        is_damaged: whether a packet is marked damaged.
+        keys_hold: whether decoding can start at every packet that the container marks as a key frame.
+        misleading: why the packets do not identify the frames, as far as one after the other shows it.
+    """
+
+    pts: list[int | None] = field(default_factory=list)
+    keys: set[int | None] = field(default_factory=set)
+    hidden: set[int | None] = field(default_factory=set)
+    last_dts: int | None = None
+    last_duration: int = 0
     total: int = 0
     first: VideoFrame | None = None
+    starts_at_key: bool = False
     is_cut: bool = False
-    # Why the packets do not identify the frames, as far as one packet after the other shows it.
-    misleading: str | None = None
-    # Whether decoding can start at every packet that the container marks as a key frame.
+    is_damaged: bool = False
     keys_hold: bool = True
+    misleading: str | None = None
 
 
 @dataclass
@@ -112,14 +121,12 @@ def scan(source: str | bytes, label: str) -> VideoInfo:
         orientation = orientation_of(first, source)
         streams = len(container.streams.video)
 
-    shown = [packet for packet in packets.shown if not packet.is_hidden]
-    keys_hold, last_duration = packets.keys_hold, 0
+    keys_hold, last_duration = packets.keys_hold, packets.last_duration
+    known = sorted(stamp for stamp in packets.pts if stamp is not None)
     pts: Sequence[int | None]
     if reason is None:
-        ordered = sorted((packet.pts, packet.starts, packet.duration) for packet in shown if packet.pts is not None)
-        pts = [stamp for stamp, _, _ in ordered]
-        keys = [at for at, (_, starts, _) in enumerate(ordered) if starts]
-        last_duration = ordered[-1][2]
+        pts = [stamp for stamp in known if stamp not in packets.hidden] if packets.hidden else known
+        keys = [at for at, stamp in enumerate(pts) if stamp in packets.keys]
     else:
         logger.debug("%s: decoded from end to end to find its frames: %s", label, reason)
         decoded = _decode(source, label)
@@ -128,20 +135,17 @@ def scan(source: str | bytes, label: str) -> VideoInfo:
         # The first frame was decoded above, so skipping did not get past the damage.
         if not pts:
             raise UndecodableVideoError(label, "not one of its frames can be decoded; replace the file")
-        entries = {pts[key] for key in keys}
-        keys_hold = keys_hold and all(packet.pts in entries for packet in shown if packet.starts)
+        keys_hold = keys_hold and packets.keys <= {pts[key] for key in keys}
         if not _SEEKABLE & formats:
             keys = [0]
     by_pts = (guessed is None or len(pts) == 1) and _rises(pts)
     if by_pts:
-        certain = _count_certain(pts, packets.shown)
-        if cut or any(packet.is_damaged for packet in packets.shown):
-            pts = pts[:certain]
-        elif (whole := _count_before_hole(pts, certain, end)) < len(pts):
+        if cut or packets.is_damaged:
+            pts = pts[: _count_certain(pts, packets.last_dts)]
+        elif (whole := _count_before_hole(pts, packets.last_dts, end)) < len(pts):
             pts, cut = pts[:whole], True
         keys = [key for key in keys if key < len(pts)]
-    known = sorted(packet.pts for packet in packets.shown if packet.pts is not None)
-    has_index = keys_hold and not _WITHOUT_INDEX & formats and len(set(known)) == len(packets.shown)
+    has_index = keys_hold and not _WITHOUT_INDEX & formats and len(set(known)) == len(packets.pts)
     timeline = Timeline(
         stream_index=index,
         time_base=time_base,
@@ -185,30 +189,30 @@ def _read_packets(container: InputContainer, stream: VideoStream, label: str) ->
             if found.total > MAX_FRAMES:
                 raise UndecodableVideoError(label, f"holds over {MAX_FRAMES} frames; cut it into clips")
             pts, is_key = packet.pts, packet.is_keyframe
-            pictures = read(memoryview(packet)) if read is not None else _WHOLE
-            if is_key and not pictures.starts:
+            shown, kind, starts = read(memoryview(packet)) if read is not None else _WHOLE
+            if is_key and not starts:
                 found.keys_hold = False
-            if pictures.shown != 1 and pictures.shown != 0:
+            if shown != 1 and shown != 0:
                 found.misleading = "packets that do not hold one picture each"
-            if pts is not None and pictures.shown:
-                if latest is None:
-                    latest = pts
-                else:
-                    # A B-picture is shown before the latest picture so far, any other after it.
-                    if (pictures.kind == "B") == (pts > latest):
-                        found.misleading = "timestamps that are not the order of its pictures"
-                    latest = max(latest, pts)
+            if pts is not None and shown:
+                # A B-picture is shown before the latest picture so far, any other after it.
+                if latest is None or pts > latest:
+                    if kind == "B":
+                        found.misleading = _OTHER_ORDER
+                    latest, found.last_duration = pts, packet.duration or 0
+                elif kind != "B":
+                    found.misleading = _OTHER_ORDER
+            if packet.is_corrupt:
+                found.is_damaged = True
+            elif packet.dts is not None:
+                found.last_dts = packet.dts
             if not packet.is_discard:
-                found.shown.append(
-                    _Packet(
-                        pts,
-                        packet.dts,
-                        packet.duration or 0,
-                        is_key and pictures.starts,
-                        packet.is_corrupt,
-                        pictures.shown == 0,
-                    )
-                )
+                found.starts_at_key = found.starts_at_key or (is_key and starts and not found.pts)
+                found.pts.append(pts)
+                if is_key and starts:
+                    found.keys.add(pts)
+                if not shown:
+                    found.hidden.add(pts)
             if found.first is None:
                 found.first = _first_intact(context, packet)
     except FFmpegError as error:
@@ -239,28 +243,26 @@ def _why_times_are_guessed(packets: _Packets, formats: set[str], stream: VideoSt
     """Why FFmpeg makes up the frames' times, which then differ after seeking; None if the container states them."""
     if not formats & _TIMED:
         return "a container without times"
-    pts = [packet.pts for packet in packets.shown if packet.pts is not None]
-    if formats & _WITHOUT_PTS and (stream.codec_context.has_b_frames or pts != sorted(pts)):
+    if formats & _WITHOUT_PTS and (stream.codec_context.has_b_frames or not _rises(packets.pts)):
         return "B-frames in a container without presentation times"
     return None
 
 
 def _why_packets_mislead(packets: _Packets, formats: set[str]) -> str | None:
     """Why the packets do not identify the frames of the file, or None if they do."""
-    shown, first = packets.shown, packets.first
+    pts, first = packets.pts, packets.first
     assert first is not None
-    pts = [packet.pts for packet in shown if packet.pts is not None]
-    if len(pts) < len(shown):
+    if None in pts:
         return "packets without timestamps"
     if len(set(pts)) < len(pts):
         return "packets that share a timestamp"
     if first.interlaced_frame and formats & _FIELD_PACKETS:
         return "packets that may hold single fields"
-    if any(packet.is_damaged for packet in shown):
+    if packets.is_damaged:
         return "packets marked damaged"
-    if not shown or not shown[0].starts:
+    if not packets.starts_at_key:
         return "a start that is not a key frame"
-    if pts[0] != min(pts):
+    if pts[0] != min(stamp for stamp in pts if stamp is not None):
         return "pictures shown before the first key frame"
     return packets.misleading
 
@@ -290,35 +292,37 @@ def _decode(source: str | bytes, label: str) -> _Decoded:
     return found
 
 
-def _count_certain(pts: Sequence[int | None], packets: Sequence[_Packet]) -> int:
+def _count_certain(pts: Sequence[int | None], last_dts: int | None) -> int:
     """Number of frames of a truncated file whose index is certain.
 
     Lost packets follow the last intact one in decoding order, and a frame is shown no earlier than it is decoded, so no
     lost frame precedes that packet's decoding time. A frame after it may follow lost B-frames.
     """
-    decoded = [packet.dts for packet in packets if packet.dts is not None and not packet.is_damaged]
-    return max(1, sum(stamp is not None and stamp <= decoded[-1] for stamp in pts)) if decoded else len(pts)
+    if last_dts is None:
+        return len(pts)
+    return max(1, sum(stamp is not None and stamp <= last_dts for stamp in pts))
 
 
-def _count_before_hole(pts: Sequence[int | None], certain: int, end: Fraction) -> int:
+def _count_before_hole(pts: Sequence[int | None], last_dts: int | None, end: Fraction) -> int:
     """Number of frames before a gap at the end that lost B-frames may have left, in a file without a damage mark.
 
     Matroska and Flash readers silently drop a truncated packet. A packet counts as lost if the header puts the end of
     the file later than the last frame, and one of the last frames is too far from the frame before it.
     """
     known = [stamp for stamp in pts if stamp is not None]
-    gaps = [after - before for before, after in itertools.pairwise(known)]
+    gaps = list(map(operator.sub, known[1:], known))
     if not gaps:
         return len(pts)
     widest = 1.5 * sorted(gaps)[len(gaps) // 2]
     if end - known[-1] <= widest:
         return len(pts)
+    certain = _count_certain(pts, last_dts)
     return next((at + 1 for at in range(certain - 1, len(gaps)) if gaps[at] > widest), len(pts))
 
 
 def _rises(pts: Sequence[int | None]) -> bool:
     known = [p for p in pts if p is not None]
-    return len(known) == len(pts) and all(a < b for a, b in itertools.pairwise(known))
+    return len(known) == len(pts) and all(map(operator.lt, known, known[1:]))
 
 
 def _duration(pts: Sequence[int | None], last: int, time_base: Fraction, rate: Fraction | None) -> float:
