@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from mote_fast.data.dali.pipeline import why_unavailable as why_dali_unavailable
-from mote_fast.data.decoding.decode import available_backends
+from mote_fast.data.decoding.decode import DEFAULT_BACKEND, available_backends
 from mote_fast.ops.attention import resolve_backend, xformers_problem
 from mote_fast.runtime.environment import best_device
 
@@ -64,13 +64,12 @@ def device_summary() -> str:
 
 
 def _decode() -> Choice:
-    problems = available_backends()
-    usable = [name for name, problem in problems.items() if problem is None]
     others = {
-        name: problem or f"serves H.264 and HEVC, and the files that {usable[0]} cannot"
-        for name, problem in problems.items()
+        name: problem or "for those who choose it; the same frames"
+        for name, problem in available_backends().items()
+        if name != DEFAULT_BACKEND
     }
-    return Choice("decode", usable[0], {name: why for name, why in others.items() if name != usable[0]})
+    return Choice("decode", DEFAULT_BACKEND, others)
 
 
 def _load() -> Choice:

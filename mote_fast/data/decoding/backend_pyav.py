@@ -18,7 +18,13 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 
 from mote_fast.data.decoding.orientation import orientation_of
-from mote_fast.data.decoding.video_info import DamageError, VideoInfo, intact_frames, open_video
+from mote_fast.data.decoding.video_info import (
+    DamageError,
+    VideoInfo,
+    decodable_frames,
+    intact_frames,
+    open_video,
+)
 from mote_fast.errors import UndecodableVideoError, one_line
 
 logger = logging.getLogger(__name__)
@@ -142,6 +148,58 @@ def _number(frame: VideoFrame, before: int, start: int, pts: Sequence[int | None
     if found == len(pts) or pts[found] != stamp:
         raise _OrderError(f"timestamp {stamp} after frame {before}")
     return found
+
+
+def read_readable(
+    source: str | bytes, info: VideoInfo, indices: Sequence[int], num_threads: int
+) -> tuple[torch.Tensor, dict[int, int]]:
+    """Decode as ``read`` does, but take the nearest readable frame for one that cannot be decoded.
+
+    Returns the frames, and the index of the frame that stands in for each one that is missing. Raises
+    ``UndecodableVideoError`` if fewer than half of the frames can be decoded.
+    """
+    to_rgb = _RgbConverter(info.timeline.time_base, num_threads)
+    images: dict[int, np.ndarray] = {}
+    choice: dict[int, int] = {}
+
+    def choose(index: int, number: int, frame: VideoFrame) -> None:
+        if number not in images:
+            images[number] = orientation_of(frame, source).apply(to_rgb(frame)).copy()
+        choice[index] = number
+
+    before: tuple[int, VideoFrame] | None = None
+    waiting = list(reversed(indices))
+    for number, frame in _readable_frames(source, info, num_threads):
+        while waiting and waiting[-1] <= number:
+            index = waiting.pop()
+            if before is not None and index - before[0] <= number - index and index != number:
+                choose(index, *before)
+            else:
+                choose(index, number, frame)
+        before = number, frame
+        if not waiting:
+            break
+    if before is not None:
+        for index in waiting:
+            choose(index, *before)
+    missing = {index: number for index, number in choice.items() if index != number}
+    if len(choice) < len(indices) or 2 * len(missing) > len(indices):
+        raise UndecodableVideoError(info.path, f"{len(indices) - len(choice) + len(missing)} of {len(indices)} frames")
+    chosen = [images[choice[index]] for index in indices]
+    if len({image.shape for image in chosen}) > 1:
+        raise UndecodableVideoError(info.path, "its frames differ in size; re-encode the video to one size")
+    return torch.from_numpy(np.stack(chosen)), missing
+
+
+def _readable_frames(source: str | bytes, info: VideoInfo, num_threads: int) -> Iterator[tuple[int, VideoFrame]]:
+    """The frames that can be decoded from the start, with their indices; damage is passed over."""
+    pts, by_pts = info.timeline.pts, info.timeline.by_pts
+    place = {stamp: number for number, stamp in enumerate(pts)}
+    with open_video(source, info.path, num_threads) as (container, stream):
+        for number, frame in enumerate(decodable_frames(container, stream)):
+            index = place.get(frame.pts) if by_pts else number
+            if index is not None and not frame.is_corrupt:
+                yield index, frame
 
 
 def can_skip(info: VideoInfo) -> bool:

@@ -260,7 +260,7 @@ def _read_vp8(data: memoryview) -> Pictures:
 
 
 def _read_vp9(data: memoryview) -> Pictures:
-    """A frame, or a superframe whose index at the end gives the frames' sizes (VP9 specification, annex B)."""
+    """A frame, or a superframe whose index at the end gives the frames' sizes (VP9, annex B)."""
     marker = data[-1]
     frames = [data]
     if marker & 0xE0 == 0xC0:
@@ -293,7 +293,7 @@ _AV1_SEQUENCE, _AV1_HEADER, _AV1_FRAME = 1, 3, 6
 
 
 def _read_av1(data: memoryview) -> Pictures:
-    """A temporal unit: open bit stream units with their sizes (AV1 specification, section 5.3)."""
+    """A temporal unit: open bit stream units with their sizes (AV1, 5.3)."""
     at, end, shown = 0, len(data), 0
     first: Pictures | None = None
     has_sequence = still = False

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import operator
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from mote_fast.data.decoding import backend_pyav, backend_torchcodec, packet_index
 from mote_fast.data.decoding.video_info import VideoInfo, check_read_size
 from mote_fast.errors import BackendError, ConfigError, FrameIndexError, MissingVideoError, UndecodableVideoError
-
-logger = logging.getLogger(__name__)
 
 VideoSource = str | os.PathLike[str] | bytes
 
@@ -28,11 +26,13 @@ class Backend:
     read: Callable[[str | bytes, VideoInfo, Sequence[int], int], torch.Tensor]
 
 
-# "auto" tries them in this order.
 BACKENDS: dict[str, Backend] = {
-    "torchcodec": Backend(backend_torchcodec.why_unavailable, backend_torchcodec.read),
     "pyav": Backend(backend_pyav.why_unavailable, backend_pyav.read),
+    "torchcodec": Backend(backend_torchcodec.why_unavailable, backend_torchcodec.read),
 }
+
+# What "auto" stands for. PyAV is at least as fast, brings its own FFmpeg, and reports damage that torchcodec conceals.
+DEFAULT_BACKEND = "pyav"
 
 
 def available_backends() -> dict[str, str | None]:
@@ -64,10 +64,9 @@ def read_frames(
     """Decode the frames at ``indices`` and return them as RGB: uint8 ``[N, H, W, 3]``, in the requested order.
 
     ``path`` is a path, or the ``bytes`` of a whole file. ``indices`` count from 0 in presentation order; any order and
-    repeats are allowed, and each distinct frame is decoded once. ``backend`` is a backend's name, or "auto": PyAV first
-    for H.264 and HEVC, torchcodec first otherwise; if the first fails, the other is tried. ``num_threads`` are the
-    decoder's threads, 0 for one per core. ``info`` is what ``probe`` returned for the same unchanged file; it saves the
-    scan.
+    repeats are allowed, and each distinct frame is decoded once. ``backend`` is "pyav", which "auto" stands for, or
+    "torchcodec". ``num_threads`` are the decoder's threads, 0 for one per core. ``info`` is what ``probe`` returned for
+    the same unchanged file; it saves the scan.
 
     Rotation and mirroring that the file states are applied. Colours follow the matrix and range that it states,
     otherwise BT.601 limited range. A video whose frame size changes between the requested frames is refused.
@@ -78,7 +77,7 @@ def read_frames(
     not available, and ``ConfigError`` for empty or non-integer ``indices`` and for other arguments out of range.
     """
     wanted = _check_indices(indices)
-    names = _choose_backends(backend)
+    reader = _choose_backend(backend)
     if operator.index(num_threads) < 0:
         raise ConfigError(f"num_threads must be 0 (one a core) or more, got {num_threads}")
     source, label = _check_source(path)
@@ -89,45 +88,63 @@ def read_frames(
     _check_range(wanted, info)
     distinct = sorted(set(wanted))
     check_read_size(info.path, len(distinct), info.width, info.height)
-    if backend_pyav.can_skip(info):
-        # Skipping frames saves up to a quarter of the time, and only PyAV does it.
-        names.sort(key=lambda name: name != "pyav")
-    frames = _read_with_first(names, source, info, distinct, num_threads)
-    if distinct == wanted:
+    return _in_order(reader(source, info, distinct, num_threads), distinct, wanted)
+
+
+class ReadableFrames(NamedTuple):
+    """Frames of a video of which some may not be decodable.
+
+    ``frames`` are uint8 ``[N, H, W, 3]`` in the requested order. ``stand_ins`` maps the index of each frame that cannot
+    be decoded to the index of the one returned in its place.
+    """
+
+    frames: torch.Tensor
+    stand_ins: dict[int, int]
+
+
+def read_readable_frames(
+    path: VideoSource,
+    indices: Sequence[int] | torch.Tensor,
+    backend: str = "auto",
+    *,
+    num_threads: int = 1,
+    info: VideoInfo | None = None,
+) -> ReadableFrames:
+    """Decode as ``read_frames`` does, but let the nearest readable frame stand in for one that cannot be decoded.
+
+    PyAV decodes such a file from the start. Arguments and errors are those of ``read_frames``;
+    ``UndecodableVideoError`` is raised if more than half of the distinct frames are unreadable.
+    """
+    if info is None:
+        info = probe(path)
+    try:
+        return ReadableFrames(read_frames(path, indices, backend, num_threads=num_threads, info=info), {})
+    except UndecodableVideoError as error:
+        wanted, (source, _) = _check_indices(indices), _check_source(path)
+        distinct = sorted(set(wanted))
+        try:
+            frames, stand_ins = backend_pyav.read_readable(source, info, distinct, num_threads)
+        except UndecodableVideoError as again:
+            raise UndecodableVideoError(info.path, f"{error.reason}; unreadable: {again.reason}") from error
+    return ReadableFrames(_in_order(frames, distinct, wanted), stand_ins)
+
+
+def _in_order(frames: torch.Tensor, distinct: Sequence[int], wanted: Sequence[int]) -> torch.Tensor:
+    """Arrange the frames of ascending ``distinct`` indices as ``wanted``."""
+    if list(distinct) == list(wanted):
         return frames
     row = {index: at for at, index in enumerate(distinct)}
     return frames[torch.tensor([row[index] for index in wanted])]
 
 
-def _read_with_first(
-    names: Sequence[str], source: str | bytes, info: VideoInfo, distinct: Sequence[int], num_threads: int
-) -> torch.Tensor:
-    failures: list[UndecodableVideoError] = []
-    for name in names:
-        try:
-            frames = BACKENDS[name].read(source, info, distinct, num_threads)
-        except UndecodableVideoError as error:
-            logger.debug("%s: %s failed: %s", info.path, name, error.reason)
-            failures.append(error)
-        else:
-            logger.debug("%s: %s served %d frames", info.path, name, len(distinct))
-            return frames
-    reasons = "; ".join(f"{name}: {failure.reason}" for name, failure in zip(names, failures, strict=True))
-    raise UndecodableVideoError(info.path, reasons) from failures[-1]
-
-
-def _choose_backends(backend: str) -> list[str]:
-    if backend == "auto":
-        usable = [name for name, reason in available_backends().items() if reason is None]
-        if len(usable) < len(BACKENDS):
-            logger.debug("backend auto: only %s can serve; see available_backends()", ", ".join(usable))
-        return usable
-    if backend not in BACKENDS:
+def _choose_backend(backend: str) -> Callable[[str | bytes, VideoInfo, Sequence[int], int], torch.Tensor]:
+    name = DEFAULT_BACKEND if backend == "auto" else backend
+    if name not in BACKENDS:
         raise ConfigError(f"unknown backend {backend!r}: use auto, {', '.join(BACKENDS)}")
-    reason = BACKENDS[backend].why_unavailable()
+    reason = BACKENDS[name].why_unavailable()
     if reason is not None:
-        raise BackendError(f"backend {backend!r} cannot serve: {reason}")
-    return [backend]
+        raise BackendError(f"backend {name!r} cannot serve: {reason}")
+    return BACKENDS[name].read
 
 
 def _check_indices(indices: Iterable[int] | torch.Tensor) -> list[int]:

@@ -123,18 +123,22 @@ def scan(source: str | bytes, label: str) -> VideoInfo:
 
     keys_hold, last_duration = packets.keys_hold, packets.last_duration
     known = sorted(stamp for stamp in packets.pts if stamp is not None)
+    shown = [stamp for stamp in known if stamp not in packets.hidden] if packets.hidden else known
     pts: Sequence[int | None]
     if reason is None:
-        pts = [stamp for stamp in known if stamp not in packets.hidden] if packets.hidden else known
-        keys = [at for at, stamp in enumerate(pts) if stamp in packets.keys]
+        pts, keys = shown, [at for at, stamp in enumerate(shown) if stamp in packets.keys]
     else:
         logger.debug("%s: decoded from end to end to find its frames: %s", label, reason)
         decoded = _decode(source, label)
-        pts, keys, last_duration = decoded.pts, decoded.keys, decoded.last_duration
-        cut = cut or decoded.is_cut
         # The first frame was decoded above, so skipping did not get past the damage.
-        if not pts:
+        if not decoded.pts:
             raise UndecodableVideoError(label, "not one of its frames can be decoded; replace the file")
+        pts, keys = decoded.pts, decoded.keys
+        if decoded.is_cut and guessed is None and pts == shown[: len(pts)]:
+            # Packets and decoder agree up to the damage, so the packets tell what lies after it.
+            pts = shown
+        else:
+            cut, last_duration = cut or decoded.is_cut, decoded.last_duration
         keys_hold = keys_hold and packets.keys <= {pts[key] for key in keys}
         if not _SEEKABLE & formats:
             keys = [0]

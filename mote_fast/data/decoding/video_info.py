@@ -13,6 +13,7 @@ from typing import BinaryIO
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -224,5 +225,25 @@ def intact_frames(
                 yield frame
         if cut is not None:
             raise DamageError(one_line(cut)) from cut
+        if packet is None:
+            return
+
+
+def decodable_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Decode from the current position of ``container`` and pass over packets that cannot be decoded."""
+    packets = container.demux(stream)
+    packet: Packet | None = None
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:
+            packet = None
+        if packet is not None and packet.size == 0:
+            continue
+        try:
+            yield from stream.codec_context.decode(packet)
+        except FFmpegError:
+            if packet is None:
+                return
         if packet is None:
             return
