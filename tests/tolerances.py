@@ -38,6 +38,10 @@ TOLERANCES = {
     "exact": Tolerance(0.0, 0.0),
 }
 
+# Levels of 0 to 255 by which a decoded flat colour may differ from its definition: 8-bit samples are 1 level coarse,
+# and FFmpeg's fast conversions of subsampled chroma round down at every step. A wrong matrix or range is 12 or more.
+GREY_LEVELS = 3
+
 
 def errors(actual: Tensor, expected: Tensor) -> Tolerance:
     """Return the relative Frobenius error and the worst element's error over the largest expected magnitude."""

@@ -14,15 +14,13 @@ from av.filter import Graph
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
+from mote_fast.data.decoding.colors import LIMITED, SMPTE170M, Colors, repairs, why_not_converted
 from mote_fast.data.decoding.decode import probe
 from mote_fast.data.decoding.video_info import DamageError, VideoInfo, intact_frames, open_video
 from mote_fast.errors import ConfigError, UndecodableVideoError, one_line
 
 # FFmpeg's filters for each clockwise rotation in degrees.
 _TURNS = {0: (), 90: (("transpose", "clock"),), 180: (("hflip", ""), ("vflip", "")), 270: (("transpose", "cclock"),)}
-
-# FFmpeg's numbers of the output's colours, which readers assume for small videos without colour metadata.
-_BT601, _LIMITED = 6, 1
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
@@ -135,7 +133,8 @@ def _add_stream(container: OutputContainer, info: VideoInfo, encoding: Encoding)
     stream = container.add_stream("libx264", rate=rate, options=options)
     stream.width, stream.height = encoding.size_of(info.width, info.height)
     stream.pix_fmt = "yuv420p"
-    stream.codec_context.colorspace, stream.codec_context.color_range = _BT601, _LIMITED
+    # What readers assume of small videos that state no colours, and what DALI decodes.
+    stream.codec_context.colorspace, stream.codec_context.color_range = SMPTE170M, LIMITED
     # Files are already encoded in parallel.
     stream.codec_context.thread_count = 1
     stream.codec_context.time_base = info.timeline.time_base if info.timeline.by_pts else 1 / rate
@@ -183,6 +182,9 @@ class _Upright:
         return converted
 
     def _build(self, frame: VideoFrame) -> None:
+        colors = Colors.of(frame)
+        if reason := why_not_converted(colors):
+            raise UndecodableVideoError(self._source, reason)
         graph = Graph()
         # PyAV before version 18 lacks this setting; FFmpeg then chooses.
         if hasattr(graph, "threads"):
@@ -196,7 +198,7 @@ class _Upright:
             "scale",
             f"{width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int:out_color_matrix=bt601:out_range=tv",
         )
-        for name, arguments in (*_TURNS[self._info.rotation], scale, ("format", "yuv420p")):
+        for name, arguments in (*repairs(colors), *_TURNS[self._info.rotation], scale, ("format", "yuv420p")):
             step = graph.add(name, arguments) if arguments else graph.add(name)
             last.link_to(step)
             last = step

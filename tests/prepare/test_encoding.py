@@ -17,7 +17,10 @@ from mote_fast.data.decoding.decode import probe, read_frames
 from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.errors import ConfigError, UndecodableVideoError
 from mote_fast.prepare.encoding import Encoding, encode
+from tests.data.charts import COLORS, FULL, GRAYS, KR_KB, LIMITED, Coding, chart, planar_frame, read_patches
+from tests.data.charts import encode as encode_chart
 from tests.data.conftest import HEIGHT, WIDTH, NumberedVideos
+from tests.tolerances import GREY_LEVELS
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +154,42 @@ def test_colours_are_kept(tmp_path: Path, pix_fmt: str, options: dict[str, Any])
     encode(source, tmp_path / "out.mp4", Encoding(crf=4))
     expected, actual = (read_frames(path, [0, 4], "pyav").float() for path in (source, tmp_path / "out.mp4"))
     assert (actual - expected).abs().mean() < 2.5
+
+
+def _matrix_alone(matrix: int) -> bytes:
+    """A chart of BT.601 that states another matrix."""
+    frame = planar_frame(Coding("yuv444p", 6))
+    frame.colorspace = matrix
+    return encode_chart([frame], "ffv1", "matroska", Coding("yuv444p", matrix))
+
+
+@pytest.mark.parametrize("matrix", [*KR_KB, 0])
+@pytest.mark.parametrize("color_range", [LIMITED, FULL])
+def test_saturated_colors_are_kept(matrix: int, color_range: int, tmp_path: Path) -> None:
+    """From every matrix and range to BT.601, which 0, the identity, is where it makes no sense."""
+    coding = Coding("yuv444p", matrix, color_range)
+    (tmp_path / "in.mkv").write_bytes(chart(coding) if matrix else _matrix_alone(0))
+    encode(str(tmp_path / "in.mkv"), tmp_path / "out.mp4", Encoding(crf=1))
+    shown = read_patches(read_frames(tmp_path / "out.mp4", [0]))
+    assert abs(shown - COLORS).max() <= GREY_LEVELS
+    colors = probe(tmp_path / "out.mp4").colors
+    assert (colors.matrix, colors.range) == (6, LIMITED)
+
+
+@pytest.mark.parametrize("color_range", [LIMITED, FULL])
+def test_gray_keeps_its_range(color_range: int, tmp_path: Path) -> None:
+    """FFmpeg's scaler takes every gray picture as full range."""
+    coding = Coding("gray", 2, color_range)
+    (tmp_path / "in.mkv").write_bytes(encode_chart([planar_frame(coding, GRAYS)], "ffv1", "matroska", coding))
+    encode(str(tmp_path / "in.mkv"), tmp_path / "out.mp4", Encoding(crf=1))
+    assert abs(read_patches(read_frames(tmp_path / "out.mp4", [0])) - GRAYS).max() <= GREY_LEVELS
+
+
+def test_a_matrix_that_ffmpeg_does_not_convert(tmp_path: Path) -> None:
+    """It is refused by name, not written with other colours."""
+    (tmp_path / "in.mkv").write_bytes(_matrix_alone(8))
+    with pytest.raises(UndecodableVideoError, match="YCgCo"):
+        encode(str(tmp_path / "in.mkv"), tmp_path / "out.mp4", Encoding())
 
 
 @given(width=st.integers(2, 4000), height=st.integers(2, 4000), short=st.integers(1, 300).map(lambda half: 2 * half))

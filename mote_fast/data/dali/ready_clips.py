@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mote_fast.data.dali import color as dali_color
-from mote_fast.data.dali.color import read_facts
 from mote_fast.data.dali.pipeline import ClipInput, Device
-from mote_fast.data.dali.routing import Chooser, kind_of, why_not_dali
+from mote_fast.data.dali.routing import Chooser, kind_of, read_header, why_not_dali
 from mote_fast.data.dali.trial import Trial
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.decoding.decode import read_frames
@@ -76,13 +75,13 @@ class ClipPreparer:
             return self._pass_over(index, info, plan, "a folder of images")
         if index in self._refused:
             return self._pass_over(index, info, plan, self._refused[index])
-        facts = read_facts(info.path)
-        reason = why_not_dali(info, facts, os.path.getsize(info.path), self._device)
+        header = read_header(info.path)
+        reason = why_not_dali(info, header, os.path.getsize(info.path), self._device)
         if reason is not None:
             return self._pass_over(index, info, plan, reason)
-        colors = dali_color.to_ffmpeg(facts)
+        colors = dali_color.to_ffmpeg(info.colors)
         encoded = _clip_input(plan, colors, encoded=np.fromfile(info.path, np.uint8))
-        kind = kind_of(info, facts)
+        kind = kind_of(info, header)
         if not self._chooser.prefers_dali(
             kind, lambda: self._trial.measure(encoded, lambda: self._decode(index, info, plan))
         ):

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from mote_fast.data.dali.color import KNOWN_MATRICES, StreamFacts
 from mote_fast.data.dali.pipeline import Device
-from mote_fast.data.decoding.video_info import VideoInfo
+from mote_fast.data.decoding.colors import BT470BG, SMPTE170M, UNSPECIFIED
+from mote_fast.data.decoding.video_info import VideoInfo, open_video
 
 # DALI's CPU decoder supports VP8 too, but conceals damage in it without an error.
 CODECS: dict[Device, frozenset[str]] = {
@@ -23,6 +23,10 @@ _PIXEL_FORMATS: dict[Device, frozenset[str]] = {
     "gpu": frozenset({"yuv420p"}),
 }
 
+# DALI converts every video to RGB as BT.601. Of other matrices' colours it cuts off what BT.601 puts outside 0..255, so
+# that no later step can restore them.
+_MATRICES = frozenset({UNSPECIFIED, BT470BG, SMPTE170M})
+
 # DALI gets the whole file in memory. The CPU backends read a larger one from its path.
 MAX_BYTES = 2**28
 
@@ -33,13 +37,30 @@ MAX_REFUSALS = 3
 _SIZE_CLASSES = (288, 480, 720, 1080)
 
 
-def why_not_dali(info: VideoInfo, facts: StreamFacts, size: int, device: Device) -> str | None:
+class Header(NamedTuple):
+    """What a file's header says: FFmpeg's name of the container, and the number of frames, 0 if it has none."""
+
+    container: str
+    frames: int
+
+
+def read_header(path: str) -> Header:
+    """Read the header of a video.
+
+    Raises:
+        UndecodableVideoError: the video cannot be opened.
+    """
+    with open_video(path, path) as (container, stream):
+        return Header(container.format.name, stream.frames)
+
+
+def why_not_dali(info: VideoInfo, header: Header, size: int, device: Device) -> str | None:
     """Why DALI should not decode a video of ``size`` bytes, or None if it may.
 
-    DALI counts frames by packets, ignores rotation and edit lists, decodes colours as BT.601 (``color`` corrects
-    BT.709), and returns black for frames that it does not find.
+    DALI counts frames by packets, ignores rotation and edit lists, decodes colours as BT.601, and returns black for
+    frames that it does not find. The colours are those of a decoded frame, because a header may contradict them.
     """
-    timeline = info.timeline
+    timeline, colors = info.timeline, info.colors
     if info.codec not in CODECS[device]:
         return f"codec {info.codec}"
     if info.rotation:
@@ -48,16 +69,16 @@ def why_not_dali(info: VideoInfo, facts: StreamFacts, size: int, device: Device)
         return "cut short"
     if not timeline.by_pts or timeline.packet_pts != timeline.pts or timeline.packet_pts[0] < 0:
         return "packets that are not its frames one by one"
-    if facts.frames not in (0, info.num_frames):
+    if header.frames not in (0, info.num_frames):
         return "an edit list, or a wrong frame count"
     if info.width % 2 or info.height % 2:
         return "odd size"
-    if facts.pixel_format not in _PIXEL_FORMATS[device]:
-        return f"pixel format {facts.pixel_format}"
-    if facts.matrix not in KNOWN_MATRICES:
-        return f"colour matrix {facts.matrix}"
-    # The decoder reads the range from the bit stream, which may contradict the container.
-    if device == "gpu" and facts.is_full_range:
+    if colors.pixel_format not in _PIXEL_FORMATS[device]:
+        return f"pixel format {colors.pixel_format}"
+    if colors.matrix not in _MATRICES:
+        return f"colour matrix {colors.matrix}"
+    # Not verified: the GPU's decoder reads the range from the bit stream alone.
+    if device == "gpu" and colors.is_full_range:
         return "full colour range"
     if size > MAX_BYTES:
         return f"over {MAX_BYTES >> 20} MiB"
@@ -72,10 +93,10 @@ class StreamKind(NamedTuple):
     size_class: int
 
 
-def kind_of(info: VideoInfo, facts: StreamFacts) -> StreamKind:
+def kind_of(info: VideoInfo, header: Header) -> StreamKind:
     """The kind of a video: its container, codec, and the class of its short side."""
     short = min(info.height, info.width)
-    return StreamKind(facts.container, info.codec, sum(short > end for end in _SIZE_CLASSES))
+    return StreamKind(header.container, info.codec, sum(short > end for end in _SIZE_CLASSES))
 
 
 class DecodeTiming(NamedTuple):

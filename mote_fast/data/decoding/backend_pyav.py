@@ -17,6 +17,7 @@ from av.error import FFmpegError
 from av.filter import Graph
 from av.video.frame import VideoFrame
 
+from mote_fast.data.decoding.colors import Colors, repairs, why_not_converted
 from mote_fast.data.decoding.orientation import orientation_of
 from mote_fast.data.decoding.video_info import (
     DamageError,
@@ -90,7 +91,7 @@ def _plan_jumps(indices: Sequence[int], info: VideoInfo) -> dict[int, int]:
 
 def _read(source: str | bytes, info: VideoInfo, indices: Sequence[int], walk: _Walk, num_threads: int) -> torch.Tensor:
     out: np.ndarray | None = None
-    to_rgb = _RgbConverter(info.timeline.time_base, num_threads)
+    to_rgb = _RgbConverter(info.path, info.timeline.time_base, num_threads)
     frames = _wanted_frames(source, info, indices, walk, num_threads)
     for row, (index, frame) in enumerate(zip(indices, frames, strict=True)):
         image = orientation_of(frame, source).apply(to_rgb(frame))
@@ -209,12 +210,13 @@ def can_skip(info: VideoInfo) -> bool:
 
 
 class _RgbConverter:
-    """Converts decoded frames to RGB as torchcodec does: through a filter graph with FFmpeg's own defaults.
+    """Converts decoded frames to RGB as torchcodec does, through a filter graph.
 
     ``VideoFrame.reformat`` places the chroma samples of high-bit-depth video differently, some grey levels off.
     """
 
-    def __init__(self, time_base: Fraction, num_threads: int) -> None:
+    def __init__(self, label: str, time_base: Fraction, num_threads: int) -> None:
+        self._label = label
         self._time_base = time_base
         self._num_threads = num_threads
         self._kind: tuple[object, ...] | None = None
@@ -233,6 +235,9 @@ class _RgbConverter:
         return rows[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3)
 
     def _build(self, frame: VideoFrame) -> None:
+        colors = Colors.of(frame)
+        if reason := why_not_converted(colors):
+            raise UndecodableVideoError(self._label, reason)
         graph = Graph()
         # PyAV before version 18 lacks this setting; FFmpeg then chooses.
         if hasattr(graph, "threads"):
@@ -240,9 +245,12 @@ class _RgbConverter:
         self._source = graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format, time_base=self._time_base
         )
-        to_rgb = graph.add("format", "rgb24")
+        last = self._source
+        for name, arguments in (*repairs(colors), ("format", "rgb24")):
+            step = graph.add(name, arguments)
+            last.link_to(step)
+            last = step
         self._sink = graph.add("buffersink")
-        self._source.link_to(to_rgb)
-        to_rgb.link_to(self._sink)
+        last.link_to(self._sink)
         graph.configure()
         self._graph = graph

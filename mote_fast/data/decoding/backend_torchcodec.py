@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import av
 import torch
 
+from mote_fast.data.decoding.colors import CONVERTED, IDENTITY, Colors
 from mote_fast.data.decoding.video_info import VideoInfo, as_input
 from mote_fast.errors import UndecodableVideoError, one_line
 
@@ -24,6 +25,11 @@ _LOCATION = re.compile(r"^.*\.cpp:\d+, ")
 # The dynamic linker's messages in the tracebacks that torchcodec's error quotes.
 _LINKER = re.compile(r"^OSError: (.+)$", re.MULTILINE)
 _FFMPEG_LIBRARY = re.compile(r"lib(?:av|sw)[a-z]+(?:\.so\.\d+|\.\d+\.dylib)")
+
+# Pixel formats whose colours were compared with the definition and with PyAV's; beginnings of names, and names. Of the
+# others, some came out black, or with exchanged channels.
+_PLANAR = ("yuv", "nv", "gbr", "gray")
+_PACKED = frozenset({"rgb24", "bgr24", "rgba", "bgra", "argb", "abgr", "rgb0", "bgr0", "0rgb", "0bgr"})
 
 
 @functools.cache
@@ -76,6 +82,14 @@ def _two_pictures() -> bytes:
     return file.getvalue()
 
 
+def _keeps_colors(colors: Colors) -> bool:
+    """Whether FFmpeg's own conversion, which torchcodec uses, is right in every version."""
+    if colors.has_matrix and colors.matrix not in CONVERTED - {IDENTITY}:
+        return False
+    known = colors.pixel_format.startswith(_PLANAR) or colors.pixel_format in _PACKED
+    return known and not colors.is_limited_gray
+
+
 def read(source: str | bytes, info: VideoInfo, indices: Sequence[int], num_threads: int) -> torch.Tensor:
     """Decode the frames at ascending distinct ``indices`` of an indexed video: uint8 ``[len(indices), H, W, 3]``.
 
@@ -86,6 +100,12 @@ def read(source: str | bytes, info: VideoInfo, indices: Sequence[int], num_threa
     timeline = info.timeline
     if timeline.pyav_only:
         raise UndecodableVideoError(info.path, f"{timeline.pyav_only}; use PyAV")
+    if not _keeps_colors(info.colors):
+        raise UndecodableVideoError(
+            info.path,
+            f"its colours are not among those that torchcodec converts right ({info.colors.pixel_format}, matrix "
+            f"{info.colors.matrix}, range {info.colors.range}); use PyAV",
+        )
     # torchcodec's own index is right where the packets are the frames; it is used for stills as well, because
     # torchcodec 0.17 refuses any other for a picture without duration.
     needs_index = timeline.packet_pts != timeline.pts and info.num_frames > 1

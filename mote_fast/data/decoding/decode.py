@@ -68,13 +68,15 @@ def read_frames(
     "torchcodec". ``num_threads`` are the decoder's threads, 0 for one per core. ``info`` is what ``probe`` returned for
     the same unchanged file; it saves the scan.
 
-    Rotation and mirroring that the file states are applied. Colours follow the matrix and range that it states,
-    otherwise BT.601 limited range. A video whose frame size changes between the requested frames is refused.
-    torchcodec does not report bit errors that its decoder conceals; "pyav" raises on those that the decoder notices.
+    Rotation and mirroring that the file states are applied. Colours follow the matrix and range that the decoded
+    frames state, otherwise BT.601 limited range (gray: full range); transfer functions and primaries are not converted.
+    A video whose frame size changes between the requested frames is refused. torchcodec does not report bit errors that
+    its decoder conceals; "pyav" raises on those that the decoder notices.
 
     Raises what ``probe`` raises, ``FrameIndexError`` for an index outside the video, ``UndecodableVideoError`` if a
-    frame is damaged or lies after the point where the file is cut short, ``BackendError`` if the requested backend is
-    not available, and ``ConfigError`` for empty or non-integer ``indices`` and for other arguments out of range.
+    frame is damaged, lies after the point where the file is cut short, or has a colour matrix that FFmpeg does not
+    convert, ``BackendError`` if the requested backend is not available, and ``ConfigError`` for empty or non-integer
+    ``indices`` and for other arguments out of range.
     """
     wanted = _check_indices(indices)
     reader = _choose_backend(backend)

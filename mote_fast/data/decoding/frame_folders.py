@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mote_fast.data.decoding.colors import FULL, IDENTITY, Colors
 from mote_fast.data.decoding.video_info import MAX_PIXELS, Timeline, VideoInfo, check_read_size
 from mote_fast.errors import ConfigError, FrameIndexError, MissingVideoError, UndecodableVideoError, one_line
 
@@ -49,7 +50,8 @@ def probe_frame_folder(folder: str | os.PathLike[str], num_frames: int, template
         codec = (image.format or "").lower()
     every = tuple(range(num_frames))
     timeline = Timeline(0, Fraction(1), every, True, (), False)
-    return VideoInfo(name, num_frames, width, height, 0.0, 0.0, codec, 0, every, timeline)
+    colors = Colors("rgb24", IDENTITY, FULL)
+    return VideoInfo(name, num_frames, width, height, 0.0, 0.0, codec, 0, every, timeline, colors)
 
 
 def read_frame_folder(

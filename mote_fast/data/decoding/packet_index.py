@@ -21,6 +21,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from mote_fast.data.decoding.bitstream import Pictures, Reader, reader_of
+from mote_fast.data.decoding.colors import Colors
 from mote_fast.data.decoding.orientation import orientation_of
 from mote_fast.data.decoding.video_info import MAX_FRAMES, DamageError, Timeline, VideoInfo, intact_frames, open_video
 from mote_fast.errors import UndecodableVideoError, one_line
@@ -174,6 +175,7 @@ def scan(source: str | bytes, label: str) -> VideoInfo:
         rotation=orientation.rotation,
         key_frames=tuple(keys),
         timeline=timeline,
+        colors=Colors.of(first),
         mirrored=orientation.mirrored,
         pixel_aspect=aspect,
     )

@@ -18,6 +18,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from mote_fast.data.decoding.colors import Colors
 from mote_fast.errors import UndecodableVideoError, one_line
 
 # 8192 x 8192: twice 8K television. A header can declare any size, and the declaration alone must not exhaust memory.
@@ -64,7 +65,8 @@ class VideoInfo:
     and it is then turned by ``rotation`` (degrees clockwise: 0, 90, 180 or 270). ``pixel_aspect`` is the width of a
     pixel over its height: 1 for square pixels. ``duration`` is the time in seconds from the start of the first frame to
     the end of the last, and ``fps`` the average rate, frames over duration (both 0.0 if the file does not tell).
-    ``codec`` is FFmpeg's name. ``key_frames`` are indices at which decoding can start.
+    ``codec`` is FFmpeg's name. ``key_frames`` are indices at which decoding can start, and ``colors`` the first
+    frame's.
     """
 
     path: str
@@ -77,6 +79,7 @@ class VideoInfo:
     rotation: int
     key_frames: tuple[int, ...]
     timeline: Timeline = field(repr=False, compare=False)
+    colors: Colors = field(repr=False, compare=False)
     mirrored: bool = False
     pixel_aspect: Fraction = Fraction(1)
 

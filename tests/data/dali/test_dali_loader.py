@@ -31,7 +31,9 @@ from mote_fast.data.plan import ClipPlan, ClipRecipe
 from mote_fast.data.transforms import normalize
 from mote_fast.data.views import Views
 from mote_fast.errors import BackendError, ConfigError, ListError
+from tests.data.charts import COLORS, FULL, KR_KB, LIMITED, SIZE, Coding, chart, read_patches
 from tests.data.conftest import NumberedVideos
+from tests.tolerances import GREY_LEVELS
 
 # Pipelines and worker processes.
 pytestmark = pytest.mark.heavy
@@ -53,14 +55,17 @@ def needs_dali() -> None:
 
 
 @pytest.fixture(scope="module")
-def paths(numbered_videos: NumberedVideos) -> list[Path]:
+def paths(numbered_videos: NumberedVideos, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """DALI decodes the first four on a CPU, but not the last three: a codec, a rotation, a codec that conceals."""
+    saturated = tmp_path_factory.mktemp("charts") / "saturated.webm"
+    # Mild colours hide a wrong matrix and cut-off values. 4:4:4, because at edges DALI interpolates subsampled chroma.
+    saturated.write_bytes(chart(Coding("yuv444p", 6), "libvpx-vp9", "webm", lossless=1))
     turned = numbered_videos.write("dali_turned.mp4", **_VP9)
     numbered_videos.set_rotation(turned, 90)
     return [
         numbered_videos.write("dali.webm", **_VP9),
         numbered_videos.write("dali.avi", **_MJPEG),
-        numbered_videos.write("dali_709.webm", **_VP9, colorspace="bt709"),
+        saturated,
         numbered_videos.write("dali.mp4", **_VP9),
         numbered_videos.write("h264.mp4"),
         turned,
@@ -122,6 +127,51 @@ def test_same_clips_as_the_dataset(recipe: ClipRecipe, paths: list[Path], caplog
             # Two renderers on the same frames.
             assert index < 4 or difference <= SAME_PIXELS / 4, paths[index]
     loader.close()
+
+
+@pytest.mark.parametrize(
+    ("codec", "container", "pixel_format", "options"),
+    [
+        *[("libvpx-vp9", "webm", name, {"lossless": 1}) for name in ("yuv420p", "yuv422p", "yuv444p")],
+        *[("mjpeg", "avi", name, {"qmax": 1, "qmin": 1}) for name in ("yuvj420p", "yuvj422p")],
+        ("mjpeg", "avi", "yuv420p", {"qmax": 1, "qmin": 1, "strict": "unofficial"}),
+        ("libx264", "mp4", "yuv420p", {"qp": 0}),
+    ],
+)
+def test_saturated_colors_are_right(
+    codec: str,
+    container: str,
+    pixel_format: str,
+    options: dict[str, Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """In every matrix and range, through both loaders; DALI itself cuts off colours of all but BT.601."""
+    # A JPEG has no matrix.
+    matrices = [5] if codec == "mjpeg" else list(KR_KB)
+    ranges = [FULL] if pixel_format.startswith("yuvj") else [LIMITED, FULL]
+    if codec == "libvpx-vp9":
+        # VP9 cannot state this one.
+        matrices.remove(4)
+    paths, by_dali = [], []
+    for matrix in matrices:
+        for color_range in ranges:
+            path = tmp_path / f"{matrix}_{color_range}.{container}"
+            path.write_bytes(chart(Coding(pixel_format, matrix, color_range), codec, container, **options))
+            paths.append(path)
+            by_dali.append(codec != "libx264" and matrix in (2, 5, 6))
+    recipe = ClipRecipe(size=SIZE, frames=2, mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
+    dataset, size = _dataset(paths, recipe), len(paths)
+    loader, plain = _loader(dataset, size), CpuLoader(dataset, LoaderOptions(size, training=False))
+    with caplog.at_level(logging.DEBUG, "mote_fast"):
+        batches = [next(iter(each.epoch(0))) for each in (loader, plain)]
+    assert [f"{path}: decoded before DALI" not in caplog.text for path in paths] == by_dali
+    for batch in batches:
+        for path, clip in zip(paths, batch.pixels, strict=True):
+            shown = read_patches(clip.permute(0, 2, 3, 1))
+            assert abs(shown - COLORS).max() <= GREY_LEVELS, path
+    loader.close()
+    plain.close()
 
 
 def test_frames_carry_their_numbers(paths: list[Path], numbered_videos: NumberedVideos) -> None:
@@ -270,7 +320,7 @@ def test_frames_of_another_size_are_not_delivered(paths: list[Path], caplog: pyt
     dataset = _dataset([paths[0], paths[2], paths[1]])
     loader = _loader(_Misread(dataset.items, _PLAIN), 1)
     _assert_same(list(loader.epoch(0)), list(CpuLoader(dataset, LoaderOptions(1, training=False)).epoch(0)))
-    assert f"{paths[2]}: decoded before DALI from now on: it gives frames of (4, 48, 64, 3)" in caplog.text
+    assert f"{paths[2]}: decoded before DALI from now on: it gives frames of (4, {SIZE}, {SIZE}, 3)" in caplog.text
     loader.close()
 
 

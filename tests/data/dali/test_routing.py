@@ -6,39 +6,44 @@ import math
 import threading
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mote_fast.data.dali.color import StreamFacts
 from mote_fast.data.dali.routing import (
     MAX_BYTES,
     MAX_REFUSALS,
     Chooser,
     DecodeTiming,
+    Header,
     StreamKind,
     kind_of,
+    read_header,
     why_not_dali,
 )
+from mote_fast.data.decoding.colors import FULL, LIMITED, Colors
 from mote_fast.data.decoding.video_info import Timeline, VideoInfo
+from tests.data.charts import FRAMES, Coding, chart
 
 _PTS = tuple(range(0, 400, 40))
 _TIMELINE = Timeline(0, Fraction(1, 1000), _PTS, True, _PTS, False)
-_INFO = VideoInfo("a.webm", 10, 340, 256, 25.0, 0.4, "vp9", 0, (0,), _TIMELINE)
-_FACTS = StreamFacts("matroska,webm", "yuv420p", 6, False, 0)
+_COLORS = Colors("yuv420p", 6, LIMITED)
+_INFO = VideoInfo("a.webm", 10, 340, 256, 25.0, 0.4, "vp9", 0, (0,), _TIMELINE, _COLORS)
+_HEADER = Header("matroska,webm", 0)
 
 
 def test_a_plain_video_goes_to_dali() -> None:
     """VP9 goes to both devices, H.264 to the GPU only; a correct count in the header is accepted."""
-    assert why_not_dali(_INFO, _FACTS, 1000, "cpu") is None
-    assert why_not_dali(_INFO, replace(_FACTS, frames=10), 1000, "gpu") is None
+    assert why_not_dali(_INFO, _HEADER, 1000, "cpu") is None
+    assert why_not_dali(_INFO, Header("matroska,webm", 10), 1000, "gpu") is None
     h264 = replace(_INFO, codec="h264")
-    assert why_not_dali(h264, _FACTS, 1000, "gpu") is None
-    assert why_not_dali(h264, _FACTS, 1000, "cpu") == "codec h264"
+    assert why_not_dali(h264, _HEADER, 1000, "gpu") is None
+    assert why_not_dali(h264, _HEADER, 1000, "cpu") == "codec h264"
 
 
 @pytest.mark.parametrize(
-    ("info", "facts", "reason"),
+    ("info", "header", "reason"),
     [
         ({"codec": "mpeg2video"}, {}, "codec"),
         ({"rotation": 90}, {}, "rotation"),
@@ -50,33 +55,46 @@ def test_a_plain_video_goes_to_dali() -> None:
         ({"timeline": replace(_TIMELINE, packet_pts=(*_PTS, 400))}, {}, "packets"),
         ({"timeline": replace(_TIMELINE, pts=(-40, *_PTS[1:]), packet_pts=(-40, *_PTS[1:]))}, {}, "packets"),
         ({}, {"frames": 12}, "edit list"),
-        ({}, {"pixel_format": "yuv420p10le"}, "pixel format"),
-        ({}, {"matrix": 9}, "colour matrix"),
+        ({"colors": _COLORS._replace(pixel_format="yuv420p10le")}, {}, "pixel format"),
+        *[({"colors": _COLORS._replace(matrix=matrix)}, {}, "colour matrix") for matrix in (0, 1, 3, 4, 7, 8, 9, 10)],
     ],
 )
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_what_dali_would_decode_otherwise_stays_away(
-    info: dict[str, Any], facts: dict[str, Any], reason: str, device: Any
+    info: dict[str, Any], header: dict[str, Any], reason: str, device: Any
 ) -> None:
     """Each case would give other frames, other colours, black, or an error that ends the pipeline."""
-    assert reason in (why_not_dali(replace(_INFO, **info), replace(_FACTS, **facts), 1000, device) or "")
+    assert reason in (why_not_dali(replace(_INFO, **info), _HEADER._replace(**header), 1000, device) or "")
 
 
 def test_limits_of_one_device() -> None:
     """The GPU decoder's range and chroma are not verified; a huge file must not be read into memory."""
-    assert why_not_dali(_INFO, replace(_FACTS, is_full_range=True), 1000, "cpu") is None
-    assert why_not_dali(_INFO, replace(_FACTS, is_full_range=True), 1000, "gpu") == "full colour range"
-    assert why_not_dali(_INFO, replace(_FACTS, pixel_format="yuv444p"), 1000, "gpu") == "pixel format yuv444p"
-    assert "MiB" in (why_not_dali(_INFO, _FACTS, MAX_BYTES + 1, "cpu") or "")
+    full, dense = (
+        replace(_INFO, colors=colors) for colors in (_COLORS._replace(range=FULL), Colors("yuv444p", 6, LIMITED))
+    )
+    assert why_not_dali(full, _HEADER, 1000, "cpu") is None
+    assert why_not_dali(full, _HEADER, 1000, "gpu") == "full colour range"
+    assert why_not_dali(dense, _HEADER, 1000, "gpu") == "pixel format yuv444p"
+    assert "MiB" in (why_not_dali(_INFO, _HEADER, MAX_BYTES + 1, "cpu") or "")
+
+
+def test_header_of_a_file(tmp_path: Path) -> None:
+    """The count is there if the container has one."""
+    for name, codec, expected in (
+        ("a.webm", "libvpx-vp9", Header("matroska,webm", 0)),
+        ("a.avi", "mjpeg", Header("avi", FRAMES)),
+    ):
+        (tmp_path / name).write_bytes(chart(Coding("yuv420p"), codec, name[2:], strict="unofficial"))
+        assert read_header(str(tmp_path / name)) == expected
 
 
 def test_kinds_are_told_apart_by_codec_container_and_size() -> None:
     """Videos that decode at the same speed share a measurement."""
-    assert kind_of(_INFO, _FACTS) == kind_of(replace(_INFO, width=640), _FACTS)
-    assert kind_of(_INFO, _FACTS) == kind_of(replace(_INFO, width=256, height=340), _FACTS)
+    assert kind_of(_INFO, _HEADER) == kind_of(replace(_INFO, width=640), _HEADER)
+    assert kind_of(_INFO, _HEADER) == kind_of(replace(_INFO, width=256, height=340), _HEADER)
     others = [replace(_INFO, codec="h264"), replace(_INFO, width=1920, height=1080)]
-    assert len({kind_of(info, _FACTS) for info in [_INFO, *others]}) == 3
-    assert kind_of(_INFO, replace(_FACTS, container="mp4")) != kind_of(_INFO, _FACTS)
+    assert len({kind_of(info, _HEADER) for info in [_INFO, *others]}) == 3
+    assert kind_of(_INFO, Header("mp4", 0)) != kind_of(_INFO, _HEADER)
 
 
 _KIND = StreamKind("webm", "vp9", 0)

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mote_fast.data.decoding import backend_pyav, decode, video_info
+from mote_fast.data.decoding import backend_pyav, decode
 from mote_fast.data.decoding.decode import available_backends, probe, read_frames
 from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.errors import BackendError, ConfigError, FrameIndexError, UndecodableVideoError
