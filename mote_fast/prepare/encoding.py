@@ -70,7 +70,7 @@ class Encoded:
 
 
 def encode(source: str, part: Path, encoding: Encoding, keep_intact_prefix: bool = False) -> Encoded:
-    """Write a video as H.264 in MP4, yuv420p, limited range, rotation applied, no audio track.
+    """Write a video as H.264 in MP4, yuv420p, limited range, rotated and mirrored as shown, no audio track.
 
     The frames are exactly those that ``probe`` counts in the source; their times are the source's, relative to its
     first frame. Colours are converted from the source's to BT.601. Frames whose size differs from the first frame's are
@@ -135,6 +135,9 @@ def _add_stream(container: OutputContainer, info: VideoInfo, encoding: Encoding)
     stream.pix_fmt = "yuv420p"
     # What readers assume of small videos that state no colours, and what DALI decodes.
     stream.codec_context.colorspace, stream.codec_context.color_range = SMPTE170M, LIMITED
+    if info.pixel_aspect != 1:
+        shape = info.pixel_aspect * Fraction(info.width, info.height) * Fraction(stream.height, stream.width)
+        stream.codec_context.sample_aspect_ratio = shape.limit_denominator(255)
     # Files are already encoded in parallel.
     stream.codec_context.thread_count = 1
     stream.codec_context.time_base = info.timeline.time_base if info.timeline.by_pts else 1 / rate
@@ -194,11 +197,12 @@ class _Upright:
             width=frame.width, height=frame.height, format=frame.format, time_base=self._info.timeline.time_base
         )
         last = self._source_pad
+        mirror = (("hflip", ""),) if self._info.mirrored else ()
         scale = (
             "scale",
             f"{width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int:out_color_matrix=bt601:out_range=tv",
         )
-        for name, arguments in (*repairs(colors), *_TURNS[self._info.rotation], scale, ("format", "yuv420p")):
+        for name, arguments in (*repairs(colors), *mirror, *_TURNS[self._info.rotation], scale, ("format", "yuv420p")):
             step = graph.add(name, arguments) if arguments else graph.add(name)
             last.link_to(step)
             last = step

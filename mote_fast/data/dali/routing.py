@@ -63,8 +63,10 @@ def why_not_dali(info: VideoInfo, header: Header, size: int, device: Device) -> 
     timeline, colors = info.timeline, info.colors
     if info.codec not in CODECS[device]:
         return f"codec {info.codec}"
-    if info.rotation:
+    if info.rotation or info.mirrored:
         return "rotation"
+    if timeline.pyav_only:
+        return timeline.pyav_only
     if timeline.damaged:
         return "cut short"
     if not timeline.by_pts or timeline.packet_pts != timeline.pts or timeline.packet_pts[0] < 0:

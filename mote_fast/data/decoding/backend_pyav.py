@@ -159,7 +159,7 @@ def read_readable(
     Returns the frames, and the index of the frame that stands in for each one that is missing. Raises
     ``UndecodableVideoError`` if fewer than half of the frames can be decoded.
     """
-    to_rgb = _RgbConverter(info.timeline.time_base, num_threads)
+    to_rgb = _RgbConverter(info.path, info.timeline.time_base, num_threads)
     images: dict[int, np.ndarray] = {}
     choice: dict[int, int] = {}
 

@@ -135,7 +135,7 @@ def scan(source: str | bytes, label: str) -> VideoInfo:
         if not decoded.pts:
             raise UndecodableVideoError(label, "not one of its frames can be decoded; replace the file")
         pts, keys = decoded.pts, decoded.keys
-        if decoded.is_cut and guessed is None and pts == shown[: len(pts)]:
+        if decoded.is_cut and reason is packets.misleading and pts == shown[: len(pts)]:
             # Packets and decoder agree up to the damage, so the packets tell what lies after it.
             pts = shown
         else:
