@@ -15,7 +15,7 @@ RESULTS := benchmarks/results
 
 SEEDS ?= 5
 
-.PHONY: help venv dev-cpu packages-cpu lock demo quick test test-without-ffmpeg test-latest test-oldest test-slow data-faults train-smoke \
+.PHONY: help venv dev-cpu packages-cpu lock demo quick test test-without-ffmpeg test-latest test-oldest test-slow data-faults decode-corpus decode-sweep train-smoke \
 	resume-trials tiny-clip tiny tradeoff tradeoff-quick interpret aot traffic bench bench-baseline bench-check readme scaling lint format clean
 
 help:
@@ -28,6 +28,8 @@ help:
 	@echo "make test-oldest  the quick tests with the oldest versions that setup.py allows, in .venv-oldest"
 	@echo "make test-slow  the long suites: 3000 damaged videos and more generated cases"
 	@echo "make data-faults  2000 files, half of them damaged, with workers killed continuously"
+	@echo "make decode-corpus  2000 generated videos of every codec and container, half of them lying, against playing them"
+	@echo "make decode-sweep FOLDER=path  every video below a folder against FFmpeg's command line; WORKERS=n, TABLE=file.csv"
 	@echo "make train-smoke  torchrun with two processes on generated videos: the loss falls, the model learns"
 	@echo "make resume-trials  runs killed at random, resumed, and compared bit for bit"
 	@echo "make tiny       train the shipped tiny model again, from scratch"
@@ -102,6 +104,18 @@ test-slow: venv
 data-faults: venv
 	$(BIN)/python -m pytest -m slow -o log_cli=true --log-cli-level=INFO \
 		tests/data/loading/test_fault_trials.py tests/data/loading/test_decode_pool.py
+
+decode-corpus: venv
+	$(BIN)/python -m pytest -m slow -o log_cli=true --log-cli-level=INFO tests/data/corpus
+
+# The folder of videos, the number of processes, and a .csv or .md file to write.
+FOLDER :=
+WORKERS := 1
+TABLE :=
+
+decode-sweep: venv
+	@test -n "$(FOLDER)" || { echo "make decode-sweep FOLDER=path: name the folder of the videos"; exit 2; }
+	$(BIN)/python -m tools.decode_sweep "$(FOLDER)" --workers $(WORKERS) $(addprefix --output ,$(TABLE))
 
 train-smoke: venv
 	$(BIN)/python -m pytest -m slow tests/training/test_train.py
