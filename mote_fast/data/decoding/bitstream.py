@@ -37,13 +37,22 @@ _P, _B = Pictures(1, "P", False), Pictures(1, "B", False)
 _HIDDEN = Pictures(0, "P", False)
 
 
-def reader_of(codec: str, extradata: bytes | None) -> Reader | None:
+def largest_empty_packet(codec: str, intra_only: bool) -> int:
+    """Bytes up to which a packet holds no picture."""
+    return 16 if intra_only and codec != "rawvideo" else 0
+
+
+def reader_of(codec: str, intra_only: bool, extradata: bytes | None) -> Reader | None:
     """The reader of a codec's packets, or None if there is none.
 
     Args:
         codec: FFmpeg's name of the codec.
+        intra_only: whether the codec codes every picture by itself.
         extradata: the codec's header from the container; it tells how H.264 and HEVC units are delimited.
     """
+    if intra_only:
+        empty = largest_empty_packet(codec, intra_only)
+        return lambda data: _KEY if len(data) > empty else _HIDDEN
     if codec in _NAL_CODECS:
         return _nal_reader(_NAL_CODECS[codec], extradata or b"")
     return _READERS.get(codec)
@@ -212,8 +221,8 @@ def _read_mpeg4(data: memoryview) -> Pictures:
     at = _only(whole, b"\0\0\1\xb6")
     if not 0 < at < len(whole) - _LEAST_MPEG4_PICTURE:
         return _UNKNOWN
-    # S-pictures (global motion) are predicted as P-pictures are.
-    return (_KEY, _P, _B, _P)[whole[at] >> 6]
+    # S-pictures (global motion) are predicted as P-pictures are. The decoder leaves out some B-pictures.
+    return (_KEY, _P, _UNKNOWN, _P)[whole[at] >> 6]
 
 
 def _read_h263(data: memoryview) -> Pictures:

@@ -20,7 +20,7 @@ from av.error import FFmpegError
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from mote_fast.data.decoding.bitstream import Pictures, Reader, reader_of
+from mote_fast.data.decoding.bitstream import Pictures, reader_of
 from mote_fast.data.decoding.colors import Colors
 from mote_fast.data.decoding.orientation import orientation_of
 from mote_fast.data.decoding.video_info import MAX_FRAMES, DamageError, Timeline, VideoInfo, intact_frames, open_video
@@ -45,9 +45,7 @@ _WITHOUT_INDEX = frozenset({"mpegts", "mpeg"})
 # multiple of one of them.
 _TS_PACKETS = (188, 192, 204)
 
-# The picture of a packet whose codec codes every picture by itself.
-_WHOLE = Pictures(1, "I", True)
-
+_UNCHECKED = Pictures(1, "I", True)
 _OTHER_ORDER = "timestamps that are not the order of its pictures"
 
 # The longest ratio of a pixel's sides that is believed; a header can state any.
@@ -141,8 +139,10 @@ def scan(source: str | bytes, label: str) -> VideoInfo:
         else:
             cut, last_duration = cut or decoded.is_cut, decoded.last_duration
         keys_hold = keys_hold and packets.keys <= {pts[key] for key in keys}
-        if not _SEEKABLE & formats:
-            keys = [0]
+    one_by_one = pts == shown[: len(pts)]
+    if not one_by_one or not _SEEKABLE & formats:
+        # What a decoder outputs after seeking is known only where packets are pictures.
+        keys = [0]
     by_pts = (guessed is None or len(pts) == 1) and _rises(pts)
     if by_pts:
         if cut or packets.is_damaged:
@@ -150,7 +150,7 @@ def scan(source: str | bytes, label: str) -> VideoInfo:
         elif (whole := _count_before_hole(pts, packets.last_dts, end)) < len(pts):
             pts, cut = pts[:whole], True
         keys = [key for key in keys if key < len(pts)]
-    has_index = keys_hold and not _WITHOUT_INDEX & formats and len(set(known)) == len(packets.pts)
+    has_index = one_by_one and keys_hold and not _WITHOUT_INDEX & formats and len(set(known)) == len(packets.pts)
     timeline = Timeline(
         stream_index=index,
         time_base=time_base,
@@ -185,8 +185,10 @@ def _read_packets(container: InputContainer, stream: VideoStream, label: str) ->
     """Read every packet, look into each, and decode until the first frame comes out."""
     found = _Packets()
     context = stream.codec_context
-    read = _reader(context)
+    codec = context.codec
+    read = reader_of(codec.canonical_name, codec.intra_only, context.extradata)
     latest: int | None = None
+    last: av.Packet | None = None
     try:
         for packet in container.demux(stream):
             if packet.size == 0:
@@ -195,7 +197,7 @@ def _read_packets(container: InputContainer, stream: VideoStream, label: str) ->
             if found.total > MAX_FRAMES:
                 raise UndecodableVideoError(label, f"holds over {MAX_FRAMES} frames; cut it into clips")
             pts, is_key = packet.pts, packet.is_keyframe
-            shown, kind, starts = read(memoryview(packet)) if read is not None else _WHOLE
+            shown, kind, starts = read(memoryview(packet)) if read is not None else _UNCHECKED
             if is_key and not starts:
                 found.keys_hold = False
             if shown != 1 and shown != 0:
@@ -221,19 +223,18 @@ def _read_packets(container: InputContainer, stream: VideoStream, label: str) ->
                     found.hidden.add(pts)
             if found.first is None:
                 found.first = _first_intact(context, packet)
+            last = packet
     except FFmpegError as error:
         logger.debug("reading packets broke off: %s", one_line(error))
         found.is_cut = True
+    if codec.intra_only and last is not None and found.total > 1 and _first_intact(context, last) is None:
+        # Bytes after the last picture.
+        found.is_cut = True
+        found.pts.pop()
     if read is None:
         found.misleading = "a codec whose packets cannot be checked"
     found.first = found.first or _first_intact(context, None)
     return found
-
-
-def _reader(context: av.VideoCodecContext) -> Reader | None:
-    if context.codec.intra_only:
-        return lambda _: _WHOLE
-    return reader_of(context.codec.canonical_name, context.extradata)
 
 
 def _first_intact(context: av.VideoCodecContext, packet: av.Packet | None) -> VideoFrame | None:

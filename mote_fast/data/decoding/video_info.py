@@ -18,6 +18,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from mote_fast.data.decoding.bitstream import largest_empty_packet
 from mote_fast.data.decoding.colors import Colors
 from mote_fast.errors import UndecodableVideoError, one_line
 
@@ -198,6 +199,8 @@ def intact_frames(
     """
     context = stream.codec_context
     packets = container.demux(stream)
+    # The decoder would take an empty packet as the end of the stream.
+    empty = largest_empty_packet(context.codec.canonical_name, context.codec.intra_only)
     started = False
     while True:
         packet, cut = None, None
@@ -205,8 +208,7 @@ def intact_frames(
             packet = next(packets, None)
         except FFmpegError as error:
             cut = error
-        # The decoder would take an empty packet as the end of the stream.
-        if packet is not None and packet.size == 0:
+        if packet is not None and packet.size <= empty:
             continue
         # Seeking in a transport or program stream can land after the key frame, and a decoder may then guess content.
         if after_seek and packet is not None and not packet.is_keyframe:
