@@ -212,8 +212,8 @@ def _read_mpeg12(data: memoryview) -> Pictures:
     return (_UNKNOWN, _KEY, _P, _B, _UNKNOWN, _UNKNOWN, _UNKNOWN, _UNKNOWN)[whole[at + 1] >> 3 & 7]
 
 
-# Shorter packets may hold a picture that is not coded, for which the decoder outputs nothing.
-_LEAST_MPEG4_PICTURE = 16
+# Bytes after the start code. A shorter picture may be one that is not coded, for which the decoder outputs nothing.
+_LEAST_MPEG4_PICTURE = 6
 
 
 def _read_mpeg4(data: memoryview) -> Pictures:

@@ -52,7 +52,7 @@ def orientation_of(frame: VideoFrame, source: str | bytes) -> Orientation:
     except ValueError:
         # PyAV 18 cannot list what is attached to a picture that has EXIF.
         return _of_exif(frame, source)
-    return UPRIGHT if data is None else _of_matrix(bytes(data))
+    return UPRIGHT if data is None else of_matrix(bytes(data))
 
 
 def _of_exif(frame: VideoFrame, source: str | bytes) -> Orientation:
@@ -64,7 +64,7 @@ def _of_exif(frame: VideoFrame, source: str | bytes) -> Orientation:
         return Orientation(round(-frame.rotation / 90) % 4 * 90, False)
 
 
-def _of_matrix(matrix: bytes) -> Orientation:
+def of_matrix(matrix: bytes) -> Orientation:
     """Read nine int32, three rows; a stored point (x, y) is shown at (a x + c y, b x + d y)."""
     if len(matrix) < 36:
         return UPRIGHT
