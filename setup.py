@@ -16,6 +16,8 @@ TRAIN = ["matplotlib>=3.8.4", "pyarrow>=16", "tensorboard>=2.18", "webdataset>=1
 DALI = f"nvidia-dali-cuda130>=2.2; {ON_LINUX_X86}"
 # The exporter and the runtime of dtype="int8".
 INT8 = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.6"]
+# The text towers and tokenizers of open_clip that transformers implements; the other two read its older tokenizers.
+TEXT = ["transformers>=5.24", "sentencepiece>=0.2", "protobuf>=5"]
 # The official recipe's decoder is the baseline of the benchmarks.
 BENCH = [f"decord>=0.6; {ON_LINUX_X86}", "matplotlib>=3.8.4", *INT8]
 TEST = ["pytest>=8.0", "pytest-benchmark>=5.0", "pytest-xdist>=3.6.1", "hypothesis>=6.100"]
@@ -59,6 +61,7 @@ setup(
         "cuda12": [DALI.replace("130", "120")],
         "train": TRAIN,
         "int8": INT8,
+        "text": TEXT,
         "bench": BENCH,
         "test": [*TEST, *TRAIN, *INT8],
         "dev": [*TEST, *TRAIN, *BENCH, *TOOLS, DALI],

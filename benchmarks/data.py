@@ -28,7 +28,7 @@ from mote_fast.data.decoding.decode import available_backends
 from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.items import VideoItem
 from mote_fast.data.plan import Augmentation, ClipRecipe
-from mote_fast.data.transforms import evaluation_pixels, normalize
+from mote_fast.data.transforms import Preprocessing, evaluation_pixels, normalize
 from mote_fast.errors import VideoError
 from mote_fast.prepare.reencode import reencode
 
@@ -72,15 +72,15 @@ def transform(setting: Setting) -> Iterator[Row]:
     """Scale, crop and normalise the frames of three views."""
     clip, plan, clips = setting.model.clip, setting.plan, setting.views.clips
     frames = read_frames(setting.video, plan.frame_indices)
-    size, mean, std = clip.image_size, clip.config.mean, clip.config.std
+    own = clip.config.preprocessing
     repeated = plan.gather(frames[:, None]).flatten(0, 1).numpy()
 
     def ours() -> Tensor:
-        pixels = evaluation_pixels(frames.to(setting.device), size, setting.views.crops, mean, std, setting.dtype)
+        pixels = evaluation_pixels(frames.to(setting.device), own, setting.views.crops, setting.dtype)
         return plan.gather(pixels).flatten(0, 1)
 
     def theirs() -> Tensor:
-        return official.transform(repeated, size, mean, std).to(setting.device)
+        return official.transform(repeated, own.size, own.mean, own.std).to(setting.device)
 
     arms = [Arm(OFFICIAL, theirs, clips=clips), Arm(OURS, ours, clips=clips, tolerance=PIXEL_TOLERANCE)]
     yield from measure(Workload("transform", "transform", arms, 15), setting)
@@ -125,7 +125,7 @@ def sources(folder: Path, clips: Path | None, quick: bool) -> list[Source]:
 
 def arms_of(source: Source, augmentation: Augmentation) -> list[Arm]:
     """The ways to load one clip of a file; those that cannot serve it are left out."""
-    recipe = ClipRecipe(FRAMES, SIZE, augmentation=augmentation)
+    recipe = ClipRecipe(FRAMES, Preprocessing(SIZE), augmentation=augmentation)
     items, original = [VideoItem(str(source.path), 0)], [VideoItem(str(source.original), 0)]
     plan = VideoDataset(original, recipe).plan(0)[1]
     # Pixels differ by the decoder and by the file; their mean difference is a figure of its own.

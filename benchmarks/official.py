@@ -208,7 +208,8 @@ def classify(
     path: Path, indices: Sequence[int], towers: ClipTowers, head: OfficialHead, classes: Tensor, views: int
 ) -> Tensor:
     """Score one video [C] from file to scores; ``indices`` are the frames of its views, one view after another."""
-    pixels = transform(read(path, indices), towers.image_size, towers.config.mean, towers.config.std)
+    own = towers.config.preprocessing
+    pixels = transform(read(path, indices), own.size, own.mean, own.std)
     features = towers.model.encode_image(pixels.to(towers.device, towers.dtype))
     logits, _ = evaluate_views(head, features.unflatten(0, (views, -1)), classes)
     return view_scores(logits, views).squeeze(0)

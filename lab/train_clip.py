@@ -58,7 +58,7 @@ def tiny_config() -> ClipConfig:
     vision = {"image_size": SIZE, "layers": 3, "width": 128, "patch_size": 16, "head_width": 32}
     text = {"context_length": 77, "vocab_size": BASE_TOKENS + len(merges), "width": 128, "heads": 2, "layers": 2}
     model = {"embed_dim": 64, "vision_cfg": vision, "text_cfg": text, "quick_gelu": True}
-    return ClipConfig(model, merges=merges)
+    return ClipConfig.of_clip(model, merges=merges)
 
 
 class Pictures:

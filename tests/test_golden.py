@@ -146,8 +146,8 @@ def test_crops() -> None:
     """The official crops of a real-sized frame: pixels within another bicubic's error, offsets exactly."""
     golden_pixels = load_file(GOLDEN / "transforms.safetensors")
     frame = golden_pixels["frame"][None]
-    one = evaluation_pixels(frame, 224, crops=1)
-    three = evaluation_pixels(frame, 224, crops=3)
+    one = evaluation_pixels(frame, crops=1)
+    three = evaluation_pixels(frame, crops=3)
     assert_close(one[0, 0], golden_pixels["one_crop"].float(), "pixels")
     assert_close(three[0], golden_pixels["three_crop"].float().unflatten(0, (3, 3)), "pixels")
     assert crop_offsets(224, 299, 224, 3) == [(0, 0), (0, 72), (0, 36)]

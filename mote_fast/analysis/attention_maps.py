@@ -53,7 +53,7 @@ def attention_maps(
     """
     features, patches = [], []
     for part in frames.split(FRAMES_PER_PASS):
-        pixels = normalize(part.to(towers.device), towers.config.mean, towers.config.std, towers.dtype)
+        pixels = normalize(part.to(towers.device), towers.config.preprocessing, towers.dtype)
         tokens = encode_patches(towers, pixels)
         features.append(tokens.frames)
         patches.append(tokens.patches)

@@ -18,6 +18,8 @@ _PACKAGES = (
     "torchvision",
     "triton",
     "open_clip_torch",
+    "timm",
+    "transformers",
     "xformers",
     "torchcodec",
     "av",

@@ -137,9 +137,7 @@ def views_of(arguments: argparse.Namespace, protocol: ProtocolName) -> Views:
 
 def recipe_of(model: VideoClassifier, views: Views, *, dense: bool = False) -> ClipRecipe:
     """Return the recipe of the model's input clips."""
-    towers = model.clip
-    mean, std = towers.config.mean, towers.config.std
-    return ClipRecipe(frames=model.frames, size=towers.image_size, views=views, dense=dense, mean=mean, std=std)
+    return ClipRecipe(frames=model.frames, preprocessing=model.clip.config.preprocessing, views=views, dense=dense)
 
 
 @contextlib.contextmanager

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import open_clip
 from torch import Tensor
 
-from mote_fast.data.transforms import CLIP_MEAN, CLIP_STD
+from mote_fast.clip.published import Activation, documented_preprocessing
+from mote_fast.data.transforms import Preprocessing
 from mote_fast.errors import CheckpointError, ConfigError
-
-Activation = Literal["quick_gelu", "gelu"]
 
 # CLIP's width of one attention head, in both towers.
 HEAD_WIDTH = 64
@@ -32,17 +31,33 @@ class ClipConfig:
 
     Attributes:
         model: open_clip's model configuration (``embed_dim``, ``vision_cfg``, ``text_cfg``, ``quick_gelu``, ...).
-        name: open_clip's architecture name, if it has one; it selects the tokenizer.
-        mean: normalisation of the frames, per channel.
-        std: normalisation of the frames, per channel.
+        preprocessing: how the image tower wants its frames; its size is that of ``model``.
+        name: where the configuration is from: open_clip's architecture name, "hf-hub:..." or "local-dir:...", if any.
+            Only messages use it: everything else follows from the other fields.
         merges: byte-pair merges of a small text tower's tokenizer, see ``mote_fast.clip.tokens``; None takes CLIP's.
+
+    Raises:
+        ConfigError: a tower is missing, the image tower's input is not square, or ``preprocessing`` has another size.
     """
 
     model: dict[str, Any] = field(hash=False)
+    preprocessing: Preprocessing
     name: str | None = None
-    mean: tuple[float, ...] = CLIP_MEAN
-    std: tuple[float, ...] = CLIP_STD
     merges: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(self.model.get(part), Mapping) for part in ("vision_cfg", "text_cfg")):
+            raise ConfigError("a CLIP model needs vision_cfg and text_cfg")
+        size = image_size_of(self.model)
+        if self.preprocessing.size != size:
+            raise ConfigError(f"preprocessing.size is {self.preprocessing.size}, but the image tower takes {size}")
+
+    @classmethod
+    def of_clip(
+        cls, model: dict[str, Any], name: str | None = None, *, merges: tuple[str, ...] | None = None
+    ) -> ClipConfig:
+        """Return the configuration of ``model`` with OpenAI's preprocessing at its image size."""
+        return cls(model, Preprocessing(image_size_of(model)), name, merges)
 
     @property
     def embed_dim(self) -> int:
@@ -56,27 +71,62 @@ class ClipConfig:
 
     @property
     def text_heads(self) -> int:
-        """Attention heads of the text tower at CLIP's 64 per head; MoTE's temporal heads (eq. (4))."""
-        width = self.model["text_cfg"].get("width", 512)
-        return max(1, width // HEAD_WIDTH)
+        """Attention heads of the text tower at CLIP's 64 per head; MoTE's temporal heads (eq. (4)).
+
+        Raises:
+            ConfigError: the configuration does not tell the text width, or its heads do not divide ``embed_dim``.
+        """
+        text = self.model["text_cfg"]
+        if "hf_model_name" in text and "width" not in text:
+            why = f"open_clip's configuration does not tell the width of its text tower, {text['hf_model_name']}"
+        else:
+            # open_clip's default width.
+            width = text.get("width", 512)
+            heads = max(1, width // HEAD_WIDTH)
+            if self.embed_dim % heads == 0:
+                return heads
+            why = f"its width of {width} gives {heads}, which does not divide the width of features, {self.embed_dim}"
+        raise ConfigError(
+            f"heads cannot follow from the text tower of {self.name}: {why}; pass heads=, such as heads="
+            f"{max(1, self.embed_dim // HEAD_WIDTH)}"
+        )
 
     def with_activation(self, activation: Activation) -> ClipConfig:
         """Return the same configuration with the given MLP activation."""
         return replace(self, model={**self.model, "quick_gelu": activation == "quick_gelu"})
 
 
+def image_size_of(model: Mapping[str, Any]) -> int:
+    """Return the side of the image tower's input, pixels, from open_clip's model configuration.
+
+    Raises:
+        ConfigError: the input is not a square.
+    """
+    # open_clip's default is 224.
+    size = model["vision_cfg"].get("image_size", 224)
+    sides = set(size) if isinstance(size, Sequence) else {size}
+    if len(sides) != 1:
+        raise ConfigError(f"image_size is {size}, but frames are encoded as squares")
+    return sides.pop()
+
+
 def config_of_name(name: str) -> ClipConfig:
     """Return the configuration of an open_clip architecture, or of the preset "tiny".
+
+    Its preprocessing is the one that all of the architecture's published weights share; OpenAI's if they differ, or
+    there are none.
 
     Raises:
         ConfigError: open_clip knows no such architecture.
     """
     if name == "tiny":
-        return ClipConfig(deepcopy(TINY))
+        return ClipConfig.of_clip(deepcopy(TINY))
     model = None if name.startswith(("hf-hub:", "local-dir:")) else open_clip.get_model_config(name)
     if model is None:
         raise ConfigError(f"unknown model {name!r}; open_clip.list_models() names the architectures, or use 'tiny'")
-    return ClipConfig(model, name)
+    plain = ClipConfig.of_clip(model, name)
+    documented = documented_preprocessing(name, plain.preprocessing.size)
+    return replace(plain, preprocessing=next(iter(documented))) if len(documented) == 1 else plain
 
 
 def config_of_state_dict(state_dict: Mapping[str, Tensor]) -> ClipConfig:
@@ -100,7 +150,8 @@ def config_of_state_dict(state_dict: Mapping[str, Tensor]) -> ClipConfig:
         }
     except KeyError as error:
         raise CheckpointError(f"these weights have no text tower in OpenAI's layout: {error} is missing") from error
-    return ClipConfig({"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text}, name_of_shapes(vision, text))
+    model = {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text}
+    return ClipConfig.of_clip(model, name_of_shapes(vision, text))
 
 
 def vision_config_of_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:

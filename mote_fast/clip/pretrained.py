@@ -1,34 +1,57 @@
-"""Building CLIP towers from a name, a tag, or a file, with the activation that their weights were trained with.
+"""Building CLIP towers from a name, a tag, or a file, with the activation and preprocessing of their weights.
 
 The QuickGELU trap: OpenAI's weights (and some others) were trained with ``x * sigmoid(1.702 x)``; with GELU they load
 without an error and give wrong features. The shapes do not show the activation, so it always follows the weights'
 origin: a tag names it, OpenAI's own files are recognised, and for any other file the caller must pass it. A
-contradiction raises.
+contradiction raises. The preprocessing (normalisation, resize mode, interpolation) follows the same rule; for a file of
+unknown origin it is the one that all published weights of the architecture share, or the caller must pass it.
 """
 
 from __future__ import annotations
 
+import json
+import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import open_clip
+import timm
 import torch
-from open_clip.factory import load_checkpoint
-from open_clip.pretrained import download_pretrained
+from open_clip.convert import convert_state_dict
+from open_clip.factory import _find_checkpoint_in_dir, load_checkpoint
+from open_clip.model import convert_to_custom_text_state_dict
+from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from mote_fast.clip.clip_config import Activation, ClipConfig, config_of_name, config_of_state_dict
-from mote_fast.clip.tokens import small_tokenizer
-from mote_fast.clip.towers import ClipTowers, Tokenizer
-from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError
+from mote_fast.clip.clip_config import ClipConfig, config_of_name, config_of_state_dict, image_size_of
+from mote_fast.clip.published import (
+    QUICK_SUFFIX,
+    Activation,
+    activation_of,
+    base_name,
+    documented_preprocessing,
+    preprocessing_of,
+    tag_config,
+)
+from mote_fast.clip.text_files import check_repositories, needs_transformers, text_config_of, tokenizer_of
+from mote_fast.clip.towers import ClipTowers
+from mote_fast.data.transforms import Preprocessing
+from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError, one_line
 from mote_fast.runtime.weights import plain_state_dict, read_weights
 
 # Names in OpenAI's published archives, and in state dicts taken from them, beside the weights.
 _OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
-_QUICK_SUFFIX = "-quickgelu"
+
+# A model that is not in open_clip's list: a repository of the hub, or a folder in its layout.
+SCHEMAS = ("hf-hub:", "local-dir:")
+_SCHEMA_CONFIG = "open_clip_config.json"
 
 # Exceptions of the hub client and urllib offline, and of open_clip for an unreadable folder.
 _DOWNLOAD_ERRORS = (OSError, ValueError, RuntimeError)
+# Exceptions of open_clip for a checkpoint that it cannot read or that does not fit.
+_LOAD_ERRORS = (*_DOWNLOAD_ERRORS, KeyError, TypeError, EOFError, pickle.UnpicklingError, SafetensorError)
 
 
 def load_towers(
@@ -36,6 +59,7 @@ def load_towers(
     pretrained: str | Path | None = None,
     *,
     activation: Activation | None = None,
+    preprocessing: Preprocessing | str | None = None,
     attention: str = "auto",
 ) -> ClipTowers:
     """Build CLIP towers in float32 on the CPU.
@@ -47,62 +71,63 @@ def load_towers(
             checkpoint, safetensors), or None for random weights.
         activation: the activation that the weights were trained with; needed only for a file of unknown origin, and
             checked against a known origin.
+        preprocessing: how the weights want their frames, or an open_clip tag of the architecture that has the same;
+            needed only for a file of unknown origin whose architecture was published with several, and checked
+            against a known origin.
         attention: attention backend, see ``mote_fast.ops.attention``.
 
     Raises:
-        ConfigError: the architecture is unknown.
+        ConfigError: the architecture is unknown, or the preprocessing is unknown or contradicts the weights' origin.
         CheckpointError: the weights cannot be found, read or fitted.
+        BackendError: a package that the text tower or its tokenizer needs is missing.
         ActivationMismatchError: the activation contradicts the weights' origin, or is unknown.
     """
-    if name is not None and name.startswith(("hf-hub:", "local-dir:")):
-        return _from_open_clip_schema(name, pretrained, activation, attention)
+    if name is not None and name.startswith(SCHEMAS):
+        return _from_open_clip_schema(name, pretrained, activation, preprocessing, attention)
     if pretrained is None:
         if name is None:
             raise ConfigError("name an architecture, such as 'ViT-B-16', or give a weights file")
         config = config_of_name(name)
-        return build_towers(config.with_activation(activation or _default_activation(name, config)), attention)
-    if name is not None and (tag := open_clip.get_pretrained_cfg(_base_name(name), str(pretrained))):
-        return _from_tag(name, str(pretrained), tag, activation, attention)
+        config = config.with_activation(activation or _default_activation(name, config))
+        if preprocessing is not None:
+            config = replace(config, preprocessing=_asked_preprocessing(preprocessing, config))
+        return build_towers(config, attention)
+    if name is not None and (tag := tag_config(name, str(pretrained))):
+        return _from_tag(name, str(pretrained), tag, activation, preprocessing, attention)
     path = Path(pretrained)
     if not path.is_file():
-        tags = open_clip.list_pretrained_tags_by_model(_base_name(name)) if name else []
+        tags = open_clip.list_pretrained_tags_by_model(base_name(name)) if name else []
         raise CheckpointError(f"{pretrained}: neither a file nor a tag of {name}; tags: {', '.join(tags) or 'none'}")
-    return _from_file(name, path, activation, attention)
+    return _from_file(name, path, activation, preprocessing, attention)
 
 
-def build_towers(config: ClipConfig, attention: str = "auto") -> ClipTowers:
+def build_towers(config: ClipConfig, attention: str = "auto", text_files: Path | None = None) -> ClipTowers:
     """Build the towers of a configuration with random weights, float32, on the CPU, in evaluation mode.
+
+    Args:
+        config: the configuration.
+        attention: attention backend, see ``mote_fast.ops.attention``.
+        text_files: folder of the files of a text tower or tokenizer of transformers, see ``mote_fast.clip.text_files``;
+            None opens the repositories that the configuration names.
 
     Raises:
         ConfigError: open_clip cannot build the configuration.
+        BackendError: a package that the text tower or its tokenizer needs is missing.
+        CheckpointError: files of the text tower or its tokenizer are missing or unreadable.
     """
+    # First, because a missing package should not cost the time and memory of building.
+    tokenizer = tokenizer_of(config, text_files)
     kind: Any = open_clip.CLIP
     options = dict(config.model)
-    if options.pop("custom_text", False) or "hf_model_name" in options["text_cfg"]:
+    if options.pop("custom_text", False) or options["text_cfg"].get("hf_model_name"):
         kind = open_clip.CoCa if "multimodal_cfg" in options else open_clip.CustomTextCLIP
-    try:
-        model = kind(**options)
-    except (TypeError, AttributeError, AssertionError) as error:
-        raise ConfigError(f"open_clip cannot build this CLIP configuration: {error}") from error
-    return ClipTowers(model, config, tokenizer_of(config), attention).eval()
-
-
-def tokenizer_of(config: ClipConfig) -> Tokenizer:
-    """Return a configuration's tokenizer: open_clip's for a named architecture, else CLIP's or a part of it."""
-    if config.name is not None:
-        return open_clip.get_tokenizer(config.name)
-    text = config.model["text_cfg"]
-    context_length = text.get("context_length", 77)
-    if config.merges is not None:
-        tokenizer = small_tokenizer(config.merges, context_length)
-    else:
-        tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
-    if text.get("vocab_size", tokenizer.vocab_size) < tokenizer.vocab_size:
-        raise ConfigError(
-            f"the text tower knows {text['vocab_size']} tokens, its tokenizer makes {tokenizer.vocab_size}; "
-            "such a tower needs a tokenizer of its own"
-        )
-    return tokenizer
+    options["vision_cfg"] = _vision_config(config)
+    with text_config_of(config, text_files) as options["text_cfg"]:
+        try:
+            model = kind(**options)
+        except (TypeError, AttributeError, AssertionError, RuntimeError, ValueError, KeyError) as error:
+            raise ConfigError(f"open_clip cannot build this CLIP configuration: {one_line(error)}") from error
+    return ClipTowers(model, config, tokenizer, attention).eval()
 
 
 def read_clip_state_dict(path: str | Path) -> tuple[dict[str, Tensor], bool]:
@@ -132,7 +157,29 @@ def fit_state_dict(model: nn.Module, state: dict[str, Tensor], source: str | Pat
         raise CheckpointError(f"{source}: does not fit the model: {' '.join(str(error).split())[:400]}") from error
 
 
-def _from_file(name: str | None, path: Path, activation: Activation | None, attention: str) -> ClipTowers:
+def _vision_config(config: ClipConfig) -> dict[str, Any]:
+    """Return the image tower's configuration, which opens no other place and downloads nothing.
+
+    Raises:
+        ConfigError: its timm architecture is not one of timm's own.
+    """
+    vision = dict(config.model["vision_cfg"])
+    name = vision.get("timm_model_name")
+    if name:
+        # timm would take the names of repositories and folders too.
+        if not timm.is_model(name):
+            raise ConfigError(f"timm {timm.__version__} has no model {name!r}, the image tower of {config.name}")
+        vision["timm_model_pretrained"] = False
+    return vision
+
+
+def _from_file(
+    name: str | None,
+    path: Path,
+    activation: Activation | None,
+    preprocessing: Preprocessing | str | None,
+    attention: str,
+) -> ClipTowers:
     state, from_openai = read_clip_state_dict(path)
     if from_openai:
         activation = _agree(activation or _named_activation(name), "quick_gelu", f"{path} (OpenAI's weights)")
@@ -143,48 +190,135 @@ def _from_file(name: str | None, path: Path, activation: Activation | None, atte
             "(OpenAI, DFN, MetaCLIP) or activation='gelu' (LAION and most others)"
         )
     config = config_of_name(name) if name is not None else config_of_state_dict(state)
-    towers = build_towers(config.with_activation(activation), attention)
-    fit_state_dict(towers.model, state, path)
+    config = config.with_activation(activation)
+    if from_openai:
+        known = Preprocessing(config.preprocessing.size)
+        config = _with_known_preprocessing(config, preprocessing, known, f"{path} (OpenAI's weights)")
+    else:
+        config = replace(config, preprocessing=_preprocessing_of_file(config, preprocessing, path))
+    towers = build_towers(config, attention)
+    fit_state_dict(towers.model, _in_own_layout(towers.model, state), path)
     return towers
 
 
 def _from_tag(
-    name: str, tag: str, tag_config: dict[str, Any], activation: Activation | None, attention: str
+    name: str,
+    tag: str,
+    values: dict[str, Any],
+    activation: Activation | None,
+    preprocessing: Preprocessing | str | None,
+    attention: str,
 ) -> ClipTowers:
-    trained: Activation = "quick_gelu" if tag_config.get("quick_gelu", False) else "gelu"
-    _agree(activation or _named_activation(name), trained, f"{name}, tag {tag!r}")
-    config = config_of_name(_base_name(name)).with_activation(trained)
-    mean, std = tuple(tag_config.get("mean", config.mean)), tuple(tag_config.get("std", config.std))
-    towers = build_towers(ClipConfig(config.model, config.name, mean, std), attention)
+    trained, source = activation_of(values), f"{name}, tag {tag!r}"
+    _agree(activation or _named_activation(name), trained, source)
+    config = config_of_name(base_name(name)).with_activation(trained)
+    known = preprocessing_of(values, config.preprocessing.size, source)
+    towers = build_towers(_with_known_preprocessing(config, preprocessing, known, source), attention)
     try:
-        path = download_pretrained(tag_config)
+        path = download_pretrained(values)
     except _DOWNLOAD_ERRORS as error:
-        raise CheckpointError(f"{name}, tag {tag!r}: the weights could not be downloaded ({error})") from error
+        raise CheckpointError(f"{source}: the weights could not be downloaded ({error})") from error
     if Path(path).suffix == ".pt":
         state, _ = read_clip_state_dict(path)
         fit_state_dict(towers.model, state, path)
     else:
-        # open_clip converts the layouts of other projects while loading.
-        load_checkpoint(towers.model, path, weights_only=True)
+        _load_checkpoint(towers.model, path)
     return towers
 
 
 def _from_open_clip_schema(
-    name: str, pretrained: str | Path | None, activation: Activation | None, attention: str
+    name: str,
+    pretrained: str | Path | None,
+    activation: Activation | None,
+    preprocessing: Preprocessing | str | None,
+    attention: str,
 ) -> ClipTowers:
     if pretrained is not None:
         raise ConfigError(f"{name} brings its own weights; leave out pretrained={str(pretrained)!r}")
+    schema, _, place = name.partition(":")
+    local = Path(place) if schema == "local-dir" else None
     try:
-        model_config = open_clip.get_model_config(name)
-        model = open_clip.create_model(name)
-    except _DOWNLOAD_ERRORS as error:
-        raise CheckpointError(f"{name}: could not be loaded ({error})") from error
-    if model_config is None:
-        raise ConfigError(f"{name}: open_clip found no model configuration there")
-    preprocess = open_clip.get_model_preprocess_cfg(model)
-    config = ClipConfig(model_config, name, tuple(preprocess["mean"]), tuple(preprocess["std"]))
+        if local is not None:
+            config_file, weights = local / _SCHEMA_CONFIG, _find_checkpoint_in_dir(local)
+        else:
+            config_file = download_pretrained_from_hf(place, _SCHEMA_CONFIG)
+            weights = download_pretrained_from_hf(place)
+        values = json.loads(Path(config_file).read_text(encoding="utf-8"))
+        model = values["model_cfg"]
+        known = preprocessing_of(values.get("preprocess_cfg") or {}, image_size_of(model), name)
+        config = ClipConfig(model, known, name)
+    except ConfigError:
+        raise
+    except (*_DOWNLOAD_ERRORS, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{name}: could not be loaded ({one_line(error)})") from error
+    if weights is None:
+        raise CheckpointError(f"{name}: holds no weights")
     _agree(activation, config.activation, name)
-    return ClipTowers(model, config, open_clip.get_tokenizer(name), attention).eval()
+    config = _with_known_preprocessing(config, preprocessing, known, name)
+    if local is None:
+        check_repositories(config, place)
+    towers = build_towers(config, attention, local if needs_transformers(config) else None)
+    _load_checkpoint(towers.model, weights)
+    return towers
+
+
+def _load_checkpoint(model: nn.Module, path: str | Path) -> None:
+    """Load a checkpoint as open_clip does, which converts the layouts of other projects.
+
+    Raises:
+        CheckpointError: the file cannot be read or does not fit.
+    """
+    try:
+        load_checkpoint(model, str(path), weights_only=True)  # pyright: ignore[reportArgumentType]
+    except _LOAD_ERRORS as error:
+        raise CheckpointError(f"{path}: cannot be read, or does not fit the model ({one_line(error)})") from error
+
+
+def _in_own_layout(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the layouts of other projects and of earlier releases of open_clip, as ``_load_checkpoint`` does."""
+    state = convert_state_dict(model, state)  # pyright: ignore[reportArgumentType]
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    return state
+
+
+def _with_known_preprocessing(
+    config: ClipConfig, asked: Preprocessing | str | None, known: Preprocessing, source: str
+) -> ClipConfig:
+    """Return ``config`` with the preprocessing of weights of known origin; a contradiction raises."""
+    if asked is not None and _asked_preprocessing(asked, config) != known:
+        raise ConfigError(f"preprocessing contradicts {source}: these weights take {known}; leave it out")
+    return replace(config, preprocessing=known)
+
+
+def _preprocessing_of_file(config: ClipConfig, asked: Preprocessing | str | None, path: Path) -> Preprocessing:
+    """Return the preprocessing of weights of unknown origin."""
+    if asked is not None:
+        return _asked_preprocessing(asked, config)
+    if config.name is None:
+        return config.preprocessing
+    size = config.preprocessing.size
+    documented = documented_preprocessing(config.name, size, config.activation)
+    # Weights with an activation that was never published may still have the others' preprocessing, but not OpenAI's.
+    documented = documented or documented_preprocessing(config.name, size)
+    if len(documented) > 1:
+        choices = "; ".join(f"{tag!r} has {found}" for found, tag in documented.items())
+        raise ConfigError(
+            f"{path}: the published weights of {config.name} differ in preprocessing, and nothing in the file tells "
+            f"which these take; pass preprocessing=, a tag or the values: {choices}"
+        )
+    return next(iter(documented), config.preprocessing)
+
+
+def _asked_preprocessing(asked: Preprocessing | str, config: ClipConfig) -> Preprocessing:
+    """Return the preprocessing that the caller passed, itself or by a tag of the architecture."""
+    if isinstance(asked, Preprocessing):
+        return asked
+    values = tag_config(config.name or "", asked)
+    if not values:
+        tags = open_clip.list_pretrained_tags_by_model(base_name(config.name or ""))
+        raise ConfigError(f"preprocessing: {asked!r} is no tag of {config.name}; tags: {', '.join(tags) or 'none'}")
+    return preprocessing_of(values, config.preprocessing.size, f"{config.name}, tag {asked!r}")
 
 
 def _default_activation(name: str, config: ClipConfig) -> Activation:
@@ -194,12 +328,7 @@ def _default_activation(name: str, config: ClipConfig) -> Activation:
 
 
 def _named_activation(name: str | None) -> Activation | None:
-    return "quick_gelu" if name is not None and name.endswith(_QUICK_SUFFIX) else None
-
-
-def _base_name(name: str) -> str:
-    """Return the architecture name without its activation: both names have the same tags, and a tag decides."""
-    return name.removesuffix(_QUICK_SUFFIX)
+    return "quick_gelu" if name is not None and name.endswith(QUICK_SUFFIX) else None
 
 
 def _agree(asked: Activation | None, trained: Activation, source: str) -> Activation:

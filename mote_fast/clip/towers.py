@@ -75,8 +75,7 @@ class ClipTowers(nn.Module):
     @property
     def image_size(self) -> int:
         """Side of the image tower's input frames, pixels."""
-        size = self.model.visual.image_size
-        return size if isinstance(size, int) else size[0]
+        return self.config.preprocessing.size
 
     @property
     def dtype(self) -> torch.dtype:
@@ -110,7 +109,8 @@ class ClipTowers(nn.Module):
     def run_vision_tower(self, pixels: Tensor) -> Tensor:
         """Encode frames as ``encode_frames`` does, but always eager, never compiled."""
         if not self.is_plain_vision_tower:
-            return self.model.encode_image(pixels)
+            # CoCa normalises by default, other models do not.
+            return self.model.encode_image(pixels, normalize=False)
         visual = self.model.visual
         x = visual.conv1(pixels).flatten(2).transpose(1, 2)
         class_token = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
@@ -132,7 +132,7 @@ class ClipTowers(nn.Module):
         """
         tokens = tokens.to(self.device)
         if not self.is_plain_text_tower:
-            return self.model.encode_text(tokens)
+            return self.model.encode_text(tokens, normalize=False)
         ends = self.end_positions(tokens)
         x = self.embed_tokens(tokens[:, : int(ends.max()) + 1])
         x = run_blocks(_blocks(self.text), x, ends, mask=causal_mask(x.shape[1], x), backend=self.attention)

@@ -11,7 +11,7 @@ from mote_fast.data.loading.order import Replica
 from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.sampling import sample_frames
-from mote_fast.data.transforms import evaluation_pixels
+from mote_fast.data.transforms import Preprocessing, evaluation_pixels
 from mote_fast.data.views import Views
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Failure",
     "FaultLog",
     "LoaderOptions",
+    "Preprocessing",
     "Replica",
     "VideoDataset",
     "VideoItem",

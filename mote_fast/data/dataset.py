@@ -126,5 +126,5 @@ def _plan(info: VideoInfo, label: int, recipe: ClipRecipe, *, seed: int, epoch: 
 
 
 def _render(frames: Tensor, plan: ClipPlan, recipe: ClipRecipe) -> Clip:
-    pixels = render(frames, plan.geometry, recipe.size)
+    pixels = render(frames, plan.geometry, recipe.preprocessing)
     return Clip(plan.views.gather(pixels), plan.label)

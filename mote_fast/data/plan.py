@@ -14,7 +14,14 @@ from typing import Literal
 import torch
 
 from mote_fast.data.sampling import Mode, sample_frames
-from mote_fast.data.transforms import CLIP_MEAN, CLIP_STD, Box, Geometry, crop_offsets, short_side_size
+from mote_fast.data.transforms import (
+    CLIP_PREPROCESSING,
+    Box,
+    Geometry,
+    Preprocessing,
+    crop_offsets,
+    short_side_size,
+)
 from mote_fast.data.views import ViewPlan, Views
 from mote_fast.errors import ConfigError
 from mote_fast.runtime.seeding import generator_of
@@ -41,32 +48,38 @@ class ClipRecipe:
 
     Attributes:
         frames: T, frames per view.
-        size: side of the crops, pixels.
+        preprocessing: the model's: size of the crops, normalisation, resize mode and interpolation. Augmentation is the
+            same for all models, except that its first scaling takes the model's interpolation.
         views: clips x crops; training takes 1x1.
         augmentation: "none" for evaluation crops at evaluation frames; "kinetics" or "ssv2" for random frames and
             crops (docs/method.md, Views).
         dense: sample from a window instead of the whole video, see ``sample_frames``.
         flip_labels: label -> label of the mirrored video; labels not listed stay unchanged.
-        mean: per channel, in [0, 1].
-        std: per channel, in [0, 1].
+
+    Raises:
+        ConfigError: a value is out of range, or the views do not fit the augmentation or the resize mode.
     """
 
     frames: int = 8
-    size: int = 224
+    preprocessing: Preprocessing = CLIP_PREPROCESSING
     views: Views = ONE_VIEW
     augmentation: Augmentation = "none"
     dense: bool = False
     flip_labels: Mapping[int, int] = field(default_factory=dict)
-    mean: tuple[float, ...] = CLIP_MEAN
-    std: tuple[float, ...] = CLIP_STD
 
     def __post_init__(self) -> None:
         if self.augmentation not in ("none", "kinetics", "ssv2"):
             raise ConfigError(f"augmentation must be 'none', 'kinetics' or 'ssv2', got {self.augmentation!r}")
         if self.augmentation != "none" and self.views != ONE_VIEW:
             raise ConfigError(f"augmented clips take views 1x1, got {self.views.clips}x{self.views.crops}")
-        if self.frames < 1 or self.size < 1:
-            raise ConfigError(f"frames and size must be at least 1, got {self.frames} and {self.size}")
+        if self.frames < 1:
+            raise ConfigError(f"frames must be at least 1, got {self.frames}")
+        self.preprocessing.check_crops(self.views.crops)
+
+    @property
+    def size(self) -> int:
+        """S, side of the crops, pixels."""
+        return self.preprocessing.size
 
     @property
     def views_per_video(self) -> int:
@@ -110,7 +123,7 @@ def plan_clip(
     distinct, positions = torch.unique(indices, return_inverse=True)
     views = ViewPlan(distinct, positions, recipe.views.crops)
     if not augmented:
-        scaled = short_side_size(height, width, recipe.size)
+        scaled = recipe.preprocessing.scaled(height, width)
         corners = crop_offsets(*scaled, recipe.size, recipe.views.crops)
         boxes = tuple(Box(top, left, recipe.size, recipe.size) for top, left in corners)
         return ClipPlan(views, Geometry(scaled, boxes), label)

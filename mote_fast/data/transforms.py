@@ -1,10 +1,10 @@
-"""Transforms on uint8 tensors, CPU or CUDA: scaling, crops, flips, grey, CLIP normalisation (docs/method.md, Views)."""
+"""Transforms on uint8 tensors, CPU or CUDA: scaling, crops, flips, grey, normalisation (docs/method.md, Views)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,10 +12,68 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from mote_fast.errors import ConfigError
+from mote_fast.runtime.checks import check_choice
 
 # CLIP's normalisation (OpenAI).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+ResizeMode = Literal["shortest", "squash"]
+Interpolation = Literal["bicubic", "bilinear"]
+
+_INTERPOLATION = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image tower wants its frames; the defaults are OpenAI's CLIP's.
+
+    Attributes:
+        size: S, side of the square input, pixels.
+        mean: per channel, in [0, 1].
+        std: per channel, in [0, 1].
+        resize_mode: "shortest" scales the short side to ``size``, and crops are taken along the long side; "squash"
+            scales both sides to ``size``, so that the only crop is the whole frame.
+        interpolation: of that scaling, always with antialiasing.
+
+    Raises:
+        ConfigError: a value is unknown or out of range.
+    """
+
+    size: int = 224
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
+    resize_mode: ResizeMode = "shortest"
+    interpolation: Interpolation = "bicubic"
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ConfigError(f"size must be at least 1, got {self.size}")
+        if len(self.mean) != 3 or not all(map(math.isfinite, self.mean)):
+            raise ConfigError(f"mean must be three finite numbers, got {self.mean}")
+        if len(self.std) != 3 or not all(0 < value < math.inf for value in self.std):
+            raise ConfigError(f"std must be three numbers above 0, got {self.std}")
+        check_choice("resize_mode", self.resize_mode, ResizeMode)
+        check_choice("interpolation", self.interpolation, Interpolation)
+
+    def scaled(self, height: int, width: int) -> tuple[int, int]:
+        """The (height, width) that a frame is scaled to before its crops."""
+        return (self.size, self.size) if self.resize_mode == "squash" else short_side_size(height, width, self.size)
+
+    def check_crops(self, crops: int) -> None:
+        """Check that frames can be seen in this number of crops.
+
+        Raises:
+            ConfigError: frames are squashed, and ``crops`` is not 1.
+        """
+        if self.resize_mode == "squash" and crops != 1:
+            raise ConfigError(
+                f"views of {crops} crops: this model squashes the whole frame into its square input, which leaves one "
+                "crop; take views x1, such as 4x1"
+            )
+
+
+CLIP_PREPROCESSING = Preprocessing()
 
 
 class Box(NamedTuple):
@@ -32,7 +90,7 @@ class Geometry:
     """The operations on every frame of a video, in this order.
 
     Attributes:
-        scaled: (height, width) to scale the frame to, bicubic with antialiasing.
+        scaled: (height, width) to scale the frame to, with the model's interpolation and antialiasing.
         boxes: crops of the scaled frame, each then scaled to the crop size, bilinear with antialiasing (a no-op if the
             box has that size).
         flip: mirror left to right.
@@ -43,19 +101,6 @@ class Geometry:
     boxes: tuple[Box, ...]
     flip: bool = False
     grayscale: bool = False
-
-
-def resize_short_side(frames: Tensor, size: int) -> Tensor:
-    """Scale the short side to ``size`` pixels, bicubic with antialiasing, the long side rounded down.
-
-    Args:
-        frames: uint8 [..., 3, H, W].
-        size: pixels.
-
-    Returns:
-        uint8 [..., 3, h, w] with ``min(h, w) == size``.
-    """
-    return _resize(frames, short_side_size(frames.shape[-2], frames.shape[-1], size), InterpolationMode.BICUBIC)
 
 
 def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
@@ -86,58 +131,57 @@ def crop_offsets(height: int, width: int, size: int, crops: int) -> list[tuple[i
 
 
 def normalize(
-    frames: Tensor,
-    mean: Sequence[float] = CLIP_MEAN,
-    std: Sequence[float] = CLIP_STD,
-    dtype: torch.dtype = torch.float32,
+    frames: Tensor, preprocessing: Preprocessing = CLIP_PREPROCESSING, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """Map uint8 [..., 3, H, W] to ``(x / 255 - mean) / std`` in ``dtype``; computed in float32."""
-    scale = torch.tensor(std, device=frames.device).mul_(255.0)[:, None, None]
-    shift = torch.tensor(mean, device=frames.device).mul_(255.0)[:, None, None]
+    scale = torch.tensor(preprocessing.std, dtype=torch.float32, device=frames.device).mul_(255.0)[:, None, None]
+    shift = torch.tensor(preprocessing.mean, dtype=torch.float32, device=frames.device).mul_(255.0)[:, None, None]
     return frames.float().sub_(shift).div_(scale).to(dtype)
 
 
 def evaluation_pixels(
     frames: Tensor,
-    size: int = 224,
+    preprocessing: Preprocessing = CLIP_PREPROCESSING,
     crops: int = 1,
-    mean: Sequence[float] = CLIP_MEAN,
-    std: Sequence[float] = CLIP_STD,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Turn decoded frames into the frame encoder's input pixels.
 
     Args:
         frames: uint8 [N, H, W, 3], as ``read_frames`` returns them, on any device.
-        size: side of the crops, pixels; the short side is scaled to it.
-        crops: 1 or 3, see ``crop_offsets``.
-        mean: per channel, in [0, 1].
-        std: per channel, in [0, 1].
+        preprocessing: the model's, ``clip.config.preprocessing``.
+        crops: 1 or 3, see ``crop_offsets``; 1 if the model squashes frames.
         dtype: of the result.
 
     Returns:
-        [N, crops, 3, size, size].
+        [N, crops, 3, S, S].
+
+    Raises:
+        ConfigError: ``crops`` does not fit.
     """
+    preprocessing.check_crops(crops)
+    size = preprocessing.size
     # The permuted view keeps channels last in memory, which is torchvision's fast path for uint8.
-    resized = resize_short_side(frames.permute(0, 3, 1, 2), size)
+    resized = scale_frames(frames.permute(0, 3, 1, 2), preprocessing.scaled(*frames.shape[1:3]), preprocessing)
     corners = crop_offsets(resized.shape[-2], resized.shape[-1], size, crops)
     cropped = torch.stack([resized[..., top : top + size, left : left + size] for top, left in corners], dim=1)
-    return normalize(cropped, mean, std, dtype)
+    return normalize(cropped, preprocessing, dtype)
 
 
-def render(frames: Tensor, geometry: Geometry, size: int) -> Tensor:
+def render(frames: Tensor, geometry: Geometry, preprocessing: Preprocessing = CLIP_PREPROCESSING) -> Tensor:
     """Scale, crop, mirror and convert decoded frames to grayscale as planned.
 
     Args:
         frames: uint8 [U, H, W, 3], as ``read_frames`` returns them, on any device.
         geometry: the operations, see ``Geometry``.
-        size: side of the crops, pixels.
+        preprocessing: gives the side of the crops and the interpolation of the scaling.
 
     Returns:
-        uint8 [U, crops, 3, size, size].
+        uint8 [U, crops, 3, S, S].
     """
+    size = preprocessing.size
     # The permuted view keeps channels last in memory, which is torchvision's fast path for uint8.
-    scaled = _resize(frames.permute(0, 3, 1, 2), geometry.scaled, InterpolationMode.BICUBIC)
+    scaled = scale_frames(frames.permute(0, 3, 1, 2), geometry.scaled, preprocessing)
     crops = [
         _resize(
             scaled[..., box.top : box.top + box.height, box.left : box.left + box.width],
@@ -150,6 +194,11 @@ def render(frames: Tensor, geometry: Geometry, size: int) -> Tensor:
     if geometry.grayscale:
         pixels = TF.rgb_to_grayscale(pixels, num_output_channels=3)
     return pixels.flip(-1) if geometry.flip else pixels
+
+
+def scale_frames(frames: Tensor, target: tuple[int, int], preprocessing: Preprocessing) -> Tensor:
+    """Scale uint8 [..., 3, H, W] to ``target``, (height, width), with the model's interpolation and antialiasing."""
+    return _resize(frames, target, _INTERPOLATION[preprocessing.interpolation])
 
 
 def _resize(frames: Tensor, target: tuple[int, int], interpolation: InterpolationMode) -> Tensor:

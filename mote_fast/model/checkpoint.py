@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from mote_fast.clip.clip_config import Activation, name_of_shapes, vision_config_of_state_dict
-from mote_fast.clip.pretrained import build_towers, fit_state_dict, load_towers
+from mote_fast.clip.clip_config import name_of_shapes, vision_config_of_state_dict
+from mote_fast.clip.pretrained import SCHEMAS, build_towers, fit_state_dict, load_towers
+from mote_fast.clip.published import Activation
+from mote_fast.clip.text_files import needs_transformers
 from mote_fast.clip.towers import ClipTowers
+from mote_fast.data.transforms import Preprocessing
 from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
@@ -20,7 +24,7 @@ from mote_fast.model.classifier import VideoClassifier
 from mote_fast.model.model_config import DEFAULT_EXPERTS, DEFAULT_FRAMES, ModelConfig, default_layers
 from mote_fast.model.released import head_from_released, head_to_released
 from mote_fast.runtime.environment import PRESETS
-from mote_fast.runtime.weights import read_model_folder, read_weights, state_dict_of
+from mote_fast.runtime.weights import TEXT_FOLDER, read_model_folder, read_weights, state_dict_of
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +47,11 @@ def create_model(
     *,
     experts: int = DEFAULT_EXPERTS,
     layers: int | None = None,
+    heads: int | None = None,
     frames: int = DEFAULT_FRAMES,
     clip_pretrained: str | Path | None = None,
     activation: Activation | None = None,
+    preprocessing: Preprocessing | str | None = None,
     device: str | torch.device = "cpu",
     dtype: Dtype = torch.float32,
     **head_options: Any,
@@ -53,12 +59,17 @@ def create_model(
     """Build a classifier with a fresh head.
 
     Args:
-        name: "ViT-B-16", "ViT-L-14", "tiny", or any architecture that open_clip knows.
+        name: "ViT-B-16", "ViT-L-14", "tiny", or any architecture that open_clip knows; "hf-hub:..." or "local-dir:..."
+            for a repository or a folder in open_clip's layout.
         experts: E, temporal experts per layer.
         layers: temporal layers; None takes the preset's (4 for ViT-B-16, 6 for ViT-L-14).
+        heads: attention heads of a temporal layer; None takes the width of the text tower / 64, the paper's, and fails
+            where that is unknown or does not divide d.
         frames: T, frames per view.
         clip_pretrained: an open_clip tag ("openai") or a weights file; None gives random towers.
         activation: only for a weights file of unknown origin, see ``mote_fast.clip.pretrained``.
+        preprocessing: only for a weights file of unknown origin, of an architecture that was published with several:
+            its ``Preprocessing``, or a tag that has the same.
         device: device of the model.
         dtype: type of its parameters; or "int8", for inference on the CPU with the image tower quantised, see
             ``mote_fast.clip.int8``.
@@ -66,16 +77,18 @@ def create_model(
             ``modulation_top_k`` and ``modulation_gamma``, see ``HeadOptions``; the defaults are the paper's.
 
     Raises:
-        ConfigError: an argument is out of range, or the architecture is unknown or has no int8 path.
-        BackendError: a package that int8 needs is missing.
+        ConfigError: an argument is out of range or missing, or the architecture is unknown or has no int8 path.
+        BackendError: a package that int8 or the text tower needs is missing.
         CheckpointError: the CLIP weights cannot be found, read or fitted.
         ActivationMismatchError: see ``mote_fast.clip.pretrained``.
     """
-    towers = load_towers(name, clip_pretrained, activation=activation)
-    if clip_pretrained is None and not name.startswith(("hf-hub:", "local-dir:")):
+    towers = load_towers(name, clip_pretrained, activation=activation, preprocessing=preprocessing)
+    if clip_pretrained is None and not name.startswith(SCHEMAS):
         log.info("%s: CLIP towers are random; pass clip_pretrained='openai' or a file for trained ones", name)
     depth = default_layers(name) if layers is None else layers
-    config = HeadConfig(towers.embed_dim, towers.config.text_heads, depth, experts, **head_options)
+    config = HeadConfig(
+        towers.embed_dim, towers.config.text_heads if heads is None else heads, depth, experts, **head_options
+    )
     return _finish(towers, VideoHead(config), frames, device, dtype)
 
 
@@ -136,7 +149,11 @@ def released_checkpoint(model: VideoClassifier) -> dict[str, object]:
     """Return the content of a released .pt file, for ``torch.save``; the official code can load it.
 
     It has no text tower, as in the official code; keep the original CLIP beside the file.
+
+    Raises:
+        CheckpointError: the layout cannot express the model: its number of heads, its preprocessing or its experts.
     """
+    _check_released(model.clip, model.head)
     state = model.clip.model.state_dict()
     return {
         "epoch": 0,
@@ -149,7 +166,13 @@ def released_checkpoint(model: VideoClassifier) -> dict[str, object]:
 def _load_folder(folder: Path, device: str | torch.device, dtype: Dtype) -> VideoClassifier:
     values, tensors = read_model_folder(folder)
     config = ModelConfig.from_json(values, str(folder))
-    towers = build_towers(config.clip)
+    text_files = folder / TEXT_FOLDER if needs_transformers(config.clip) else None
+    if text_files is not None and not text_files.is_dir():
+        raise CheckpointError(
+            f"{folder}: has no folder {TEXT_FOLDER!r} with the tokenizer of {config.clip.name}, and nothing outside a "
+            "model folder is opened; save the model again"
+        )
+    towers = build_towers(config.clip, text_files=text_files)
     fit_state_dict(towers.model, _part(tensors, "clip."), folder)
     state = _part(tensors, "head.")
     try:
@@ -158,6 +181,25 @@ def _load_folder(folder: Path, device: str | torch.device, dtype: Dtype) -> Vide
         raise CheckpointError(f"{folder}: its configuration does not describe a head ({error})") from error
     fit_state_dict(head, state, folder)
     return _finish(towers, head, config.frames, device, dtype)
+
+
+def _check_released(towers: ClipTowers, head: VideoHead) -> None:
+    """Raise CheckpointError if a released file of this model would be read as another model."""
+    config = towers.config
+    try:
+        heads = config.text_heads
+    except ConfigError:
+        heads = None
+    if head.layers and head.config.heads != heads:
+        raise CheckpointError(
+            f"the released layout does not record heads={head.config.heads}, and takes text width / 64, which is "
+            f"{heads or 'not defined'} for {config.name}; save the model as a folder"
+        )
+    if config.preprocessing != Preprocessing(towers.image_size):
+        raise CheckpointError(
+            f"the released layout does not record preprocessing, and {config.name} does not take OpenAI's; save the "
+            "model as a folder"
+        )
 
 
 def _original_clip(
@@ -187,6 +229,8 @@ def _original_clip(
             f"{path}: released MoTE weights were trained with quick_gelu, but {clip} was trained with "
             f"{towers.config.activation}"
         )
+    # The official code knows no other, whatever CLIP it starts from.
+    towers.config = replace(towers.config, preprocessing=Preprocessing(towers.image_size))
     return towers
 
 

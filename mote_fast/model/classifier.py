@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
@@ -15,10 +16,11 @@ from torch.nn import functional as F
 from mote_fast.clip.class_features import check_labels, encode_classes
 from mote_fast.clip.feature_cache import FeatureCache
 from mote_fast.clip.int8 import Int8Tower
+from mote_fast.clip.text_files import write_text_files
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.data.decoding.decode import probe, read_frames
 from mote_fast.data.decoding.video_info import check_read_size
-from mote_fast.data.transforms import evaluation_pixels, short_side_size
+from mote_fast.data.transforms import evaluation_pixels
 from mote_fast.data.views import ViewPlan, Views, plan_views
 from mote_fast.errors import ConfigError
 from mote_fast.head.scores import view_probabilities
@@ -121,7 +123,7 @@ class VideoClassifier(nn.Module):
 
         Raises:
             LabelError: the labels are empty, or one of them is blank.
-            ConfigError: ``views`` or ``topk`` is malformed.
+            ConfigError: ``views`` or ``topk`` is malformed, or the model squashes frames and ``views`` has three crops.
             VideoError: a video cannot be read; the message names it.
         """
         if topk < 1:
@@ -173,13 +175,12 @@ class VideoClassifier(nn.Module):
             [clips * crops, T, d] in the model's dtype, the head's input.
         """
         parsed = views if isinstance(views, Views) else Views.parse(views)
+        clip, preprocessing = self.clip, self.clip.config.preprocessing
+        preprocessing.check_crops(parsed.crops)
         frames, plan = self._read(video, parsed)
-        clip = self.clip
         encoded: list[Tensor] = []
         for part in frames.split(max(1, self._frames_at_once // parsed.crops)):
-            pixels = evaluation_pixels(
-                part.to(self.device), clip.image_size, parsed.crops, clip.config.mean, clip.config.std, clip.dtype
-            )
+            pixels = evaluation_pixels(part.to(self.device), preprocessing, parsed.crops, clip.dtype)
             encoded.append(self.encode_frames(pixels.flatten(0, 1)).unflatten(0, (len(part), parsed.crops)))
         return plan.gather(torch.cat(encoded))
 
@@ -248,12 +249,14 @@ class VideoClassifier(nn.Module):
     def save(self, folder: str | Path) -> None:
         """Write the model to ``folder`` (config.json and model.safetensors), atomically; ``mote_fast.load`` reads it.
 
+        The folder is complete: it also holds the configuration and tokenizer of a text tower from transformers.
+
         Raises:
             CheckpointError: the folder holds something else, or cannot be written.
         """
         tensors = {f"clip.{name}": value for name, value in self.clip.model.state_dict().items()}
         tensors |= {f"head.{name}": value for name, value in self.head.state_dict().items()}
-        write_model_folder(folder, self.config.to_json(), tensors)
+        write_model_folder(folder, self.config.to_json(), tensors, partial(write_text_files, self.clip))
 
     @property
     def _frames_at_once(self) -> int:
@@ -270,7 +273,7 @@ class VideoClassifier(nn.Module):
         info = probe(video)
         plan = plan_views(info.num_frames, self.frames, views)
         # Scaling up the short side of a strip of a few rows makes huge frames, so only some are scaled at a time.
-        height, width = short_side_size(info.height, info.width, self.clip.image_size)
+        height, width = self.clip.config.preprocessing.scaled(info.height, info.width)
         check_read_size(info.path, min(len(plan.frame_indices), self._frames_at_once), width, height, " after scaling")
         return read_frames(video, plan.frame_indices, self.decode_backend, info=info), plan
 

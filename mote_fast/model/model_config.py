@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mote_fast.clip.clip_config import ClipConfig
+from mote_fast.clip.clip_config import ClipConfig, image_size_of
+from mote_fast.data.transforms import Preprocessing
 from mote_fast.errors import CheckpointError, ConfigError
 from mote_fast.head.head_config import HeadConfig
 
 # Version of the folder format; raised when older code cannot read the new format. Version 1 had no head options; its
-# heads have the defaults.
-FORMAT_VERSION = 2
-READABLE_VERSIONS = (1, 2)
+# heads have the defaults. Versions 1 and 2 had the normalisation alone; their frames are otherwise preprocessed as
+# OpenAI's.
+FORMAT_VERSION = 3
+READABLE_VERSIONS = (1, 2, 3)
 
 # Frames per view of the paper's main results.
 DEFAULT_FRAMES = 8
@@ -57,11 +59,16 @@ class ModelConfig:
             raise CheckpointError(f"{source}: format version {version}, this release reads up to {FORMAT_VERSION}")
         try:
             clip = dict(values.pop("clip"))
-            clip |= {"mean": tuple(clip["mean"]), "std": tuple(clip["std"])}
+            if version < 3:
+                own = {"size": image_size_of(clip["model"]), "mean": clip.pop("mean"), "std": clip.pop("std")}
+            else:
+                own = dict(clip.pop("preprocessing"))
+            own |= {"mean": tuple(own["mean"]), "std": tuple(own["std"])}
             if clip.get("merges") is not None:
                 clip["merges"] = tuple(clip["merges"])
-            return cls(clip=ClipConfig(**clip), head=HeadConfig(**values.pop("head")), **values)
-        except (KeyError, TypeError, ConfigError) as error:
+            towers = ClipConfig(**clip, preprocessing=Preprocessing(**own))
+            return cls(clip=towers, head=HeadConfig(**values.pop("head")), **values)
+        except (KeyError, TypeError, AttributeError, ConfigError) as error:
             raise CheckpointError(f"{source}: not a model configuration ({error})") from error
 
 

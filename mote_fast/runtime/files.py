@@ -64,9 +64,13 @@ def staged_folder(target: Path, error: type[MoteError] = ConfigError) -> Iterato
             # mkdtemp and some writers make private files; these get the default permissions.
             mode = ~_umask()
             part.chmod(0o777 & mode)
-            for file in part.iterdir():
-                file.chmod(0o666 & mode)
-                _flush(file)
+            for entry in part.rglob("*"):
+                if entry.is_dir():
+                    entry.chmod(0o777 & mode)
+                    _flush_names(entry)
+                else:
+                    entry.chmod(0o666 & mode)
+                    _flush(entry)
             _swap_in(part, target)
             _flush_names(target.parent)
         finally:

@@ -7,7 +7,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from mote_fast.runtime.files import staged_folder
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+# Folder of the files of a text tower or tokenizer that transformers implements; other models have none.
+TEXT_FOLDER = "text"
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:
@@ -80,11 +82,22 @@ def plain_state_dict(state: object, path: str | Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
-def write_model_folder(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write ``config.json`` and ``model.safetensors`` into ``folder`` atomically.
+def write_model_folder(
+    folder: str | Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    write_text: Callable[[Path], None] | None = None,
+) -> None:
+    """Write ``config.json``, ``model.safetensors`` and the files of the text tower into ``folder`` atomically.
 
     An interrupted write leaves the earlier folder unchanged. An existing folder is replaced only if it holds a model
     and nothing else.
+
+    Args:
+        folder: the folder.
+        config: values of JSON.
+        tensors: the weights by name.
+        write_text: creates ``TEXT_FOLDER``, whose path it receives, if the model needs it.
 
     Raises:
         CheckpointError: the folder exists and holds other files, or cannot be written.
@@ -98,6 +111,8 @@ def write_model_folder(folder: str | Path, config: Mapping[str, Any], tensors: M
             {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()},
             part / WEIGHTS_FILE,
         )
+        if write_text is not None:
+            write_text(part / TEXT_FOLDER)
         (part / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -120,7 +135,7 @@ def read_model_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Ten
 def _is_replaceable(folder: Path) -> bool:
     if not folder.is_dir():
         return False
-    return {entry.name for entry in folder.iterdir()} <= {CONFIG_FILE, WEIGHTS_FILE}
+    return {entry.name for entry in folder.iterdir()} <= {CONFIG_FILE, WEIGHTS_FILE, TEXT_FOLDER}
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -72,9 +72,11 @@ def build_model(model: ModelSection, data: DataConfig, world: ProcessGroup) -> V
             model.arch,
             experts=model.experts,
             layers=model.layers,
+            heads=model.heads,
             frames=data.frames,
             clip_pretrained=model.clip_pretrained,
             activation=model.activation,
+            preprocessing=model.preprocessing,
             **{option.name: getattr(model, option.name) for option in fields(HeadOptions)},
         )
     built.decode_backend = data.decode
@@ -124,8 +126,8 @@ def build_loaders(config: TrainConfig, model: VideoClassifier, names: list[str],
         ListError: a list is missing or malformed, or a label has no class name.
     """
     data = config.data
-    clip = model.clip.config
-    plain = ClipRecipe(frames=data.frames, size=data.size, dense=data.dense, mean=clip.mean, std=clip.std)
+    preprocessing = replace(model.clip.config.preprocessing, size=data.size)
+    plain = ClipRecipe(frames=data.frames, preprocessing=preprocessing, dense=data.dense)
     flips = read_flip_labels(data.flip_labels) if data.flip_labels is not None else {}
     augmented = replace(plain, augmentation=data.augmentation, flip_labels=flips)
     loader, videos = _loader(config, augmented, names, world, "train")

@@ -19,7 +19,7 @@ TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "lay
 def towers_with(**vision: object) -> ClipTowers:
     torch.manual_seed(0)
     return build_towers(
-        ClipConfig({"embed_dim": 48, "quick_gelu": True, "vision_cfg": VISION | vision, "text_cfg": TEXT})
+        ClipConfig.of_clip({"embed_dim": 48, "quick_gelu": True, "vision_cfg": VISION | vision, "text_cfg": TEXT})
     )
 
 

@@ -159,7 +159,7 @@ def test_training_is_refused(quantized_tiny: VideoClassifier) -> None:
 
 
 def custom(**vision: object) -> ClipTowers:
-    return build_towers(ClipConfig({**TINY, "vision_cfg": {**TINY["vision_cfg"], **vision}}, "Other"))
+    return build_towers(ClipConfig.of_clip({**TINY, "vision_cfg": {**TINY["vision_cfg"], **vision}}, "Other"))
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mote_fast.clip import load_towers
 from mote_fast.clip.clip_config import config_of_name, config_of_state_dict
+from mote_fast.data import Preprocessing
 from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError
 from tests.tolerances import assert_close
 
@@ -132,7 +134,6 @@ def tagged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     path = tmp_path / "small.safetensors"
     save_file({name: value.clone() for name, value in open_clip.CLIP(**small).state_dict().items()}, path)
     monkeypatch.setattr("mote_fast.clip.pretrained.download_pretrained", lambda config: str(path))
-    monkeypatch.setattr("mote_fast.clip.pretrained.open_clip.get_tokenizer", lambda name: open_clip.SimpleTokenizer())
     return path
 
 
@@ -141,12 +142,89 @@ def test_a_tag_decides_the_activation(tagged: Path) -> None:
     quick = load_towers("Small", "quick")
     assert quick.config.activation == "quick_gelu"
     assert type(quick.model.visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
-    assert quick.config.mean == (0.5, 0.5, 0.5)
+    assert quick.config.preprocessing.mean == (0.5, 0.5, 0.5)
     assert load_towers("Small", "plain").config.activation == "gelu"
     with pytest.raises(ActivationMismatchError, match="plain"):
         load_towers("Small", "plain", activation="quick_gelu")
     with pytest.raises(ActivationMismatchError, match="gelu"):
         load_towers("Small-quickgelu", "plain")
+
+
+SIGLIP = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize_mode": "squash", "interpolation": "bilinear"}
+
+
+@pytest.fixture
+def publish(tagged: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Replace the tags of the tiny architecture."""
+
+    def replace(**tags: dict[str, Any]) -> None:
+        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "Small", {k: {"url": "x", **v} for k, v in tags.items()})
+
+    return replace
+
+
+def test_a_file_takes_what_all_published_weights_share(tagged: Path, publish: Callable[..., None]) -> None:
+    """A file of an architecture with its own normalisation is not given OpenAI's, nor is a model without weights."""
+    publish(one=SIGLIP, two=SIGLIP)
+    wanted = Preprocessing(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "squash", "bilinear")
+    assert load_towers("Small", tagged, activation="gelu").config.preprocessing == wanted
+    assert load_towers("Small", "one").config.preprocessing == wanted
+    assert load_towers("Small").config.preprocessing == wanted
+    # No published weights have this activation; that is no reason for OpenAI's preprocessing.
+    assert load_towers("Small", tagged, activation="quick_gelu").config.preprocessing == wanted
+
+
+def test_a_file_of_an_architecture_with_several_is_asked_about(tagged: Path, publish: Callable[..., None]) -> None:
+    """The message names the argument and the choices, which are a tag or the values; the activation may decide."""
+    publish(first=SIGLIP, second={}, quick={"quick_gelu": True})
+    with pytest.raises(ConfigError, match=r"pass preprocessing=.*'first'.*'second'"):
+        load_towers("Small", tagged, activation="gelu")
+    plain = Preprocessing(32)
+    assert load_towers("Small", tagged, activation="quick_gelu").config.preprocessing == plain
+    assert load_towers("Small", tagged, activation="gelu", preprocessing="second").config.preprocessing == plain
+    own = Preprocessing(32, interpolation="bilinear")
+    assert load_towers("Small", tagged, activation="gelu", preprocessing=own).config.preprocessing == own
+    assert load_towers("Small", preprocessing=own).config.preprocessing == own
+    with pytest.raises(ConfigError, match="first, second, quick"):
+        load_towers("Small", tagged, activation="gelu", preprocessing="third")
+    with pytest.raises(ConfigError, match="takes 32"):
+        load_towers("Small", tagged, activation="gelu", preprocessing=Preprocessing(224))
+
+
+def test_preprocessing_of_known_weights_is_not_changed(
+    tagged: Path, publish: Callable[..., None], clip_file: Path
+) -> None:
+    """A tag and OpenAI's own files determine it; a contradiction raises, agreement does not."""
+    publish(one=SIGLIP)
+    assert load_towers("Small", "one", preprocessing="one").config.preprocessing.resize_mode == "squash"
+    with pytest.raises(ConfigError, match="preprocessing contradicts Small, tag 'one'"):
+        load_towers("Small", "one", preprocessing=Preprocessing(32))
+    assert load_towers(None, clip_file).config.preprocessing == Preprocessing(32)
+    with pytest.raises(ConfigError, match=r"preprocessing contradicts .*clip\.pt"):
+        load_towers(None, clip_file, preprocessing=Preprocessing(32, resize_mode="squash"))
+
+
+def test_unsupported_preprocessing_is_refused(publish: Callable[..., None]) -> None:
+    """Padding to the long side is not supported, and not replaced by something else."""
+    publish(one={"resize_mode": "longest"})
+    with pytest.raises(ConfigError, match=r"Small, tag 'one'.*longest"):
+        load_towers("Small", "one")
+
+
+def test_a_checkpoint_in_an_earlier_layout_fits(tagged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file loads as a tag does: towers with a separate text module take the older flat names."""
+    model = open_clip.get_model_config("Small") | {"custom_text": True}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Small", model)
+    flat = load_file(tagged)
+    towers = load_towers("Small", tagged, activation="gelu")
+    assert_close(towers.text.token_embedding.weight, flat["token_embedding.weight"], "exact")
+
+
+def test_unreadable_weights_of_a_tag_are_named(tagged: Path) -> None:
+    """A download that was cut off raises a typed error that names the file."""
+    tagged.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"small\.safetensors"):
+        load_towers("Small", "plain")
 
 
 def test_a_failed_download_is_explained(tagged: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "lay
 def small(**changes: object) -> ClipTowers:
     torch.manual_seed(0)
     model = {"embed_dim": 48, "quick_gelu": True, "vision_cfg": VISION, "text_cfg": TEXT} | changes
-    return build_towers(ClipConfig(model))
+    return build_towers(ClipConfig.of_clip(model))
 
 
 @pytest.fixture(scope="module")

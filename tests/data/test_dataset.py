@@ -14,7 +14,7 @@ from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.decoding.decode import read_frames
 from mote_fast.data.items import VideoItem
 from mote_fast.data.plan import ClipRecipe
-from mote_fast.data.transforms import evaluation_pixels, normalize
+from mote_fast.data.transforms import Preprocessing, evaluation_pixels, normalize
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, MissingVideoError, UndecodableVideoError
 from tests.tolerances import assert_close
@@ -30,21 +30,23 @@ def video(numbered_videos: NumberedVideos) -> Path:
 
 def test_evaluation_clips_are_those_of_classify(video: Path) -> None:
     """The pixels are those of ``evaluation_pixels``, arranged as views: clips x crops."""
-    recipe = ClipRecipe(frames=4, size=32, views=Views(2, 3))
+    recipe = ClipRecipe(frames=4, preprocessing=Preprocessing(32), views=Views(2, 3))
     dataset = VideoDataset([VideoItem(str(video), 7)], recipe)
     clip = dataset.load(0)
     assert clip.label == 7
     assert clip.pixels.shape == (6, 4, 3, 32, 32)
     assert clip.pixels.dtype == torch.uint8
     _, plan = dataset.plan(0)
-    features = evaluation_pixels(read_frames(video, plan.views.frame_indices), 32, 3)
+    features = evaluation_pixels(read_frames(video, plan.views.frame_indices), Preprocessing(32), 3)
     assert_close(normalize(clip.pixels), plan.views.gather(features), "equivalent")
 
 
 def test_training_clips_show_the_planned_frames(video: Path, numbered_videos: NumberedVideos) -> None:
     """The numbers in the frames are the plan's, in its order; an unaugmented size keeps them legible."""
     height, width = 48, 64
-    dataset = VideoDataset([VideoItem(str(video), 0)], ClipRecipe(frames=6, size=48, dense=True))
+    dataset = VideoDataset(
+        [VideoItem(str(video), 0)], ClipRecipe(frames=6, preprocessing=Preprocessing(48), dense=True)
+    )
     info, plan = dataset.plan(0)
     assert (info.num_frames, info.height, info.width) == (40, height, width)
     frames = read_frames(video, plan.views.frame_indices[plan.views.positions[0]])
@@ -58,7 +60,7 @@ def test_training_clips_show_the_planned_frames(video: Path, numbered_videos: Nu
 def test_clips_follow_seed_epoch_and_index(video: Path, decode_backend: str) -> None:
     """Clips are bit-identical in another process's copy and after other draws; another epoch changes them."""
     items = [VideoItem(str(video), 0)] * 3
-    recipe = ClipRecipe(frames=4, size=32, augmentation="kinetics")
+    recipe = ClipRecipe(frames=4, preprocessing=Preprocessing(32), augmentation="kinetics")
     dataset = VideoDataset(items, recipe, seed=5, decode_backend=decode_backend)
     first = dataset.load(1, 2).pixels
     torch.rand(9)
@@ -72,7 +74,7 @@ def test_clips_follow_seed_epoch_and_index(video: Path, decode_backend: str) -> 
 @pytest.mark.torchcodec
 def test_backends_give_the_same_clips(video: Path) -> None:
     """Both decoders are exact, and share the transforms."""
-    recipe = ClipRecipe(frames=4, size=32, augmentation="ssv2")
+    recipe = ClipRecipe(frames=4, preprocessing=Preprocessing(32), augmentation="ssv2")
     clips = [
         VideoDataset([VideoItem(str(video), 0)], recipe, decode_backend=name).load(0, 1)
         for name in ("torchcodec", "pyav")

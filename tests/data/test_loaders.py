@@ -16,6 +16,7 @@ from mote_fast.data.loading.cpu_loader import CpuLoader
 from mote_fast.data.loading.order import Replica
 from mote_fast.data.loading.video_loader import LoaderOptions
 from mote_fast.data.plan import ClipRecipe
+from mote_fast.data.transforms import Preprocessing
 from mote_fast.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def dataset(numbered_videos: NumberedVideos, tmp_path: Path) -> VideoDataset:
     paths = [str(numbered_videos.write("make_loader.mp4")), str(tmp_path / "gone.mp4")]
-    return VideoDataset([VideoItem(path, 3) for path in paths], ClipRecipe(frames=2, size=16))
+    return VideoDataset([VideoItem(path, 3) for path in paths], ClipRecipe(frames=2, preprocessing=Preprocessing(16)))
 
 
 @pytest.mark.parametrize("backend", ["auto", "cpu"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 
 from mote_fast.data.plan import CROP_AREA, CROP_ASPECT, SSV2_SIZE, ClipPlan, ClipRecipe, plan_clip
-from mote_fast.data.transforms import crop_offsets, short_side_size
+from mote_fast.data.transforms import Box, Geometry, Preprocessing, crop_offsets, short_side_size
 from mote_fast.data.views import Views, plan_views
 from mote_fast.errors import ConfigError
 
@@ -61,7 +61,7 @@ def test_evaluation_plans_are_the_released_views(
     num_frames: int, height: int, width: int, views: Views, size: int
 ) -> None:
     """Nothing is random: frames are those of ``plan_views``, crops those of ``crop_offsets``."""
-    recipe = ClipRecipe(frames=4, size=size, views=views)
+    recipe = ClipRecipe(frames=4, preprocessing=Preprocessing(size), views=views)
     found = plan(recipe, num_frames=num_frames, height=height, width=width)
     wanted = plan_views(num_frames, 4, views)
     assert found.views.frame_indices.equal(wanted.frame_indices)
@@ -146,13 +146,30 @@ def test_a_flip_swaps_the_label_that_has_a_mirror() -> None:
         ({"augmentation": "imagenet"}, "augmentation"),
         ({"augmentation": "kinetics", "views": Views(3, 1)}, "views 1x1"),
         ({"frames": 0}, "at least 1"),
-        ({"size": 0}, "at least 1"),
+        ({"preprocessing": Preprocessing(resize_mode="squash"), "views": Views(4, 3)}, "views x1"),
     ],
 )
 def test_impossible_recipes_are_refused(arguments: dict, message: str) -> None:
     """The recipe's constructor raises, not the first video."""
     with pytest.raises(ConfigError, match=message):
         ClipRecipe(**arguments)
+
+
+@given(height=st.integers(8, 300), width=st.integers(8, 300))
+def test_squashed_frames_have_one_view_of_the_whole(height: int, width: int) -> None:
+    """The frame is scaled to the square, whatever its shape, and its only crop is all of it."""
+    recipe = ClipRecipe(frames=2, preprocessing=Preprocessing(32, resize_mode="squash"), views=Views(4, 1))
+    found = plan(recipe, num_frames=9, height=height, width=width).geometry
+    assert found == Geometry((32, 32), (Box(0, 0, 32, 32),))
+
+
+def test_augmentation_does_not_squash() -> None:
+    """Random crops have their own aspect: a model that squashes frames trains on the same boxes as CLIP."""
+    plain, squash = (
+        plan(ClipRecipe(augmentation="kinetics", preprocessing=Preprocessing(resize_mode=mode)), height=90, width=200)
+        for mode in ("shortest", "squash")
+    )
+    assert plain.geometry == squash.geometry
 
 
 def test_views_per_video() -> None:

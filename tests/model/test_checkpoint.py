@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import mote_fast
+from mote_fast.data import Preprocessing
 from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError
 from mote_fast.model.checkpoint import released_checkpoint
 from mote_fast.model.released import head_to_released
@@ -151,16 +152,75 @@ def test_settings_made_later_are_saved(tmp_path: Path) -> None:
 
 
 def test_folders_of_the_first_version_load(tmp_path: Path) -> None:
-    """They have no head options, and get the paper's, which were the only ones."""
+    """They have no head options, and get the paper's, which were the only ones; of preprocessing, the normalisation."""
     folder, model = tmp_path / "ours", mote_fast.create_model("tiny")
     model.save(folder)
     config = json.loads((folder / CONFIG_FILE).read_text())
     first = ("embed_dim", "heads", "layers", "experts", "header")
-    config |= {"format_version": 1, "head": {name: config["head"][name] for name in first}}
+    own = config["clip"].pop("preprocessing")
+    clip = config["clip"] | {"mean": own["mean"], "std": own["std"]}
+    config |= {"format_version": 1, "clip": clip, "head": {name: config["head"][name] for name in first}}
     (folder / CONFIG_FILE).write_text(json.dumps(config))
     back = mote_fast.load(folder)
     assert back.config == model.config
     assert all(torch.equal(back.state_dict()[name], value) for name, value in model.state_dict().items())
+
+
+def test_folders_of_the_second_version_keep_their_normalisation(tmp_path: Path) -> None:
+    """Their mean and deviation are read; resize mode and interpolation were always OpenAI's, the size the tower's."""
+    folder = tmp_path / "ours"
+    mote_fast.create_model("tiny", layers=1).save(folder)
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    del config["clip"]["preprocessing"]
+    config |= {"format_version": 2, "clip": config["clip"] | {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}}
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+    wanted = Preprocessing(64, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    assert mote_fast.load(folder).clip.config.preprocessing == wanted
+
+
+def test_a_folder_keeps_its_preprocessing(tmp_path: Path) -> None:
+    """All five values return, and with them the same features."""
+    own = Preprocessing(64, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "squash", "bilinear")
+    model = mote_fast.create_model("tiny", layers=1, preprocessing=own)
+    model.save(tmp_path / "ours")
+    back = mote_fast.load(tmp_path / "ours")
+    assert back.config == model.config
+    video = torch.randint(256, (9, 40, 90, 3), dtype=torch.uint8)
+    assert torch.equal(back.embed(video), model.embed(video))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": 32}, "image tower takes 64"),
+        ({"size": "64"}, "model configuration"),
+        ({"resize_mode": "longest"}, "resize_mode"),
+        ({"mean": 0.5}, "model configuration"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_impossible_preprocessing_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    """Values of a folder's preprocessing that cannot be raise a CheckpointError that names the folder."""
+    folder = tmp_path / "ours"
+    mote_fast.create_model("tiny", layers=1).save(folder)
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    config["clip"]["preprocessing"] |= change
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=message):
+        mote_fast.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"heads": 4}, "heads=4"),
+        ({"preprocessing": Preprocessing(64, resize_mode="squash")}, "preprocessing"),
+    ],
+)
+def test_what_the_released_layout_cannot_express_is_refused(options: dict[str, Any], message: str) -> None:
+    """The official code, and ``load``, would read such a file as another model."""
+    with pytest.raises(CheckpointError, match=message):
+        released_checkpoint(mote_fast.create_model("tiny", layers=1, **options))
 
 
 @pytest.mark.parametrize(

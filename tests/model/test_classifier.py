@@ -3,20 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
 from torch.nn import functional as F
 
 import mote_fast
-from mote_fast import Prediction, VideoClassifier
-from mote_fast.data import evaluation_pixels, probe, read_frames, sample_frames
+from mote_fast import Prediction, VideoClassifier, create_model
+from mote_fast.data import Preprocessing, evaluation_pixels, probe, read_frames, sample_frames
+from mote_fast.data.transforms import ResizeMode
 from mote_fast.errors import ConfigError, LabelError, MissingVideoError, UndecodableVideoError
 from mote_fast.head.scores import view_probabilities, view_scores
 from mote_fast.model import classifier
 from tests.tolerances import assert_close
 
 LABELS = ["archery", "juggling balls", "playing the cello"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("resize_mode", ["shortest", "squash"])
+def test_frames_are_preprocessed_as_open_clip_does(resize_mode: ResizeMode) -> None:
+    """A wide frame's feature equals open_clip's, from its own transform and its own forward."""
+    torch.manual_seed(0)
+    values: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}
+    values["resize_mode"] = resize_mode
+    model = create_model("tiny", layers=1, frames=1, preprocessing=Preprocessing(64, **values))
+    low = torch.rand(1, 3, 9, 16)
+    frame = torch.nn.functional.interpolate(low, size=(180, 320), mode="bicubic").clamp(0, 1)
+    frame = frame.mul(255).byte()[0].permute(1, 2, 0).contiguous()
+    transform = image_transform_v2(PreprocessCfg(size=64, **values), is_train=False)
+    wanted = model.clip.model.encode_image(transform(Image.fromarray(frame.numpy()))[None])[0]
+    found = model.view_features(frame[None])[0, 0]
+    assert torch.nn.functional.cosine_similarity(found, wanted, dim=0) > 0.9995
+
+
+def test_squashed_frames_have_one_crop(moving_video: Path) -> None:
+    """Three crops of a whole frame do not exist; the message says which views do."""
+    model = create_model("tiny", layers=1, preprocessing=Preprocessing(64, resize_mode="squash"))
+    assert len(model.view_features(moving_video, "4x1")) == 4
+    with pytest.raises(ConfigError, match="such as 4x1"):
+        model.view_features(moving_video, "4x3")
 
 
 @torch.no_grad()
@@ -29,7 +58,7 @@ def test_scores_equal_the_protocol_view_by_view(
     indices = sample_frames(probe(moving_video).num_frames, tiny.frames, "test", clips=clips)
     per_view = []
     for clip in indices:
-        pixels = evaluation_pixels(read_frames(moving_video, clip), tiny.clip.image_size, crops)
+        pixels = evaluation_pixels(read_frames(moving_video, clip), tiny.clip.config.preprocessing, crops)
         for crop in range(crops):
             cosines = tiny.head(tiny.clip.encode_frames(pixels[:, crop])[None], classes)
             per_view.append(cosines)

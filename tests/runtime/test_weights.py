@@ -13,7 +13,14 @@ import pytest
 import torch
 
 from mote_fast.errors import CheckpointError
-from mote_fast.runtime.weights import CONFIG_FILE, WEIGHTS_FILE, read_model_folder, read_weights, write_model_folder
+from mote_fast.runtime.weights import (
+    CONFIG_FILE,
+    TEXT_FOLDER,
+    WEIGHTS_FILE,
+    read_model_folder,
+    read_weights,
+    write_model_folder,
+)
 
 
 class Bomb:
@@ -87,6 +94,19 @@ def test_folder_round_trip_and_replacement(tmp_path: Path) -> None:
         assert torch.equal(tensors["b"], shared)
     assert sorted(entry.name for entry in folder.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
     assert [entry.name for entry in folder.parent.iterdir()] == ["model"]
+
+
+def test_files_of_the_text_tower_are_replaced_with_the_folder(tmp_path: Path) -> None:
+    """The sub-folder is written with the rest, and one of an earlier model does not stay."""
+
+    def write_text(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "tokenizer.json").write_text("{}")
+
+    write_model_folder(tmp_path / "model", {}, {}, write_text)
+    assert (tmp_path / "model" / TEXT_FOLDER / "tokenizer.json").read_text() == "{}"
+    write_model_folder(tmp_path / "model", {}, {})
+    assert not (tmp_path / "model" / TEXT_FOLDER).exists()
 
 
 def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:

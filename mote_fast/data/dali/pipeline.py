@@ -91,7 +91,7 @@ def build_pipeline(
     Args:
         source: returns the next batch's ``columns``, of at most ``batch_size`` videos, and raises ``StopIteration``
             at the end.
-        recipe: gives the number and size of the crops, and the mean and deviation.
+        recipe: gives the number of crops and the model's preprocessing.
         batch_size: the largest batch.
         device: "gpu" decodes with NVDEC and keeps all later steps on the GPU; "cpu" needs no GPU.
         device_id: index of the GPU; None on the CPU.
@@ -124,7 +124,10 @@ def build_pipeline(
     resizes_crops = recipe.augmentation != "none"
     size = [recipe.size, recipe.size]
     decoder = "mixed" if device == "gpu" else "cpu"
-    mean, std = ([255.0 * value for value in values] for values in (recipe.mean, recipe.std))
+    own = recipe.preprocessing
+    mean, std = ([255.0 * value for value in values] for values in (own.mean, own.std))
+    bilinear = own.interpolation == "bilinear"
+    interpolation = DALIInterpType.INTERP_LINEAR if bilinear else DALIInterpType.INTERP_CUBIC
     output = {torch.float32: real, torch.float16: DALIDataType.FLOAT16}[dtype]
 
     # DALI recompiles this function so that a condition on a node splits the batch and merges it again in order; its
@@ -145,7 +148,7 @@ def build_pipeline(
             frames = fn.decoders.video(item.encoded, frames=item.indices, device=decoder)
         else:
             frames = item.frames.gpu() if device == "gpu" else item.frames
-        scaled = fn.resize(frames, size=item.scaled, interp_type=DALIInterpType.INTERP_CUBIC, antialias=True)
+        scaled = fn.resize(frames, size=item.scaled, interp_type=interpolation, antialias=True)
         crops = []
         for number in range(recipe.views.crops):
             box = item.boxes[number]

@@ -123,7 +123,7 @@ class VideoLoader(ABC):
             self.faults.record(failure)
         moved = pixels.flatten(0, 1).to(self._device, non_blocking=True)
         return Batch(
-            normalize(moved, self._recipe.mean, self._recipe.std, self._options.dtype),
+            normalize(moved, self._recipe.preprocessing, self._options.dtype),
             torch.tensor(labels, dtype=torch.int64).to(self._device, non_blocking=True),
             torch.tensor(indices, dtype=torch.int64),
             failures,

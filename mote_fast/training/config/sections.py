@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mote_fast.clip.clip_config import Activation
+from mote_fast.clip.published import Activation
 from mote_fast.data.decoding.frame_folders import FRAME_TEMPLATE, check_template
 from mote_fast.data.loaders import LoaderBackend
 from mote_fast.data.plan import Augmentation
@@ -87,9 +87,12 @@ class ModelSection(HeadOptions):
         clip_pretrained: CLIP's own weights: an open_clip tag or a file; null gives random towers. With a released
             checkpoint, the CLIP that it was tuned from.
         activation: activation of a weights file of unknown origin; null if the origin determines it.
+        preprocessing: an open_clip tag with the preprocessing of a weights file of unknown origin; null if the origin
+            or the architecture determines it.
         checkpoint: released .pt file or model folder to fine-tune, with its own towers and head: the other keys of this
             section, except ``clip_pretrained`` and ``train_clip``, are then ignored. null starts from a fresh head.
         layers: L, temporal layers; null takes the architecture's (4 for ViT-B-16, 6 for ViT-L-14).
+        heads: attention heads of a temporal layer; null takes the text tower's width / 64.
         experts: E, experts per layer; 0 or 1 is a plain FFN.
         train_clip: tune CLIP's image tower too; false freezes it.
     """
@@ -97,8 +100,10 @@ class ModelSection(HeadOptions):
     arch: str = "ViT-B-16"
     clip_pretrained: str | None = "openai"
     activation: Activation | None = None
+    preprocessing: str | None = None
     checkpoint: str | None = None
     layers: int | None = None
+    heads: int | None = None
     experts: int = 4
     train_clip: bool = True
 

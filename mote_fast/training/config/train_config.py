@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 import yaml
 
 from mote_fast.clip.clip_config import config_of_name
+from mote_fast.clip.pretrained import SCHEMAS
 from mote_fast.errors import ConfigError
 from mote_fast.head.video_head import MAX_FRAMES
 from mote_fast.training.config import released_yaml
@@ -177,7 +178,7 @@ def _check_files(config: TrainConfig, settings: Mapping[str, Setting], path: str
 
 def _check_arch(config: TrainConfig, settings: Mapping[str, Setting], path: str) -> None:
     """Refuse an unknown architecture before loading; architectures of other hubs are known only at loading."""
-    if config.model.checkpoint is None and not config.model.arch.startswith(("hf-hub:", "local-dir:")):
+    if config.model.checkpoint is None and not config.model.arch.startswith(SCHEMAS):
         try:
             config_of_name(config.model.arch)
         except ConfigError as error:

@@ -28,7 +28,7 @@ from mote_fast.data.loading.cpu_loader import CpuLoader
 from mote_fast.data.loading.order import Replica
 from mote_fast.data.loading.video_loader import LoaderOptions
 from mote_fast.data.plan import ClipPlan, ClipRecipe
-from mote_fast.data.transforms import normalize
+from mote_fast.data.transforms import Preprocessing, normalize
 from mote_fast.data.views import Views
 from mote_fast.errors import BackendError, ConfigError, ListError
 from tests.data.charts import COLORS, FULL, KR_KB, LIMITED, SIZE, Coding, chart, read_patches
@@ -44,7 +44,7 @@ SAME_PIXELS = 0.02
 _VP9: dict[str, Any] = {"codec": "libvpx-vp9", "g": 12, "deadline": "realtime", "cpu-used": 8}
 _MJPEG: dict[str, Any] = {"codec": "mjpeg", "pix_fmt": "yuvj420p", "qmax": 4}
 
-_PLAIN = ClipRecipe(size=48, frames=4)
+_PLAIN = ClipRecipe(preprocessing=Preprocessing(48), frames=4)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -97,14 +97,15 @@ def _assert_same(batches: Sequence[Batch], expected: Sequence[Batch]) -> None:
 @pytest.mark.parametrize(
     "recipe",
     [
-        ClipRecipe(size=32),
-        ClipRecipe(size=32, views=Views(3, 1)),
+        ClipRecipe(preprocessing=Preprocessing(32)),
+        ClipRecipe(preprocessing=Preprocessing(32), views=Views(3, 1)),
         # Twelve views of sixteen frames share many of the forty.
-        ClipRecipe(size=32, views=Views(4, 3), frames=16),
-        ClipRecipe(size=32, augmentation="kinetics"),
-        ClipRecipe(size=32, augmentation="ssv2", flip_labels={10: 99}),
+        ClipRecipe(preprocessing=Preprocessing(32), views=Views(4, 3), frames=16),
+        ClipRecipe(preprocessing=Preprocessing(32, resize_mode="squash", interpolation="bilinear"), views=Views(2, 1)),
+        ClipRecipe(preprocessing=Preprocessing(32), augmentation="kinetics"),
+        ClipRecipe(preprocessing=Preprocessing(32), augmentation="ssv2", flip_labels={10: 99}),
     ],
-    ids=["1x1", "3x1", "4x3", "kinetics", "ssv2"],
+    ids=["1x1", "3x1", "4x3", "squashed", "kinetics", "ssv2"],
 )
 def test_same_clips_as_the_dataset(recipe: ClipRecipe, paths: list[Path], caplog: pytest.LogCaptureFixture) -> None:
     """Each video alone, in both epochs; DALI must have decoded those that it supports."""
@@ -121,7 +122,7 @@ def test_same_clips_as_the_dataset(recipe: ClipRecipe, paths: list[Path], caplog
         shape = (len(paths), recipe.views_per_video, recipe.frames, 3, 32, 32)
         for index, label, pixels in zip(batch.indices.tolist(), batch.labels, batch.pixels.view(shape), strict=True):
             clip = dataset.load(index, epoch)
-            difference = (pixels - normalize(clip.pixels, recipe.mean, recipe.std)).abs().mean()
+            difference = (pixels - normalize(clip.pixels, recipe.preprocessing)).abs().mean()
             assert label == clip.label
             assert difference <= SAME_PIXELS, paths[index]
             # Two renderers on the same frames.
@@ -176,7 +177,8 @@ def test_saturated_colors_are_right(
 
 def test_frames_carry_their_numbers(paths: list[Path], numbered_videos: NumberedVideos) -> None:
     """The frames are those that sampling chose, not only close to the other decoder's."""
-    recipe = replace(_PLAIN, mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255), views=Views(3, 3), size=48)
+    grey_levels = Preprocessing(48, mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255))
+    recipe = replace(_PLAIN, preprocessing=grey_levels, views=Views(3, 3))
     loader = _loader(_dataset(paths[:2], recipe))
     (batch,) = loader.epoch(0)
     views = batch.pixels.view(2, 3, 3, 4, 3, 48, 48)

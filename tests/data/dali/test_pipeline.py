@@ -13,6 +13,7 @@ from mote_fast.data.dali import pipeline as dali_pipeline
 from mote_fast.data.dali.color import identity
 from mote_fast.data.dali.pipeline import ClipInput, build_pipeline, columns
 from mote_fast.data.plan import ClipRecipe
+from mote_fast.data.transforms import Preprocessing
 from mote_fast.data.views import Views
 from tests.data.conftest import NumberedVideos
 
@@ -39,6 +40,10 @@ def _file_input(data: bytes, indices: list[int], size: tuple[int, int], order: l
     )
 
 
+# Pixels are then the grey levels themselves.
+GREY_LEVELS = Preprocessing(48, mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255))
+
+
 @pytest.mark.usefixtures("needs_dali")
 @pytest.mark.parametrize("prefetch", [1, 2])
 def test_frames_are_those_asked_for(prefetch: int, numbered_videos: NumberedVideos) -> None:
@@ -46,7 +51,7 @@ def test_frames_are_those_asked_for(prefetch: int, numbered_videos: NumberedVide
     path = numbered_videos.write("vp9.webm", "libvpx-vp9", g=12, deadline="realtime", **{"cpu-used": 8})
     data, batches = path.read_bytes(), [[[0, 5, 39], [7, 8, 9]], [[1, 2, 3]]]
     source = iter([columns([_file_input(data, indices, (48, 64), [2, 0, 0, 1]) for indices in b]) for b in batches])
-    recipe = ClipRecipe(frames=4, size=48, mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255), augmentation="none")
+    recipe = ClipRecipe(frames=4, preprocessing=GREY_LEVELS)
     pipeline = build_pipeline(source, recipe, batch_size=2, device="cpu", prefetch=prefetch)
     outputs = [[torch.from_dlpack(out.as_tensor()) for out in pipeline.run()] for _ in batches]
     with pytest.raises(StopIteration):
@@ -66,7 +71,7 @@ def test_files_and_frames_share_a_batch(numbered_videos: NumberedVideos) -> None
     file = _file_input(path.read_bytes(), [4, 30], (48, 64), [0, 1])
     frames = file._replace(is_encoded=np.array(False), encoded=np.zeros(1, np.uint8))
     frames = frames._replace(frames=read_frames(path, [30, 4]).numpy())
-    recipe = ClipRecipe(frames=2, size=48, mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255))
+    recipe = ClipRecipe(frames=2, preprocessing=GREY_LEVELS)
     pipeline = build_pipeline(
         iter([columns([file, frames, file]), columns([frames])]), recipe, batch_size=3, device="cpu"
     )

@@ -14,7 +14,7 @@ from mote_fast.data.decoding import video_info
 from mote_fast.data.decoding.frame_folders import check_template, probe_frame_folder, read_frame_folder
 from mote_fast.data.items import VideoItem, read_list
 from mote_fast.data.plan import ClipRecipe
-from mote_fast.data.transforms import render
+from mote_fast.data.transforms import Preprocessing, render
 from mote_fast.errors import ConfigError, FrameIndexError, MissingVideoError, UndecodableVideoError
 from tests.data.conftest import NumberedVideos
 
@@ -60,12 +60,12 @@ def test_a_released_list_of_folders_is_a_data_set(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(f"jump/a {FRAMES} 4\n")
     items = read_list(tmp_path / "list.txt", tmp_path)
     assert items == [VideoItem(str(tmp_path / "jump" / "a"), 4, FRAMES)]
-    recipe = ClipRecipe(frames=4, size=32, augmentation="kinetics")
+    recipe = ClipRecipe(frames=4, preprocessing=Preprocessing(32), augmentation="kinetics")
     dataset = VideoDataset(items, recipe, seed=1, frame_template="frame{:03d}.png")
     _, plan = dataset.plan(0, epoch=2)
     frames = torch.from_numpy(NumberedVideos.draw(FRAMES))[plan.views.frame_indices]
     clip = dataset.load(0, epoch=2)
-    assert torch.equal(clip.pixels, plan.views.gather(render(frames, plan.geometry, 32)))
+    assert torch.equal(clip.pixels, plan.views.gather(render(frames, plan.geometry, recipe.preprocessing)))
     assert clip.label == 4
 
 

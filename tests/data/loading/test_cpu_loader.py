@@ -21,7 +21,7 @@ from mote_fast.data.loading.faults import CRASH, TIMEOUT
 from mote_fast.data.loading.order import Replica, evaluation_batches, training_batches
 from mote_fast.data.loading.video_loader import LoaderOptions
 from mote_fast.data.plan import ClipRecipe
-from mote_fast.data.transforms import normalize
+from mote_fast.data.transforms import Preprocessing, normalize
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, ListError
 from tests.data.hostile_files import HOSTILE, write_hostile
@@ -34,8 +34,8 @@ pytestmark = pytest.mark.heavy
 if TYPE_CHECKING:
     from tests.data.conftest import NumberedVideos
 
-TRAIN = ClipRecipe(frames=2, size=16, augmentation="kinetics")
-EVAL = ClipRecipe(frames=2, size=16, views=Views(2, 3))
+TRAIN = ClipRecipe(frames=2, preprocessing=Preprocessing(16), augmentation="kinetics")
+EVAL = ClipRecipe(frames=2, preprocessing=Preprocessing(16), views=Views(2, 3))
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from mote_fast.data.loading.cpu_loader import DatasetDecoder
 from mote_fast.data.loading.decode_pool import DecodePool
 from mote_fast.data.loading.faults import CRASH, TIMEOUT, Failure
 from mote_fast.data.plan import ClipRecipe
+from mote_fast.data.transforms import Preprocessing
 from mote_fast.errors import BackendError, ConfigError
 from tests.data.unkind import UnkindDataset
 
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.heavy
 if TYPE_CHECKING:
     from tests.data.conftest import NumberedVideos
 
-RECIPE = ClipRecipe(frames=2, size=16)
+RECIPE = ClipRecipe(frames=2, preprocessing=Preprocessing(16))
 SHAPE = (1, 2, 3, 16, 16)
 
 Make = Callable[..., "DatasetPool"]
@@ -199,7 +200,7 @@ from mote_fast.data.loading.decode_pool import DecodePool
 from tests.data.unkind import UnkindDataset
 
 def main():
-    recipe = ClipRecipe(frames=2, size=16)
+    recipe = ClipRecipe(frames=2, preprocessing=Preprocessing(16))
     dataset = UnkindDataset(Path(sys.argv[1]), ["sound", "hang"], Path(sys.argv[2]), recipe)
     pool = DecodePool(DatasetDecoder(dataset), recipe, 1, 3600.0)
     row = torch.zeros(1, 2, 3, 16, 16, dtype=torch.uint8)

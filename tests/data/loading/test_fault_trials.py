@@ -27,7 +27,7 @@ from mote_fast.data.loading.cpu_loader import CpuLoader
 from mote_fast.data.loading.order import training_batches
 from mote_fast.data.loading.video_loader import LoaderOptions
 from mote_fast.data.plan import ClipRecipe
-from mote_fast.data.transforms import normalize
+from mote_fast.data.transforms import Preprocessing, normalize
 from mote_fast.errors import VideoError
 from tests.data.decoding.test_decode_damaged import SOURCES, damage
 
@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 
 EACH = 1000
 BATCH = 16
-EVAL = ClipRecipe(frames=8, size=32)
-TRAIN = ClipRecipe(frames=8, size=32, augmentation="kinetics")
+EVAL = ClipRecipe(frames=8, preprocessing=Preprocessing(32))
+TRAIN = ClipRecipe(frames=8, preprocessing=Preprocessing(32), augmentation="kinetics")
 
 # Limits of this process's growth, and of a worker with PyTorch (all but 60 MiB of it is shared with the others).
 MEMORY_LIMIT_MIB = 2048

@@ -16,12 +16,13 @@ from mote_fast.data.loading.faults import CRASH, TIMEOUT, Failure, FaultLog
 from mote_fast.data.loading.order import replacement
 from mote_fast.data.loading.samples import MAX_STAND_INS, SampleReader, load_row
 from mote_fast.data.plan import ClipRecipe
+from mote_fast.data.transforms import Preprocessing
 from mote_fast.errors import BackendError, ListError, UndecodableVideoError
 
 if TYPE_CHECKING:
     from tests.data.conftest import NumberedVideos
 
-RECIPE = ClipRecipe(frames=2, size=16)
+RECIPE = ClipRecipe(frames=2, preprocessing=Preprocessing(16))
 ROW = torch.empty(1, 2, 3, 16, 16, dtype=torch.uint8)
 
 

@@ -30,7 +30,7 @@ from mote_fast.data.shards.batches import SampleDecoder
 from mote_fast.data.shards.shard_index import ShardIndex, TarShard, key_of, read_shard_index
 from mote_fast.data.shards.shard_loader import ShardLoader
 from mote_fast.data.shards.shard_stream import ShardStream, read_stream, streams_of
-from mote_fast.data.transforms import normalize
+from mote_fast.data.transforms import Preprocessing, normalize
 from mote_fast.errors import ConfigError, ListError
 from mote_fast.prepare.write_shards import write_shards
 from tests.data.conftest import NumberedVideos
@@ -40,8 +40,8 @@ from tests.tolerances import assert_close
 pytestmark = pytest.mark.heavy
 
 VIDEOS, PER_SHARD, BATCH = 23, 5, 4
-EVALUATION = ClipRecipe(frames=4, size=32)
-TRAINING = ClipRecipe(frames=4, size=32, augmentation="kinetics", flip_labels={0: 1})
+EVALUATION = ClipRecipe(frames=4, preprocessing=Preprocessing(32))
+TRAINING = ClipRecipe(frames=4, preprocessing=Preprocessing(32), augmentation="kinetics", flip_labels={0: 1})
 
 Make = Callable[..., ShardLoader]
 
