@@ -35,6 +35,10 @@ class LabelError(MoteError, ValueError):
     """A list of class names is empty, or one of its entries cannot be encoded."""
 
 
+class NotFiniteError(MoteError, ArithmeticError):
+    """A model gave features or scores that are NaN or infinite, which rank nothing."""
+
+
 class ListError(MoteError, ValueError):
     """A list of videos or a file of class names is missing, malformed, or contradicts another."""
 

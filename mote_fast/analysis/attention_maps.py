@@ -14,6 +14,7 @@ from mote_fast.analysis.tables import to_csv
 from mote_fast.analysis.variants import Variant
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.data.transforms import normalize
+from mote_fast.runtime.checks import check_finite
 from mote_fast.runtime.progress import Progress
 
 # Frames per forward pass of the image tower: few, for a responsive progress bar.
@@ -50,6 +51,7 @@ def attention_maps(
 
     Raises:
         ConfigError: the image tower has no patch features.
+        NotFiniteError: features are NaN or infinite.
     """
     features, patches = [], []
     for part in frames.split(FRAMES_PER_PASS):
@@ -66,6 +68,7 @@ def attention_maps(
         for variant in variants:
             output = F.normalize(variant.features(view, None)[0].float(), dim=-1)
             maps[variant.name] = torch.einsum("trcd,td->trc", directions, output).cpu()
+            check_finite(maps[variant.name], "attention maps")
     return AttentionMaps(frames.cpu(), maps)
 
 

@@ -17,6 +17,7 @@ from mote_fast.errors import ConfigError
 from mote_fast.evaluation.predict import encode_videos
 from mote_fast.head.scores import pool_views
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.runtime.checks import check_finite
 from mote_fast.runtime.progress import Progress
 
 
@@ -67,6 +68,7 @@ def expert_similarity(
 
     Raises:
         ConfigError: no video could be read.
+        NotFiniteError: features are NaN or infinite.
     """
     outputs: list[Tensor] = []
     temporals: list[Tensor] = []
@@ -75,6 +77,7 @@ def expert_similarity(
         views, frame_features = encoded.shape[1], encoded.flatten(0, 1)
         with torch.inference_mode():
             features = torch.stack([variant.features(frame_features, None) for variant in variants])
+        check_finite(features, "the experts' features")
         outputs.append(video_features(features, views))
         temporals.append(video_features(features - frame_features, views))
     if not outputs:

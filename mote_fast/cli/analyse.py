@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, ProtocolName
 from mote_fast.evaluation.predict import Predictions
 from mote_fast.evaluation.splits import Split, read_split
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.runtime.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,7 +65,7 @@ def run_experts(arguments: argparse.Namespace) -> int:
     """Accuracy of every variant on a close-set and a zero-shot list. Returns 0, or 2 if a video failed."""
     close = _split(arguments, "close_set")
     zero = _split(arguments, "zero_shot")
-    outputs.prepare_drawing(arguments)
+    outputs.prepare_drawing(arguments, arguments.analysis)
     model = _judging_model(arguments)
     variants = [*expert_variants(model.head), clip_mean(model.head)]
     on_close = _predict(arguments, model, variants, close, "closeset")
@@ -80,7 +80,7 @@ def run_experts(arguments: argparse.Namespace) -> int:
     lines = [f"{'close-set':>10}{'zero-shot':>11}   top-1, %"]
     lines += [f"{row.close_set.top1:10.2f}{row.zero_shot.top1:11.2f}   {row.variant}" for row in rows]
     failures = [*on_close[MERGED].failures, *on_zero[MERGED].failures]
-    figure = draw_experts(rows, close.name, zero.name)
+    figure = draw_experts(rows, printable(close.name), printable(zero.name))
     return _finish(arguments, figure, expert_accuracy_csv(rows), document, lines, failures)
 
 
@@ -89,7 +89,7 @@ def run_classes(arguments: argparse.Namespace) -> int:
     if arguments.shown < 1:
         raise ConfigError(f"--shown must be at least 1, got {arguments.shown}")
     split = read_split(arguments.list, arguments.labels_file, arguments.root)
-    outputs.prepare_drawing(arguments)
+    outputs.prepare_drawing(arguments, arguments.analysis)
     model = _judging_model(arguments)
     judged = _predict(arguments, model, expert_variants(model.head), split, "zeroshot")
     failures = judged[MERGED].failures
@@ -105,14 +105,14 @@ def run_classes(arguments: argparse.Namespace) -> int:
     }
     lines = [" ".join(f"{name:>9}" for name in rows[0].top1) + "   top-1, %"]
     lines += [" ".join(f"{value:9.2f}" for value in row.top1.values()) + f"   {row.name}" for row in shown]
-    title = f"{split.name}: the {len(shown)} of {len(rows)} classes on which the experts differ most"
+    title = f"{printable(split.name)}: the {len(shown)} of {len(rows)} classes on which the experts differ most"
     return _finish(arguments, draw_classes(shown, title), class_accuracy_csv(rows), document, lines, failures)
 
 
 def run_similarity(arguments: argparse.Namespace) -> int:
     """Affinity of the features of the merged model and of each expert. Returns 0, or 2 if a video failed."""
     items = inputs.some_videos(arguments.list, arguments.root, arguments.count)
-    outputs.prepare_drawing(arguments)
+    outputs.prepare_drawing(arguments, arguments.analysis)
     model = inputs.whole_model(arguments)
     variants = expert_variants(model.head)
     with inputs.open_loader(arguments, model, items, inputs.views_of(arguments, "fewshot")) as (loader, progress):
@@ -134,7 +134,7 @@ def run_similarity(arguments: argparse.Namespace) -> int:
 
 def run_attention(arguments: argparse.Namespace) -> int:
     """Attention maps of one video's frames. Returns 0."""
-    outputs.prepare_drawing(arguments)
+    outputs.prepare_drawing(arguments, arguments.analysis)
     model = inputs.whole_model(arguments)
     variants = [*expert_variants(model.head), clip_mean(model.head)]
     dataset = VideoDataset(
@@ -149,7 +149,7 @@ def run_attention(arguments: argparse.Namespace) -> int:
         "variants": [{"variant": name, "least": least, "most": most} for name, (least, most) in ranges.items()],
     }
     lines = [f"{least:7.4f} to {most:7.4f}   {name}" for name, (least, most) in ranges.items()]
-    figure = draw_attention(found, f"{Path(arguments.video).name}: cosine of output feature and patches")
+    figure = draw_attention(found, f"{printable(Path(arguments.video).name)}: cosine of output feature and patches")
     return _finish(arguments, figure, attention_csv(found), document, lines, [])
 
 
@@ -214,15 +214,10 @@ def _finish(
 def _accuracy_entry(row: ExpertAccuracy) -> dict[str, Any]:
     return {
         "variant": row.variant,
-        "close_set": {top: _finite(value) for top, value in row.close_set._asdict().items()},
-        "zero_shot": {top: _finite(value) for top, value in row.zero_shot._asdict().items()},
+        "close_set": row.close_set._asdict(),
+        "zero_shot": row.zero_shot._asdict(),
     }
 
 
 def _class_entry(row: ClassAccuracy) -> dict[str, Any]:
-    top1 = {variant: _finite(value) for variant, value in row.top1.items()}
-    return {"class": row.label, "name": row.name, "videos": row.videos, "top1": top1, "spread": _finite(row.spread)}
-
-
-def _finite(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return {"class": row.label, "name": row.name, "videos": row.videos, "top1": dict(row.top1), "spread": row.spread}

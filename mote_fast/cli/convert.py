@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from mote_fast.cli import options
 from mote_fast.errors import CheckpointError
 from mote_fast.model.checkpoint import load, released_checkpoint
-from mote_fast.runtime.files import staged
+from mote_fast.runtime.files import check_file, staged
+from mote_fast.runtime.text import printable
+from mote_fast.runtime.weights import check_model_folder, save_pickled
 
 
 def add_command(commands: Any) -> None:
@@ -31,11 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
             raise CheckpointError(f"{target}: a model folder converts to a .pt file; give a name that ends in .pt")
         if not target.parent.is_dir():
             raise CheckpointError(f"{target}: its folder does not exist; make it, or give another name")
+        check_file(target, "TARGET")
         content = released_checkpoint(load(source, clip=arguments.clip))
         with staged(target, CheckpointError) as part:
-            torch.save(content, part)
+            save_pickled(content, part)
     else:
+        check_model_folder(target)
         model = load(source, clip=arguments.clip, interpolate=arguments.interpolate, frames=arguments.frames)
         model.save(target)
-    print(f"{source} -> {target}")
+    print(printable(f"{source} -> {target}", sys.stdout.encoding or "utf-8"))
     return 0

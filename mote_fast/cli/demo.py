@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mote_fast.data.items import read_labels
+from mote_fast.errors import ConfigError, one_line
 from mote_fast.model.checkpoint import load
 from mote_fast.runtime.environment import PRESETS
+from mote_fast.runtime.files import make_folder
 
 # NAME.csv is a label set, NAME/NUMBER_CLASS_NAME.mp4 is a video of one of its classes; lab/write_demo.py writes them.
 CLIPS = PRESETS / "demo"
@@ -27,7 +29,11 @@ def add_command(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Copy the videos, classify each with the shipped model, print the ranked labels. Returns 0."""
     folder = Path(arguments.folder)
-    shutil.copytree(CLIPS, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    make_folder(folder, "--folder")
+    try:
+        shutil.copytree(CLIPS, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--folder {folder}: cannot be written ({one_line(error)})") from error
     model = load("tiny").fold()
     # Only the shipped videos: the folder may hold others.
     videos = [folder / clip.relative_to(CLIPS) for clip in sorted(CLIPS.glob("*/*.mp4"), key=lambda path: path.name)]

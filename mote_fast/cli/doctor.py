@@ -25,8 +25,16 @@ def run(arguments: argparse.Namespace) -> int:
         "device": device_summary(),
         "versions": versions(),
         "backends": [vars(choice) for choice in survey()],
-        "cache": {"path": str(cache.path), "bytes": cache.size(), "max_bytes": cache.max_bytes},
-        "int8_cache": {"path": str(models.folder), "bytes": models.size(), "max_bytes": models.max_bytes},
+        "cache": {
+            "path": None if cache.path is None else str(cache.path),
+            "bytes": cache.size(),
+            "max_bytes": cache.max_bytes,
+        },
+        "int8_cache": {
+            "path": None if models.folder is None else str(models.folder),
+            "bytes": models.size(),
+            "max_bytes": models.max_bytes,
+        },
     }
     lines = [f"device     {report['device']}"]
     lines += [f"  {package:22} {version or 'not installed'}" for package, version in report["versions"].items()]
@@ -36,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     for title, key in (("cache", "cache"), ("int8 cache", "int8_cache")):
         kept = report[key]
         filled, bound = kept["bytes"] / 1e6, kept["max_bytes"] / 1e6
-        lines += [f"{title:10} {kept['path']} ({filled:.1f} of {bound:.0f} MB; delete it freely)"]
+        where = f"{kept['path']} ({filled:.1f} of {bound:.0f} MB; delete it freely)"
+        lines += [f"{title:10} {where if kept['path'] else 'none: this user has no home folder; set XDG_CACHE_HOME'}"]
     outputs.show(arguments, report, lines)
     return 0

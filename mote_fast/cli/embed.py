@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from mote_fast.cli import inputs, options, outputs
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError
+from mote_fast.runtime.files import check_file, staged
+from mote_fast.runtime.text import printable
+from mote_fast.runtime.weights import save_tensors
 
 
 def add_command(commands: Any) -> None:
@@ -31,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is None and not arguments.json:
         raise ConfigError("say where the embeddings go: --output FILE, or --json for standard output")
     Views.parse(arguments.views)
+    if arguments.output is not None:
+        check_file(Path(arguments.output))
     model = inputs.model_of(arguments)
 
     def embedding(video: str) -> torch.Tensor:
@@ -39,15 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
     results = inputs.judge_each(arguments.videos, "embedding", embedding)
     vectors = {each["video"]: each["embedding"] for each in results if not each["error"]}
     if arguments.output is not None:
-        _save(vectors, Path(arguments.output))
+        with staged(Path(arguments.output)) as part:
+            save_tensors({printable(name): vector for name, vector in vectors.items()}, part)
     listed = [{**each, "embedding": None if each["error"] else each["embedding"].tolist()} for each in results]
     lines = [f"{arguments.output}: {len(vectors)} embeddings of width {model.clip.embed_dim}"]
     outputs.show(arguments, {"views": arguments.views, "videos": listed}, lines)
     return outputs.report([each["error"] for each in results if each["error"]])
-
-
-def _save(vectors: dict[str, torch.Tensor], path: Path) -> None:
-    try:
-        save_file(vectors, path)
-    except OSError as error:
-        raise ConfigError(f"--output {path}: cannot be written ({error})") from error

@@ -23,7 +23,7 @@ from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, Evaluation, ProtocolName, check_protocol, evaluate
 from mote_fast.evaluation.prediction_table import check_parquet
-from mote_fast.evaluation.report import accuracy_lines, result_document, write_report
+from mote_fast.evaluation.report import REPORT_FILES, accuracy_lines, result_document, write_report
 from mote_fast.evaluation.splits import Split, pool_splits, read_split
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.distributed import ProcessGroup, joined
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.output is not None:
             check_parquet()
             if world.leads:
-                make_folder(Path(arguments.output))
+                make_folder(Path(arguments.output), names=REPORT_FILES)
         started = time.perf_counter()
         evaluation = _evaluate(arguments, splits, views, world)
         if world.leads:

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mote_fast.cli.options import DTYPES
-from mote_fast.clip.class_features import TEMPLATES
+from mote_fast.clip.class_features import TEMPLATES, check_labels
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.items import VideoItem, read_labels, read_list, scan_folder
 from mote_fast.data.loaders import make_loader
@@ -22,7 +22,7 @@ from mote_fast.data.loading.order import ALONE, Replica
 from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.views import Views
-from mote_fast.errors import ConfigError, LabelError, VideoError
+from mote_fast.errors import ConfigError, VideoError
 from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, ProtocolName
 from mote_fast.model.checkpoint import SHIPPED, create_model, load
 from mote_fast.model.classifier import VideoClassifier
@@ -90,7 +90,7 @@ def labels_of(arguments: argparse.Namespace) -> list[str]:
     """Collect the class names from the options.
 
     Raises:
-        LabelError: there are no class names.
+        LabelError: there are no class names, or one of them is not UTF-8.
         ListError: the file of class names is missing or malformed.
     """
     if arguments.labels_file is not None:
@@ -98,8 +98,7 @@ def labels_of(arguments: argparse.Namespace) -> list[str]:
     if arguments.label_set is not None:
         return kinetics400_labels()
     labels = [name for part in arguments.labels.split(",") if (name := part.strip())]
-    if not labels:
-        raise LabelError("no labels: give at least one class name")
+    check_labels(labels)
     return labels
 
 

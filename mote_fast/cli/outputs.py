@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mote_fast.analysis.plots.canvas import check_plots, to_png
 from mote_fast.data.loading.faults import Failure
 from mote_fast.runtime.files import make_folder, write_bytes
+from mote_fast.runtime.json_text import to_json
+from mote_fast.runtime.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,9 +27,10 @@ UNTRAINED_NOTE = (
 
 def show(arguments: argparse.Namespace, document: Mapping[str, Any], lines: Sequence[str]) -> None:
     """Print a result on standard output, as one JSON document or as lines."""
-    text = json.dumps(document, indent=2) if arguments.json else "\n".join(lines)
+    text = to_json(document, indent=2) if arguments.json else "\n".join(lines)
     if text:
-        print(text)
+        # A name may hold what standard output cannot encode, such as bytes that are not UTF-8.
+        print(printable(text, sys.stdout.encoding or "utf-8"))
 
 
 def report(errors: Sequence[str]) -> int:
@@ -47,20 +49,23 @@ def report_unread(failures: Sequence[Failure], untrained: bool) -> int:
     return status
 
 
-def prepare_drawing(arguments: argparse.Namespace) -> None:
-    """Create the folder of ``--output`` before any video is read.
+def prepare_drawing(arguments: argparse.Namespace, name: str) -> None:
+    """Create the folder of ``--output`` before any video is read; ``name`` is that of ``write_drawing``.
 
     Raises:
-        ConfigError: the folder cannot be created, or matplotlib is not installed.
+        ConfigError: the folder cannot be created or written to, or matplotlib is not installed.
     """
     check_plots()
-    make_folder(Path(arguments.output))
+    make_folder(Path(arguments.output), names=_drawing_files(name))
 
 
 def write_drawing(arguments: argparse.Namespace, name: str, figure: Figure, csv: str) -> list[str]:
     """Write NAME.csv and NAME.png into the folder of ``--output``; return their paths."""
-    folder = Path(arguments.output)
-    contents = {folder / f"{name}.csv": csv.encode(), folder / f"{name}.png": to_png(figure)}
-    for path, content in contents.items():
+    paths = [Path(arguments.output) / file for file in _drawing_files(name)]
+    for path, content in zip(paths, (printable(csv).encode(), to_png(figure)), strict=True):
         write_bytes(path, content)
-    return [str(path) for path in contents]
+    return [str(path) for path in paths]
+
+
+def _drawing_files(name: str) -> tuple[str, str]:
+    return f"{name}.csv", f"{name}.png"

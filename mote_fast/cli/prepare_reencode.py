@@ -11,7 +11,7 @@ from mote_fast.cli import options, outputs
 from mote_fast.errors import ConfigError
 from mote_fast.prepare.encoding import PRESETS, Encoding
 from mote_fast.prepare.reencode import FAULT_FILE, find_videos, listed_videos, reencode, rewrite_list
-from mote_fast.runtime.files import staged
+from mote_fast.runtime.files import make_folder, staged
 
 
 def add_command(commands: Any) -> None:
@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--list: two lists are named {min(repeated)}; both would be rewritten to the same file")
     listed = [video for path in lists for video in listed_videos(path)]
     encoding = Encoding(arguments.short_side, arguments.key_interval, arguments.crf, arguments.preset)
+    make_folder(Path(arguments.target), "TARGET", (FAULT_FILE, *(path.name for path in lists)))
     done = reencode(
         arguments.source,
         arguments.target,

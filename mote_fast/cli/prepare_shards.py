@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from mote_fast.cli import options, outputs
@@ -12,6 +13,7 @@ from mote_fast.data.items import check_items, read_labels, read_list
 from mote_fast.data.shards.shard_index import INDEX_FILE
 from mote_fast.errors import ConfigError
 from mote_fast.prepare.write_shards import write_shards
+from mote_fast.runtime.files import make_folder
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
@@ -37,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     labels = read_labels(arguments.labels_file) if arguments.labels_file else []
     if labels:
         check_items(items, len(labels), arguments.list)
+    make_folder(Path(arguments.folder), "OUT", (INDEX_FILE,))
     index = write_shards(
         items,
         arguments.folder,

@@ -64,7 +64,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     lines += [f"{p.close_set:9.2f}{p.hm_zs:9.2f}{p.score:11.2f}{p.layers:8}  {p.series}" for p in points]
     files: list[str] = []
     if arguments.output is not None:
-        outputs.prepare_drawing(arguments)
+        outputs.prepare_drawing(arguments, "tradeoff")
         files = outputs.write_drawing(arguments, "tradeoff", draw_trade_off(points), trade_off_csv(points))
         lines += [f"wrote {' and '.join(files)}"]
     outputs.show(arguments, {"models": [asdict(point) for point in points], "files": files}, lines)

@@ -19,7 +19,9 @@ from mote_fast.clip.feature_cache import FeatureCache
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.clip.transformer import KeysValues
 from mote_fast.errors import LabelError
+from mote_fast.runtime.checks import check_finite
 from mote_fast.runtime.progress import Progress
+from mote_fast.runtime.text import is_text
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +72,8 @@ def encode_classes(
         float32 [C, d] on the towers' device, L2-normalised rows.
 
     Raises:
-        LabelError: the list is empty, or an entry is not a string or is blank.
+        LabelError: see ``check_labels``.
+        NotFiniteError: the text tower gives NaN or infinity.
     """
     check_labels(labels)
     distinct = list(dict.fromkeys(labels))
@@ -84,7 +87,9 @@ def encode_classes(
     missing = [label for label in distinct if label not in known]
     for start in range(0, len(missing), LABELS_PER_CHUNK):
         chunk = missing[start : start + LABELS_PER_CHUNK]
-        fresh = dict(zip(chunk, _encode_chunk(towers, chunk, templates, progress).cpu(), strict=True))
+        encoded = _encode_chunk(towers, chunk, templates, progress).cpu()
+        check_finite(encoded, "class features")
+        fresh = dict(zip(chunk, encoded, strict=True))
         known |= fresh
         if cache is not None:
             cache.write(space, fresh)
@@ -95,7 +100,8 @@ def check_labels(labels: Sequence[str]) -> None:
     """Check a label set.
 
     Raises:
-        LabelError: the list is empty, is a bare string, or has an entry that is not a string or is blank.
+        LabelError: the list is empty, is a bare string, or has an entry that is not a string, is blank, or holds bytes
+            that are not UTF-8 (lone surrogates).
     """
     if isinstance(labels, str):
         raise LabelError("labels must be a list of class names, not one string; use labels=[...]")
@@ -106,6 +112,8 @@ def check_labels(labels: Sequence[str]) -> None:
             raise LabelError(f"labels[{position}] is a {type(label).__name__}, expected a string")
         if not label.strip():
             raise LabelError(f"labels[{position}] is blank: a class name needs at least one visible character")
+        if not is_text(label):
+            raise LabelError(f"labels[{position}] {label!r} is not valid Unicode text; write class names in UTF-8")
 
 
 @torch.no_grad()

@@ -35,16 +35,20 @@ class ModelCache:
     """
 
     def __init__(self, folder: str | Path | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
-        self.folder = feature_cache.default_cache_folder() / "int8" if folder is None else Path(folder)
+        caches = feature_cache.default_cache_folder() if folder is None else None
+        # None if the user has no home folder: nothing is kept.
+        self.folder = Path(folder) if folder is not None else None if caches is None else caches / "int8"
         self.max_bytes = max_bytes
 
     def read(self, key: str) -> bytes | None:
         """Return the content stored under ``key`` (hexadecimal), or None."""
         with self._tolerant("read"):
-            for path in sorted(self.folder.glob(f"{key}-*.onnx")):
+            for path in sorted(self._stored(f"{key}-*.onnx")):
                 content = path.read_bytes()
                 if path.stem == f"{key}-{_digest(content)}":
-                    os.utime(path)
+                    # The folder may be read-only.
+                    with suppress(OSError):
+                        os.utime(path)
                     return content
                 log.warning("%s is damaged; it is removed, and the tower exported again", path)
                 path.unlink(missing_ok=True)
@@ -52,11 +56,14 @@ class ModelCache:
 
     def write(self, key: str, content: bytes) -> None:
         """Store ``content`` under ``key`` atomically; then drop the least recently used files beyond the bound."""
+        if self.folder is None:
+            log.warning("this user has no home folder and so no cache of int8 towers (set HOME or XDG_CACHE_HOME)")
+            return
         with self._tolerant("written"):
             target = self.folder / f"{key}-{_digest(content)}.onnx"
             with staged(target, shared=True) as part:
                 part.write_bytes(content)
-            self._prune(target)
+            self._prune(self.folder, target)
 
     def size(self) -> int:
         """Bytes of the stored files."""
@@ -67,8 +74,11 @@ class ModelCache:
         for _, _, path in self._files():
             path.unlink(missing_ok=True)
 
-    def _prune(self, newest: Path) -> None:
-        for part in self.folder.glob(f".*{PART_SUFFIX}"):
+    def _stored(self, pattern: str = "*.onnx") -> list[Path]:
+        return [] if self.folder is None else list(self.folder.glob(pattern))
+
+    def _prune(self, folder: Path, newest: Path) -> None:
+        for part in folder.glob(f".*{PART_SUFFIX}"):
             with suppress(FileNotFoundError):
                 if time.time() - part.stat().st_mtime > _ABANDONED_AFTER:
                     part.unlink()
@@ -83,8 +93,8 @@ class ModelCache:
     def _files(self) -> list[tuple[float, int, Path]]:
         """Time of last use, bytes and path of each file; another process may remove files at any time."""
         found = []
-        for path in self.folder.glob("*.onnx"):
-            with suppress(FileNotFoundError):
+        for path in self._stored():
+            with suppress(OSError):
                 status = path.stat()
                 found.append((status.st_mtime, status.st_size, path))
         return found

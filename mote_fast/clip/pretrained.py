@@ -39,7 +39,7 @@ from mote_fast.clip.text_files import check_repositories, needs_transformers, te
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.data.transforms import Preprocessing
 from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError, one_line
-from mote_fast.runtime.weights import plain_state_dict, read_weights
+from mote_fast.runtime.weights import check_numbers, plain_state_dict, read_weights
 
 # Names in OpenAI's published archives, and in state dicts taken from them, beside the weights.
 _OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
@@ -149,8 +149,9 @@ def fit_state_dict(model: nn.Module, state: dict[str, Tensor], source: str | Pat
     """Load ``state`` into ``model``; every name and shape must fit.
 
     Raises:
-        CheckpointError: a name or shape does not fit.
+        CheckpointError: a name or shape does not fit, or a tensor holds other numbers than the model's, or NaN.
     """
+    check_numbers(state, source, model.state_dict())
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -266,12 +267,13 @@ def _load_checkpoint(model: nn.Module, path: str | Path) -> None:
     """Load a checkpoint as open_clip does, which converts the layouts of other projects.
 
     Raises:
-        CheckpointError: the file cannot be read or does not fit.
+        CheckpointError: the file cannot be read, does not fit, or holds NaN or infinity.
     """
     try:
         load_checkpoint(model, str(path), weights_only=True)  # pyright: ignore[reportArgumentType]
     except _LOAD_ERRORS as error:
         raise CheckpointError(f"{path}: cannot be read, or does not fit the model ({one_line(error)})") from error
+    check_numbers(dict(model.named_parameters()), path)
 
 
 def _in_own_layout(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

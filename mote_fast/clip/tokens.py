@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import itertools
-import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from typing import Any
 
 import open_clip
 
@@ -36,11 +36,10 @@ def merges_for(words: Iterable[str]) -> tuple[str, ...]:
 
 def small_tokenizer(merges: Sequence[str], context_length: int) -> open_clip.SimpleTokenizer:
     """Return open_clip's tokenizer with these merges alone; it knows ``BASE_TOKENS + len(merges)`` tokens."""
-    with tempfile.TemporaryDirectory() as folder:
-        # open_clip reads a file in the format of CLIP's merges, whose first line is a comment.
-        path = Path(folder) / "merges.txt.gz"
-        path.write_bytes(gzip.compress("\n".join(("#", *merges)).encode()))
-        return open_clip.SimpleTokenizer(str(path), context_length=context_length)
+    # open_clip reads a file in the format of CLIP's merges, whose first line is a comment. It hands the name to
+    # gzip.open, which takes an open file too: no folder for temporary files is needed.
+    file: Any = io.BytesIO(gzip.compress("\n".join(("#", *merges)).encode()))
+    return open_clip.SimpleTokenizer(file, context_length=context_length)
 
 
 def _joined(parts: list[str], pair: tuple[str, str]) -> list[str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mote_fast.data.text_tables import read_lines, read_table, split_right, whole_number
 from mote_fast.errors import ListError
+
+log = logging.getLogger(__name__)
 
 # File extensions that a folder scan accepts as videos.
 VIDEO_SUFFIXES = frozenset(
@@ -35,18 +37,17 @@ class VideoItem:
 def read_list(path: str | os.PathLike[str], root: str | os.PathLike[str] = "") -> list[VideoItem]:
     """Read a list in the released format: lines ``PATH LABEL``, or ``FOLDER NUM_FRAMES LABEL`` for extracted frames.
 
-    Columns are split from the right at white space, so paths may contain spaces. A line has the second form if its path
-    has no file extension and its middle column is a positive integer. Paths are joined to ``root``. ``read_csv`` reads
-    ``.csv`` files.
+    Columns are split from the right at blanks and tabs, so paths may contain them. A line has the second form if its
+    path has no file extension and its middle column is a positive integer. Paths are joined to ``root``. ``read_csv``
+    reads ``.csv`` files.
 
     Raises:
-        ListError: the file is missing, empty or not text, or a line has no label; the message names file and line.
+        ListError: the file is missing, empty or not UTF-8, or a line has no label; the message names file and line.
     """
     source = Path(path)
-    text = _read_text(source)
     if source.suffix.lower() == ".csv":
         return read_csv(source, root)
-    items = [_parse_line(line, f"{source}:{number}", root) for number, line in _lines(text)]
+    items = [_parse_line(line, where, root) for where, line in read_lines(source)]
     if not items:
         raise ListError(f"{source}: lists no videos")
     return items
@@ -56,14 +57,14 @@ def read_csv(path: str | os.PathLike[str], root: str | os.PathLike[str] = "") ->
     """Read a CSV with the columns ``path`` and ``label`` (class indices); other columns are ignored.
 
     Raises:
-        ListError: as ``read_list``, or a column is missing.
+        ListError: as ``read_list``, or the file is no CSV that ``mote_fast.data.text_tables.read_table`` reads.
     """
     source = Path(path)
-    reader = csv.DictReader(io.StringIO(_read_text(source)))
-    missing = {"path", "label"} - set(reader.fieldnames or ())
-    if missing:
-        raise ListError(f"{source}: needs the columns 'path' and 'label', lacks {sorted(missing)}")
-    items = [VideoItem(_join(root, row["path"]), _label(row["label"], f"{source}:{reader.line_num}")) for row in reader]
+    items: list[VideoItem] = []
+    for row in read_table(source, ("path", "label")).rows:
+        if not row.named["path"].strip():
+            raise ListError(f"{row.where}: names no video")
+        items.append(VideoItem(_join(root, row.named["path"]), whole_number(row.named["label"], row.where, "a label")))
     if not items:
         raise ListError(f"{source}: lists no videos")
     return items
@@ -81,7 +82,10 @@ def scan_folder(root: str | os.PathLike[str]) -> tuple[list[VideoItem], list[str
     folder = Path(root)
     if not folder.is_dir():
         raise ListError(f"{folder}: no such folder; give one with a sub-folder for each class")
-    names = sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    try:
+        names = sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    except OSError as error:
+        raise ListError(f"{folder}: cannot be read ({error.strerror})") from error
     found = [sorted(_videos_under(folder / name)) for name in names]
     kept = [(name, paths) for name, paths in zip(names, found, strict=True) if paths]
     if not kept:
@@ -93,30 +97,34 @@ def scan_folder(root: str | os.PathLike[str]) -> tuple[list[VideoItem], list[str
 def read_labels(path: str | os.PathLike[str]) -> list[str]:
     """Read class names in index order: one name per line, or a CSV with the columns ``id`` and ``name``.
 
-    The rows of a CSV without the column ``id`` are in index order; other columns are ignored.
+    The rows of a CSV may be in any order of their ids; without the column ``id`` they are in index order, and other
+    columns are ignored. Blanks around a name are removed. A name of several classes is kept for each of them, with a
+    warning: their scores are equal.
 
     Raises:
-        ListError: the file is missing or empty, a name is blank, or the ids are not 0 to C - 1, each once.
+        ListError: the file is missing, empty or not UTF-8, a name is blank, the ids are not 0 to C - 1, each once, or a
+            name holds a comma without quotes around it; the message names the line.
     """
     source = Path(path)
-    text = _read_text(source)
-    if source.suffix.lower() != ".csv":
-        names = [line for _, line in _lines(text)]
-    else:
-        reader = csv.DictReader(io.StringIO(text))
-        columns = reader.fieldnames or ()
-        if "name" not in columns:
-            raise ListError(f"{source}: needs a column 'name', found {reader.fieldnames}")
-        rows = [
-            (_label(row["id"], f"{source}:{reader.line_num}") if "id" in columns else at, (row["name"] or "").strip())
-            for at, row in enumerate(reader)
-        ]
-        rows.sort()
-        if [label for label, _ in rows] != list(range(len(rows))):
-            raise ListError(f"{source}: ids must be 0 to {len(rows) - 1}, each once")
-        names = [name for _, name in rows]
-    if not names or not all(names):
-        raise ListError(f"{source}: holds no class names, or a blank one")
+    rows = _labels_of_csv(source) if source.suffix.lower() == ".csv" else list(enumerate(read_lines(source)))
+    if not rows:
+        raise ListError(f"{source}: holds no class names")
+    if source.suffix.lower() != ".csv" and rows[0][1][1].replace(" ", "").lower().startswith("id,name"):
+        raise ListError(f"{source}: holds a CSV; give its name the ending .csv, so that its columns are read")
+    where_of: dict[int, str] = {}
+    first_of: dict[str, int] = {}
+    names = [""] * len(rows)
+    for label, (where, name) in rows:
+        if not 0 <= label < len(rows) or label in where_of:
+            said = f"{label} is given twice, first at {where_of[label]}" if label in where_of else f"found {label}"
+            raise ListError(f"{where}: the ids of {len(rows)} classes must be 0 to {len(rows) - 1}, each once; {said}")
+        where_of[label] = where
+        names[label] = name.strip()
+        if not names[label]:
+            raise ListError(f"{where}: the class name is blank")
+    for label, name in enumerate(names):
+        if first_of.setdefault(name, label) != label:
+            log.warning("%s: classes %d and %d are both named %r", source, first_of[name], label, name)
     return names
 
 
@@ -131,38 +139,30 @@ def check_items(items: Sequence[VideoItem], classes: int, source: str) -> None:
             raise ListError(f"{source}: {item.path} has label {item.label}, but there are {classes} class names")
 
 
+def _labels_of_csv(source: Path) -> list[tuple[int, tuple[str, str]]]:
+    """Return (index, ("file:line", name)) of each row, in the order of the file."""
+    rows = read_table(source, ("name",), ("id",)).rows
+    return [
+        (whole_number(row.named["id"], row.where, "an id") if "id" in row.named else at, (row.where, row.named["name"]))
+        for at, row in enumerate(rows)
+    ]
+
+
 def _parse_line(line: str, where: str, root: str | os.PathLike[str]) -> VideoItem:
-    columns = line.rsplit(maxsplit=1)
+    columns = split_right(line, 2)
     if len(columns) < 2:
         raise ListError(f"{where}: expected 'PATH LABEL', found {line!r}")
-    path, label = columns[0], _label(columns[1], where)
-    before = path.rsplit(maxsplit=1)
-    if len(before) == 2 and before[1].isdecimal() and int(before[1]) > 0 and not Path(before[0]).suffix:
-        return VideoItem(_join(root, before[0]), label, int(before[1]))
+    path, label = columns[0], whole_number(columns[1], where, "a label")
+    before = split_right(path, 2)
+    if len(before) == 2 and before[1].isascii() and before[1].isdecimal() and not Path(before[0]).suffix:
+        frames = whole_number(before[1], where, "the number of frames")
+        if frames > 0:
+            return VideoItem(_join(root, before[0]), label, frames)
     return VideoItem(_join(root, path), label)
-
-
-def _label(text: str | None, where: str) -> int:
-    try:
-        return int(text or "")
-    except ValueError:
-        raise ListError(f"{where}: a label must be an integer, found {text!r}") from None
 
 
 def _join(root: str | os.PathLike[str], path: str) -> str:
     return os.path.join(root, path) if os.fspath(root) else path
-
-
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    return ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip())
-
-
-def _read_text(path: Path) -> str:
-    try:
-        # utf-8-sig reads files with and without the byte order mark that spreadsheets write.
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ListError(f"{path}: cannot be read ({error})") from error
 
 
 def _videos_under(folder: Path) -> Iterator[str]:

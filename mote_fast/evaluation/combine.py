@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
 from mote_fast.evaluation.report import ALL, READABLE
+from mote_fast.runtime.json_text import from_json
 
 CLOSE_SET, ZERO_SHOT = "closeset", "zeroshot"
 
@@ -59,7 +59,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
     if file.is_dir():
         file = file / "result.json"
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = from_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: not a result of mote-fast eval ({error})") from error
     if not isinstance(document, dict) or not {"protocol", "dataset", "mean"} <= document.keys():

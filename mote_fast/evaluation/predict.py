@@ -20,6 +20,7 @@ from mote_fast.errors import ConfigError
 from mote_fast.head.scores import full_class_scores, pool_views, view_scores
 from mote_fast.head.video_head import VideoHead, cosine_logits
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.runtime.checks import check_finite
 from mote_fast.runtime.distributed import gather
 from mote_fast.runtime.progress import Progress
 from mote_fast.runtime.seeding import generator_of
@@ -99,6 +100,7 @@ def predict(
 
     Raises:
         ConfigError: two processes read the same video.
+        NotFiniteError: features or scores are NaN or infinite.
     """
     return predict_label_sets(model, loader, [LabelSet(class_features)], progress=progress)[0]
 
@@ -134,6 +136,7 @@ def judge_videos(
 
     Raises:
         ConfigError: two processes read the same video.
+        NotFiniteError: features or scores are NaN or infinite.
     """
     rows: list[list[_Rows]] = [[] for _ in judges]
     failures: list[Failure] = []
@@ -161,6 +164,7 @@ def encode_videos(
                 # Not around the loader: buffers that it allocates in inference mode could not be written later.
                 with _inferring(model.device):
                     frame_features = _encode(model, batch)
+                check_finite(frame_features, "frame features")
                 yield batch, frame_features
             if progress is not None:
                 progress(len(batch.indices) + len(batch.failures))
@@ -205,7 +209,10 @@ def _judge(judge: Judge, frame_features: Tensor, batch: Batch) -> _Rows:
         return _Rows(indices, labels, empty, torch.empty(0, frame_features.shape[-1]))
     with _inferring(frame_features.device):
         running, pooled = judge.scores(frame_features, label_set.class_features.to(frame_features), indices)
-    return _Rows(indices, labels, running.cpu(), pooled.cpu())
+    running, pooled = running.cpu(), pooled.cpu()
+    check_finite(running, "scores")
+    check_finite(pooled, "video features")
+    return _Rows(indices, labels, running, pooled)
 
 
 def _judge_by_head(

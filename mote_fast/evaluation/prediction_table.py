@@ -12,6 +12,7 @@ from torch import Tensor
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
 from mote_fast.evaluation.evaluate import Evaluation, SplitResult
+from mote_fast.runtime.text import printable
 
 
 def check_parquet() -> None:
@@ -31,10 +32,10 @@ def check_parquet() -> None:
 def prediction_parquet(evaluation: Evaluation) -> bytes:
     """Return a Parquet file with one row for each listed video, in the order of the lists.
 
-    Columns: ``split``, and ``position`` in its list; ``path``; ``label`` and ``label_name``; ``failed`` and ``reason``
-    (null unless failed); and for each of the two scores, null where failed, the indices of the best five labels
-    (``running_top5``, ``full_class_top5``) and the scores of all classes (``running_scores``, float64 because they are
-    nearly uniform, and ``full_class_scores``, float32).
+    Columns: ``split``, and ``position`` in its list; ``path``, a byte that is not UTF-8 as a backslash sequence;
+    ``label`` and ``label_name``; ``failed`` and ``reason`` (null unless failed); and for each of the two scores, null
+    where failed, the indices of the best five labels (``running_top5``, ``full_class_top5``) and the scores of all
+    classes (``running_scores``, float64 because they are nearly uniform, and ``full_class_scores``, float32).
 
     Raises:
         ConfigError: pyarrow is not installed.
@@ -58,14 +59,15 @@ def _table(pa: Any, result: SplitResult, reasons: dict[str, str]) -> Any:
     rows = result.rows.tolist()
     predictions = result.predictions
     columns = {
-        "split": pa.array([result.split.name] * len(items)),
+        "split": pa.array([printable(result.split.name)] * len(items)),
         "position": pa.array(range(len(items)), pa.int32()),
-        "path": pa.array([item.path for item in items]),
+        "path": pa.array([printable(item.path) for item in items]),
         "label": pa.array([item.label for item in items], pa.int32()),
         "label_name": pa.array([names[item.label] for item in items]),
         "failed": pa.array(failed),
         "reason": pa.array(
-            [reasons[item.path] if bad else None for item, bad in zip(items, failed, strict=True)], pa.string()
+            [printable(reasons[item.path]) if bad else None for item, bad in zip(items, failed, strict=True)],
+            pa.string(),
         ),
         "running_top5": pa.array(_rows(running, every, np.int32), pa.list_(pa.int32())),
         "full_class_top5": pa.array(_rows(full_class, every, np.int32), pa.list_(pa.int32())),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +14,14 @@ from mote_fast.evaluation.evaluate import Evaluation
 from mote_fast.evaluation.prediction_table import prediction_parquet
 from mote_fast.evaluation.protocols import Accuracy
 from mote_fast.runtime.files import write_bytes
+from mote_fast.runtime.json_text import to_json
+from mote_fast.runtime.text import printable
 
 RESULT_FILE = "result.json"
 REPORT_FILE = "report.md"
 CLASS_FILE = "per_class.csv"
 PREDICTION_FILE = "predictions.parquet"
+REPORT_FILES = (PREDICTION_FILE, CLASS_FILE, REPORT_FILE, RESULT_FILE)
 
 # The videos that an accuracy covers.
 READABLE, ALL = "readable", "all"
@@ -117,15 +119,10 @@ def write_report(folder: Path, evaluation: Evaluation, document: Mapping[str, An
         ConfigError: a file cannot be written, or pyarrow is not installed.
     """
     write_bytes(folder / PREDICTION_FILE, prediction_parquet(evaluation))
-    write_bytes(folder / CLASS_FILE, class_csv(evaluation).encode())
-    write_bytes(folder / REPORT_FILE, result_markdown(document, evaluation).encode())
+    write_bytes(folder / CLASS_FILE, printable(class_csv(evaluation)).encode())
+    write_bytes(folder / REPORT_FILE, printable(result_markdown(document, evaluation)).encode())
     # Written last: result.json marks a complete report.
-    write_bytes(folder / RESULT_FILE, to_json(document).encode())
-
-
-def to_json(document: Mapping[str, Any]) -> str:
-    """Return a document as JSON text."""
-    return json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    write_bytes(folder / RESULT_FILE, (to_json(document, indent=2) + "\n").encode())
 
 
 _TOPS = ("top1", "top5")

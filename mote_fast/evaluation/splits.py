@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mote_fast.data.items import UNLABELLED, VideoItem, check_items, read_labels, read_list, scan_folder
 from mote_fast.errors import ListError
+from mote_fast.runtime.text import plain
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def read_split(
 
     Args:
         source: a list file (``read_list``), or a folder with a sub-folder for each class (``scan_folder``).
-        labels: file of class names (``read_labels``); optional for a folder.
+        labels: file of class names (``read_labels``); optional for a folder. Names that are those of the folders,
+            except for case, spaces and punctuation, number the folders; other names are taken in the folders' order.
         root: folder that a list file's paths are relative to.
 
     Raises:
@@ -68,6 +70,8 @@ def read_split(
         items, folders = scan_folder(path)
         if names is not None and len(names) != len(folders):
             raise ListError(f"{labels}: has {len(names)} names, but {path} has {len(folders)} class folders")
+        if names is not None:
+            items = _renumber(items, folders, names)
         names = folders if names is None else names
     elif names is None:
         raise ListError(f"{path}: a list needs the file of its class names; give --labels-file")
@@ -75,6 +79,15 @@ def read_split(
         items = read_list(path, root)
     check_items(items, len(names), str(path))
     return Split(path.name if path.is_dir() else path.stem, items, names)
+
+
+def _renumber(items: Sequence[VideoItem], folders: Sequence[str], names: Sequence[str]) -> list[VideoItem]:
+    """Give the videos of class folders the class numbers of a file that names the folders in another order."""
+    number_of = {plain(name): label for label, name in enumerate(names)}
+    numbers = [number_of.get(plain(folder)) for folder in folders]
+    if len(set(numbers) - {None}) < len(names):
+        return list(items)
+    return [replace(item, label=numbers[item.label]) for item in items]
 
 
 def pool_splits(splits: Sequence[Split]) -> VideoPool:

@@ -24,7 +24,7 @@ from mote_fast.model.classifier import VideoClassifier
 from mote_fast.model.model_config import DEFAULT_EXPERTS, DEFAULT_FRAMES, ModelConfig, default_layers
 from mote_fast.model.released import head_from_released, head_to_released
 from mote_fast.runtime.environment import PRESETS
-from mote_fast.runtime.weights import TEXT_FOLDER, read_model_folder, read_weights, state_dict_of
+from mote_fast.runtime.weights import TEXT_FOLDER, check_numbers, read_model_folder, read_weights, state_dict_of
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,9 @@ def load(
         return _load_folder(Path(path), device, dtype)
     content = read_weights(path)
     visual = state_dict_of(content, _CLIP_KEY, path)
-    head_state = {name: value.float() for name, value in state_dict_of(content, _HEAD_KEY, path).items()}
+    head_state = state_dict_of(content, _HEAD_KEY, path)
+    check_numbers(head_state, path)
+    head_state = {name: value.float() for name, value in head_state.items()}
     towers = _original_clip(path, visual, clip, activation)
     _interpolate_visual(towers, visual, interpolate, path)
     head = head_from_released(head_state, towers.config.text_heads)
@@ -241,6 +243,8 @@ def _interpolate_visual(towers: ClipTowers, tuned: Mapping[str, Tensor], share: 
     found = {name for name in tuned if name.startswith("visual.")}
     if expected != found:
         raise CheckpointError(f"{path}: its image tower does not fit the original CLIP: {sorted(expected ^ found)[:4]}")
+    used = expected | {"logit_scale"}
+    check_numbers({name: value for name, value in tuned.items() if name in used}, path, state)
     for name in expected:
         if tuned[name].shape != state[name].shape:
             raise CheckpointError(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,11 +28,13 @@ from mote_fast.errors import ConfigError
 from mote_fast.head.scores import view_probabilities
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.model_config import ModelConfig
+from mote_fast.runtime.checks import check_finite
 from mote_fast.runtime.progress import Progress
 from mote_fast.runtime.weights import write_model_folder
 
-# A file, or decoded frames: uint8 [N, H, W, 3].
-Video: TypeAlias = str | os.PathLike | Tensor
+# A file's path or its bytes, or decoded frames: uint8 [N, H, W, 3].
+Video: TypeAlias = str | os.PathLike[str] | bytes | Tensor | np.ndarray
+_ONE_VIDEO = (str, os.PathLike, bytes, Tensor, np.ndarray)
 
 # Frames per forward pass of the image tower; bounds memory. On a CPU small batches already saturate the matrix products
 # and fit the caches better (ViT-B/16: 8 took 11% less time per frame than 24 in int8, and no more in float32).
@@ -112,7 +116,8 @@ class VideoClassifier(nn.Module):
         """Rank labels for a video, or for each of several.
 
         Args:
-            video: a path, or decoded frames uint8 [N, H, W, 3]; or a list of either.
+            video: a path, the bytes of a file, or decoded frames uint8 [N, H, W, 3] as a tensor or a NumPy array; or a
+                list of these.
             labels: class names, any number; order and duplicates are kept.
             views: clips x crops: "1x1", "3x1" (zero-shot protocol), "4x3" (close-set protocol), ...
             topk: how many labels to return; all of them if there are fewer.
@@ -123,7 +128,9 @@ class VideoClassifier(nn.Module):
 
         Raises:
             LabelError: the labels are empty, or one of them is blank.
-            ConfigError: ``views`` or ``topk`` is malformed, or the model squashes frames and ``views`` has three crops.
+            ConfigError: ``views`` or ``topk`` is malformed, ``video`` is something else, or there are three crops for a
+                model that squashes frames.
+            NotFiniteError: the scores are NaN or infinite, as those of a model whose training diverged.
             VideoError: a video cannot be read; the message names it.
         """
         if topk < 1:
@@ -133,7 +140,8 @@ class VideoClassifier(nn.Module):
         class_features = self.class_features(labels) if class_features is None else class_features
         if len(class_features) != len(labels):
             raise ConfigError(f"class_features has {len(class_features)} rows for {len(labels)} labels")
-        if isinstance(video, (str, os.PathLike, Tensor)):
+        # An open file is iterable too, by its lines.
+        if isinstance(video, (*_ONE_VIDEO, io.IOBase)) or not isinstance(video, Iterable):
             return self._rank(self.scores(video, class_features, parsed), labels, topk)
         return [self._rank(self.scores(one, class_features, parsed), labels, topk) for one in video]
 
@@ -156,7 +164,9 @@ class VideoClassifier(nn.Module):
     def scores_from_features(self, features: Tensor, class_features: Tensor) -> Tensor:
         """Score a video from its frame features ``[views, T, d]``, from ``view_features``; otherwise as ``scores``."""
         cosines = self.head(features, class_features.to(features))
-        return view_probabilities(cosines, len(cosines), self.clip.logit_scale.double()).squeeze(0)
+        scores = view_probabilities(cosines, len(cosines), self.clip.logit_scale.double()).squeeze(0)
+        check_finite(scores, "scores")
+        return scores
 
     @torch.no_grad()
     def embed(self, video: Video, *, views: str = "1x1") -> Tensor:
@@ -165,6 +175,7 @@ class VideoClassifier(nn.Module):
         Without a label set there is no modulation: the temporal features enter in full.
         """
         pooled = self.head.features(self.view_features(video, views)).float().mean(1)
+        check_finite(pooled, "video features")
         return F.normalize(F.normalize(pooled, dim=-1).mean(0), dim=-1)
 
     @torch.no_grad()
@@ -265,11 +276,26 @@ class VideoClassifier(nn.Module):
 
     def _read(self, video: Video, views: Views) -> tuple[Tensor, ViewPlan]:
         """Decode the frames [U, H, W, 3] that the views need."""
-        if isinstance(video, Tensor):
-            if video.dtype != torch.uint8 or video.ndim != 4 or video.shape[-1] != 3 or not len(video):
+        if isinstance(video, (Tensor, np.ndarray)):
+            if (
+                str(video.dtype) not in ("torch.uint8", "uint8")
+                or video.ndim != 4
+                or video.shape[-1] != 3
+                or 0 in video.shape
+            ):
                 raise ConfigError(f"decoded frames must be uint8 [N, H, W, 3], got {video.dtype} {list(video.shape)}")
             plan = plan_views(len(video), self.frames, views)
-            return video[plan.frame_indices.to(video.device)], plan
+            if isinstance(video, Tensor):
+                return video[plan.frame_indices.to(video.device)], plan
+            # PyTorch takes no negative strides, such as those of reversed colors.
+            return torch.from_numpy(np.ascontiguousarray(video[plan.frame_indices.numpy()])), plan
+        if not isinstance(video, (str, os.PathLike, bytes)):
+            raise ConfigError(
+                f"a video is a path, the bytes of a file, or decoded frames uint8 [N, H, W, 3] as a tensor or a NumPy "
+                f"array, not {type(video).__name__}"
+            )
+        if isinstance(video, os.PathLike):
+            video = os.fsdecode(video)
         info = probe(video)
         plan = plan_views(info.num_frames, self.frames, views)
         # Scaling up the short side of a strip of a few rows makes huge frames, so only some are scaled at a time.

@@ -1,12 +1,11 @@
-"""Reading the annotation files of published data sets, with errors that name file and line."""
+"""Finds the annotation files of published data sets, and reads those of columns."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from mote_fast.data.text_tables import read_lines, split_right
 from mote_fast.errors import ListError
 
 
@@ -46,52 +45,14 @@ def find_file(places: Sequence[Path], *patterns: str) -> Path:
     return found[0]
 
 
-def read_text(path: Path) -> str:
-    """Read an annotation file, with or without a byte order mark.
-
-    Raises:
-        ListError: the file cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ListError(f"{path}: cannot be read ({error})") from error
-
-
 def rows_of(path: Path, columns: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield ("file:line", columns) for each non-blank line, split at white space from the right.
+    """Yield ("file:line", columns) for each non-blank line, split at blanks and tabs from the right.
 
     Raises:
-        ListError: a line has fewer columns.
+        ListError: the file cannot be read, or a line has fewer columns.
     """
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if not line.strip():
-            continue
-        cells = line.rsplit(maxsplit=columns - 1)
+    for where, line in read_lines(path):
+        cells = split_right(line, columns)
         if len(cells) < columns:
-            raise ListError(f"{path}:{number}: expected {columns} columns, found {line.strip()!r}")
-        yield f"{path}:{number}", [cell.strip() for cell in cells]
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON annotation file.
-
-    Raises:
-        ListError: the file is not JSON; the message names the line.
-    """
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ListError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
-
-
-def whole_number(text: Any, where: str, what: str) -> int:
-    """Read an integer cell.
-
-    Raises:
-        ListError: the cell is not an integer; the message names it by ``what``.
-    """
-    try:
-        return int(text)
-    except (TypeError, ValueError):
-        raise ListError(f"{where}: {what} must be an integer, found {text!r}") from None
+            raise ListError(f"{where}: expected {columns} columns, found {line!r}")
+        yield where, cells

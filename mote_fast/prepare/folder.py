@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from mote_fast.data.items import VideoItem, scan_folder
 from mote_fast.errors import ConfigError, ListError
 from mote_fast.prepare.lists import LABELS_FILE, DataSet, VideoList, underscores_to_spaces
 from mote_fast.runtime.seeding import generator_of
+from mote_fast.runtime.text import is_text
 
 TRAIN_FOLDERS = frozenset({"train", "training"})
 VAL_FOLDERS = frozenset({"val", "valid", "validation", "test"})
@@ -27,18 +29,20 @@ def read_folder(root: Path, *, val_share: float = 0.1, seed: int = 0) -> DataSet
 
     Raises:
         ConfigError: ``val_share`` is not in [0, 1).
-        ListError: the folder is missing or holds no class folder with a video.
+        ListError: the folder is missing, holds no class folder with a video, or one whose name is not UTF-8.
     """
     if not 0 <= val_share < 1:
         raise ConfigError(f"--val-share must be at least 0 and below 1, got {val_share}")
     parts = _parts(root)
     if parts is None:
         found, folders = scan_folder(root)
+        _check_names(root, folders)
         items = [VideoItem(os.path.relpath(item.path, root), item.label) for item in found]
         train, val = _split(items, folders, val_share, seed)
         return _data_set({"train": train, "val": val}, folders, ())
     scanned = {which: scan_folder(folder) for which, folder in parts.items()}
     folders = sorted({name for _, names in scanned.values() for name in names})
+    _check_names(root, folders)
     indices = {name: index for index, name in enumerate(folders)}
     lists = {
         which: [VideoItem(os.path.relpath(item.path, root), indices[names[item.label]]) for item in items]
@@ -55,13 +59,23 @@ def read_folder(root: Path, *, val_share: float = 0.1, seed: int = 0) -> DataSet
 def _parts(root: Path) -> dict[str, Path] | None:
     if not root.is_dir():
         raise ListError(f"{root}: no such folder; give --root one with a sub-folder for each class")
-    folders = {
-        child.name.lower(): child for child in root.iterdir() if child.is_dir() and not child.name.startswith(".")
-    }
+    try:
+        folders = {
+            child.name.lower(): child for child in root.iterdir() if child.is_dir() and not child.name.startswith(".")
+        }
+    except OSError as error:
+        raise ListError(f"{root}: cannot be read ({error.strerror})") from error
     train, val = folders.keys() & TRAIN_FOLDERS, folders.keys() & VAL_FOLDERS
     if len(folders) != 2 or len(train) != 1 or len(val) != 1:
         return None
     return {"train": folders[train.pop()], "val": folders[val.pop()]}
+
+
+def _check_names(root: Path, folders: Sequence[str]) -> None:
+    for name in folders:
+        # Left out, the class would shift the numbers of all later ones.
+        if not is_text(name):
+            raise ListError(f"{root}: the class folder {name!r} has a name that is not valid UTF-8; rename it")
 
 
 def _split(

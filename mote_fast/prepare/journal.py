@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from mote_fast.errors import ConfigError
+from mote_fast.runtime.files import write_all
+from mote_fast.runtime.json_text import from_json, to_json
 
 
 class Journal:
@@ -29,7 +30,7 @@ class Journal:
         self.records: dict[str, dict[str, Any]] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b")
+            self._file = path.open("a+b", buffering=0)
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written ({error})") from error
         try:
@@ -41,25 +42,33 @@ class Journal:
     def _load(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file.seek(0)
+            content = self._file.read()
+            whole = content.rfind(b"\n") + 1
+            self._file.truncate(whole)
         except BlockingIOError as error:
             raise ConfigError(f"{self.path.parent}: another process is writing here; wait for it") from error
-        self._file.seek(0)
-        content = self._file.read()
-        whole = content.rfind(b"\n") + 1
-        self._file.truncate(whole)
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be locked or read ({error})") from error
         for number, line in enumerate(content[:whole].splitlines(), 1):
             try:
-                record = json.loads(line)
+                record = from_json(line.decode())
                 self.records[record["name"]] = record
             except (ValueError, KeyError, TypeError) as error:
                 raise ConfigError(f"{self.path}:{number}: not a record of this program; remove the file") from error
 
     def append(self, name: str, **content: Any) -> None:
-        """Record that ``name`` is finished; the record is on disk when this returns."""
+        """Record that ``name`` is finished; the record is on disk when this returns.
+
+        Raises:
+            ConfigError: the file cannot be written.
+        """
         record = {"name": name, **content}
-        self._file.write(json.dumps(record).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            write_all(self._file, to_json(record).encode() + b"\n")
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be written ({error})") from error
         self.records[name] = record
 
     def __enter__(self) -> Journal:

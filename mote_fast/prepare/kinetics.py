@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mote_fast.data.items import VideoItem
+from mote_fast.data.text_tables import read_table, whole_number
 from mote_fast.errors import ListError
-from mote_fast.prepare.annotations import find_files, read_text, whole_number
+from mote_fast.prepare.annotations import find_files
 from mote_fast.prepare.k600_zero_shot import zero_shot_splits
 from mote_fast.prepare.lists import LABELS_FILE, DataSet, VideoList
-from mote_fast.prepare.tree import VideoTree, plain
+from mote_fast.prepare.tree import VideoTree
+from mote_fast.runtime.text import plain
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 
@@ -81,21 +81,15 @@ def read_kinetics(name: str, annotations: Sequence[Path], root: Path) -> DataSet
 
 def _read_rows(source: Path) -> list[tuple[str, str, str]]:
     """Return (label, name without extension, split) of each clip."""
-    reader = csv.DictReader(io.StringIO(read_text(source)))
-    missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
-    if missing:
-        raise ListError(f"{source}: lacks the columns {missing}; give the official CSV with labels")
     rows: list[tuple[str, str, str]] = []
-    for row in reader:
-        where = f"{source}:{reader.line_num}"
-        label, video = (row["label"] or "").strip(), (row["youtube_id"] or "").strip()
+    for row in read_table(source, _COLUMNS).rows:
+        label, video = (row.named[name].strip() for name in ("label", "youtube_id"))
         if not label or not video:
-            raise ListError(f"{where}: needs a label and a youtube_id")
-        split = _SPLITS.get((row["split"] or "").strip().lower())
+            raise ListError(f"{row.where}: needs a label and a youtube_id")
+        split = _SPLITS.get(row.named["split"].strip().lower())
         if split is None:
-            raise ListError(f"{where}: the split must be train, val or test, found {row['split']!r}")
-        start = whole_number(row["time_start"], where, "time_start")
-        end = whole_number(row["time_end"], where, "time_end")
+            raise ListError(f"{row.where}: the split must be train, val or test, found {row.named['split']!r}")
+        start, end = (whole_number(row.named[name], row.where, name) for name in ("time_start", "time_end"))
         rows.append((label, f"{video}_{start:06d}_{end:06d}", split))
     return rows
 

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mote_fast.data.items import VideoItem
+from mote_fast.data.text_tables import BLANKS
 from mote_fast.errors import ListError
+from mote_fast.runtime.text import is_text
 
 # The label file of the lists that cover all classes of a data set.
 LABELS_FILE = "labels.csv"
@@ -74,13 +76,13 @@ def format_list(items: Iterable[VideoItem]) -> str:
 
 def why_unlistable(path: str) -> str | None:
     """Return why a list cannot hold a path, or None if it can. Spaces inside a path are allowed."""
-    if path.splitlines() != [path]:
+    if "\n" in path or "\r" in path:
         return "its name holds a line break; rename it"
-    if path != path.strip() or path.startswith("\ufeff"):
+    if path != path.strip(BLANKS) or path.startswith("\ufeff"):
         return "its name begins or ends with a blank; rename it"
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
+    if not path or "\0" in path:
+        return "its name is empty or holds a NUL byte; rename it"
+    if not is_text(path):
         return "its name is not valid UTF-8; rename it"
     return None
 
@@ -89,10 +91,13 @@ def format_labels(names: Sequence[str]) -> str:
     """Return the text of a label file in the released format, a CSV with the columns ``id`` and ``name``.
 
     Raises:
-        ListError: two classes have the same name, or a class has no name.
+        ListError: two classes have the same name, or a class has no name or one that such a file cannot hold.
     """
-    if not all(names):
-        raise ListError(f"class {list(names).index('')} has no name")
+    for label, name in enumerate(names):
+        if not name.strip():
+            raise ListError(f"class {label} has no name")
+        if not is_text(name) or any(mark in name for mark in "\n\r\0"):
+            raise ListError(f"class {label} is named {name!r}, which is not one line of UTF-8; rename it")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise ListError(f"two classes are named {repeated[0]!r}; rename one")

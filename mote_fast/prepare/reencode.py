@@ -16,11 +16,12 @@ from tqdm import tqdm
 from mote_fast.data.items import VIDEO_SUFFIXES, VideoItem, read_list
 from mote_fast.data.loading.faults import Failure, FaultLog
 from mote_fast.data.loading.samples import failure_of
-from mote_fast.errors import ConfigError, ListError
+from mote_fast.data.text_tables import read_table
+from mote_fast.errors import ConfigError, ListError, UndecodableVideoError
 from mote_fast.prepare.encoding import Encoding, encode
 from mote_fast.prepare.journal import Journal
 from mote_fast.prepare.lists import format_list
-from mote_fast.runtime.files import staged
+from mote_fast.runtime.files import MAX_NAME_BYTES, staged
 from mote_fast.runtime.workers import run_each
 
 JOURNAL_FILE = ".reencode.jsonl"
@@ -156,12 +157,13 @@ def rewrite_list(path: str | os.PathLike[str], names: Mapping[str, str]) -> str:
     items = [VideoItem(_target_of(item.path, names, path), item.label) for item in read_list(path)]
     if Path(path).suffix.lower() != ".csv":
         return format_list(items)
-    reader = csv.DictReader(io.StringIO(Path(path).read_text(encoding="utf-8-sig")))
+    table = read_table(path, ("path", "label"))
+    place = table.place("path")
     text = io.StringIO()
-    # Cells after the last column are ignored, as in reading lists.
-    writer = csv.DictWriter(text, reader.fieldnames or (), extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row, "path": item.path} for row, item in zip(reader, items, strict=True))
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.header)
+    for row, item in zip(table.rows, items, strict=True):
+        writer.writerow([item.path if at == place else cell for at, cell in enumerate(row.cells)])
     return text.getvalue()
 
 
@@ -200,6 +202,8 @@ class _Task(NamedTuple):
 def _reencode_one(task: _Task) -> dict[str, Any]:
     """Encode one video to its target; return its journal record."""
     state = _state(task.source)
+    if len(os.fsencode(task.target.name)) > MAX_NAME_BYTES:
+        raise UndecodableVideoError(task.source, f"its copy's name would be over {MAX_NAME_BYTES} bytes; rename it")
     with staged(task.target) as part:
         encoded = encode(str(task.source), part, task.encoding, task.keep_intact_prefix)
     return {**state, "bytes": task.target.stat().st_size, **asdict(encoded)}

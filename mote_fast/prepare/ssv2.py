@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mote_fast.data.items import VideoItem
+from mote_fast.data.text_tables import read_json, whole_number
 from mote_fast.errors import ListError
-from mote_fast.prepare.annotations import find_file, read_json, whole_number
+from mote_fast.prepare.annotations import find_file
 from mote_fast.prepare.flip import flip_labels
 from mote_fast.prepare.lists import LABELS_FILE, DataSet, VideoList
 from mote_fast.prepare.tree import VideoTree

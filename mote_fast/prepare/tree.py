@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from mote_fast.data.items import VIDEO_SUFFIXES
 from mote_fast.errors import ListError
+from mote_fast.runtime.text import plain
 
 
 class VideoTree:
@@ -57,11 +58,6 @@ class VideoTree:
 
     def _key(self, stem: str) -> str:
         return stem.casefold() if self.ignore_case else stem
-
-
-def plain(name: str) -> str:
-    """Return a name for comparison: lower-case letters and digits only, so "Arm_wrestling" equals "arm wrestling"."""
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
 def _walk(root: Path) -> Iterator[str]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from mote_fast.data.items import VideoItem
+from mote_fast.data.text_tables import whole_number
 from mote_fast.errors import ListError
-from mote_fast.prepare.annotations import find_file, rows_of, whole_number
+from mote_fast.prepare.annotations import find_file, rows_of
 from mote_fast.prepare.lists import LABELS_FILE, DataSet, VideoList, split_camel_case
 from mote_fast.prepare.tree import VideoTree
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -17,7 +16,9 @@ from mote_fast.prepare.duplicates import Duplicates, find_duplicates
 from mote_fast.prepare.flip import format_flip_labels
 from mote_fast.prepare.lists import DataSet, format_labels, format_list, why_unlistable
 from mote_fast.prepare.scan import Scanned, ScanOptions, scan_videos
-from mote_fast.runtime.files import check_writable, write_texts
+from mote_fast.runtime.files import check_writable, make_folder, write_texts
+from mote_fast.runtime.json_text import to_json
+from mote_fast.runtime.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +54,13 @@ def write_data_set(
         ConfigError: a file exists and ``force`` is not set, or a file cannot be written.
         ListError: no video exists under ``root``.
     """
-    check_writable(output, [*(each.name for each in data_set.lists), *_other_files(data_set)], force)
+    files = [*(each.name for each in data_set.lists), *_other_files(data_set)]
+    check_writable(output, files, force)
     problems, sizes = _look_for_files(data_set, root)
     if not sizes:
         example = next(iter(data_set.paths()), "no annotated video")
         raise ListError(f"{root}: has none of the videos of {data_set.name}, such as {example}; check --root")
+    make_folder(output, names=files)
     scanned: dict[str, Scanned] | None = None
     duplicates: list[Duplicates] = []
     if scan is not None:
@@ -83,7 +86,7 @@ def write_data_set(
     contents |= {name: format_labels(names) for name, names in data_set.labels.items()}
     if data_set.flip_labels:
         contents[FLIP_LABELS_FILE] = format_flip_labels(data_set.flip_labels)
-    texts = (json.dumps(report, ensure_ascii=True, indent=2) + "\n", _encodable(format_report(report)))
+    texts = (to_json(report, indent=2) + "\n", printable(format_report(report)))
     write_texts(output, contents | dict(zip(REPORT_FILES, texts, strict=True)), force)
     return report
 
@@ -120,8 +123,3 @@ def _judge(scanned: Mapping[str, Scanned], min_frames: int) -> list[Problem]:
         if found.cut_short:
             problems.append(Problem("cut short", path, f"damaged or cut short after {found.num_frames} frames"))
     return problems
-
-
-def _encodable(text: str) -> str:
-    # The report must be able to print names that are not valid UTF-8.
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import tarfile
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from mote_fast.data.shards.shard_index import INDEX_FILE, ShardIndex, TarShard, 
 from mote_fast.errors import ConfigError, ListError
 from mote_fast.prepare.journal import Journal
 from mote_fast.runtime.files import staged
+from mote_fast.runtime.json_text import to_json
 from mote_fast.runtime.seeding import generator_of
 from mote_fast.runtime.workers import run_each
 
@@ -141,7 +141,7 @@ def _fingerprint(plan: Sequence[_Planned], missing: Sequence[Failure], labels: S
         "missing": [failure.index for failure in missing],
         "labels": list(labels),
     }
-    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(to_json(content).encode(), digest_size=16).hexdigest()
 
 
 def _identity(source: _Source) -> list[int | str]:
@@ -193,7 +193,7 @@ def _write_shard(shard: _Planned, looked: dict[int, dict[str, Any] | Exception],
             with open(source.file, "rb") as video:
                 tar.addfile(_entry(source.index, _extension(source.file), source.size), video)
             about = {"index": source.index, "label": source.item.label, "path": source.item.path, **about}
-            text = json.dumps(about).encode()
+            text = to_json(about).encode()
             tar.addfile(_entry(source.index, "json", len(text)), io.BytesIO(text))
             indices.append(source.index)
     size = (out / shard.name).stat().st_size

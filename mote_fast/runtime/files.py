@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,6 +18,12 @@ from mote_fast.errors import ConfigError, MoteError
 
 # Suffix of a file's name until the file is complete.
 PART_SUFFIX = ".part"
+
+# The longest file name of the usual file systems, bytes.
+MAX_NAME_BYTES = 255
+
+# Bytes written to find out whether a disk is full: one block.
+_PROBE = 4096
 
 # From Linux's fcntl.h and fs.h.
 _AT_FDCWD = -100
@@ -34,7 +42,7 @@ def staged(target: Path, error: type[MoteError] = ConfigError, *, shared: bool =
         shared: other threads or processes may write the same file now. Each then writes under its own name, and the
             remains of an interrupted one are kept.
     """
-    part = target.with_name(f".{target.name}{f'.{uuid4().hex}' if shared else ''}{PART_SUFFIX}")
+    part = target.with_name(_part_name(target.name, f".{uuid4().hex}{PART_SUFFIX}" if shared else PART_SUFFIX))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -45,6 +53,9 @@ def staged(target: Path, error: type[MoteError] = ConfigError, *, shared: bool =
         finally:
             part.unlink(missing_ok=True)
     except OSError as cause:
+        # The block may raise an error of the library, about what it reads.
+        if isinstance(cause, MoteError):
+            raise
         raise error(f"{target}: cannot be written ({cause})") from cause
 
 
@@ -58,7 +69,8 @@ def staged_folder(target: Path, error: type[MoteError] = ConfigError) -> Iterato
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        # mkdtemp appends eight letters.
+        part = Path(tempfile.mkdtemp(prefix=_part_name(target.name, ".", room=8), dir=target.parent))
         try:
             yield part
             # mkdtemp and some writers make private files; these get the default permissions.
@@ -77,6 +89,16 @@ def staged_folder(target: Path, error: type[MoteError] = ConfigError) -> Iterato
             shutil.rmtree(part, ignore_errors=True)
     except OSError as cause:
         raise error(f"{target}: cannot be written ({cause})") from cause
+
+
+def write_all(file: FileIO, content: bytes) -> None:
+    """Write ``content`` to an unbuffered file.
+
+    Raises:
+        OSError: not all of it could be written. Nothing is left in a buffer that closing the file would try again.
+    """
+    while content:
+        content = content[file.write(content) :]
 
 
 def write_bytes(target: Path, content: bytes) -> None:
@@ -116,29 +138,56 @@ def check_writable(folder: Path, names: Iterable[str], force: bool) -> None:
     Raises:
         ConfigError: a file exists and ``force`` is not set, or ``folder`` is not a folder.
     """
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise ConfigError(f"{folder}: is not a folder; give another --output")
     for name in names:
-        if not force and (folder / name).exists():
+        if not force and os.path.exists(folder / name):
             raise ConfigError(f"{folder / name}: exists; give --force to replace it, or another --output")
 
 
-def make_folder(folder: Path, option: str = "--output") -> None:
+def make_folder(folder: Path, option: str = "--output", names: Iterable[str] = ()) -> None:
     """Create the folder of the results, before any work is done.
 
     Args:
         folder: path of the folder; its parents are created too.
         option: the option that named the folder, for the message.
+        names: files to be written there, which may exist.
 
     Raises:
-        ConfigError: the folder cannot be created or written to.
+        ConfigError: the folder cannot be created or written to, or a folder has the name of a file.
     """
+    _prepare(folder, names, f"{option} {folder}")
+
+
+def check_file(path: Path, option: str = "--output") -> None:
+    """Check, before any work is done, that a file can be written; its folder is created.
+
+    Raises:
+        ConfigError: the folder cannot be created or written to, or the path names something else than a file.
+    """
+    _prepare(path.parent, (path.name,), f"{option} {path}")
+
+
+def _prepare(folder: Path, names: Iterable[str], what: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+            # A full disk still makes empty files.
+            write_all(probe, bytes(_PROBE))
+        for name in names:
+            path = folder / name
+            # A rename would fail at a folder, and replace a device.
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise OSError(f"{path} is {'a folder' if os.path.isdir(path) else 'no regular file'}")
     except OSError as error:
-        raise ConfigError(f"{option} {folder}: cannot be written ({error})") from error
+        raise ConfigError(f"{what}: cannot be written ({error})") from error
+
+
+def _part_name(name: str, ending: str, room: int = 0) -> str:
+    """Return the name of an unfinished file; a short one if the name, the ending and ``room`` bytes are too long."""
+    if len(os.fsencode(name)) + len(ending) + 1 + room > MAX_NAME_BYTES:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    return f".{name}{ending}"
 
 
 def _flush(path: Path) -> None:

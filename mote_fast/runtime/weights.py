@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import pickle
 import re
 import warnings
@@ -16,13 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mote_fast.errors import CheckpointError
-from mote_fast.runtime.files import staged_folder
+from mote_fast.errors import CheckpointError, ConfigError
+from mote_fast.runtime.files import make_folder, staged_folder
+from mote_fast.runtime.json_text import from_json, to_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 # Folder of the files of a text tower or tokenizer that transformers implements; other models have none.
 TEXT_FOLDER = "text"
+# All that a model folder holds.
+_MEMBERS = {CONFIG_FILE, WEIGHTS_FILE, TEXT_FOLDER}
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:
@@ -103,17 +106,94 @@ def write_model_folder(
         CheckpointError: the folder exists and holds other files, or cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and not _is_replaceable(folder):
-        raise CheckpointError(f"{folder}: exists and holds something else than a model; choose another name")
+    _check_replaceable(folder)
     with staged_folder(folder, CheckpointError) as part:
         # safetensors refuses tensors that share memory, so each is cloned.
-        save_file(
-            {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()},
-            part / WEIGHTS_FILE,
-        )
+        copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+        save_tensors(copies, part / WEIGHTS_FILE)
         if write_text is not None:
             write_text(part / TEXT_FOLDER)
-        (part / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (part / CONFIG_FILE).write_text(to_json(config, indent=2) + "\n", encoding="utf-8")
+
+
+def check_model_folder(folder: str | Path) -> None:
+    """Check, before any work is done, that ``write_model_folder`` can write to ``folder``.
+
+    Raises:
+        CheckpointError: the folder exists and holds other files, or cannot be written.
+    """
+    folder = Path(folder)
+    _check_replaceable(folder)
+    try:
+        make_folder(folder.parent, "the folder")
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}: cannot be written ({error.__cause__})") from error
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file; its tensors must not share memory.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        save_file(dict(tensors), path)
+    except SafetensorError as error:
+        raise OSError(_first_line(error)) from error
+
+
+def save_pickled(content: Mapping[str, Any], path: Path) -> None:
+    """Write tensors and plain containers with ``torch.save``.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        with path.open("wb") as file:
+            torch.save(dict(content), file)
+    except RuntimeError as error:
+        # PyTorch fails while it handles the file's own error.
+        cause = error.__context__ if isinstance(error.__context__, OSError) else None
+        raise OSError(_first_line(cause or error)) from error
+
+
+def check_numbers(
+    state: Mapping[str, Tensor], source: str | Path, expected: Mapping[str, Tensor] | None = None
+) -> None:
+    """Check that weights are the numbers that a model expects, before they are loaded into it.
+
+    Floating-point numbers of any width are converted to the model's; integers in their place would be taken for weights
+    without a sign of it, and NaN or infinity makes every score NaN.
+
+    Args:
+        state: tensors by name.
+        source: the file, for the message.
+        expected: the model's tensors before loading, by name; one that is infinite, such as a mask, may be infinite in
+            ``state`` too, and other names are passed over. None expects floating-point numbers under every name.
+
+    Raises:
+        CheckpointError: a tensor has another kind of number, or is not finite; the message names it.
+    """
+    for name, value in state.items():
+        own = None if expected is None else expected.get(name)
+        if expected is not None and own is None:
+            continue
+        if value.is_floating_point() != (own is None or own.is_floating_point()):
+            wanted = "floating-point numbers" if own is None else own.dtype
+            raise CheckpointError(f"{source}: {name} holds {value.dtype}, expected {wanted}")
+        if not is_finite(value) and (own is None or is_finite(own)):
+            raise CheckpointError(
+                f"{source}: {name} holds NaN or infinity, as training leaves it when it diverges; use an earlier "
+                "checkpoint"
+            )
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether all values are finite, by their sum: one fast pass, and a second one only if the sum is not finite."""
+    if not values.is_floating_point():
+        return True
+    wide = torch.float64 if values.dtype == torch.float64 else torch.float32
+    return math.isfinite(values.sum(dtype=wide).item()) or bool(torch.isfinite(values.to(wide)).all())
 
 
 def read_model_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -124,7 +204,7 @@ def read_model_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Ten
     """
     folder = Path(folder)
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder}: no {CONFIG_FILE}; expected a folder written by save()") from error
     except (OSError, ValueError) as error:
@@ -132,10 +212,15 @@ def read_model_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Ten
     return config, read_weights(folder / WEIGHTS_FILE)
 
 
-def _is_replaceable(folder: Path) -> bool:
-    if not folder.is_dir():
-        return False
-    return {entry.name for entry in folder.iterdir()} <= {CONFIG_FILE, WEIGHTS_FILE, TEXT_FOLDER}
+def _check_replaceable(folder: Path) -> None:
+    try:
+        if not folder.exists():
+            return
+        replaceable = folder.is_dir() and {entry.name for entry in folder.iterdir()} <= _MEMBERS
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be written ({error})") from error
+    if not replaceable:
+        raise CheckpointError(f"{folder}: exists and holds something else than a model; choose another name")
 
 
 def _is_torchscript(path: Path) -> bool:

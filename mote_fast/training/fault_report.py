@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.files import write_text
+from mote_fast.runtime.json_text import to_json
 from mote_fast.training.build import Loaders
 from mote_fast.training.logs import RunLog
 from mote_fast.training.state import RunProgress
@@ -29,7 +29,7 @@ def report_faults(loaders: Loaders, world: ProcessGroup, log: RunLog, output: Pa
     if not found or not world.leads:
         return
     file = output / FAULTS_FILE
-    lines = [json.dumps({"list": split, **asdict(failure)}) for (split, *_), failure in sorted(found.items())]
+    lines = [to_json({"list": split, **asdict(failure)}) for (split, *_), failure in sorted(found.items())]
     write_text(file, "\n".join(lines) + "\n")
     values = {"epoch": progress.epoch + 1, **counts}
     line = f"unreadable so far: {counts['train']} videos to train on, {counts['val']} to validate; listed in {file}"

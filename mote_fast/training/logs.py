@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
 import resource
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +18,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mote_fast.errors import ConfigError
+from mote_fast.runtime.files import write_all
+from mote_fast.runtime.json_text import finite, to_json
 
 log = logging.getLogger(__name__)
 
@@ -35,26 +35,39 @@ class MetricsFile:
     Args:
         path: the file.
         kept: bytes of an earlier part of the run to keep; the rest is rewritten.
+
+    Raises:
+        ConfigError: the file cannot be written; every method raises it.
     """
 
     def __init__(self, path: Path, kept: int = 0) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
-        self._file.truncate(min(kept, self._file.tell()))
+        self._path = path
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab", buffering=0)
+            self._file.truncate(min(kept, self._file.tell()))
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append a record."""
-        self._file.write(json.dumps(record).encode() + b"\n")
-        self._file.flush()
+        with self._writing():
+            write_all(self._file, to_json(record).encode() + b"\n")
 
     def flushed(self) -> int:
         """Flush to disk and return the file's length, bytes."""
-        os.fsync(self._file.fileno())
-        return self._file.seek(0, os.SEEK_END)
+        with self._writing():
+            os.fsync(self._file.fileno())
+            return self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(f"{self._path}: cannot be written ({error})") from error
 
 
 class RunLog:
@@ -112,10 +125,7 @@ class RunLog:
         if not self._leads:
             return
         # JSON has no NaN or infinity; overflow steps of float16's loss scaler are expected.
-        values = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in values.items()
-        }
+        values = finite(values)
         self._metrics.write({"kind": kind, "step": step, **values})
         if self._board is not None:
             for name, value in values.items():

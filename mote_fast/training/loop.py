@@ -18,11 +18,12 @@ from mote_fast.evaluation.accuracy import accuracies
 from mote_fast.evaluation.predict import predict
 from mote_fast.runtime.distributed import ProcessGroup, joined
 from mote_fast.runtime.files import make_folder, write_text
+from mote_fast.runtime.weights import check_model_folder
 from mote_fast.training.banner import first_lines
 from mote_fast.training.build import Loaders, build_loaders, build_model, build_optimizer, store_class_features
 from mote_fast.training.config.train_config import TrainConfig, to_yaml
-from mote_fast.training.fault_report import report_faults
-from mote_fast.training.logs import RunLog, ThroughputMeter, duration, peak_memory
+from mote_fast.training.fault_report import FAULTS_FILE, report_faults
+from mote_fast.training.logs import METRICS_FILE, RunLog, ThroughputMeter, duration, peak_memory
 from mote_fast.training.schedule import learning_rate, refreshed_epoch, set_learning_rate
 from mote_fast.training.state import (
     CHECKPOINT_FOLDER,
@@ -89,7 +90,10 @@ def train(config: TrainConfig) -> bool:
         if config.optim.precision == "fp16" and world.device.type == "cpu":
             raise ConfigError("optim.precision 'fp16' needs a GPU, and run.device found none; use 'bf16' or 'fp32'")
         if world.leads:
-            make_folder(Path(config.run.output), "run.output")
+            output = Path(config.run.output)
+            make_folder(output, "run.output", (CONFIG_FILE, METRICS_FILE, FAULTS_FILE))
+            for name in (FINAL_MODEL, BEST_MODEL):
+                check_model_folder(output / name)
         torch.manual_seed(config.run.seed)
         names = read_labels(config.data.labels)
         model = build_model(config.model, config.data, world)

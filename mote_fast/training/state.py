@@ -19,7 +19,7 @@ from mote_fast.errors import CheckpointError, ConfigError
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.files import PART_SUFFIX, staged
-from mote_fast.runtime.weights import read_weights
+from mote_fast.runtime.weights import read_weights, save_pickled
 from mote_fast.training.config.train_config import TrainConfig, to_dict
 from mote_fast.training.optim import HeadAdamW
 
@@ -163,15 +163,15 @@ def save_checkpoint(folder: Path, content: Mapping[str, Any], keep_last: int) ->
     step = content["progress"]["step"]
     path = folder / f"step-{step:08d}.pt"
     try:
-        with staged(path, CheckpointError) as part, part.open("wb") as file:
-            torch.save(dict(content), file)
+        with staged(path, CheckpointError) as part:
+            save_pickled(content, part)
         # Later checkpoints are kept: a damaged, skipped checkpoint must not count towards keep_last.
         for old in [known for at, known in list_checkpoints(folder) if at <= step][:-keep_last]:
             old.unlink()
         for stray in folder.glob(f".step-*{PART_SUFFIX}"):
             stray.unlink()
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
+    except OSError as error:
+        raise CheckpointError(f"{folder}: earlier checkpoints cannot be removed ({error})") from error
     return path
 
 

@@ -111,3 +111,10 @@ def test_cache_is_used_and_keyed(towers: ClipTowers, tmp_path: Path, monkeypatch
     torch.manual_seed(1)
     encode_classes(load_towers("tiny"), ["a"], cache=cache)
     assert calls == [2, 1, 1, 1]
+
+
+def test_a_label_that_is_not_utf8_is_named(towers: ClipTowers, tmp_path: Path) -> None:
+    """A byte of a Latin-1 terminal arrives as a lone surrogate, which no tokenizer and no cache takes."""
+    for cache in (None, FeatureCache(tmp_path)):
+        with pytest.raises(LabelError, match=r"labels\[1\].*UTF-8"):
+            encode_classes(towers, ["a", "pi\udcf1"], cache=cache)

@@ -49,3 +49,11 @@ def test_missing_file(tmp_path: Path) -> None:
     """A missing file is named."""
     with pytest.raises(ListError, match=r"none\.csv"):
         read_flip_labels(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("text", ['{"1": 2, "1": 2, "2": 1}', '{"1": 2, "01": 2, "2": 1}', '{"1": true}', '{"1": 1.0}'])
+def test_json_that_says_two_things(tmp_path: Path, text: str) -> None:
+    """A label given twice, and values that are no integers."""
+    (tmp_path / "f.json").write_text(text)
+    with pytest.raises(ListError, match=r"f\.json"):
+        read_flip_labels(tmp_path / "f.json")

@@ -141,3 +141,41 @@ def test_labels_without_a_class_are_refused(label: int) -> None:
     with pytest.raises(ListError, match=rf"val\.txt: b\.mp4 has label {label}"):
         check_items(items, 2, "val.txt")
     check_items(items[:1], 2, "val.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("l.csv", "id,name\n0,archery\n0,zumba\n", r"l\.csv:3: .* 0 is given twice, first at .*l\.csv:2"),
+        ("l.csv", "id,name\n0,upright on the table, so it falls\n1,b\n", r"l\.csv:2: has more columns"),
+        ("l.csv", "id,name\n0,a\n-1,b\n", r"l\.csv:3: .* found -1"),
+        ("l.csv", "id,name\n1,a\n2,b\n", r"l\.csv:3: .* 0 to 1, each once; found 2"),
+        ("l.csv", "id,name\n0,a\n1, \n", r"l\.csv:3: the class name is blank"),
+        ("l.csv", "id,name\n１,a\n", r"l\.csv:2: an id must be an integer"),
+        ("l.txt", "id,name\n0,a\n", r"l\.txt: holds a CSV"),
+    ],
+)
+def test_class_names_that_would_move_are_refused(name: str, text: str, message: str, tmp_path: Path) -> None:
+    """An id given twice or missing, a name cut at its comma: the error names the line."""
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ListError, match=message):
+        read_labels(tmp_path / name)
+
+
+def test_equal_names_are_kept_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Two classes may have one name; they have equal scores, so the user is told."""
+    (tmp_path / "l.csv").write_text("id,name\n1,run\n0,jump\n2,run\n")
+    assert read_labels(tmp_path / "l.csv") == ["jump", "run", "run"]
+    assert "classes 1 and 2 are both named 'run'" in caplog.text
+
+
+def test_videos_of_a_list_need_names_and_numbers(tmp_path: Path) -> None:
+    """A path that is blank, a label in digits of another script."""
+    for name, text, message in (
+        ("v.csv", "path,label\na.mp4,0\n ,1\n", r"v\.csv:3: names no video"),
+        ("v.csv", "Path,LABEL\na.mp4,１\n", r"v\.csv:2: a label must be an integer"),
+        ("v.txt", "a.mp4 1_0\n", r"v\.txt:1: a label must be an integer"),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        with pytest.raises(ListError, match=message):
+            read_list(tmp_path / name)

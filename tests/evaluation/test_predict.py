@@ -17,7 +17,7 @@ import mote_fast
 from mote_fast.data.items import UNLABELLED
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.order import Replica
-from mote_fast.errors import ConfigError
+from mote_fast.errors import ConfigError, NotFiniteError
 from mote_fast.evaluation import predict as predict_module
 from mote_fast.evaluation.accuracy import accuracies
 from mote_fast.evaluation.predict import LabelSet, Predictions, predict, predict_label_sets
@@ -215,3 +215,13 @@ def test_one_two_and_three_processes_agree(tmp_path: Path) -> None:
                 assert found[1:] == one[1:]
                 for name, value in one[0].items():
                     assert_close(found[0][name], value, "equivalent" if value.is_floating_point() else "exact")
+
+
+@pytest.mark.parametrize("part", ["clip.model.visual.proj", "head.blocks.0.ln_1.weight"])
+def test_what_is_no_number_is_not_judged(part: str) -> None:
+    """NaN in a tower or in the head would give the accuracy of always saying class 0."""
+    lost = small_model()
+    with torch.no_grad():
+        lost.get_parameter(part).fill_(float("nan"))
+    with pytest.raises(NotFiniteError, match="are not finite"):
+        predict(lost, MadeUpLoader(made_up_pixels(2)), random_classes(lost))

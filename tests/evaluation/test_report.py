@@ -15,8 +15,9 @@ from mote_fast.data.items import VideoItem
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.evaluate import Evaluation, evaluate
 from mote_fast.evaluation.prediction_table import check_parquet
-from mote_fast.evaluation.report import result_document, to_json, write_report
+from mote_fast.evaluation.report import result_document, write_report
 from mote_fast.evaluation.splits import Split, pool_splits
+from mote_fast.runtime.json_text import to_json
 from tests.evaluation.made_up import MadeUpLoader, made_up_pixels, random_classes, small_model
 
 FACTS = {"dataset": "made up", "checkpoint": None}

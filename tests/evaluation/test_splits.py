@@ -86,3 +86,18 @@ def test_bad_lists(tmp_path: Path, content: str, labels: str | None, message: st
     (tmp_path / "names.txt").write_text("one\ntwo\n")
     with pytest.raises(ListError, match=message):
         read_split(tmp_path / "list.txt", None if labels is None else tmp_path / labels)
+
+
+def test_folders_take_the_numbers_of_a_file_that_names_them(tmp_path: Path) -> None:
+    """A file with the folders' names in another order gives its numbers, as it does for a list."""
+    for name in ("Archery", "long_jump", "zumba"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "v.mp4").touch()
+    (tmp_path / "names.csv").write_text("id,name\n2,archery\n0,Zumba\n1,long jump\n")
+    split = read_split(tmp_path / "data", tmp_path / "names.csv")
+    assert split.class_names == ["Zumba", "long jump", "archery"]
+    assert [(Path(item.path).parent.name, item.label) for item in split.items] == [
+        ("Archery", 2),
+        ("long_jump", 1),
+        ("zumba", 0),
+    ]

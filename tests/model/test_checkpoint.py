@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import mote_fast
 from mote_fast.data import Preprocessing
 from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError
 from mote_fast.model.checkpoint import released_checkpoint
-from mote_fast.model.released import head_to_released
+from mote_fast.model.released import _POSITIONS, head_to_released
 from mote_fast.runtime.weights import CONFIG_FILE, WEIGHTS_FILE
 from tests.tolerances import assert_close
 
@@ -325,3 +326,50 @@ def test_bad_requests_are_named(tmp_path: Path, released_file: Any, clip_file: P
     (folder / WEIGHTS_FILE).write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match=WEIGHTS_FILE):
         mote_fast.load(folder)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(
+    tmp_path: Path, released_file: Any, clip_file: Path, clip_state: dict[str, Tensor], odd: float
+) -> None:
+    """In our folder, a released file's tower and head, and the original CLIP: the tensor is named."""
+    model = mote_fast.create_model("tiny")
+    with torch.no_grad():
+        model.head.frame_positions[0, 0] = odd
+    model.save(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="frame_positions holds NaN or infinity"):
+        mote_fast.load(tmp_path / "model")
+    content = torch.load(released_file(), weights_only=True)
+    for part, name in (("model_state_dict", "visual.proj"), ("fusion_model_state_dict", _POSITIONS)):
+        lost = content[part] | {name: torch.full_like(content[part][name], odd)}
+        torch.save(content | {part: lost}, tmp_path / "lost.pt")
+        with pytest.raises(CheckpointError, match=rf"lost\.pt: {name} holds NaN or infinity"):
+            mote_fast.load(tmp_path / "lost.pt", clip=clip_file)
+    torch.save(clip_state | {"text_projection": clip_state["text_projection"] * odd}, tmp_path / "clip.pt")
+    with pytest.raises(CheckpointError, match=r"clip\.pt: text_projection holds NaN or infinity"):
+        mote_fast.load(released_file(), clip=tmp_path / "clip.pt", activation="quick_gelu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_floating_point_weights_of_any_width_load(tmp_path: Path, dtype: torch.dtype) -> None:
+    """They are converted to the model's type, with the values that they have."""
+    model = mote_fast.create_model("tiny")
+    model.save(tmp_path / "model")
+    stored = {name: value.to(dtype) for name, value in load_file(tmp_path / "model" / WEIGHTS_FILE).items()}
+    save_file(stored, tmp_path / "model" / WEIGHTS_FILE)
+    loaded = mote_fast.load(tmp_path / "model")
+    for name, value in loaded.clip.model.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, stored[f"clip.{name}"].float())
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.uint8], ids=str)
+def test_other_weights_are_refused(tmp_path: Path, released_file: Any, clip_file: Path, dtype: torch.dtype) -> None:
+    """Integers would be taken for weights, truncated, without an error."""
+    mote_fast.create_model("tiny").save(tmp_path / "model")
+    stored = {name: value.to(dtype) for name, value in load_file(tmp_path / "model" / WEIGHTS_FILE).items()}
+    save_file(stored, tmp_path / "model" / WEIGHTS_FILE)
+    with pytest.raises(CheckpointError, match=rf"model: .* holds {dtype}"):
+        mote_fast.load(tmp_path / "model")
+    with pytest.raises(CheckpointError, match=rf"released\.pt: .* holds {dtype}"):
+        mote_fast.load(released_file(dtype=dtype), clip=clip_file)

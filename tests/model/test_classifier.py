@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -15,7 +17,7 @@ import mote_fast
 from mote_fast import Prediction, VideoClassifier, create_model
 from mote_fast.data import Preprocessing, evaluation_pixels, probe, read_frames, sample_frames
 from mote_fast.data.transforms import ResizeMode
-from mote_fast.errors import ConfigError, LabelError, MissingVideoError, UndecodableVideoError
+from mote_fast.errors import ConfigError, LabelError, MissingVideoError, NotFiniteError, UndecodableVideoError
 from mote_fast.head.scores import view_probabilities, view_scores
 from mote_fast.model import classifier
 from tests.tolerances import assert_close
@@ -185,3 +187,72 @@ def test_a_strip_is_not_scaled_to_fill_the_memory(tiny: VideoClassifier, tmp_pat
     path = mote_fast.data.write_video(tmp_path / "strip.avi", strip, codec="mjpeg", pix_fmt="yuvj420p")
     with pytest.raises(UndecodableVideoError, match="after scaling"):
         tiny.embed(path)
+
+
+def test_every_form_of_a_video_gives_the_same(tiny: VideoClassifier, moving_video: Path) -> None:
+    """Tensor and NumPy array, read-only or not contiguous; path and bytes; alone or several in a list."""
+    frames = read_frames(moving_video, range(12))
+    array = frames.numpy()
+    frozen = array.copy()
+    frozen.flags.writeable = False
+    reversed_colors = np.ascontiguousarray(array[..., ::-1])[..., ::-1]
+    expected = tiny.classify(frames, LABELS)
+    forms = [array, frozen, reversed_colors, np.asfortranarray(array), frames]
+    assert tiny.classify(forms, LABELS) == [expected] * len(forms)
+    for form in forms:
+        assert tiny.classify(form, LABELS) == expected
+        assert torch.equal(tiny.embed(form), tiny.embed(frames))
+        assert torch.equal(tiny.view_features(form), tiny.view_features(frames))
+    whole = tiny.classify(moving_video, LABELS)
+    files = (str(moving_video), Path(moving_video), Path(moving_video).read_bytes())
+    assert tiny.classify(files, LABELS) == [whole] * 3
+    assert [tiny.classify(file, LABELS) for file in files] == [whole] * 3
+
+
+@pytest.mark.parametrize(
+    "video",
+    [
+        np.zeros((8, 64, 64, 3), np.float32),
+        np.zeros((64, 64, 3), np.uint8),
+        np.zeros((8, 3, 64, 64), np.uint8),
+        np.zeros((0, 64, 64, 3), np.uint8),
+        np.zeros((8, 0, 64, 3), np.uint8),
+        np.array(["a.mp4", "b.mp4"]),
+        torch.zeros(8, 64, 64, 3, dtype=torch.int8),
+        None,
+        7,
+        3.5,
+        bytearray(b"a file"),
+        io.BytesIO(b"a file"),
+        [None],
+    ],
+    ids=lambda video: type(video).__name__,
+)
+def test_what_is_no_video_is_refused(tiny: VideoClassifier, video: Any) -> None:
+    """The error says what to pass."""
+    for use in (tiny.embed, tiny.view_features, lambda video: tiny.classify(video, LABELS)):
+        with pytest.raises(ConfigError, match=r"uint8 \[N, H, W, 3\]"):
+            use(video)
+
+
+@pytest.mark.parametrize("part", ["clip.model.visual.proj", "clip.model.logit_scale", "head.blocks.0.ln_1.weight"])
+def test_scores_that_are_no_numbers_are_an_error(tiny: VideoClassifier, moving_video: Path, part: str) -> None:
+    """NaN ranks nothing; it is neither a score nor an embedding, and no cached class feature."""
+    classes = tiny.class_features(LABELS)
+    with torch.no_grad():
+        tiny.get_parameter(part).fill_(float("nan"))
+    with pytest.raises(NotFiniteError, match="scores are not finite"):
+        tiny.classify(moving_video, LABELS, class_features=classes)
+    if "logit_scale" not in part:
+        with pytest.raises(NotFiniteError, match="video features are not finite"):
+            tiny.embed(moving_video)
+
+
+def test_class_features_that_are_no_numbers_are_not_cached(tiny: VideoClassifier) -> None:
+    """A text tower with NaN raises, and leaves nothing that a later call would take."""
+    with torch.no_grad():
+        tiny.clip.model.ln_final.weight.fill_(float("nan"))
+    with pytest.raises(NotFiniteError, match="class features are not finite"):
+        tiny.class_features(LABELS)
+    assert tiny.feature_cache is not None
+    assert tiny.feature_cache.size() == 0

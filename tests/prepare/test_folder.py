@@ -91,3 +91,13 @@ def test_any_names(tmp_path_factory: pytest.TempPathFactory, classes: set[str], 
     items = read_list(root / "list.txt", root)
     assert len(items) == len(classes) * len(videos)
     assert all(Path(item.path).is_file() for item in items)
+
+
+@pytest.mark.parametrize("parts", [("",), ("train/", "val/")])
+def test_a_class_folder_that_is_not_utf8_is_named(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    """Left out, it would shift the numbers of the classes after it; class names are UTF-8."""
+    for folder in (f"{part}{name}" for part in parts for name in ("run", "pi\udcf1")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "v.mp4").touch()
+    with pytest.raises(ListError, match=r"udcf1.*rename it"):
+        read_folder(tmp_path)

@@ -8,6 +8,7 @@ import pytest
 
 from mote_fast.errors import ConfigError
 from mote_fast.prepare.journal import Journal
+from tests.full_disk import files_of_at_most
 
 
 def test_records_survive(tmp_path: Path) -> None:
@@ -43,3 +44,13 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     path.write_text('{"name": "a"}\n[1]\n')
     with pytest.raises(ConfigError, match=r"journal\.jsonl:2"):
         Journal(path)
+
+
+def test_a_full_disk_names_the_journal(tmp_path: Path) -> None:
+    """What was recorded is read again; the record that did not fit is not there."""
+    with Journal(tmp_path / "j") as journal:
+        journal.append("a")
+        with files_of_at_most(20), pytest.raises(ConfigError, match="j: cannot be written"):
+            journal.append("b", note="long" * 9)
+    with Journal(tmp_path / "j") as journal:
+        assert journal.records.keys() == {"a"}

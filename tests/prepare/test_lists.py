@@ -44,6 +44,7 @@ def test_lists_survive_a_round_trip(tmp_path_factory: pytest.TempPathFactory, pa
         "climb/#2_Gum;-)!_%.avi",
         "x\u00a0y/é.webm",
         "-a/-b.mp4",
+        "a\u2028b\x0b\x1c\x85c.mp4",
     ],
 )
 def test_ordinary_names_are_listable(path: str, tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_ordinary_names_are_listable(path: str, tmp_path: Path) -> None:
     assert read_list(tmp_path / "list.txt") == [VideoItem(path, 7)]
 
 
-@pytest.mark.parametrize("path", ["a\nb.mp4", "a\u2028b.mp4", " a.mp4", "a.mp4 ", "\ufeffa.mp4", "a\udc80.mp4"])
+@pytest.mark.parametrize("path", ["a\nb.mp4", "a\rb.mp4", "", " a.mp4", "a.mp4\t", "\ufeffa.mp4", "a\udc80.mp4"])
 def test_what_a_line_cannot_hold_is_refused(path: str) -> None:
     """A name that would be read back differently is an error, not a wrong line."""
     assert why_unlistable(path)
@@ -76,11 +77,12 @@ def test_labels_survive_a_round_trip(tmp_path_factory: pytest.TempPathFactory, n
 
 
 def test_labels_that_tell_no_classes_apart() -> None:
-    """Two classes with one name, or a class without a name, are refused by name."""
+    """Two classes with one name, or a class without a name or with one that no line holds, are refused."""
     with pytest.raises(ListError, match="'jump'"):
         format_labels(["jump", "run", "jump"])
-    with pytest.raises(ListError, match="class 1"):
-        format_labels(["jump", ""])
+    for name in ("", " ", "a\nb", "pi\udcf1"):
+        with pytest.raises(ListError, match="class 1"):
+            format_labels(["jump", name])
 
 
 def test_readable_names() -> None:

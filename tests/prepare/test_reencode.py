@@ -164,8 +164,8 @@ def test_lists_follow_their_videos(tmp_path: Path) -> None:
     assert listed_videos(plain) == list(names)
     assert rewrite_list(plain, names) == "a b.mp4 3\nx/c.mkv.mp4 0\n"
     assert rewrite_list(table, names) == "id,path,label\n7,a b.mp4,3\n8,x/c.mkv.mp4,0\n"
-    wide = write(tmp_path / "wide.csv", "path,label\nx/c.mkv,0,a cell without a column\n")
-    assert rewrite_list(wide, names) == "path,label\nx/c.mkv.mp4,0\n"
+    noted = write(tmp_path / "noted.csv", 'Note, Path ,label\n"a, b",x/c.mkv,0\n')
+    assert rewrite_list(noted, names) == 'Note, Path ,label\n"a, b",x/c.mkv.mp4,0\n'
     rewritten = write(tmp_path / "new.csv", rewrite_list(table, names))
     assert [item.label for item in read_list(rewritten)] == [item.label for item in read_list(table)]
     with pytest.raises(ListError, match="not among"):
@@ -177,3 +177,22 @@ def test_lists_that_lead_elsewhere_are_refused(tmp_path: Path, line: str) -> Non
     """An output would be outside the target, or replace a folder of frames."""
     with pytest.raises(ListError, match=r"list\.txt"):
         listed_videos(write(tmp_path / "list.txt", line + "\n"))
+
+
+def test_long_and_missing_names_are_single_failures(tmp_path: Path, make_video: VideoMaker) -> None:
+    """A name as long as a file system takes is encoded; one whose copy's name is longer, and a missing one, fail."""
+    root, out = tmp_path / "videos", tmp_path / "out"
+    longest, longer = "n" * 251 + ".mp4", "o" * 250 + ".avi"
+    make_video(root / longest)
+    make_video(root / "o.avi")
+    (root / "o.avi").rename(root / longer)
+    # Of the same name but for the suffix, so that the copy keeps both.
+    (root / ("o" * 250 + ".mkv")).touch()
+    done = reencode(root, out, [longest, longer, "none.mp4"])
+    assert done.written == 1
+    assert probe(out / longest).num_frames == 12
+    assert [(failure.path, failure.kind) for failure in done.failures] == [
+        (longer, "UndecodableVideoError"),
+        ("none.mp4", "MissingVideoError"),
+    ]
+    assert "rename it" in done.failures[0].reason

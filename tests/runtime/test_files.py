@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mote_fast.errors import ConfigError
-from mote_fast.runtime.files import make_folder, staged, write_bytes, write_texts
+from mote_fast.errors import ConfigError, MissingVideoError
+from mote_fast.runtime.files import check_file, make_folder, staged, staged_folder, write_all, write_bytes, write_texts
+from tests.full_disk import files_of_at_most
 
 
 def test_staged_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -81,3 +82,60 @@ def test_output_must_be_writable(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(ConfigError, match="--output"):
         make_folder(tmp_path / "out")
+
+
+def test_names_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
+    """The unfinished file's name is longer than its target's; it is shortened where that would be too long."""
+    for name in ("n" * 255, "é" * 127, "n" * 249, "n" * 250):
+        with staged(tmp_path / name) as part:
+            part.write_text(name)
+        assert (tmp_path / name).read_text() == name
+        with staged(tmp_path / name, shared=True) as part:
+            part.write_text("again")
+        (tmp_path / name).unlink()
+        with staged_folder(tmp_path / name) as folder:
+            (folder / "file").touch()
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["file"]
+        (tmp_path / name / "file").unlink()
+        (tmp_path / name).rmdir()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match="cannot be written"), staged(tmp_path / ("n" * 256)):
+        pass
+
+
+def test_an_error_about_the_source_is_not_blamed_on_the_target(tmp_path: Path) -> None:
+    """A missing video is an OSError too, and keeps its own message."""
+    with pytest.raises(MissingVideoError, match=r"v\.mp4"), staged(tmp_path / "out.mp4"):
+        raise MissingVideoError("v.mp4", "no such file")
+
+
+def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:
+    """A folder that takes no files, a folder or device in place of a file; missing folders are created."""
+    check_file(tmp_path / "new" / "deep" / "file")
+    assert (tmp_path / "new" / "deep").is_dir()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "text").write_text("kept")
+    check_file(tmp_path / "text")
+    assert (tmp_path / "text").read_text() == "kept"
+    for path, message in (
+        (tmp_path / "taken", "taken is a folder"),
+        (Path("/dev/null"), "no regular file"),
+        (Path("/proc/vectors"), "--output /proc/vectors: cannot be written"),
+        (tmp_path / "text" / "below", "below: cannot be written"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check_file(path)
+    with pytest.raises(ConfigError, match="taken is a folder"):
+        make_folder(tmp_path, names=("free", "taken"))
+    with files_of_at_most(100), pytest.raises(ConfigError, match="cannot be written"):
+        make_folder(tmp_path)
+
+
+def test_what_does_not_fit_is_an_error(tmp_path: Path) -> None:
+    """Not all of the content is written: the rest raises, and closing the file does not try again."""
+    with (
+        (tmp_path / "file").open("ab", buffering=0) as file,
+        files_of_at_most(4),
+        pytest.raises(OSError, match="large"),
+    ):
+        write_all(file, b"123456")

@@ -13,14 +13,20 @@ import pytest
 import torch
 
 from mote_fast.errors import CheckpointError
+from mote_fast.runtime.files import staged
 from mote_fast.runtime.weights import (
     CONFIG_FILE,
     TEXT_FOLDER,
     WEIGHTS_FILE,
+    check_model_folder,
+    check_numbers,
+    is_finite,
     read_model_folder,
     read_weights,
+    save_pickled,
     write_model_folder,
 )
+from tests.full_disk import files_of_at_most
 
 
 class Bomb:
@@ -161,3 +167,72 @@ def test_kill_at_any_instant_leaves_a_whole_model(tmp_path: Path) -> None:
         writer.kill()
     config, tensors = read_model_folder(folder)
     assert config["value"] == int(tensors["a"][0])
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    """The writers of safetensors and of PyTorch raise errors of their own; the typed one names the target."""
+    tensors = {"a": torch.zeros(100_000)}
+    with files_of_at_most(9_999):
+        with pytest.raises(CheckpointError, match=r"model: cannot be written \(.*large"):
+            write_model_folder(tmp_path / "model", {}, tensors)
+        with (
+            pytest.raises(CheckpointError, match=r"w\.pt: cannot be written \(.*large"),
+            staged(tmp_path / "w.pt", CheckpointError) as part,
+        ):
+            save_pickled(tensors, part)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_of_models_are_checked_before_the_work(tmp_path: Path) -> None:
+    """Other people's folders and places that take no files; a missing one is not made."""
+    check_model_folder(tmp_path / "new" / "model")
+    assert not (tmp_path / "new" / "model").exists()
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").touch()
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "thesis", tmp_path / "file", tmp_path / "file" / "model", Path("/proc/model")):
+        with pytest.raises(CheckpointError, match=str(path)):
+            check_model_folder(path)
+
+
+TYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2]
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_what_is_no_number_is_found(dtype: torch.dtype) -> None:
+    """One NaN or infinity among many values, in every type; sums that overflow are not taken for one."""
+    largest = torch.finfo(dtype).max
+    values = torch.linspace(-1, 1, 999)
+    assert is_finite(values.to(dtype))
+    assert is_finite(torch.full((999,), largest, dtype=torch.float64).to(dtype))
+    assert is_finite(torch.empty(0, dtype=dtype))
+    for odd in ([float("nan")], [float("inf")], [float("inf"), float("-inf")]):
+        lost = torch.cat((values, torch.tensor(odd))).to(dtype)
+        assert is_finite(lost) == bool(torch.isfinite(lost.double()).all())
+    assert is_finite(torch.arange(3))
+
+
+def test_weights_must_be_the_models_numbers() -> None:
+    """The error names tensor and file; masks that are infinite by design and unknown names are passed over."""
+    expected = {"w": torch.ones(2), "mask": torch.tensor([0.0, float("-inf")]), "ids": torch.arange(2)}
+    check_numbers({"w": torch.ones(2).half(), "mask": expected["mask"], "ids": torch.arange(2)}, "f", expected)
+    check_numbers({"other": torch.tensor([float("nan")])}, "f", expected)
+    for name, value in (
+        ("w", torch.tensor([1.0, float("nan")])),
+        ("w", torch.ones(2).long()),
+        ("w", torch.ones(2).bool()),
+        ("w", torch.ones(2).to(torch.complex64)),
+        ("ids", torch.ones(2)),
+    ):
+        with pytest.raises(CheckpointError, match=f"f: {name} holds"):
+            check_numbers({name: value}, "f", expected)
+    with pytest.raises(CheckpointError, match="f: w holds NaN or infinity"):
+        check_numbers({"w": torch.tensor([float("inf")])}, "f")
+
+
+def test_a_configuration_is_json(tmp_path: Path) -> None:
+    """Python's reader takes NaN."""
+    write_model_folder(tmp_path / "m", {"value": 1}, {"a": torch.ones(1)})
+    (tmp_path / "m" / CONFIG_FILE).write_text('{"value": NaN}')
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        read_model_folder(tmp_path / "m")

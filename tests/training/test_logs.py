@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mote_fast.errors import ConfigError
 from mote_fast.training import logs
 from mote_fast.training.logs import METRICS_FILE, MetricsFile, RunLog, ThroughputMeter, duration, peak_memory
+from tests.full_disk import files_of_at_most
 
 
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
@@ -87,3 +89,11 @@ def test_memory_and_duration() -> None:
     """Peak memory is positive, and times are readable."""
     assert peak_memory(torch.device("cpu")) > 1e6
     assert duration(3725.4) == "1:02:05"
+
+
+def test_metrics_that_do_not_fit_are_a_clear_error(tmp_path: Path) -> None:
+    """A full disk names the file; closing it does not fail again."""
+    metrics = MetricsFile(tmp_path / METRICS_FILE)
+    with files_of_at_most(4), pytest.raises(ConfigError, match=r"metrics\.jsonl: cannot be written"):
+        metrics.write({"step": 1})
+    metrics.close()

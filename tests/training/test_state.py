@@ -29,6 +29,7 @@ from mote_fast.training.state import (
     save_checkpoint,
 )
 from mote_fast.training.step import Arithmetic, Objective, train_step
+from tests.full_disk import files_of_at_most
 from tests.training.test_step import METHOD, batches, routes, trainable
 
 ALONE = ProcessGroup(0, 1, torch.device("cpu"))
@@ -205,3 +206,22 @@ def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
     torch.save({"format_version": Path}, tmp_path / "unsafe.pt")
     with pytest.raises(CheckpointError, match="refused"):
         read_checkpoint(tmp_path / "unsafe.pt")
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path: Path) -> None:
+    """A checkpoint that does not fit is a typed error, and its part is removed."""
+    earlier = save_checkpoint(tmp_path, small(1), keep_last=2)
+    with files_of_at_most(2_000), pytest.raises(CheckpointError, match=r"step-00000002\.pt: cannot be written"):
+        save_checkpoint(tmp_path, small(2), keep_last=2)
+    assert list(tmp_path.iterdir()) == [earlier]
+
+
+def test_weights_that_are_no_numbers_are_not_resumed(tmp_path: Path) -> None:
+    """The error names the checkpoint and the tensor."""
+    state = trained_state(0, 1)
+    content = state.snapshot(CONFIG, ORDER, ALONE)
+    name = next(name for name in content["model"] if name.startswith("head."))
+    content["model"] = content["model"] | {name: torch.full_like(content["model"][name], float("nan"))}
+    path = save_checkpoint(tmp_path, content, keep_last=1)
+    with pytest.raises(CheckpointError, match=rf"step-00000001\.pt: {name} holds NaN"):
+        trained_state(1, 0).restore(read_checkpoint(path), CONFIG, ORDER, ALONE, path)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mote_fast.errors import ConfigError
+from mote_fast.runtime.json_text import from_json, to_json
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class FaultLog:
             return
         try:
             with self.file.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(asdict(failure)) + "\n")
+                out.write(to_json(asdict(failure)) + "\n")
         except OSError as error:
             # A full disk, for example, must not end a run of days; the log names the bad videos too.
             logger.warning("%s: cannot be written (%s)", self.file, error)
@@ -106,12 +106,13 @@ def _read(file: Path) -> list[Failure]:
     """Read the failures of a log. Ends a truncated last line, so that the next failure starts a new line."""
     text = file.read_text(encoding="utf-8", errors="replace")
     if text and not text.endswith("\n"):
+        text += "\n"
         with file.open("a", encoding="utf-8") as out:
             out.write("\n")
     failures = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n")[:-1], 1):
         try:
-            failures.append(Failure(**json.loads(line)))
+            failures.append(Failure(**from_json(line)))
         except (ValueError, TypeError):
             logger.warning("%s:%d: no whole entry, passed over", file, number)
     return failures

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mote_fast.data.loading.faults import Failure
 from mote_fast.errors import ListError
+from mote_fast.runtime.json_text import from_json, to_json
 
 INDEX_FILE = "shards.json"
 
@@ -55,7 +55,7 @@ class ShardIndex:
             "left_out": [asdict(failure) for failure in self.left_out],
             "shards": [{"samples": len(shard.indices), **asdict(shard)} for shard in self.shards],
         }
-        return json.dumps(content) + "\n"
+        return to_json(content) + "\n"
 
 
 def read_shard_index(folder: str | os.PathLike[str]) -> ShardIndex:
@@ -66,7 +66,7 @@ def read_shard_index(folder: str | os.PathLike[str]) -> ShardIndex:
     """
     path = Path(folder) / INDEX_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ListError(f"{path}: has format {content['format']}, expected {FORMAT}; write the shards again")
         shards = tuple(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import lzma
 import math
 import random
@@ -21,6 +20,7 @@ from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.order import Replica
 from mote_fast.data.shards.shard_index import ShardIndex, TarShard, key_of
 from mote_fast.errors import BackendError, ConfigError, one_line
+from mote_fast.runtime.json_text import from_json
 from mote_fast.runtime.seeding import generator_of, seed_of
 
 
@@ -140,7 +140,7 @@ def _parse(sample: dict[str, Any], index: int, path: Path) -> RawSample | Failur
     where = f"{path}/{sample['__key__']}" + (f".{videos[0]}" if videos else "")
     try:
         (video,) = videos
-        about = json.loads(sample["json"])
+        about = from_json(sample["json"].decode())
         return RawSample(index, where, int(about["label"]), sample[video])
     except (ValueError, KeyError, TypeError) as error:
         reason = f"not one video and one JSON with a label ({error!r}); write the shard again"
