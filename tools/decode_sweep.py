@@ -11,7 +11,7 @@ random, with every backend. Verdicts, worst first:
     crash                a decoder ended its process, or an error that is not the library's
     timeout              longer than --time-limit; nothing is known
     wrong picture        a frame is another picture of the file
-    count differs        the library counts more frames, or fewer without an error for the rest
+    count differs        the library counts more frames or fewer, and reading the first of these raises no typed error
     size differs         in no orientation the same size
     orientation differs  the same pictures, turned or mirrored; FFmpeg applies all orientations since version 7
     colours differ       the right pictures, with channels off by more than 3 grey levels on average
@@ -278,14 +278,13 @@ def _check_count(task: Task, info: VideoInfo, shown: int, is_cut: bool, findings
     if (is_cut and info.num_frames > shown) or info.num_frames == shown:
         return
     text = f"FFmpeg shows {shown}{' or more' if is_cut else ''}, the library counts {info.num_frames}"
-    if info.num_frames < shown:
-        # A file that is known to be cut short raises a typed error for the rest.
-        try:
-            read_frames(task.path, [info.num_frames], info=info)
-        except FrameIndexError:
-            findings.add("count differs", text)
-        except UndecodableVideoError as error:
-            findings.add("typed error", f"{text}: {error.reason}")
+    # In a file that is known to be damaged, the first frame that only one of the two has raises a typed error.
+    try:
+        read_frames(task.path, [min(shown, info.num_frames)], info=info)
+    except UndecodableVideoError as error:
+        findings.add("typed error", f"{text}: {error.reason}")
+    except FrameIndexError:
+        findings.add("count differs", text)
     else:
         findings.add("count differs", text)
 

@@ -14,7 +14,7 @@ from mote_fast.data import write_video
 from tests.data.corpus.pictures import draw
 from tests.data.corpus.recipes import Recipe
 from tests.data.corpus.writing import write
-from tools.decode_sweep import Row, Task, compare, main
+from tools.decode_sweep import Row, Task, compare, find_videos, main
 from tools.ffmpeg_player import FFmpeg, find_ffmpeg
 
 COUNT = 12
@@ -143,12 +143,17 @@ def test_without_ffmpeg_one_line_says_so(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.heavy
-def test_real_clips_and_generated_files_play_as_ffmpeg_plays_them(tmp_path: Path) -> None:
-    """With FFmpeg's command line, where there is one: the tool and the corpus agree that nothing differs."""
-    ffmpeg = find_ffmpeg("ffmpeg")
-    if ffmpeg is None:
+@pytest.fixture
+def ffmpeg() -> FFmpeg:
+    found = find_ffmpeg("ffmpeg")
+    if found is None:
         pytest.skip("no ffmpeg command here")
+    return found
+
+
+@pytest.mark.heavy
+def test_generated_files_play_as_ffmpeg_plays_them(ffmpeg: FFmpeg, tmp_path: Path) -> None:
+    """With FFmpeg's command line, where there is one: the tool and the corpus agree that nothing differs."""
     recipes = [
         Recipe("h264", "mp4", b_frames=3, orientation=6),
         Recipe("mpeg4", "avi", b_frames=2),
@@ -160,3 +165,12 @@ def test_real_clips_and_generated_files_play_as_ffmpeg_plays_them(tmp_path: Path
         row = run(write(recipe, tmp_path, str(number)), ffmpeg)
         assert not row.is_silent, (recipe, row)
         assert row.frames == recipe.frames
+
+
+@pytest.mark.heavy
+def test_real_clips_have_no_silent_difference(ffmpeg: FFmpeg, clips_dir: Path) -> None:
+    """The damaged one among them may raise a typed error."""
+    rows = [run(path, ffmpeg, max_frames=60, time_limit=600.0) for path in find_videos(clips_dir, every=False)]
+    assert rows
+    assert [row for row in rows if row.is_silent] == []
+    assert {row.verdict for row in rows} <= {"equal", "typed error"}
