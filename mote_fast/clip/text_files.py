@@ -40,6 +40,13 @@ def needs_transformers(config: ClipConfig) -> bool:
     return bool(text.get("hf_tokenizer_name") or text.get("hf_model_name"))
 
 
+def check_installed(config: ClipConfig) -> None:
+    """Raise BackendError if the tokenizer or the text tower needs transformers, which is not installed."""
+    if needs_transformers(config):
+        with _transformers(config, None):
+            pass
+
+
 def check_repositories(config: ClipConfig, repository: str) -> None:
     """Check that a repository's configuration refers to itself, or to repositories that open_clip itself names.
 

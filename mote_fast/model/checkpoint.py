@@ -11,10 +11,10 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from mote_fast.clip.clip_config import name_of_shapes, vision_config_of_state_dict
+from mote_fast.clip.clip_config import config_of_name, name_of_shapes, vision_config_of_state_dict
 from mote_fast.clip.pretrained import SCHEMAS, build_towers, fit_state_dict, load_towers
-from mote_fast.clip.published import Activation
-from mote_fast.clip.text_files import needs_transformers
+from mote_fast.clip.published import Activation, base_name
+from mote_fast.clip.text_files import check_installed, needs_transformers
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.data.transforms import Preprocessing
 from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError
@@ -82,6 +82,11 @@ def create_model(
         CheckpointError: the CLIP weights cannot be found, read or fitted.
         ActivationMismatchError: see ``mote_fast.clip.pretrained``.
     """
+    if not name.startswith(SCHEMAS):
+        # Before the towers are built, which may take minutes and tens of gigabytes.
+        known = config_of_name(base_name(name))
+        check_installed(known)
+        heads = known.text_heads if heads is None else heads
     towers = load_towers(name, clip_pretrained, activation=activation, preprocessing=preprocessing)
     if clip_pretrained is None and not name.startswith(SCHEMAS):
         log.info("%s: CLIP towers are random; pass clip_pretrained='openai' or a file for trained ones", name)
