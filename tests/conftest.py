@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +161,11 @@ def rolling_ball(length: int = 36, height: int = 240, width: int = 320, radius: 
         ball = (columns - center) ** 2 + (rows - 150) ** 2 <= radius**2
         frame[ball] = torch.tensor([220, 60, 40], dtype=torch.uint8)
     return frames
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape lone surrogates in captured output: pytest-xdist cannot send them, and its worker would die."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report

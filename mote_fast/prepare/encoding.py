@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 
 from mote_fast.data.decoding.colors import LIMITED, SMPTE170M, Colors, repairs, why_not_converted
 from mote_fast.data.decoding.decode import probe
-from mote_fast.data.decoding.video_info import DamageError, VideoInfo, intact_frames, open_video
+from mote_fast.data.decoding.video_info import CORRUPT, DamageError, VideoInfo, intact_frames, open_video
 from mote_fast.errors import ConfigError, UndecodableVideoError, one_line
 
 # FFmpeg's filters for each clockwise rotation in degrees.
@@ -165,6 +165,8 @@ class _Upright:
                     frame = next(decoded, None)
                 if frame is None or (timeline.by_pts and frame.pts != stamp):
                     raise DamageError(f"frame {number} is missing")
+                if frame.is_corrupt:
+                    raise DamageError(CORRUPT)
                 try:
                     upright = self._convert(frame)
                 except FFmpegError as error:

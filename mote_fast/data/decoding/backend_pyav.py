@@ -20,9 +20,10 @@ from av.video.frame import VideoFrame
 from mote_fast.data.decoding.colors import Colors, repairs, why_not_converted
 from mote_fast.data.decoding.orientation import orientation_of
 from mote_fast.data.decoding.video_info import (
+    CORRUPT,
     DamageError,
     VideoInfo,
-    decodable_frames,
+    decode_packets,
     intact_frames,
     open_video,
 )
@@ -132,6 +133,8 @@ def _wanted_frames(
                 raise DamageError(f"the file ends before frame {index}")
             if number != index:
                 raise DamageError(f"frame {index} is not where the file's packets place it")
+            if frame.is_corrupt:
+                raise DamageError(CORRUPT)
             yield frame
 
 
@@ -197,7 +200,8 @@ def _readable_frames(source: str | bytes, info: VideoInfo, num_threads: int) -> 
     pts, by_pts = info.timeline.pts, info.timeline.by_pts
     place = {stamp: number for number, stamp in enumerate(pts)}
     with open_video(source, info.path, num_threads) as (container, stream):
-        for number, frame in enumerate(decodable_frames(container, stream)):
+        frames = (frame for _, output in decode_packets(container, stream) for frame in output or ())
+        for number, frame in enumerate(frames):
             index = place.get(frame.pts) if by_pts else number
             if index is not None and not frame.is_corrupt:
                 yield index, frame

@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 from mote_fast.data.decoding.bitstream import Pictures, reader_of
 from mote_fast.data.decoding.colors import Colors
 from mote_fast.data.decoding.orientation import orientation_of
-from mote_fast.data.decoding.video_info import MAX_FRAMES, DamageError, Timeline, VideoInfo, intact_frames, open_video
+from mote_fast.data.decoding.video_info import MAX_FRAMES, Timeline, VideoInfo, decode_packets, open_video
 from mote_fast.errors import UndecodableVideoError, one_line
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class _Packets:
 
 @dataclass
 class _Decoded:
-    """The frames as decoded from end to end: their times, the indices of key frames, and whether damage ended it."""
+    """The frames as decoded from end to end: times, indices of key frames, and whether the last packet is damaged."""
 
     pts: list[int | None] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
@@ -132,12 +132,8 @@ def scan(source: str | bytes, label: str) -> VideoInfo:
         # The first frame was decoded above, so skipping did not get past the damage.
         if not decoded.pts:
             raise UndecodableVideoError(label, "not one of its frames can be decoded; replace the file")
-        pts, keys = decoded.pts, decoded.keys
-        if decoded.is_cut and reason is packets.misleading and pts == shown[: len(pts)]:
-            # Packets and decoder agree up to the damage, so the packets tell what lies after it.
-            pts = shown
-        else:
-            cut, last_duration = cut or decoded.is_cut, decoded.last_duration
+        pts, keys, last_duration = decoded.pts, decoded.keys, decoded.last_duration
+        cut = cut or decoded.is_cut
         keys_hold = keys_hold and packets.keys <= {pts[key] for key in keys}
     one_by_one = pts == shown[: len(pts)]
     if not one_by_one or not _SEEKABLE & formats:
@@ -284,18 +280,19 @@ def _why_pyav_only(formats: set[str], streams: int, by_pts: bool) -> str:
 
 
 def _decode(source: str | bytes, label: str) -> _Decoded:
-    """Decode a video from end to end."""
+    """Decode a video from end to end and pass over what cannot be decoded, as players do."""
     found = _Decoded()
     with open_video(source, label) as (container, stream):
-        try:
-            for frame in intact_frames(container, stream):
-                if frame.key_frame and frame.pict_type == PictureType.I:
+        for packet, frames in decode_packets(container, stream):
+            if packet is not None:
+                found.is_cut = frames is None
+            for frame in frames or ():
+                if frame.key_frame and frame.pict_type == PictureType.I and not frame.is_corrupt:
                     found.keys.append(len(found.pts))
                 found.pts.append(frame.pts)
                 found.last_duration = frame.duration or 0
-        except DamageError as error:
-            logger.debug("%s: decoding broke off after %d frames: %s", label, len(found.pts), error)
-            found.is_cut = True
+    if found.is_cut:
+        logger.debug("%s: the last packet cannot be decoded, after %d frames", label, len(found.pts))
     return found
 
 

@@ -103,6 +103,10 @@ def check_read_size(path: str, frames: int, width: int, height: int, when: str =
         )
 
 
+# Why a frame that the decoder outputs is not used.
+CORRUPT = "the decoder marked a frame corrupt"
+
+
 class DamageError(Exception):
     """A decoder found damage; the message describes it. Internal: callers see ``UndecodableVideoError``."""
 
@@ -192,7 +196,8 @@ def intact_frames(
 ) -> Iterator[VideoFrame]:
     """Decode from the current position of ``container``, in the decoder's output order, which is presentation order.
 
-    Damage before the first intact frame is skipped: a stream cut from a longer one begins like that. Damage after it
+    A stream cut from a longer one begins with damage: errors before the first intact frame are passed over, and frames
+    before it that are marked corrupt are part of the output, as they are when the file is played. Damage after it
     raises ``DamageError``, because the decoder would conceal it with content of other frames. With ``after_seek``,
     ``DamageError`` is also raised if the first packet is not a key frame. Given the timestamps ``wanted``, other frames
     may be left out: the decoder skips those that are not reference frames.
@@ -224,31 +229,36 @@ def intact_frames(
             raise DamageError(one_line(error)) from error
         for frame in frames:
             if frame.is_corrupt and started:
-                raise DamageError("the decoder marked a frame corrupt")
-            if not frame.is_corrupt:
-                started = True
-                yield frame
+                raise DamageError(CORRUPT)
+            started = started or not frame.is_corrupt
+            yield frame
         if cut is not None:
             raise DamageError(one_line(cut)) from cut
         if packet is None:
             return
 
 
-def decodable_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Decode from the current position of ``container`` and pass over packets that cannot be decoded."""
+def decode_packets(
+    container: InputContainer, stream: VideoStream
+) -> Iterator[tuple[Packet | None, list[VideoFrame] | None]]:
+    """Decode packet by packet from the current position of ``container``, and pass over what cannot be decoded.
+
+    Yields each packet with the frames that the decoder outputs for it, or with None if it cannot be decoded; the last
+    packet is None, with the frames that remain in the decoder.
+    """
+    context = stream.codec_context
     packets = container.demux(stream)
-    packet: Packet | None = None
+    empty = largest_empty_packet(context.codec.canonical_name, context.codec.intra_only)
     while True:
         try:
             packet = next(packets, None)
         except FFmpegError:
             packet = None
-        if packet is not None and packet.size == 0:
+        if packet is not None and packet.size <= empty:
             continue
         try:
-            yield from stream.codec_context.decode(packet)
+            yield packet, context.decode(packet)
         except FFmpegError:
-            if packet is None:
-                return
+            yield packet, None
         if packet is None:
             return

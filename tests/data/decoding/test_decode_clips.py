@@ -56,6 +56,6 @@ def test_corrupted(backend: str, clips_dir: Path) -> None:
     path = clips_dir / "corrupted.mp4"
     assert read_frames(path, [0, 20], backend).shape == (2, 720, 1280, 3)
     with pytest.raises(UndecodableVideoError) as caught:
-        read_frames(path, range(0, 50, 7), backend)
+        read_frames(path, range(0, 49, 7), backend)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
