@@ -30,13 +30,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.topk < 1:
         raise ConfigError(f"--topk must be at least 1, got {arguments.topk}")
     model = inputs.model_of(arguments)
+    model.pixel_aspect = arguments.pixel_aspect
     classes = inputs.encode_labels(model, labels)
 
     def ranked(video: str) -> list[dict[str, Any]]:
         found = model.classify(video, labels, views=arguments.views, topk=arguments.topk, class_features=classes)
         return [vars(prediction) for prediction in found]
 
-    results = inputs.judge_each(arguments.videos, "predictions", ranked)
+    results = inputs.judge_each(model, arguments.videos, "predictions", ranked)
     document = {
         "untrained": inputs.is_untrained(arguments),
         "views": f"{views.clips}x{views.crops}",

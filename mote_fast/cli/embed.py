@@ -36,11 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         check_file(Path(arguments.output))
     model = inputs.model_of(arguments)
+    model.pixel_aspect = arguments.pixel_aspect
 
     def embedding(video: str) -> torch.Tensor:
         return model.embed(video, views=arguments.views).cpu()
 
-    results = inputs.judge_each(arguments.videos, "embedding", embedding)
+    results = inputs.judge_each(model, arguments.videos, "embedding", embedding)
     vectors = {each["video"]: each["embedding"] for each in results if not each["error"]}
     if arguments.output is not None:
         with staged(Path(arguments.output)) as part:

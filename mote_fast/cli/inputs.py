@@ -115,17 +115,20 @@ def encode_labels(model: VideoClassifier, labels: Sequence[str]) -> Tensor:
         return model.class_features(labels, progress=bar.update)
 
 
-def judge_each(videos: Sequence[str], key: str, judge: Callable[[str], Any]) -> list[dict[str, Any]]:
+def judge_each(
+    model: VideoClassifier, videos: Sequence[str], key: str, judge: Callable[[str], Any]
+) -> list[dict[str, Any]]:
     """Return the result of ``judge`` for each video, under ``key``; a bad video has its error instead."""
     results: list[dict[str, Any]] = []
     # One video needs no progress bar.
     for video in tqdm(videos, unit="videos", disable=True if len(videos) < 2 else None):
-        found, problem = None, None
+        found, problem, before = None, None, model.replaced_frames
         try:
             found = judge(video)
         except VideoError as error:
             problem = str(error)
-        results.append({"video": video, key: found, "error": problem})
+        replaced = model.replaced_frames - before
+        results.append({"video": video, key: found, "replaced_frames": replaced, "error": problem})
     return results
 
 
@@ -134,9 +137,9 @@ def views_of(arguments: argparse.Namespace, protocol: ProtocolName) -> Views:
     return Views.parse(arguments.views or DEFAULT_VIEWS[protocol])
 
 
-def recipe_of(model: VideoClassifier, views: Views, *, dense: bool = False) -> ClipRecipe:
-    """Return the recipe of the model's input clips."""
-    return ClipRecipe(frames=model.frames, preprocessing=model.clip.config.preprocessing, views=views, dense=dense)
+def recipe_of(model: VideoClassifier, views: Views, **options: Any) -> ClipRecipe:
+    """Return the recipe of the model's input clips, with further options of ``ClipRecipe``."""
+    return ClipRecipe(frames=model.frames, preprocessing=model.clip.config.preprocessing, views=views, **options)
 
 
 @contextlib.contextmanager
@@ -150,7 +153,7 @@ def open_loader(
     title: str | None = None,
 ) -> Iterator[tuple[VideoLoader, Progress]]:
     """Open a loader of this process's share of the videos, and a progress bar (first process only) with ``title``."""
-    recipe = recipe_of(model, views, dense=arguments.dense)
+    recipe = recipe_of(model, views, dense=arguments.dense, pixel_aspect=arguments.pixel_aspect)
     dataset = VideoDataset(items, recipe, decode_backend=arguments.decode, frame_template=arguments.frame_template)
     options = LoaderOptions(
         arguments.batch_size,

@@ -118,7 +118,8 @@ def load_clip(
 
 
 def _plan(info: VideoInfo, label: int, recipe: ClipRecipe, *, seed: int, epoch: int, index: int) -> ClipPlan:
-    plan = plan_clip(info.num_frames, info.height, info.width, label, recipe, seed=seed, epoch=epoch, index=index)
+    height, width = info.displayed_size(recipe.pixel_aspect)
+    plan = plan_clip(info.num_frames, height, width, label, recipe, seed=seed, epoch=epoch, index=index)
     # A strip of a few rows becomes enormous when its short side is scaled up.
     height, width = plan.geometry.scaled
     check_read_size(info.path, len(plan.views.frame_indices), width, height, " after scaling")

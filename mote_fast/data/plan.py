@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 
+from mote_fast.data.decoding.video_info import PixelAspect
 from mote_fast.data.sampling import Mode, sample_frames
 from mote_fast.data.transforms import (
     CLIP_PREPROCESSING,
@@ -24,6 +25,7 @@ from mote_fast.data.transforms import (
 )
 from mote_fast.data.views import ViewPlan, Views
 from mote_fast.errors import ConfigError
+from mote_fast.runtime.checks import check_choice
 from mote_fast.runtime.seeding import generator_of
 
 Augmentation = Literal["none", "kinetics", "ssv2"]
@@ -55,6 +57,8 @@ class ClipRecipe:
             crops (docs/method.md, Views).
         dense: sample from a window instead of the whole video, see ``sample_frames``.
         flip_labels: label -> label of the mirrored video; labels not listed stay unchanged.
+        pixel_aspect: "ignore" takes pixels as square, as the released recipe does; "apply" scales frames to their true
+            shape.
 
     Raises:
         ConfigError: a value is out of range, or the views do not fit the augmentation or the resize mode.
@@ -66,12 +70,14 @@ class ClipRecipe:
     augmentation: Augmentation = "none"
     dense: bool = False
     flip_labels: Mapping[int, int] = field(default_factory=dict)
+    pixel_aspect: PixelAspect = "ignore"
 
     def __post_init__(self) -> None:
         if self.augmentation not in ("none", "kinetics", "ssv2"):
             raise ConfigError(f"augmentation must be 'none', 'kinetics' or 'ssv2', got {self.augmentation!r}")
         if self.augmentation != "none" and self.views != ONE_VIEW:
             raise ConfigError(f"augmented clips take views 1x1, got {self.views.clips}x{self.views.crops}")
+        check_choice("pixel_aspect", self.pixel_aspect, PixelAspect)
         if self.frames < 1:
             raise ConfigError(f"frames must be at least 1, got {self.frames}")
         self.preprocessing.check_crops(self.views.crops)

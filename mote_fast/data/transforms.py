@@ -144,6 +144,7 @@ def evaluation_pixels(
     preprocessing: Preprocessing = CLIP_PREPROCESSING,
     crops: int = 1,
     dtype: torch.dtype = torch.float32,
+    displayed: tuple[int, int] | None = None,
 ) -> Tensor:
     """Turn decoded frames into the frame encoder's input pixels.
 
@@ -152,6 +153,7 @@ def evaluation_pixels(
         preprocessing: the model's, ``clip.config.preprocessing``.
         crops: 1 or 3, see ``crop_offsets``; 1 if the model squashes frames.
         dtype: of the result.
+        displayed: (height, width) of the frames in square pixels; None takes those of ``frames``.
 
     Returns:
         [N, crops, 3, S, S].
@@ -162,7 +164,9 @@ def evaluation_pixels(
     preprocessing.check_crops(crops)
     size = preprocessing.size
     # The permuted view keeps channels last in memory, which is torchvision's fast path for uint8.
-    resized = scale_frames(frames.permute(0, 3, 1, 2), preprocessing.scaled(*frames.shape[1:3]), preprocessing)
+    resized = scale_frames(
+        frames.permute(0, 3, 1, 2), preprocessing.scaled(*(displayed or frames.shape[1:3])), preprocessing
+    )
     corners = crop_offsets(resized.shape[-2], resized.shape[-1], size, crops)
     cropped = torch.stack([resized[..., top : top + size, left : left + size] for top, left in corners], dim=1)
     return normalize(cropped, preprocessing, dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from mote_fast.clip.feature_cache import FeatureCache
 from mote_fast.clip.int8 import Int8Tower
 from mote_fast.clip.text_files import write_text_files
 from mote_fast.clip.towers import ClipTowers
-from mote_fast.data.decoding.decode import probe, read_frames
-from mote_fast.data.decoding.video_info import check_read_size
+from mote_fast.data.decoding.decode import probe, read_readable_frames
+from mote_fast.data.decoding.video_info import PixelAspect, check_read_size
 from mote_fast.data.transforms import evaluation_pixels
 from mote_fast.data.views import ViewPlan, Views, plan_views
 from mote_fast.errors import ConfigError
@@ -35,6 +36,8 @@ from mote_fast.runtime.weights import write_model_folder
 # A file's path or its bytes, or decoded frames: uint8 [N, H, W, 3].
 Video: TypeAlias = str | os.PathLike[str] | bytes | Tensor | np.ndarray
 _ONE_VIDEO = (str, os.PathLike, bytes, Tensor, np.ndarray)
+
+log = logging.getLogger(__name__)
 
 # Frames per forward pass of the image tower; bounds memory. On a CPU small batches already saturate the matrix products
 # and fit the caches better (ViT-B/16: 8 took 11% less time per frame than 24 in int8, and no more in float32).
@@ -60,6 +63,9 @@ class VideoClassifier(nn.Module):
         frames: T, frames per view.
         int8: runs the image tower in int8; None, as built, runs it in its own dtype. Set by ``quantize``.
         decode_backend: "auto", "torchcodec" or "pyav", see ``mote_fast.data.read_frames``.
+        pixel_aspect: "ignore" takes all pixels as square, as the released recipe does, with which the released weights
+            were trained; "apply" scales videos whose pixels are not square to their true shape.
+        replaced_frames: frames so far that could not be decoded and were replaced by their nearest neighbors.
         feature_cache: cache of class features between processes; None disables it.
     """
 
@@ -70,6 +76,8 @@ class VideoClassifier(nn.Module):
         self.frames = frames
         self.int8: Int8Tower | None = None
         self.decode_backend = "auto"
+        self.pixel_aspect: PixelAspect = "ignore"
+        self.replaced_frames = 0
         self.feature_cache: FeatureCache | None = FeatureCache()
 
     @property
@@ -188,10 +196,10 @@ class VideoClassifier(nn.Module):
         parsed = views if isinstance(views, Views) else Views.parse(views)
         clip, preprocessing = self.clip, self.clip.config.preprocessing
         preprocessing.check_crops(parsed.crops)
-        frames, plan = self._read(video, parsed)
+        frames, plan, displayed = self._read(video, parsed)
         encoded: list[Tensor] = []
         for part in frames.split(max(1, self._frames_at_once // parsed.crops)):
-            pixels = evaluation_pixels(part.to(self.device), preprocessing, parsed.crops, clip.dtype)
+            pixels = evaluation_pixels(part.to(self.device), preprocessing, parsed.crops, clip.dtype, displayed)
             encoded.append(self.encode_frames(pixels.flatten(0, 1)).unflatten(0, (len(part), parsed.crops)))
         return plan.gather(torch.cat(encoded))
 
@@ -219,6 +227,7 @@ class VideoClassifier(nn.Module):
         folded = VideoClassifier(self.clip, self.head.fold(), self.frames)
         folded.int8 = self.int8
         folded.decode_backend = self.decode_backend
+        folded.pixel_aspect = self.pixel_aspect
         folded.feature_cache = self.feature_cache
         return folded.train(self.training)
 
@@ -274,8 +283,8 @@ class VideoClassifier(nn.Module):
         """Frame crops per forward pass of the image tower."""
         return FRAMES_PER_BATCH_ON_CPU if self.device.type == "cpu" else FRAMES_PER_BATCH
 
-    def _read(self, video: Video, views: Views) -> tuple[Tensor, ViewPlan]:
-        """Decode the frames [U, H, W, 3] that the views need."""
+    def _read(self, video: Video, views: Views) -> tuple[Tensor, ViewPlan, tuple[int, int]]:
+        """Decode the frames [U, H, W, 3] that the views need; with their (height, width) in square pixels."""
         if isinstance(video, (Tensor, np.ndarray)):
             if (
                 str(video.dtype) not in ("torch.uint8", "uint8")
@@ -286,9 +295,9 @@ class VideoClassifier(nn.Module):
                 raise ConfigError(f"decoded frames must be uint8 [N, H, W, 3], got {video.dtype} {list(video.shape)}")
             plan = plan_views(len(video), self.frames, views)
             if isinstance(video, Tensor):
-                return video[plan.frame_indices.to(video.device)], plan
+                return video[plan.frame_indices.to(video.device)], plan, (video.shape[1], video.shape[2])
             # PyTorch takes no negative strides, such as those of reversed colors.
-            return torch.from_numpy(np.ascontiguousarray(video[plan.frame_indices.numpy()])), plan
+            return torch.from_numpy(np.ascontiguousarray(video[plan.frame_indices.numpy()])), plan, video.shape[1:3]
         if not isinstance(video, (str, os.PathLike, bytes)):
             raise ConfigError(
                 f"a video is a path, the bytes of a file, or decoded frames uint8 [N, H, W, 3] as a tensor or a NumPy "
@@ -298,10 +307,21 @@ class VideoClassifier(nn.Module):
             video = os.fsdecode(video)
         info = probe(video)
         plan = plan_views(info.num_frames, self.frames, views)
+        displayed = info.displayed_size(self.pixel_aspect)
         # Scaling up the short side of a strip of a few rows makes huge frames, so only some are scaled at a time.
-        height, width = self.clip.config.preprocessing.scaled(info.height, info.width)
+        height, width = self.clip.config.preprocessing.scaled(*displayed)
         check_read_size(info.path, min(len(plan.frame_indices), self._frames_at_once), width, height, " after scaling")
-        return read_frames(video, plan.frame_indices, self.decode_backend, info=info), plan
+        frames, stand_ins = read_readable_frames(video, plan.frame_indices, self.decode_backend, info=info)
+        if stand_ins:
+            self.replaced_frames += len(stand_ins)
+            log.warning(
+                "%s: %d of %d frames cannot be decoded; their neighbors stand in for them (frame %s)",
+                info.path,
+                len(stand_ins),
+                len(plan.frame_indices),
+                ", ".join(f"{index}: {neighbor}" for index, neighbor in stand_ins.items()),
+            )
+        return frames, plan, displayed
 
     @staticmethod
     def _rank(scores: Tensor, labels: Sequence[str], topk: int) -> list[Prediction]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -16,6 +19,7 @@ from torch.nn import functional as F
 import mote_fast
 from mote_fast import Prediction, VideoClassifier, create_model
 from mote_fast.data import Preprocessing, evaluation_pixels, probe, read_frames, sample_frames
+from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.transforms import ResizeMode
 from mote_fast.errors import ConfigError, LabelError, MissingVideoError, NotFiniteError, UndecodableVideoError
 from mote_fast.head.scores import view_probabilities, view_scores
@@ -256,3 +260,53 @@ def test_class_features_that_are_no_numbers_are_not_cached(tiny: VideoClassifier
         tiny.class_features(LABELS)
     assert tiny.feature_cache is not None
     assert tiny.feature_cache.size() == 0
+
+
+def test_pixels_that_are_not_square(tmp_path: Path) -> None:
+    """They are taken as square, as by the released recipe; "apply" gives the features of the video in its shape."""
+    wide = (torch.rand(4, 3, 8, 16) * 255).repeat_interleave(12, 2).repeat_interleave(12, 3)
+    squeezed = F.avg_pool2d(wide, (1, 2)).byte().permute(0, 2, 3, 1).numpy()
+    path = tmp_path / "squeezed.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width, stream.pix_fmt = *squeezed.shape[1:3], "yuv444p"
+        stream.codec_context.sample_aspect_ratio = Fraction(2)
+        for frame in squeezed:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    info = probe(path)
+    assert (info.pixel_aspect, info.displayed_size("apply"), info.displayed_size("ignore")) == (2, (96, 192), (96, 96))
+    model = mote_fast.load("tiny")
+    stored = read_frames(path, range(4))
+    shown = F.interpolate(stored.permute(0, 3, 1, 2), scale_factor=(1, 2)).permute(0, 2, 3, 1)
+    assert torch.equal(model.view_features(path, "1x3"), model.view_features(stored, "1x3"))
+    model.pixel_aspect = "apply"
+    expected, applied = model.view_features(shown, "1x3"), model.view_features(path, "1x3")
+    assert F.cosine_similarity(applied, expected, dim=-1).min() > 0.98
+
+
+def test_an_unreadable_frame_costs_that_frame(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its neighbor stands in, which is counted and logged; a video that is mostly unreadable is refused."""
+    path = write_video(
+        tmp_path / "whole.avi",
+        torch.randint(256, (16, 32, 32, 3), dtype=torch.uint8),
+        codec="mjpeg",
+        pix_fmt="yuvj420p",
+    )
+    data = bytearray(Path(path).read_bytes())
+    pictures = [at for at in range(len(data)) if data[at : at + 3] == b"\xff\xd8\xff"]
+    assert len(pictures) == 16
+    for count, name in ((2, "two.avi"), (12, "many.avi")):
+        for start, end in list(itertools.pairwise(pictures))[3 : 3 + count]:
+            data[start : end - 8] = bytes(end - 8 - start)
+        (tmp_path / name).write_bytes(data)
+    model = mote_fast.load("tiny")
+    whole = model.classify(path, ["a", "b"], views="1x1")
+    with caplog.at_level("WARNING", "mote_fast"):
+        damaged = model.classify(tmp_path / "two.avi", ["a", "b"], views="1x1")
+    assert len(damaged) == len(whole) == 2
+    assert model.replaced_frames == 1
+    assert "two.avi: 1 of 8 frames" in caplog.text
+    with pytest.raises(UndecodableVideoError, match=r"many\.avi"):
+        model.classify(tmp_path / "many.avi", ["a", "b"], views="1x1")

@@ -8,7 +8,7 @@ from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import av
 from av.container import InputContainer
@@ -31,6 +31,9 @@ MAX_FRAMES = 2**19
 
 # Limit for the frames of one read, as RGB: 64 frames of 4K, 16 of 8K.
 MAX_READ_BYTES = 2**31
+
+# Whether frames whose pixels are not square are scaled to their true shape, or taken as if they were square.
+PixelAspect = Literal["apply", "ignore"]
 
 # Text formats that name other files: opening one would read or fetch files that the caller did not request.
 _PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp"})
@@ -83,6 +86,11 @@ class VideoInfo:
     colors: Colors = field(repr=False, compare=False)
     mirrored: bool = False
     pixel_aspect: Fraction = Fraction(1)
+
+    def displayed_size(self, pixel_aspect: PixelAspect) -> tuple[int, int]:
+        """The (height, width) in square pixels, or in the file's pixels if their aspect is ignored."""
+        width = self.width * self.pixel_aspect if pixel_aspect == "apply" else self.width
+        return self.height, max(1, round(width))
 
     @property
     def stream_index(self) -> int:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from mote_fast.clip.published import Activation
 from mote_fast.data.decoding.frame_folders import FRAME_TEMPLATE, check_template
+from mote_fast.data.decoding.video_info import PixelAspect
 from mote_fast.data.loaders import LoaderBackend
 from mote_fast.data.plan import Augmentation
 from mote_fast.data.views import Views
@@ -43,6 +44,8 @@ class DataConfig:
         flip_labels: file of the labels of mirrored videos; "ssv2" needs it.
         dense: take the frames from a window of the video instead of all of it.
         views: clips x crops of a validation video.
+        pixel_aspect: "apply" scales videos whose pixels are not square to their true shape; "ignore" takes them as
+            square, as the released recipe does.
         decode: library that decodes on the CPU.
         backend: loader: "dali" or "cpu"; "auto" takes the better one for this machine.
         time_limit: seconds that reading one video may take.
@@ -63,6 +66,7 @@ class DataConfig:
     flip_labels: str | None = None
     dense: bool = False
     views: str = "1x1"
+    pixel_aspect: PixelAspect = "ignore"
     decode: Decoder = "auto"
     backend: LoaderBackend = "auto"
     time_limit: float = 60.0

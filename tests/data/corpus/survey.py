@@ -16,7 +16,7 @@ from mote_fast.data.items import VideoItem
 from mote_fast.data.loaders import make_loader
 from mote_fast.data.loading.video_loader import LoaderOptions
 from mote_fast.data.plan import ClipRecipe
-from mote_fast.data.transforms import crop_offsets, short_side_size
+from mote_fast.data.transforms import Preprocessing, crop_offsets, short_side_size
 from mote_fast.data.views import Views
 from mote_fast.errors import UndecodableVideoError
 from tests.data.corpus.checks import Outcome, check, compare
@@ -97,7 +97,7 @@ def check_with_dali(paths: dict[Path, tuple[Playback, int]]) -> list[str]:
         paths: the playback and the orientation of each file.
     """
     size, frames = 96, 4
-    plain = ClipRecipe(size=size, frames=frames, views=Views(1, 3), mean=(0, 0, 0), std=(1 / 255,) * 3)
+    plain = ClipRecipe(frames, Preprocessing(size, (0, 0, 0), (1 / 255,) * 3), Views(1, 3))
     dataset = VideoDataset([VideoItem(str(path), at) for at, path in enumerate(paths)], plain)
     loader = make_loader(dataset, LoaderOptions(8, training=False, workers=2), "dali")
     names, outcome = list(paths), Outcome([], {})
