@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import open_clip
@@ -58,6 +59,16 @@ class ClipConfig:
     ) -> ClipConfig:
         """Return the configuration of ``model`` with OpenAI's preprocessing at its image size."""
         return cls(model, Preprocessing(image_size_of(model)), name, merges)
+
+    @cached_property
+    def mean(self) -> tuple[float, ...]:
+        """Normalisation of the frames, per channel."""
+        return self.preprocessing.mean
+
+    @cached_property
+    def std(self) -> tuple[float, ...]:
+        """Normalisation of the frames, per channel."""
+        return self.preprocessing.std
 
     @property
     def embed_dim(self) -> int:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from mote_fast.data.decoding import backend_pyav, decode
 from mote_fast.data.decoding.decode import available_backends, probe, read_frames
@@ -143,6 +144,18 @@ def test_variable_frame_rate(decode_backend: str, tmp_path: Path, numbered_video
     assert info.duration == pytest.approx((gaps.sum() + 40) / 1000)
     assert info.fps == pytest.approx(40 / info.duration)
     assert numbered_videos.read(read_frames(path, [39, 0, 17, 18, 31], decode_backend)) == [39, 0, 17, 18, 31]
+
+
+@pytest.mark.parametrize("delays", [(100, 300, 50), (20, 20, 20, 2000), (700,)])
+def test_duration_ends_with_the_last_picture(delays: tuple[int, ...], tmp_path: Path) -> None:
+    """Every picture of a GIF has a time of its own, in hundredths of a second; the last one counts too."""
+    pictures = [Image.new("RGB", (32, 24), (60 * number, 0, 0)) for number in range(len(delays))]
+    path = tmp_path / "delays.gif"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=list(delays))
+    info = probe(path)
+    assert info.num_frames == len(delays)
+    assert info.duration == pytest.approx(sum(delays) / 1000)
+    assert info.fps == pytest.approx(1000 * len(delays) / sum(delays))
 
 
 def test_no_frame_count_in_the_header(decode_backend: str, tmp_path: Path, numbered_videos: NumberedVideos) -> None:
