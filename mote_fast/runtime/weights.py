@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import pickle
 import re
-import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 from mote_fast.errors import CheckpointError, ConfigError
 from mote_fast.runtime.files import make_folder, staged_folder
 from mote_fast.runtime.json_text import from_json, to_json
+from mote_fast.runtime.torchscript import UnsafeArchiveError, is_torchscript, read_torchscript
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -38,8 +38,8 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         A state dict, or a dictionary that contains state dicts.
 
     Raises:
-        CheckpointError: the file is missing or unreadable, or holds pickled objects other than tensors and plain
-            containers. Such a file could run any code when it is loaded, so it is never unpickled.
+        CheckpointError: the file is missing or unreadable, or holds objects other than tensors and plain containers.
+            Such a file could run any code when it is loaded, so nothing of it is run.
     """
     path = Path(path)
     if not path.is_file():
@@ -47,11 +47,8 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        if _is_torchscript(path):
-            with warnings.catch_warnings():
-                # Deprecated in PyTorch, but the only reader of OpenAI's archives.
-                warnings.simplefilter("ignore", FutureWarning)
-                return dict(torch.jit.load(path, map_location="cpu").state_dict())
+        if is_torchscript(path):
+            return read_torchscript(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Weights only load failed" not in str(error):
@@ -60,6 +57,8 @@ def read_weights(path: str | Path) -> dict[str, Any]:
             f"{path}: refused, because it holds a pickled Python object, which could run any code when loaded "
             f"({_blamed_global(error)}); save state dicts only"
         ) from error
+    except UnsafeArchiveError as error:
+        raise CheckpointError(f"{path}: refused, because {error}; save its state dict instead") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: not a weights file, or damaged ({_first_line(error)})") from error
     if not isinstance(content, dict):
@@ -221,14 +220,6 @@ def _check_replaceable(folder: Path) -> None:
         raise CheckpointError(f"{folder}: cannot be written ({error})") from error
     if not replaceable:
         raise CheckpointError(f"{folder}: exists and holds something else than a model; choose another name")
-
-
-def _is_torchscript(path: Path) -> bool:
-    """Whether the file is a TorchScript archive, recognised by ``constants.pkl`` in its zip directory."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _blamed_global(error: BaseException) -> str:
