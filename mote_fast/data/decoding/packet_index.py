@@ -28,8 +28,9 @@ from mote_fast.errors import UndecodableVideoError, one_line
 
 logger = logging.getLogger(__name__)
 
-# Containers that store a time for every packet. FFmpeg makes up the times of others, such as raw streams.
-_SEEKABLE = frozenset({"mov", "matroska", "flv", "mpegts", "mpeg", "nut", "mxf", "ivf", "avi", "asf"})
+# Containers that store a time for every packet. FFmpeg makes up the times of others, such as raw streams, or takes
+# bytes after the last picture for a packet (NUT).
+_SEEKABLE = frozenset({"mov", "matroska", "flv", "mpegts", "mpeg", "mxf", "ivf", "avi", "asf"})
 _TIMED = _SEEKABLE | {"gif", "apng"}
 
 # Of these, containers that do not store presentation times.
@@ -184,7 +185,6 @@ def _read_packets(container: InputContainer, stream: VideoStream, label: str) ->
     codec = context.codec
     read = reader_of(codec.canonical_name, codec.intra_only, context.extradata)
     latest: int | None = None
-    last: av.Packet | None = None
     try:
         for packet in container.demux(stream):
             if packet.size == 0:
@@ -219,14 +219,9 @@ def _read_packets(container: InputContainer, stream: VideoStream, label: str) ->
                     found.hidden.add(pts)
             if found.first is None:
                 found.first = _first_intact(context, packet)
-            last = packet
     except FFmpegError as error:
         logger.debug("reading packets broke off: %s", one_line(error))
         found.is_cut = True
-    if codec.intra_only and last is not None and found.total > 1 and _first_intact(context, last) is None:
-        # Bytes after the last picture.
-        found.is_cut = True
-        found.pts.pop()
     if read is None:
         found.misleading = "a codec whose packets cannot be checked"
     found.first = found.first or _first_intact(context, None)
