@@ -151,6 +151,8 @@ def test_crops() -> None:
     assert_close(one[0, 0], golden_pixels["one_crop"].float(), "pixels")
     assert_close(three[0], golden_pixels["three_crop"].float().unflatten(0, (3, 3)), "pixels")
     assert crop_offsets(224, 299, 224, 3) == [(0, 0), (0, 72), (0, 36)]
+    # Of the official script, for a portrait frame.
+    assert crop_offsets(299, 224, 224, 3) == [(36, 0)] * 3
 
 
 def test_protocols(golden: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.topk < 1:
         raise ConfigError(f"--topk must be at least 1, got {arguments.topk}")
     model = inputs.model_of(arguments)
-    model.pixel_aspect = arguments.pixel_aspect
+    model.pixel_aspect, model.crops_along = arguments.pixel_aspect, arguments.crops_along
     classes = inputs.encode_labels(model, labels)
 
     def ranked(video: str) -> list[dict[str, Any]]:
@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     document = {
         "untrained": inputs.is_untrained(arguments),
         "views": f"{views.clips}x{views.crops}",
+        "crops_along": arguments.crops_along,
         "videos": results,
     }
     readable = [result for result in results if not result["error"]]

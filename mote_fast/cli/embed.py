@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         check_file(Path(arguments.output))
     model = inputs.model_of(arguments)
-    model.pixel_aspect = arguments.pixel_aspect
+    model.pixel_aspect, model.crops_along = arguments.pixel_aspect, arguments.crops_along
 
     def embedding(video: str) -> torch.Tensor:
         return model.embed(video, views=arguments.views).cpu()
@@ -48,5 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
             save_tensors({printable(name): vector for name, vector in vectors.items()}, part)
     listed = [{**each, "embedding": None if each["error"] else each["embedding"].tolist()} for each in results]
     lines = [f"{arguments.output}: {len(vectors)} embeddings of width {model.clip.embed_dim}"]
-    outputs.show(arguments, {"views": arguments.views, "videos": listed}, lines)
+    document = {"views": arguments.views, "crops_along": arguments.crops_along, "videos": listed}
+    outputs.show(arguments, document, lines)
     return outputs.report([each["error"] for each in results if each["error"]])

@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "checkpoint": arguments.checkpoint,
                 "untrained": inputs.is_untrained(arguments),
                 "views": f"{views.clips}x{views.crops}",
+                "crops_along": arguments.crops_along,
                 "dtype": arguments.dtype,
                 "processes": world.size,
                 "seconds": round(time.perf_counter() - started, 3),

@@ -153,7 +153,13 @@ def open_loader(
     title: str | None = None,
 ) -> Iterator[tuple[VideoLoader, Progress]]:
     """Open a loader of this process's share of the videos, and a progress bar (first process only) with ``title``."""
-    recipe = recipe_of(model, views, dense=arguments.dense, pixel_aspect=arguments.pixel_aspect)
+    recipe = recipe_of(
+        model,
+        views,
+        dense=arguments.dense,
+        pixel_aspect=arguments.pixel_aspect,
+        crops_along=arguments.crops_along,
+    )
     dataset = VideoDataset(items, recipe, decode_backend=arguments.decode, frame_template=arguments.frame_template)
     options = LoaderOptions(
         arguments.batch_size,

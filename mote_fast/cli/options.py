@@ -12,6 +12,7 @@ import torch
 from mote_fast.data.decoding.frame_folders import FRAME_TEMPLATE
 from mote_fast.data.decoding.video_info import PixelAspect
 from mote_fast.data.loaders import LoaderBackend
+from mote_fast.data.transforms import CropsAlong
 from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
 from mote_fast.model.checkpoint import DEFAULT_INTERPOLATION, Dtype
 from mote_fast.model.model_config import DEFAULT_FRAMES
@@ -91,13 +92,15 @@ def add_videos(parser: argparse.ArgumentParser, views: str) -> None:
     """Add the videos and their views."""
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files")
     add_value(parser, "--views", views, "clips x crops, such as 1x1, 3x1, 4x3")
-    add_pixel_aspect(parser)
+    add_framing(parser)
 
 
-def add_pixel_aspect(options: Options) -> None:
-    """Add what to do about pixels that are not square."""
+def add_framing(options: Options) -> None:
+    """Add the shape of the pixels, and the side along which three crops lie."""
     purpose = "pixels that are not square: take them as square, or scale frames to their true shape"
     add_value(options, "--pixel-aspect", "ignore", purpose, choices=get_args(PixelAspect))
+    purpose = "views of three crops lie along this side; along the width, those of a portrait video are equal"
+    add_value(options, "--crops-along", "width", purpose, choices=get_args(CropsAlong))
 
 
 def add_labels_file(options: Options, prefix: str = "", *, several: bool = False) -> None:
@@ -136,7 +139,7 @@ def add_loading(parser: argparse.ArgumentParser, views: str) -> None:
     add_value(group, "--workers", 4, "decoding worker processes, for each process", "N")
     add_value(group, "--loader", "auto", "backend that decodes", choices=get_args(LoaderBackend))
     add_value(group, "--frame-template", FRAME_TEMPLATE, "image names in folders of extracted frames", "NAME")
-    add_pixel_aspect(group)
+    add_framing(group)
 
 
 def add_workers(options: Options, task: str, time_limit: float) -> None:

@@ -18,6 +18,7 @@ from mote_fast.data.sampling import Mode, sample_frames
 from mote_fast.data.transforms import (
     CLIP_PREPROCESSING,
     Box,
+    CropsAlong,
     Geometry,
     Preprocessing,
     crop_offsets,
@@ -59,6 +60,8 @@ class ClipRecipe:
         flip_labels: label -> label of the mirrored video; labels not listed stay unchanged.
         pixel_aspect: "ignore" takes pixels as square, as the released recipe does; "apply" scales frames to their true
             shape.
+        crops_along: three crops lie along the "width", as in the released recipe, or along the "long_side", which
+            differs for portrait videos, see ``crop_offsets``.
 
     Raises:
         ConfigError: a value is out of range, or the views do not fit the augmentation or the resize mode.
@@ -71,6 +74,7 @@ class ClipRecipe:
     dense: bool = False
     flip_labels: Mapping[int, int] = field(default_factory=dict)
     pixel_aspect: PixelAspect = "ignore"
+    crops_along: CropsAlong = "width"
 
     def __post_init__(self) -> None:
         if self.augmentation not in ("none", "kinetics", "ssv2"):
@@ -78,6 +82,7 @@ class ClipRecipe:
         if self.augmentation != "none" and self.views != ONE_VIEW:
             raise ConfigError(f"augmented clips take views 1x1, got {self.views.clips}x{self.views.crops}")
         check_choice("pixel_aspect", self.pixel_aspect, PixelAspect)
+        check_choice("crops_along", self.crops_along, CropsAlong)
         if self.frames < 1:
             raise ConfigError(f"frames must be at least 1, got {self.frames}")
         self.preprocessing.check_crops(self.views.crops)
@@ -130,7 +135,7 @@ def plan_clip(
     views = ViewPlan(distinct, positions, recipe.views.crops)
     if not augmented:
         scaled = recipe.preprocessing.scaled(height, width)
-        corners = crop_offsets(*scaled, recipe.size, recipe.views.crops)
+        corners = crop_offsets(*scaled, recipe.size, recipe.views.crops, recipe.crops_along)
         boxes = tuple(Box(top, left, recipe.size, recipe.size) for top, left in corners)
         return ClipPlan(views, Geometry(scaled, boxes), label)
     ssv2 = recipe.augmentation == "ssv2"

@@ -20,6 +20,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 ResizeMode = Literal["shortest", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
+CropsAlong = Literal["width", "long_side"]
 
 _INTERPOLATION = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 
@@ -32,8 +33,8 @@ class Preprocessing:
         size: S, side of the square input, pixels.
         mean: per channel, in [0, 1].
         std: per channel, in [0, 1].
-        resize_mode: "shortest" scales the short side to ``size``, and crops are taken along the long side; "squash"
-            scales both sides to ``size``, so that the only crop is the whole frame.
+        resize_mode: "shortest" scales the short side to ``size``, and crops are cut out of the rest; "squash" scales
+            both sides to ``size``, so that the only crop is the whole frame.
         interpolation: of that scaling, always with antialiasing.
 
     Raises:
@@ -109,14 +110,17 @@ def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
     return (size, other) if height <= width else (other, size)
 
 
-def crop_offsets(height: int, width: int, size: int, crops: int) -> list[tuple[int, int]]:
+def crop_offsets(height: int, width: int, size: int, crops: int, along: CropsAlong = "width") -> list[tuple[int, int]]:
     """Top-left corners (top, left) of the evaluation crops, in the official order.
 
-    One crop is the centre crop. Three crops lie along the long side: at its start, its end, its middle.
+    One crop is the centre crop. Three crops lie at the left, at the right and in the middle: in a portrait frame, three
+    times in the middle. ``along="long_side"`` places those of a portrait frame at the top, at the bottom and in the
+    middle.
 
     Raises:
-        ConfigError: ``crops`` is neither 1 nor 3, or the frame is smaller than the crop.
+        ConfigError: ``crops`` is neither 1 nor 3, ``along`` is unknown, or the frame is smaller than the crop.
     """
+    check_choice("crops_along", along, CropsAlong)
     if min(height, width) < size:
         raise ConfigError(f"a crop of {size} pixels does not fit into a frame of {height} x {width}")
     if crops == 1:
@@ -124,7 +128,7 @@ def crop_offsets(height: int, width: int, size: int, crops: int) -> list[tuple[i
         return [(round((height - size) / 2), round((width - size) / 2))]
     if crops == 3:
         row, column = (height - size) // 4, (width - size) // 4
-        if height > width:
+        if along == "long_side" and height > width:
             return [(0, 2 * column), (4 * row, 2 * column), (2 * row, 2 * column)]
         return [(2 * row, 0), (2 * row, 4 * column), (2 * row, 2 * column)]
     raise ConfigError(f"crops must be 1 or 3, got {crops}")
@@ -145,6 +149,7 @@ def evaluation_pixels(
     crops: int = 1,
     dtype: torch.dtype = torch.float32,
     displayed: tuple[int, int] | None = None,
+    crops_along: CropsAlong = "width",
 ) -> Tensor:
     """Turn decoded frames into the frame encoder's input pixels.
 
@@ -154,12 +159,13 @@ def evaluation_pixels(
         crops: 1 or 3, see ``crop_offsets``; 1 if the model squashes frames.
         dtype: of the result.
         displayed: (height, width) of the frames in square pixels; None takes those of ``frames``.
+        crops_along: the side along which three crops lie, see ``crop_offsets``.
 
     Returns:
         [N, crops, 3, S, S].
 
     Raises:
-        ConfigError: ``crops`` does not fit.
+        ConfigError: ``crops`` does not fit, or ``crops_along`` is unknown.
     """
     preprocessing.check_crops(crops)
     size = preprocessing.size
@@ -167,7 +173,7 @@ def evaluation_pixels(
     resized = scale_frames(
         frames.permute(0, 3, 1, 2), preprocessing.scaled(*(displayed or frames.shape[1:3])), preprocessing
     )
-    corners = crop_offsets(resized.shape[-2], resized.shape[-1], size, crops)
+    corners = crop_offsets(resized.shape[-2], resized.shape[-1], size, crops, crops_along)
     cropped = torch.stack([resized[..., top : top + size, left : left + size] for top, left in corners], dim=1)
     return normalize(cropped, preprocessing, dtype)
 

@@ -23,7 +23,7 @@ from mote_fast.clip.text_files import write_text_files
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.data.decoding.decode import probe, read_readable_frames
 from mote_fast.data.decoding.video_info import PixelAspect, check_read_size
-from mote_fast.data.transforms import evaluation_pixels
+from mote_fast.data.transforms import CropsAlong, evaluation_pixels
 from mote_fast.data.views import ViewPlan, Views, plan_views
 from mote_fast.errors import ConfigError
 from mote_fast.head.scores import view_probabilities
@@ -65,6 +65,8 @@ class VideoClassifier(nn.Module):
         decode_backend: "auto", "torchcodec" or "pyav", see ``mote_fast.data.read_frames``.
         pixel_aspect: "ignore" takes all pixels as square, as the released recipe does, with which the released weights
             were trained; "apply" scales videos whose pixels are not square to their true shape.
+        crops_along: three crops lie along the "width", as in the released recipe, so that those of a portrait video are
+            three times its middle; or along the "long_side".
         replaced_frames: frames so far that could not be decoded and were replaced by their nearest neighbors.
         feature_cache: cache of class features between processes; None disables it.
     """
@@ -77,6 +79,7 @@ class VideoClassifier(nn.Module):
         self.int8: Int8Tower | None = None
         self.decode_backend = "auto"
         self.pixel_aspect: PixelAspect = "ignore"
+        self.crops_along: CropsAlong = "width"
         self.replaced_frames = 0
         self.feature_cache: FeatureCache | None = FeatureCache()
 
@@ -199,7 +202,9 @@ class VideoClassifier(nn.Module):
         frames, plan, displayed = self._read(video, parsed)
         encoded: list[Tensor] = []
         for part in frames.split(max(1, self._frames_at_once // parsed.crops)):
-            pixels = evaluation_pixels(part.to(self.device), preprocessing, parsed.crops, clip.dtype, displayed)
+            pixels = evaluation_pixels(
+                part.to(self.device), preprocessing, parsed.crops, clip.dtype, displayed, self.crops_along
+            )
             encoded.append(self.encode_frames(pixels.flatten(0, 1)).unflatten(0, (len(part), parsed.crops)))
         return plan.gather(torch.cat(encoded))
 
@@ -228,6 +233,7 @@ class VideoClassifier(nn.Module):
         folded.int8 = self.int8
         folded.decode_backend = self.decode_backend
         folded.pixel_aspect = self.pixel_aspect
+        folded.crops_along = self.crops_along
         folded.feature_cache = self.feature_cache
         return folded.train(self.training)
 

@@ -128,7 +128,11 @@ def build_loaders(config: TrainConfig, model: VideoClassifier, names: list[str],
     data = config.data
     preprocessing = replace(model.clip.config.preprocessing, size=data.size)
     plain = ClipRecipe(
-        frames=data.frames, preprocessing=preprocessing, dense=data.dense, pixel_aspect=data.pixel_aspect
+        frames=data.frames,
+        preprocessing=preprocessing,
+        dense=data.dense,
+        pixel_aspect=data.pixel_aspect,
+        crops_along=data.crops_along,
     )
     flips = read_flip_labels(data.flip_labels) if data.flip_labels is not None else {}
     augmented = replace(plain, augmentation=data.augmentation, flip_labels=flips)

@@ -21,6 +21,7 @@ from mote_fast.cli import main
 from mote_fast.cli.demo import RIGHT_MARK
 from mote_fast.cli.inputs import kinetics400_labels
 from mote_fast.clip import ClipTowers
+from mote_fast.data import write_video
 
 Captured = pytest.CaptureFixture[str]
 
@@ -122,6 +123,20 @@ def test_embed(capsys: Captured, moving_video: Path, tmp_path: Path) -> None:
     assert torch.equal(load_file(path)[str(moving_video)], vector)
     assert torch.equal(vector, mote_fast.load("tiny").fold().embed(moving_video))
     assert run(capsys, "embed", moving_video)[0] == 2
+
+
+def test_crops_along(capsys: Captured, tmp_path: Path) -> None:
+    """The option reaches the model: three crops of a portrait video are equal, or lie along its height."""
+    video = write_video(tmp_path / "portrait.mp4", torch.randint(256, (4, 64, 48, 3), dtype=torch.uint8))
+    model = mote_fast.load("tiny").fold()
+    command, found = ("embed", video, "--views", "1x3", "--json"), {}
+    for along, options in (("width", ()), ("long_side", ("--crops-along", "long_side"))):
+        document = json.loads(run(capsys, *command, *options)[1])
+        model.crops_along = along
+        found[along] = torch.tensor(document["videos"][0]["embedding"])
+        assert document["crops_along"] == along
+        assert torch.equal(found[along], model.embed(video, views="1x3"))
+    assert not torch.equal(found["width"], found["long_side"])
 
 
 def test_doctor(capsys: Captured) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mote_fast.cli import main
-from mote_fast.data import write_video
+from mote_fast.data import ClipRecipe, VideoDataset, VideoLoader, make_loader, write_video
 
 Captured = pytest.CaptureFixture[str]
 CLASSES = 3
@@ -47,6 +47,20 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "two.txt").write_text("".join(lines[2:]))
     (root / "broken.txt").write_text("".join([*lines[:4], "bad.mp4 1\n"]))
     return root
+
+
+def test_crops_along(capsys: Captured, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option reaches the clips' recipe, and the result states it: the accuracies belong to it."""
+    recipes: list[ClipRecipe] = []
+
+    def recording(dataset: VideoDataset, *arguments: Any) -> VideoLoader:
+        recipes.append(dataset.recipe)
+        return make_loader(dataset, *arguments)
+
+    monkeypatch.setattr("mote_fast.cli.inputs.make_loader", recording)
+    command = ("--protocol", "closeset", "--list", videos / "data", "--json", "--crops-along")
+    stated = [json.loads(evaluate(capsys, *command, along)[1])["crops_along"] for along in ("width", "long_side")]
+    assert stated == [recipe.crops_along for recipe in recipes] == ["width", "long_side"]
 
 
 def test_two_splits(capsys: Captured, videos: Path, tmp_path: Path) -> None:

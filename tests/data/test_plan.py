@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 
 from mote_fast.data.plan import CROP_AREA, CROP_ASPECT, SSV2_SIZE, ClipPlan, ClipRecipe, plan_clip
-from mote_fast.data.transforms import Box, Geometry, Preprocessing, crop_offsets, short_side_size
+from mote_fast.data.transforms import Box, CropsAlong, Geometry, Preprocessing, crop_offsets, short_side_size
 from mote_fast.data.views import Views, plan_views
 from mote_fast.errors import ConfigError
 
@@ -56,18 +57,23 @@ def test_random_boxes_lie_in_the_frame(
     assert found.views.positions.shape == (1, recipe.frames)
 
 
-@given(**Videos, views=st.sampled_from([Views(1, 1), Views(3, 1), Views(4, 3)]), size=st.integers(8, 64))
+@given(
+    **Videos,
+    views=st.sampled_from([Views(1, 1), Views(3, 1), Views(4, 3)]),
+    size=st.integers(8, 64),
+    along=st.sampled_from(get_args(CropsAlong)),
+)
 def test_evaluation_plans_are_the_released_views(
-    num_frames: int, height: int, width: int, views: Views, size: int
+    num_frames: int, height: int, width: int, views: Views, size: int, along: CropsAlong
 ) -> None:
     """Nothing is random: frames are those of ``plan_views``, crops those of ``crop_offsets``."""
-    recipe = ClipRecipe(frames=4, preprocessing=Preprocessing(size), views=views)
+    recipe = ClipRecipe(frames=4, preprocessing=Preprocessing(size), views=views, crops_along=along)
     found = plan(recipe, num_frames=num_frames, height=height, width=width)
     wanted = plan_views(num_frames, 4, views)
     assert found.views.frame_indices.equal(wanted.frame_indices)
     assert found.views.positions.equal(wanted.positions)
     assert found.geometry.scaled == short_side_size(height, width, size)
-    corners = crop_offsets(*found.geometry.scaled, size, views.crops)
+    corners = crop_offsets(*found.geometry.scaled, size, views.crops, along)
     assert [(box.top, box.left) for box in found.geometry.boxes] == corners
     assert {(box.height, box.width) for box in found.geometry.boxes} == {(size, size)}
     assert not found.geometry.flip
@@ -146,6 +152,7 @@ def test_a_flip_swaps_the_label_that_has_a_mirror() -> None:
         ({"augmentation": "imagenet"}, "augmentation"),
         ({"augmentation": "kinetics", "views": Views(3, 1)}, "views 1x1"),
         ({"frames": 0}, "at least 1"),
+        ({"crops_along": "height"}, "crops_along"),
         ({"preprocessing": Preprocessing(resize_mode="squash"), "views": Views(4, 3)}, "views x1"),
     ],
 )

@@ -16,6 +16,7 @@ from mote_fast.data import Preprocessing, evaluation_pixels
 from mote_fast.data.transforms import (
     CLIP_MEAN,
     CLIP_STD,
+    CropsAlong,
     Interpolation,
     ResizeMode,
     crop_offsets,
@@ -73,23 +74,34 @@ def test_whole_numbers_normalise_too() -> None:
     assert_close(normalize(frame, Preprocessing(32, (0, 0, 0), (1, 1, 1))), frame.float() / 255)
 
 
-def test_three_crops_follow_the_long_side() -> None:
-    """Landscape: left, right, centre. Portrait: top, bottom, centre. Square: all three are equal."""
+def test_three_crops_lie_along_the_width_as_released() -> None:
+    """Landscape: left, right, middle. Portrait and square: three times the middle, as the official code gives them."""
     assert crop_offsets(224, 299, 224, 3) == [(0, 0), (0, 72), (0, 36)]
-    assert crop_offsets(299, 224, 224, 3) == [(0, 0), (72, 0), (36, 0)]
+    assert crop_offsets(299, 224, 224, 3) == [(36, 0)] * 3
     assert crop_offsets(224, 224, 224, 3) == [(0, 0)] * 3
     assert crop_offsets(224, 299, 224, 1) == [(0, 38)]
 
 
+@given(height=st.integers(32, 200), width=st.integers(32, 200))
+def test_crops_along_the_long_side(height: int, width: int) -> None:
+    """A portrait frame's crops are those of the frame lying on its side; all other crops stay as released."""
+    found = crop_offsets(height, width, 32, 3, "long_side")
+    if height > width:
+        assert found == [(top, left) for left, top in crop_offsets(width, height, 32, 3)]
+    else:
+        assert found == crop_offsets(height, width, 32, 3)
+
+
+@pytest.mark.parametrize("along", get_args(CropsAlong))
 @pytest.mark.parametrize("shape", [(60, 90), (90, 60), (40, 40)])
-def test_evaluation_pixels_are_those_crops(shape: tuple[int, int]) -> None:
+def test_evaluation_pixels_are_those_crops(shape: tuple[int, int], along: CropsAlong) -> None:
     """Every crop equals the slice of the resized frame at its offset, for every frame."""
     frames = torch.stack([picture(*shape), picture(*shape).flip(0)])
-    pixels = evaluation_pixels(frames, Preprocessing(32), crops=3)
+    pixels = evaluation_pixels(frames, Preprocessing(32), crops=3, crops_along=along)
     own = Preprocessing(32)
     resized = scale_frames(frames.permute(0, 3, 1, 2), own.scaled(*shape), own)
     assert pixels.shape == (2, 3, 3, 32, 32)
-    for crop, (top, left) in enumerate(crop_offsets(*resized.shape[-2:], 32, 3)):
+    for crop, (top, left) in enumerate(crop_offsets(*resized.shape[-2:], 32, 3, along)):
         assert_close(pixels[:, crop], normalize(resized[..., top : top + 32, left : left + 32]), "equivalent")
 
 
@@ -137,6 +149,8 @@ def test_small_frames_are_scaled_up_and_bad_crops_refused() -> None:
     assert evaluation_pixels(picture(8, 12)[None], Preprocessing(32)).shape == (1, 1, 3, 32, 32)
     with pytest.raises(ConfigError, match="crops"):
         crop_offsets(32, 40, 32, 2)
+    with pytest.raises(ConfigError, match="crops_along"):
+        crop_offsets(32, 40, 32, 3, "height")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="does not fit"):
         crop_offsets(31, 40, 32, 1)
 

@@ -54,6 +54,30 @@ def test_squashed_frames_have_one_crop(moving_video: Path) -> None:
         model.view_features(moving_video, "4x3")
 
 
+def _differences(views: torch.Tensor) -> float:
+    """The largest difference of any view from the first."""
+    return float((views - views[:1]).abs().max())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(40, 30), (30, 30), (30, 40)], ids=["portrait", "square", "landscape"])
+def test_three_crops_along_the_width_or_the_long_side(tiny: VideoClassifier, shape: tuple[int, int]) -> None:
+    """As released, a portrait video is seen three times in its middle; the choice matters to no other shape."""
+    video = torch.randint(256, (4, *shape, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    chosen = tiny.fold()
+    chosen.crops_along = "long_side"
+    released, long = tiny.view_features(video, "1x3"), chosen.fold().view_features(video, "1x3")
+    same = {name: _differences(views) < 1e-4 for name, views in (("width", released), ("long_side", long))}
+    portrait, square = shape[0] > shape[1], shape[0] == shape[1]
+    assert same == {"width": portrait or square, "long_side": square}
+    assert_close(long[2], released[2])
+    if not portrait:
+        assert_close(long, released)
+    chosen.crops_along = "height"  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ConfigError, match="crops_along"):
+        chosen.view_features(video, "1x3")
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(("views", "clips", "crops"), [("1x1", 1, 1), ("3x1", 3, 1), ("4x3", 4, 3)])
 def test_scores_equal_the_protocol_view_by_view(

@@ -14,6 +14,7 @@ from mote_fast.data.decoding.frame_folders import FRAME_TEMPLATE, check_template
 from mote_fast.data.decoding.video_info import PixelAspect
 from mote_fast.data.loaders import LoaderBackend
 from mote_fast.data.plan import Augmentation
+from mote_fast.data.transforms import CropsAlong
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError
 from mote_fast.head.head_config import HeadOptions
@@ -46,6 +47,8 @@ class DataConfig:
         views: clips x crops of a validation video.
         pixel_aspect: "apply" scales videos whose pixels are not square to their true shape; "ignore" takes them as
             square, as the released recipe does.
+        crops_along: views of three crops lie along the "width", as in the released recipe, so that those of a portrait
+            video are equal; or along the "long_side".
         decode: library that decodes on the CPU.
         backend: loader: "dali" or "cpu"; "auto" takes the better one for this machine.
         time_limit: seconds that reading one video may take.
@@ -67,6 +70,7 @@ class DataConfig:
     dense: bool = False
     views: str = "1x1"
     pixel_aspect: PixelAspect = "ignore"
+    crops_along: CropsAlong = "width"
     decode: Decoder = "auto"
     backend: LoaderBackend = "auto"
     time_limit: float = 60.0

@@ -97,7 +97,7 @@ def check_with_dali(paths: dict[Path, tuple[Playback, int]]) -> list[str]:
         paths: the playback and the orientation of each file.
     """
     size, frames = 96, 4
-    plain = ClipRecipe(frames, Preprocessing(size, (0, 0, 0), (1 / 255,) * 3), Views(1, 3))
+    plain = ClipRecipe(frames, Preprocessing(size, (0, 0, 0), (1 / 255,) * 3), Views(1, 3), crops_along="long_side")
     dataset = VideoDataset([VideoItem(str(path), at) for at, path in enumerate(paths)], plain)
     loader = make_loader(dataset, LoaderOptions(8, training=False, workers=2), "dali")
     names, outcome = list(paths), Outcome([], {})
@@ -111,7 +111,7 @@ def check_with_dali(paths: dict[Path, tuple[Playback, int]]) -> list[str]:
                 crops = clip.permute(0, 1, 3, 4, 2)
                 height, width = short_side_size(info.height, info.width, size)
                 whole = crops.new_zeros(frames, height, width, 3)
-                for crop, (top, left) in zip(crops, crop_offsets(height, width, size, 3), strict=True):
+                for crop, (top, left) in zip(crops, crop_offsets(height, width, size, 3, "long_side"), strict=True):
                     whole[:, top : top + size, left : left + size] = crop
                 chosen = sample_frames(info.num_frames, frames, "test")[0].tolist()
                 if info.num_frames == len(playback.pictures):
