@@ -32,7 +32,6 @@ from mote_fast.runtime.seeding import generator_of
 Augmentation = Literal["none", "kinetics", "ssv2"]
 
 # docs/method.md, Views.
-TRAIN_SHORT_SIDE = 256
 SSV2_SIZE = (256, 320)
 CROP_AREA = (0.08, 1.0)
 CROP_ASPECT = (3 / 4, 4 / 3)
@@ -52,7 +51,8 @@ class ClipRecipe:
     Attributes:
         frames: T, frames per view.
         preprocessing: the model's: size of the crops, normalisation, resize mode and interpolation. Augmentation is the
-            same for all models, except that its first scaling takes the model's interpolation.
+            same for all models, except that its first scaling takes the model's interpolation and, on Kinetics, follows
+            its size, see ``train_short_side``.
         views: clips x crops; training takes 1x1.
         augmentation: "none" for evaluation crops at evaluation frames; "kinetics" or "ssv2" for random frames and
             crops (docs/method.md, Views).
@@ -112,6 +112,14 @@ class ClipPlan:
     label: int
 
 
+def train_short_side(size: int) -> int:
+    """Return the short side, pixels, that Kinetics' augmentation scales to: as released, 256 for crops of 224 alone.
+
+    For any other ``size`` it is the size itself, so that no larger crop is taken from a frame scaled down to 256.
+    """
+    return 256 if size == 224 else size
+
+
 def plan_clip(
     num_frames: int, height: int, width: int, label: int, recipe: ClipRecipe, *, seed: int, epoch: int, index: int
 ) -> ClipPlan:
@@ -139,7 +147,7 @@ def plan_clip(
         boxes = tuple(Box(top, left, recipe.size, recipe.size) for top, left in corners)
         return ClipPlan(views, Geometry(scaled, boxes), label)
     ssv2 = recipe.augmentation == "ssv2"
-    scaled = SSV2_SIZE if ssv2 else short_side_size(height, width, TRAIN_SHORT_SIDE)
+    scaled = SSV2_SIZE if ssv2 else short_side_size(height, width, train_short_side(recipe.size))
     box = _random_box(*scaled, random)
     flip, gray = torch.rand(2, generator=random, dtype=torch.float64).tolist()
     flipped = flip < FLIP_CHANCE

@@ -170,6 +170,20 @@ def test_squashed_frames_have_one_view_of_the_whole(height: int, width: int) -> 
     assert found == Geometry((32, 32), (Box(0, 0, 32, 32),))
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"), [(224, (256, 341)), (336, (336, 448)), (384, (384, 512)), (64, (64, 85)), (256, (256, 341))]
+)
+def test_training_scale_follows_the_size(size: int, expected: tuple[int, int]) -> None:
+    """As released: 256 for crops of 224, the size itself for all others; Something-Something has one scale."""
+    own = Preprocessing(size)
+    shape = {"height": 480, "width": 640}
+    found = plan(ClipRecipe(augmentation="kinetics", preprocessing=own), **shape).geometry
+    assert found.scaled == expected
+    assert plan(ClipRecipe(augmentation="ssv2", preprocessing=own), **shape).geometry.scaled == SSV2_SIZE
+    portrait = plan(ClipRecipe(augmentation="kinetics", preprocessing=own), height=640, width=480).geometry
+    assert portrait.scaled == expected[::-1]
+
+
 def test_augmentation_does_not_squash() -> None:
     """Random crops have their own aspect: a model that squashes frames trains on the same boxes as CLIP."""
     plain, squash = (
