@@ -58,7 +58,6 @@ def load(name: str, folder: Path) -> TrainConfig:
     existing.touch()
     keys = ["data.train_list", "data.val_list", "data.labels"]
     keys += ["data.flip_labels"] * name.startswith("table5/ssv2")
-    keys += ["model.checkpoint"] * name.startswith("table5/")
     return load_config(CONFIGS / name, [f"{key}={existing}" for key in keys])
 
 
@@ -69,7 +68,7 @@ def flat(config: TrainConfig) -> dict[str, Any]:
 def differences(name: str, other: str, folder: Path) -> set[str]:
     """The options in which two files differ, except paths."""
     one, two = flat(load(name, folder)), flat(load(other, folder))
-    return {key for key in one if one[key] != two[key]} - {*PATHS, "run.output", "model.checkpoint"}
+    return {key for key in one if one[key] != two[key]} - {*PATHS, "run.output"}
 
 
 def named_values(ablation: str) -> dict[str, str]:
@@ -136,11 +135,25 @@ def test_few_shot_lists_say_their_shots() -> None:
             assert f"lists/{shots[1]}/fewshot_K{shots[2]}_seed0.txt" in (CONFIGS / name).read_text()
 
 
+@pytest.mark.parametrize("name", [name for name in ROWS if name.startswith("table5/")])
+def test_few_shot_runs_start_from_clip(name: str, tmp_path: Path) -> None:
+    """Table 5 fine-tunes CLIP itself, ViT-B/16, by the recipe of Kinetics-400 but for its length."""
+    config, recipe = load(name, tmp_path), load("k400_vit_b_16.yaml", tmp_path)
+    assert (config.model.arch, config.model.clip_pretrained) == ("ViT-B-16", "openai")
+    assert config.model.checkpoint is None
+    ssv2 = name.startswith("table5/ssv2")
+    assert config.optim.epochs == (2 if ssv2 else 10)
+    share = recipe.optim.warmup_epochs / recipe.optim.epochs
+    assert config.optim.warmup_epochs == pytest.approx(share * config.optim.epochs, rel=1e-2)
+    varied = {"optim.epochs", "optim.warmup_epochs"} | ({"data.augmentation"} if ssv2 else set())
+    assert differences(name, "k400_vit_b_16.yaml", tmp_path) == varied
+
+
 @pytest.mark.parametrize("name", sorted(SHARED))
 def test_what_rows_share_does_not_run(name: str, tmp_path: Path) -> None:
     """A file without its list cannot be started by mistake with the videos of another data set."""
     with pytest.raises(ValueError, match=r"data\.train_list is missing"):
-        load_config(CONFIGS / name, [f"{key}={tmp_path}" for key in (*PATHS[1:4], "model.checkpoint")])
+        load_config(CONFIGS / name, [f"{key}={tmp_path}" for key in PATHS[1:4]])
 
 
 def test_released_example_is_the_recipe(tmp_path: Path) -> None:
