@@ -1,7 +1,8 @@
 """Translates the official code's YAML schema (sections data, network, solver, logging) into ours.
 
-Its ancestors Text4Vis and BIKE share the schema. Every key that appears in their configurations for this method is
-listed once below: renamed, converted, accepted in one value only, or ignored because it never had an effect.
+Every key that appears in its configurations is listed once below: renamed, converted, accepted in one value only, or
+ignored because it never had an effect. Its ancestors Text4Vis and BIKE have the same sections; a file of theirs trains
+another method, and lacks the keys of ``REQUIRED``.
 """
 
 from __future__ import annotations
@@ -64,6 +65,9 @@ ONLY: Mapping[str, tuple[tuple[object, ...], str]] = {
     "solver.evaluate": ((False,), "evaluate with the command 'mote-fast eval'"),
 }
 
+# Without a default in the official code. The files of Text4Vis and BIKE lack them.
+REQUIRED = ("network.temporal_layer", "network.num_experts")
+
 # Never read by the official code, or read without an effect on training.
 IGNORED: frozenset[str] = frozenset(
     {
@@ -91,10 +95,11 @@ def translate(settings: Mapping[str, Setting]) -> dict[str, Setting]:
     Empty keys take their defaults, as in the official code.
 
     Raises:
-        ConfigError: a key has a value that selects a method other than MoTE. Unknown keys are returned unchanged, for
-            the caller to report.
+        ConfigError: a key has a value that selects a method other than MoTE, or the head's sizes are missing. Unknown
+            keys are returned unchanged, for the caller to report.
     """
     given = {key: setting for key, setting in settings.items() if setting.value is not None}
+    _check_required(given)
     unread = IGNORED
     if "solver.type" not in given or given["solver.type"].value == "cosine":
         unread |= {"solver.lr_decay_step"}
@@ -120,6 +125,19 @@ def translate(settings: Mapping[str, Setting]) -> dict[str, Setting]:
     return translated
 
 
+def _check_required(given: Mapping[str, Setting]) -> None:
+    """Check that a network with a temporal transformer says how many layers and experts it has."""
+    network = [setting for key, setting in given.items() if key.startswith("network.")]
+    if not network or ("network.sim_header" in given and given["network.sim_header"].value == "None"):
+        return
+    for key in REQUIRED:
+        if key not in given:
+            raise ConfigError(
+                f"{network[0].source}: {key} is missing, which the official code requires; a file of Text4Vis or BIKE "
+                "trains a plain transformer: network.num_experts=0 network.temporal_layer=6"
+            )
+
+
 def _check_only(key: str, setting: Setting) -> None:
     values, reason = ONLY[key]
     # 0 equals 0.0, but 0 and false are different.
@@ -140,8 +158,11 @@ def _read(key: str, settings: Mapping[str, Setting], annotation: Any) -> Any:
 
 
 def architecture(name: str) -> str:
-    """Return open_clip's name for one of OpenAI's: "ViT-B/16" -> "ViT-B-16", "ViT-L/14@336px" -> "ViT-L-14-336"."""
-    return name.replace("/", "-").replace("@336px", "-336")
+    """Return open_clip's name for one of OpenAI's: "ViT-B/16" -> "ViT-B-16", "ViT-L/14@336px" -> "ViT-L-14-336".
+
+    The official code spells the latter "ViT-L/14-336px".
+    """
+    return name.replace("/", "-").replace("@336px", "-336").replace("-336px", "-336")
 
 
 def _arch(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:

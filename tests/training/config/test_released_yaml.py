@@ -102,6 +102,7 @@ def test_an_unknown_key_is_an_error(lists: Path, document: dict[str, Any]) -> No
     [
         ("network.arch", "ViT-L/14", "model.arch", "ViT-L-14"),
         ("network.arch", "ViT-L/14@336px", "model.arch", "ViT-L-14-336"),
+        ("network.arch", "ViT-L/14-336px", "model.arch", "ViT-L-14-336"),
         ("network.arch", "ViT-B/32", "model.arch", "ViT-B-32"),
         ("network.sim_header", "None", "model.header", "mean"),
         ("network.sim_header", "Transf", "model.header", "mote"),
@@ -192,6 +193,18 @@ def test_other_methods_are_refused(
     document[section][name] = value
     path = write(lists, document)
     assert refusal(path).startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize("key", released_yaml.REQUIRED)
+def test_an_ancestors_file_is_not_trained_as_mote(lists: Path, document: dict[str, Any], key: str) -> None:
+    """Text4Vis has the same sections but no experts: a file without them is refused, not trained with four."""
+    name = key.removeprefix("network.")
+    del document["network"][name]
+    path = write(lists, document)
+    assert refusal(path).startswith(f"{path}: {key} is missing")
+    assert getattr(load_config(path, [f"{key}=1"]).model, released_yaml.RENAMED[key].removeprefix("model.")) == 1
+    document["network"]["sim_header"] = "None"
+    assert load_config(write(lists, document)).model.header == "mean"
 
 
 def test_something_something(lists: Path, document: dict[str, Any]) -> None:
