@@ -31,7 +31,8 @@ def sample_frames(
     - ``train``: one frame drawn from each part, uniform within the inclusive ``train_segment_bounds``.
     - ``dense``: a window of ``DENSE_SPAN`` frames instead of the whole video, wrapping around in a short one; the
       clips start at even distances over the possible range (``test``), in its middle (``val``), or at random
-      (``train``).
+      (``train``, which never draws the last start). The official code draws the start of ``val`` too, and takes no
+      single dense clip in ``test``.
 
     Videos shorter than ``segments`` repeat frames; in ``test`` mode some indices of later clips wrap to the
     end, as in the official code.
@@ -92,11 +93,12 @@ def _random_in_segments(num_frames: int, segments: int, generator: torch.Generat
 
 def _dense(num_frames: int, segments: int, mode: Mode, clips: int, generator: torch.Generator | None) -> np.ndarray:
     stride = max(1, DENSE_SPAN // segments)
-    room = max(0, num_frames - stride * segments)
+    room = max(0, num_frames - DENSE_SPAN)
     if mode == "test":
         starts = np.arange(clips) * (room // max(1, clips - 1))
     elif mode == "val":
         starts = np.array([room // 2])
     else:
-        starts = torch.randint(room + 1, (1,), generator=generator).numpy()
+        # The official code draws below `room`, so the last window is never taken.
+        starts = torch.randint(max(1, room), (1,), generator=generator).numpy()
     return (starts[:, None] + np.arange(segments)[None, :] * stride) % num_frames

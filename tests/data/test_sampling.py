@@ -50,12 +50,21 @@ def test_training_reaches_both_ends_of_a_segment() -> None:
 
 
 def test_dense_windows() -> None:
-    """Dense training starts at any possible frame, validation in the middle of the range."""
+    """Dense training starts at any possible frame but the last, as released; validation in the middle of the range."""
     room = 300 - DENSE_SPAN
     generator = torch.Generator().manual_seed(0)
     starts = {int(sample_frames(300, 8, "train", dense=True, generator=generator)[0, 0]) for _ in range(3000)}
-    assert (min(starts), max(starts)) == (0, room)
+    assert (min(starts), max(starts)) == (0, room - 1)
+    assert int(sample_frames(DENSE_SPAN + 1, 8, "train", dense=True)[0, 0]) == 0
     assert sample_frames(300, 8, "val", dense=True)[0].tolist() == [room // 2 + 16 * i for i in range(8)]
+
+
+@given(frames=st.integers(1, 500), segments=st.integers(1, 64), clips=st.integers(2, 10))
+def test_dense_clips_of_a_test_are_the_official_ones(frames: int, segments: int, clips: int) -> None:
+    """A window of 128 frames, also where the number of frames of a clip does not divide 128."""
+    step, stride = max(0, frames - 128) // (clips - 1), 128 // segments
+    expected = [[(clip * step + at * stride) % frames for at in range(segments)] for clip in range(clips)]
+    assert sample_frames(frames, segments, "test", clips, dense=True).tolist() == expected
 
 
 @pytest.mark.parametrize(
