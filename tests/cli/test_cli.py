@@ -312,11 +312,14 @@ def test_untrained_goes_without_a_checkpoint(capsys: Captured, moving_video: Pat
     assert "--untrained" in err
 
 
-def test_real_clip_json(capsys: Captured, clips_dir: Path, tmp_path: Path) -> None:
-    """A real clip gives valid JSON; the damaged clip is reported by name."""
+def test_real_clip_json(capsys: Captured, caplog: pytest.LogCaptureFixture, clips_dir: Path) -> None:
+    """A real clip gives valid JSON; the frames that the damaged clip lacks are counted, and reported by its name."""
     arguments: list[Any] = ["classify", clips_dir / "k400_arm_wrestling.mp4", clips_dir / "corrupted.mp4"]
-    status, out, _ = run(capsys, *arguments, "--labels", "arm wrestling,flipping pancake", "--json")
-    good, bad = json.loads(out)["videos"]
-    assert status == 2
-    assert len(good["predictions"]) == 2
-    assert "corrupted.mp4" in bad["error"]
+    with caplog.at_level("WARNING", "mote_fast"):
+        status, out, _ = run(capsys, *arguments, "--labels", "arm wrestling,flipping pancake", "--json")
+    good, damaged = json.loads(out)["videos"]
+    assert status == 0
+    assert (len(good["predictions"]), good["replaced_frames"]) == (2, 0)
+    assert (len(damaged["predictions"]), damaged["error"]) == (2, None)
+    assert damaged["replaced_frames"] > 0
+    assert "corrupted.mp4" in caplog.text

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from av.error import FFmpegError
 from av.filter import Graph
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 
 from mote_fast.data.decoding.colors import Colors, repairs, why_not_converted
 from mote_fast.data.decoding.orientation import orientation_of
@@ -196,15 +196,28 @@ def read_readable(
 
 
 def _readable_frames(source: str | bytes, info: VideoInfo, num_threads: int) -> Iterator[tuple[int, VideoFrame]]:
-    """The frames that can be decoded from the start, with their indices; damage is passed over."""
-    pts, by_pts = info.timeline.pts, info.timeline.by_pts
-    place = {stamp: number for number, stamp in enumerate(pts)}
+    """The intact frames from the start, with their indices.
+
+    What follows damage is predicted from it until the next key frame, and therefore left out.
+    """
+    by_pts, number = info.timeline.by_pts, -1
+    place = {stamp: at for at, stamp in enumerate(info.timeline.pts)}
+    is_damaged, damaged_at = False, None
     with open_video(source, info.path, num_threads) as (container, stream):
-        frames = (frame for _, output in decode_packets(container, stream) for frame in output or ())
-        for number, frame in enumerate(frames):
-            index = place.get(frame.pts) if by_pts else number
-            if index is not None and not frame.is_corrupt:
-                yield index, frame
+        for packet, frames in decode_packets(container, stream):
+            if frames is None and packet is not None:
+                is_damaged, damaged_at = True, packet.pts
+            for frame in frames or ():
+                number += 1
+                index = place.get(frame.pts) if by_pts else number
+                is_key = frame.key_frame and frame.pict_type == PictureType.I and not frame.is_corrupt
+                # A key frame that was decoded before the damage may be output after it.
+                if is_key and frame.pts is not None and damaged_at is not None and frame.pts > damaged_at:
+                    is_damaged = False
+                if frame.is_corrupt:
+                    is_damaged, damaged_at = True, frame.pts
+                if index is not None and not is_damaged:
+                    yield index, frame
 
 
 def can_skip(info: VideoInfo) -> bool:

@@ -28,10 +28,10 @@ from mote_fast.errors import UndecodableVideoError, one_line
 
 logger = logging.getLogger(__name__)
 
-# Containers that store a time for every packet. FFmpeg makes up the times of others, such as raw streams, or takes
-# bytes after the last picture for a packet (NUT).
+# Containers that store a time for every packet; FFmpeg makes up those of others, such as raw streams. Not all of them
+# have an index for seeking, and FFmpeg takes bytes after the last picture of NUT for a packet.
 _SEEKABLE = frozenset({"mov", "matroska", "flv", "mpegts", "mpeg", "mxf", "ivf", "avi", "asf"})
-_TIMED = _SEEKABLE | {"gif", "apng"}
+_TIMED = _SEEKABLE | {"gif", "apng", "nut"}
 
 # Of these, containers that do not store presentation times.
 _WITHOUT_PTS = frozenset({"avi", "asf"})
@@ -250,6 +250,8 @@ def _why_packets_mislead(packets: _Packets, formats: set[str]) -> str | None:
     """Why the packets do not identify the frames of the file, or None if they do."""
     pts, first = packets.pts, packets.first
     assert first is not None
+    if not formats & _SEEKABLE:
+        return "a container that may take other bytes for packets"
     if None in pts:
         return "packets without timestamps"
     if len(set(pts)) < len(pts):

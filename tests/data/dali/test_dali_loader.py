@@ -161,7 +161,7 @@ def test_saturated_colors_are_right(
             path.write_bytes(chart(Coding(pixel_format, matrix, color_range), codec, container, **options))
             paths.append(path)
             by_dali.append(codec != "libx264" and matrix in (2, 5, 6))
-    recipe = ClipRecipe(size=SIZE, frames=2, mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
+    recipe = ClipRecipe(2, Preprocessing(SIZE, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)))
     dataset, size = _dataset(paths, recipe), len(paths)
     loader, plain = _loader(dataset, size), CpuLoader(dataset, LoaderOptions(size, training=False))
     with caplog.at_level(logging.DEBUG, "mote_fast"):
