@@ -386,7 +386,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     ffmpeg = find_ffmpeg(options.ffmpeg)
     if ffmpeg is None:
-        print(f"{options.ffmpeg}: no such program; install FFmpeg, or name its command with --ffmpeg", file=sys.stderr)
+        print(
+            f"{options.ffmpeg}: no program that runs; install FFmpeg, or name its command with --ffmpeg",
+            file=sys.stderr,
+        )
         return 2
     videos = find_videos(options.folder, options.all)
     tasks = [Task(str(path), ffmpeg, options.max_frames, options.time_limit) for path in videos]

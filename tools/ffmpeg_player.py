@@ -23,12 +23,14 @@ class FFmpeg:
 
 
 def find_ffmpeg(name: str) -> FFmpeg | None:
-    """The program of that name; None if there is none."""
+    """The program of that name; None if there is none, or if it does not run, as without its libraries."""
     path = shutil.which(name)
     if path is None:
         return None
-    text = subprocess.run([path, "-version"], capture_output=True, text=True, check=True).stdout
-    found = re.match(r"ffmpeg version n?(\d+)\.", text)
+    done = subprocess.run([path, "-version"], capture_output=True, text=True)
+    if done.returncode:
+        return None
+    found = re.match(r"ffmpeg version n?(\d+)\.", done.stdout)
     return FFmpeg(path, int(found[1]) if found else 999)
 
 

@@ -137,9 +137,10 @@ def test_a_folder_becomes_tables(video: Path, tmp_path: Path, capsys: pytest.Cap
     assert "wrong picture" in capsys.readouterr().out
 
 
-def test_without_ffmpeg_one_line_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The tool compares with a program that the library does not need."""
-    assert main([str(tmp_path), "--ffmpeg", "no-such-program"]) == 2
+@pytest.mark.parametrize("program", ["no-such-program", "false"])
+def test_without_ffmpeg_one_line_says_so(program: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The tool compares with a program that the library does not need, and that may lack its own libraries."""
+    assert main([str(tmp_path), "--ffmpeg", program]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
