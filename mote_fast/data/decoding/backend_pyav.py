@@ -94,8 +94,8 @@ def _read(source: str | bytes, info: VideoInfo, indices: Sequence[int], walk: _W
     out: np.ndarray | None = None
     to_rgb = _RgbConverter(info.path, info.timeline.time_base, num_threads)
     frames = _wanted_frames(source, info, indices, walk, num_threads)
-    for row, (index, frame) in enumerate(zip(indices, frames, strict=True)):
-        image = orientation_of(frame, source).apply(to_rgb(frame))
+    images = (orientation_of(frame, source).apply(to_rgb(frame)) for frame in frames)
+    for row, (index, image) in enumerate(zip(indices, images, strict=True)):
         if out is None:
             out = np.empty((len(indices), *image.shape), np.uint8)
         if image.shape != out.shape[1:]:
@@ -136,6 +136,8 @@ def _wanted_frames(
             if frame.is_corrupt:
                 raise DamageError(CORRUPT)
             yield frame
+            # The decoder takes the memory again.
+            del frame
 
 
 def _number(frame: VideoFrame, before: int, start: int, pts: Sequence[int | None]) -> int:
