@@ -10,12 +10,12 @@ from pathlib import Path
 import av
 from av.container import OutputContainer
 from av.error import FFmpegError
-from av.filter import Graph
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from mote_fast.data.decoding.colors import LIMITED, SMPTE170M, Colors, repairs, why_not_converted
+from mote_fast.data.decoding.colors import LIMITED, SMPTE170M
 from mote_fast.data.decoding.decode import probe
+from mote_fast.data.decoding.frame_converter import FrameConverter
 from mote_fast.data.decoding.video_info import CORRUPT, DamageError, VideoInfo, intact_frames, open_video
 from mote_fast.errors import ConfigError, UndecodableVideoError, one_line
 
@@ -150,8 +150,14 @@ class _Upright:
     def __init__(self, source: str, info: VideoInfo, encoding: Encoding) -> None:
         self._source = source
         self._info = info
-        self._size = encoding.size_of(info.width, info.height)
-        self._kind: tuple[object, ...] | None = None
+        width, height = encoding.size_of(info.width, info.height)
+        mirror = (("hflip", ""),) if info.mirrored else ()
+        scale = (
+            "scale",
+            f"{width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int:out_color_matrix=bt601:out_range=tv",
+        )
+        filters = (*mirror, *_TURNS[info.rotation], scale, ("format", "yuv420p"))
+        self._convert = FrameConverter(source, info.timeline.time_base, filters)
 
     def __iter__(self) -> Iterator[VideoFrame]:
         timeline = self._info.timeline
@@ -175,40 +181,3 @@ class _Upright:
                 # The encoder, not the source, chooses the key frames.
                 upright.pict_type = PictureType.NONE
                 yield upright
-
-    def _convert(self, frame: VideoFrame) -> VideoFrame:
-        kind = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range)
-        if kind != self._kind:
-            self._build(frame)
-            self._kind = kind
-        self._source_pad.push(frame)
-        converted = self._sink.pull()
-        assert isinstance(converted, VideoFrame)
-        return converted
-
-    def _build(self, frame: VideoFrame) -> None:
-        colors = Colors.of(frame)
-        if reason := why_not_converted(colors):
-            raise UndecodableVideoError(self._source, reason)
-        graph = Graph()
-        # PyAV before version 18 lacks this setting; FFmpeg then chooses.
-        if hasattr(graph, "threads"):
-            graph.threads = 1
-        width, height = self._size
-        self._source_pad = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=self._info.timeline.time_base
-        )
-        last = self._source_pad
-        mirror = (("hflip", ""),) if self._info.mirrored else ()
-        scale = (
-            "scale",
-            f"{width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int:out_color_matrix=bt601:out_range=tv",
-        )
-        for name, arguments in (*repairs(colors), *mirror, *_TURNS[self._info.rotation], scale, ("format", "yuv420p")):
-            step = graph.add(name, arguments) if arguments else graph.add(name)
-            last.link_to(step)
-            last = step
-        self._sink = graph.add("buffersink")
-        last.link_to(self._sink)
-        graph.configure()
-        self._graph = graph

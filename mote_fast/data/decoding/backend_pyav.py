@@ -14,10 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from av.error import FFmpegError
-from av.filter import Graph
-from av.video.frame import PictureType, VideoFrame
+from av.video.frame import VideoFrame
 
-from mote_fast.data.decoding.colors import Colors, repairs, why_not_converted
+from mote_fast.data.decoding.frame_converter import FrameConverter
 from mote_fast.data.decoding.orientation import orientation_of
 from mote_fast.data.decoding.video_info import (
     CORRUPT,
@@ -25,6 +24,7 @@ from mote_fast.data.decoding.video_info import (
     VideoInfo,
     decode_packets,
     intact_frames,
+    is_entry,
     open_video,
 )
 from mote_fast.errors import UndecodableVideoError, one_line
@@ -92,9 +92,7 @@ def _plan_jumps(indices: Sequence[int], info: VideoInfo) -> dict[int, int]:
 
 def _read(source: str | bytes, info: VideoInfo, indices: Sequence[int], walk: _Walk, num_threads: int) -> torch.Tensor:
     out: np.ndarray | None = None
-    to_rgb = _RgbConverter(info.path, info.timeline.time_base, num_threads)
-    frames = _wanted_frames(source, info, indices, walk, num_threads)
-    images = (orientation_of(frame, source).apply(to_rgb(frame)) for frame in frames)
+    images = _wanted_images(source, info, indices, walk, num_threads)
     for row, (index, image) in enumerate(zip(indices, images, strict=True)):
         if out is None:
             out = np.empty((len(indices), *image.shape), np.uint8)
@@ -109,11 +107,12 @@ def _read(source: str | bytes, info: VideoInfo, indices: Sequence[int], walk: _W
     return torch.from_numpy(out)
 
 
-def _wanted_frames(
+def _wanted_images(
     source: str | bytes, info: VideoInfo, indices: Sequence[int], walk: _Walk, num_threads: int
-) -> Iterator[VideoFrame]:
-    """Decode the frames at ascending distinct ``indices``, in this order."""
+) -> Iterator[np.ndarray]:
+    """Decode the frames at ascending distinct ``indices``, in this order, as images ``[H, W, 3]``."""
     pts = info.timeline.pts
+    to_rgb = RgbConverter(source, info.path, info.timeline.time_base, num_threads)
     with open_video(source, info.path, num_threads) as (container, stream):
         wanted = {pts[index] for index in indices} if walk.skip else None
         frames = intact_frames(container, stream, wanted=wanted)
@@ -135,9 +134,7 @@ def _wanted_frames(
                 raise DamageError(f"frame {index} is not where the file's packets place it")
             if frame.is_corrupt:
                 raise DamageError(CORRUPT)
-            yield frame
-            # The decoder takes the memory again.
-            del frame
+            yield to_rgb(frame)
 
 
 def _number(frame: VideoFrame, before: int, start: int, pts: Sequence[int | None]) -> int:
@@ -164,13 +161,13 @@ def read_readable(
     Returns the frames, and the index of the frame that stands in for each one that is missing. Raises
     ``UndecodableVideoError`` if fewer than half of the frames can be decoded.
     """
-    to_rgb = _RgbConverter(info.path, info.timeline.time_base, num_threads)
+    to_rgb = RgbConverter(source, info.path, info.timeline.time_base, num_threads)
     images: dict[int, np.ndarray] = {}
     choice: dict[int, int] = {}
 
     def choose(index: int, number: int, frame: VideoFrame) -> None:
         if number not in images:
-            images[number] = orientation_of(frame, source).apply(to_rgb(frame)).copy()
+            images[number] = to_rgb(frame).copy()
         choice[index] = number
 
     before: tuple[int, VideoFrame] | None = None
@@ -212,9 +209,8 @@ def _readable_frames(source: str | bytes, info: VideoInfo, num_threads: int) -> 
             for frame in frames or ():
                 number += 1
                 index = place.get(frame.pts) if by_pts else number
-                is_key = frame.key_frame and frame.pict_type == PictureType.I and not frame.is_corrupt
                 # A key frame that was decoded before the damage may be output after it.
-                if is_key and frame.pts is not None and damaged_at is not None and frame.pts > damaged_at:
+                if is_entry(frame) and frame.pts is not None and damaged_at is not None and frame.pts > damaged_at:
                     is_damaged = False
                 if frame.is_corrupt:
                     is_damaged, damaged_at = True, frame.pts
@@ -228,48 +224,17 @@ def can_skip(info: VideoInfo) -> bool:
     return info.codec in _SKIPPING_CODECS and info.timeline.by_pts and bool(info.timeline.packet_pts)
 
 
-class _RgbConverter:
-    """Converts decoded frames to RGB as torchcodec does, through a filter graph.
+class RgbConverter:
+    """Converts the frames of a file to RGB images as torchcodec does, turned and mirrored as they are shown."""
 
-    ``VideoFrame.reformat`` places the chroma samples of high-bit-depth video differently, some grey levels off.
-    """
-
-    def __init__(self, label: str, time_base: Fraction, num_threads: int) -> None:
-        self._label = label
-        self._time_base = time_base
-        self._num_threads = num_threads
-        self._kind: tuple[object, ...] | None = None
+    def __init__(self, source: str | bytes, label: str, time_base: Fraction, num_threads: int) -> None:
+        self._source = source
+        self._convert = FrameConverter(label, time_base, [("format", "rgb24")], num_threads)
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
-        """Return uint8 ``[H, W, 3]``, a view that keeps the frame's memory alive."""
-        kind = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range)
-        if kind != self._kind:
-            self._build(frame)
-            self._kind = kind
-        self._source.push(frame)
-        rgb = self._sink.pull()
-        assert isinstance(rgb, VideoFrame)
+        """Return uint8 ``[H, W, 3]``, a view that keeps the converted frame's memory alive."""
+        rgb = self._convert(frame)
         plane = rgb.planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(rgb.height, plane.line_size)
-        return rows[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3)
-
-    def _build(self, frame: VideoFrame) -> None:
-        colors = Colors.of(frame)
-        if reason := why_not_converted(colors):
-            raise UndecodableVideoError(self._label, reason)
-        graph = Graph()
-        # PyAV before version 18 lacks this setting; FFmpeg then chooses.
-        if hasattr(graph, "threads"):
-            graph.threads = self._num_threads
-        self._source = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=self._time_base
-        )
-        last = self._source
-        for name, arguments in (*repairs(colors), ("format", "rgb24")):
-            step = graph.add(name, arguments)
-            last.link_to(step)
-            last = step
-        self._sink = graph.add("buffersink")
-        last.link_to(self._sink)
-        graph.configure()
-        self._graph = graph
+        stored = rows[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3)
+        return orientation_of(frame, self._source).apply(stored)

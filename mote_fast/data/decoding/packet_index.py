@@ -17,13 +17,13 @@ from fractions import Fraction
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.video.frame import PictureType, VideoFrame
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from mote_fast.data.decoding.bitstream import Pictures, reader_of
 from mote_fast.data.decoding.colors import Colors
 from mote_fast.data.decoding.orientation import orientation_of
-from mote_fast.data.decoding.video_info import MAX_FRAMES, Timeline, VideoInfo, decode_packets, open_video
+from mote_fast.data.decoding.video_info import MAX_FRAMES, Timeline, VideoInfo, decode_packets, is_entry, open_video
 from mote_fast.errors import UndecodableVideoError, one_line
 
 logger = logging.getLogger(__name__)
@@ -284,7 +284,7 @@ def _decode(source: str | bytes, label: str) -> _Decoded:
             if packet is not None:
                 found.is_cut = frames is None
             for frame in frames or ():
-                if frame.key_frame and frame.pict_type == PictureType.I and not frame.is_corrupt:
+                if is_entry(frame):
                     found.keys.append(len(found.pts))
                 found.pts.append(frame.pts)
                 found.last_duration = frame.duration or 0

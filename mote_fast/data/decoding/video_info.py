@@ -15,12 +15,13 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import Disposition
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from mote_fast.data.decoding.bitstream import largest_empty_packet
 from mote_fast.data.decoding.colors import Colors
 from mote_fast.errors import UndecodableVideoError, one_line
+from mote_fast.runtime.text import is_text
 
 # 8192 x 8192: twice 8K television. A header can declare any size, and the declaration alone must not exhaust memory.
 MAX_PIXELS = 2**26
@@ -127,20 +128,12 @@ def as_input(source: str | bytes) -> Iterator[str | BinaryIO]:
         return
     path = os.path.abspath(source)
     # Both libraries encode names as UTF-8, and FFmpeg takes a percent sign for a pattern that other files match.
-    if "%" in path or not _is_utf8(path):
+    if "%" in path or not is_text(path):
         with open(source, "rb") as file:
             yield file
     else:
         # Without the prefix, FFmpeg would read "a:b.mp4" as a protocol.
         yield f"file:{path}"
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 @contextmanager
@@ -211,18 +204,8 @@ def intact_frames(
     may be left out: the decoder skips those that are not reference frames.
     """
     context = stream.codec_context
-    packets = container.demux(stream)
-    # The decoder would take an empty packet as the end of the stream.
-    empty = largest_empty_packet(context.codec.canonical_name, context.codec.intra_only)
     started = False
-    while True:
-        packet, cut = None, None
-        try:
-            packet = next(packets, None)
-        except FFmpegError as error:
-            cut = error
-        if packet is not None and packet.size <= empty:
-            continue
+    for packet, cut in _packets(container, stream):
         # Seeking in a transport or program stream can land after the key frame, and a decoder may then guess content.
         if after_seek and packet is not None and not packet.is_keyframe:
             raise DamageError("seeking did not land on a key frame")
@@ -242,8 +225,6 @@ def intact_frames(
             yield frame
         if cut is not None:
             raise DamageError(one_line(cut)) from cut
-        if packet is None:
-            return
 
 
 def decode_packets(
@@ -254,19 +235,28 @@ def decode_packets(
     Yields each packet with the frames that the decoder outputs for it, or with None if it cannot be decoded; the last
     packet is None, with the frames that remain in the decoder.
     """
-    context = stream.codec_context
-    packets = container.demux(stream)
-    empty = largest_empty_packet(context.codec.canonical_name, context.codec.intra_only)
-    while True:
+    for packet, _ in _packets(container, stream):
         try:
-            packet = next(packets, None)
-        except FFmpegError:
-            packet = None
-        if packet is not None and packet.size <= empty:
-            continue
-        try:
-            yield packet, context.decode(packet)
+            yield packet, stream.codec_context.decode(packet)
         except FFmpegError:
             yield packet, None
-        if packet is None:
-            return
+
+
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[tuple[Packet | None, FFmpegError | None]]:
+    """Read the packets that may hold a picture; at the end None, which drains the decoder, and what cut reading off."""
+    codec = stream.codec_context.codec
+    # The decoder would take an empty packet as the end of the stream.
+    empty = largest_empty_packet(codec.canonical_name, codec.intra_only)
+    cut: FFmpegError | None = None
+    try:
+        for packet in container.demux(stream):
+            if packet.size > empty:
+                yield packet, None
+    except FFmpegError as error:
+        cut = error
+    yield None, cut
+
+
+def is_entry(frame: VideoFrame) -> bool:
+    """Whether the decoder says that decoding can start at this frame."""
+    return bool(frame.key_frame) and frame.pict_type == PictureType.I and not frame.is_corrupt

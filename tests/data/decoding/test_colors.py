@@ -216,7 +216,7 @@ def test_the_name_of_a_format_states_the_range(color_range: int) -> None:
 def _patches_alone(frame: av.VideoFrame, matrix: int) -> float:
     """Largest error of a frame that no decoder made."""
     frame.colorspace, frame.pts, frame.time_base = matrix, 0, Fraction(1, 25)
-    picture = backend_pyav._RgbConverter("a frame", Fraction(1, 25), 1)(frame)
+    picture = backend_pyav.RgbConverter("", "a frame", Fraction(1, 25), 1)(frame)
     return np.abs(picture[PATCH // 2 :: PATCH, PATCH // 2 :: PATCH].reshape(-1, 3).astype(int) - COLORS).max()
 
 
