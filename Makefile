@@ -15,7 +15,7 @@ RESULTS := benchmarks/results
 
 SEEDS ?= 5
 
-.PHONY: help venv dev-cpu packages-cpu lock demo quick test test-without-ffmpeg test-latest test-oldest test-slow data-faults decode-corpus decode-sweep train-smoke \
+.PHONY: help venv dev-cpu packages-cpu lock demo quick test test-without-ffmpeg test-latest test-oldest test-slow attack data-faults decode-corpus decode-sweep train-smoke \
 	resume-trials tiny-clip tiny tradeoff tradeoff-quick interpret aot traffic bench bench-baseline bench-check readme scaling lint format clean
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make test-latest  all tests with the newest versions of everything, in .venv-latest"
 	@echo "make test-oldest  the quick tests with the oldest versions that setup.py allows, in .venv-oldest"
 	@echo "make test-slow  the long suites: 3000 damaged videos and more generated cases"
+	@echo "make attack     hostile files, weights and folders, kills and full disks, at full size, with counts"
 	@echo "make data-faults  2000 files, half of them damaged, with workers killed continuously"
 	@echo "make decode-corpus  2000 generated videos of every codec and container, half of them lying, against playing them"
 	@echo "make decode-sweep FOLDER=path  every video below a folder against FFmpeg's command line; WORKERS=n, TABLE=file.csv"
@@ -100,6 +101,9 @@ test-oldest: venv
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python -m pytest -m "not slow" --hypothesis-profile=explore tests/data tests/clip tests/head tests/model tests/ops tests/runtime tests/training
+
+attack: venv
+	$(PYTEST) tests/attack --attack
 
 data-faults: venv
 	$(BIN)/python -m pytest -m slow -o log_cli=true --log-cli-level=INFO \

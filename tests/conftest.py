@@ -30,6 +30,7 @@ SHARED = TESTS.parent.parent / "shared"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--clips", help="folder with the real clips that some tests decode")
     parser.addoption("--require-torchcodec", action="store_true", help="end at once where torchcodec cannot serve")
+    parser.addoption("--attack", action="store_true", help="run tests/attack at full size")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -54,6 +55,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for kinds in (("passed", "failed"), ("skipped",))
     )
     terminalreporter.write_line(f"torchcodec: used by {ran} tests, {skipped} that need it skipped")
+    counts = [
+        (report.nodeid.rpartition("/")[2], *value)
+        for kind in ("passed", "failed", "error")
+        for report in terminalreporter.getreports(kind)
+        for name, value in getattr(report, "user_properties", ())
+        if name == "attack" and report.when == "teardown"
+    ]
+    if terminalreporter.config.getoption("--attack"):
+        for name, attempts, failures in sorted(counts):
+            terminalreporter.write_line(f"{attempts:7} attempts {failures:4} failures  {name}")
+    if counts:
+        attempts, failures = (sum(column) for column in list(zip(*counts, strict=True))[1:])
+        terminalreporter.write_line(f"attacks: {len(counts)}, with {attempts} attempts and {failures} failures")
 
 
 @pytest.fixture(scope="session")
