@@ -1,1 +1,1 @@
-"""Attacks: files, folders, kills and full disks of every kind. `make attack` runs them at full size, `make test` a few of each."""
+"""Attacks: hostile files, kills and full disks. `make attack` runs them at full size, `make test` a few of each."""
