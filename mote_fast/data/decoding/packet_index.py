@@ -22,8 +22,17 @@ from av.video.stream import VideoStream
 
 from mote_fast.data.decoding.bitstream import Pictures, reader_of
 from mote_fast.data.decoding.colors import Colors
+from mote_fast.data.decoding.formats import is_certain
 from mote_fast.data.decoding.orientation import orientation_of
-from mote_fast.data.decoding.video_info import MAX_FRAMES, Timeline, VideoInfo, decode_packets, is_entry, open_video
+from mote_fast.data.decoding.video_info import (
+    MAX_FRAMES,
+    Timeline,
+    VideoInfo,
+    decode_packets,
+    head_of,
+    is_entry,
+    open_video,
+)
 from mote_fast.errors import UndecodableVideoError, one_line
 
 logger = logging.getLogger(__name__)
@@ -119,7 +128,7 @@ def scan(source: str | bytes, label: str) -> VideoInfo:
         end = Fraction((container.start_time or 0) + (container.duration or 0), av.time_base) / time_base
         aspect = _pixel_aspect(stream)
         orientation = orientation_of(first, source)
-        streams = len(container.streams.video)
+        pyav_only = _why_pyav_only(container, head_of(source, label))
 
     keys_hold, last_duration = packets.keys_hold, packets.last_duration
     known = sorted(stamp for stamp in packets.pts if stamp is not None)
@@ -155,7 +164,7 @@ def scan(source: str | bytes, label: str) -> VideoInfo:
         by_pts=by_pts,
         packet_pts=tuple(known) if has_index else (),
         damaged=cut or fewer,
-        pyav_only=_why_pyav_only(formats, streams, by_pts),
+        pyav_only=pyav_only if by_pts else "its timestamps do not identify its frames",
     )
     duration = _duration(pts, last_duration, time_base, rate)
     height, width = first.height, first.width
@@ -267,13 +276,14 @@ def _why_packets_mislead(packets: _Packets, formats: set[str]) -> str | None:
     return packets.misleading
 
 
-def _why_pyav_only(formats: set[str], streams: int, by_pts: bool) -> str:
-    if not by_pts:
-        return "its timestamps do not identify its frames"
-    if _WITHOUT_INDEX & formats:
+def _why_pyav_only(container: InputContainer, head: bytes) -> str:
+    """Why other libraries cannot be given a file whose timestamps identify its frames; empty if they can."""
+    if not is_certain(head, container.format.name):
+        return "its first bytes leave its format open"
+    if _WITHOUT_INDEX & set(container.format.name.split(",")):
         return "its container has no index for seeking"
     # FFmpeg's versions number them differently.
-    return "it has several video streams" if streams > 1 else ""
+    return "it has several video streams" if len(container.streams.video) > 1 else ""
 
 
 def _decode(source: str | bytes, label: str) -> _Decoded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Container, Iterator
@@ -20,6 +21,7 @@ from av.video.stream import VideoStream
 
 from mote_fast.data.decoding.bitstream import largest_empty_packet
 from mote_fast.data.decoding.colors import Colors
+from mote_fast.data.decoding.formats import FORMATS, HEAD_BYTES, PROTOCOLS, why_not_video
 from mote_fast.errors import UndecodableVideoError, one_line
 from mote_fast.runtime.text import is_text
 
@@ -35,9 +37,6 @@ MAX_READ_BYTES = 2**31
 
 # Whether frames whose pixels are not square are scaled to their true shape, or taken as if they were square.
 PixelAspect = Literal["apply", "ignore"]
-
-# Text formats that name other files: opening one would read or fetch files that the caller did not request.
-_PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp"})
 
 
 @dataclass(frozen=True)
@@ -136,32 +135,56 @@ def as_input(source: str | bytes) -> Iterator[str | BinaryIO]:
         yield f"file:{path}"
 
 
+def head_of(source: str | bytes, label: str) -> bytes:
+    """Return the first bytes of a video, which tell its format.
+
+    Raises ``UndecodableVideoError`` if the file cannot be read.
+    """
+    if isinstance(source, bytes):
+        return source[:HEAD_BYTES]
+    try:
+        with open(source, "rb", buffering=0) as file:
+            return file.read(HEAD_BYTES)
+    except OSError as error:
+        raise UndecodableVideoError(label, f"cannot be read: {error.strerror}") from error
+
+
 @contextmanager
 def open_video(source: str | bytes, label: str, num_threads: int = 1) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a container and its best video stream, with the decoder set up but not started.
 
-    Raises ``UndecodableVideoError`` if ``source`` is not a container, has no video, or exceeds ``MAX_PIXELS``.
+    Raises ``UndecodableVideoError`` if ``source`` is in none of ``FORMATS``, has no video, or exceeds ``MAX_PIXELS``.
     """
+    kind = why_not_video(head_of(source, label))
+    if kind is not None:
+        raise UndecodableVideoError(label, f"{kind}, not a video; give the video file")
     limits = {"max_pixels": str(MAX_PIXELS)}
+    container_limits = {
+        "format_whitelist": FORMATS,
+        "protocol_whitelist": PROTOCOLS,
+        "max_streams": str(MAX_STREAMS),
+    }
     with as_input(source) as file:
         try:
             container = av.open(
-                file,
-                "r",
-                options=limits,
-                container_options={"protocol_whitelist": "file", "max_streams": str(MAX_STREAMS)},
-                metadata_errors="replace",
+                file, "r", options=limits, container_options=container_limits, metadata_errors="replace"
             )
         except (FFmpegError, ValueError) as error:
-            reason = f"over {MAX_STREAMS} streams, or no memory" if isinstance(error, MemoryError) else one_line(error)
-            raise UndecodableVideoError(label, f"not a video that FFmpeg can open ({reason})") from error
+            raise UndecodableVideoError(label, f"not a video that FFmpeg can open ({_why_not_open(error)})") from error
         with container:
             yield container, _video_stream(container, label, limits, num_threads)
 
 
+def _why_not_open(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return f"over {MAX_STREAMS} streams, or no memory"
+    # What FFmpeg returns for a format that is not on the list.
+    if isinstance(error, FFmpegError) and error.errno == errno.EINVAL:
+        return "its format is not one of videos"
+    return one_line(error)
+
+
 def _video_stream(container: InputContainer, label: str, limits: dict[str, str], num_threads: int) -> VideoStream:
-    if _PLAYLISTS & set(container.format.name.split(",")):
-        raise UndecodableVideoError(label, f"a {container.format.name} playlist, not a video; give the video file")
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
         raise UndecodableVideoError(label, "holds no video stream; remove it from the list of clips")

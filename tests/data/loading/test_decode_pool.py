@@ -197,6 +197,7 @@ from pathlib import Path
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.loading.cpu_loader import DatasetDecoder
 from mote_fast.data.loading.decode_pool import DecodePool
+from mote_fast.data.transforms import Preprocessing
 from tests.data.unkind import UnkindDataset
 
 def main():
