@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from mote_fast.analysis.attention_maps import attention_csv, attention_maps
@@ -22,9 +25,11 @@ from mote_fast.analysis.variants import MERGED, Variant, clip_mean, expert_varia
 from mote_fast.cli import inputs, options, outputs
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.items import UNLABELLED, VideoItem
+from mote_fast.data.loading.cpu_loader import DatasetDecoder
+from mote_fast.data.loading.decode_pool import DecodePool
 from mote_fast.data.loading.faults import Failure
 from mote_fast.data.plan import ONE_VIEW
-from mote_fast.errors import ConfigError
+from mote_fast.errors import ConfigError, UndecodableVideoError
 from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, ProtocolName
 from mote_fast.evaluation.predict import Predictions
 from mote_fast.evaluation.splits import Split, read_split
@@ -140,7 +145,7 @@ def run_attention(arguments: argparse.Namespace) -> int:
     dataset = VideoDataset(
         [VideoItem(arguments.video, UNLABELLED)], inputs.recipe_of(model, ONE_VIEW), decode_backend=arguments.decode
     )
-    (frames,) = dataset.load(0).pixels
+    (frames,) = _decode(dataset)
     with tqdm(total=len(frames), unit="frames", disable=None, delay=2) as bar:
         found = attention_maps(model.clip, variants, frames, progress=bar.update)
     ranges = {name: (maps.min().item(), maps.max().item()) for name, maps in found.maps.items()}
@@ -151,6 +156,16 @@ def run_attention(arguments: argparse.Namespace) -> int:
     lines = [f"{least:7.4f} to {most:7.4f}   {name}" for name, (least, most) in ranges.items()]
     figure = draw_attention(found, f"{printable(Path(arguments.video).name)}: cosine of output feature and patches")
     return _finish(arguments, figure, attention_csv(found), document, lines, [])
+
+
+def _decode(dataset: VideoDataset) -> Tensor:
+    """Decode the only video of a data set in a watched process: uint8 [V, T, 3, S, S]."""
+    path, pixels = dataset.items[0].path, torch.empty(dataset.recipe.clip_shape, dtype=torch.uint8)
+    with closing(DecodePool(DatasetDecoder(dataset), dataset.recipe, 1, options.TIME_LIMIT)) as pool:
+        failure = pool.load(0, path, (0, 0), pixels)
+    if isinstance(failure, Failure):
+        raise UndecodableVideoError(path, failure.reason)
+    return pixels
 
 
 def _add_analysis(

@@ -20,6 +20,7 @@ from mote_fast.data.items import VideoItem, read_labels, read_list, scan_folder
 from mote_fast.data.loaders import make_loader
 from mote_fast.data.loading.order import ALONE, Replica
 from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
+from mote_fast.data.loading.view_frames import start_watched_reader
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, VideoError
@@ -60,6 +61,11 @@ def model_of(arguments: argparse.Namespace) -> VideoClassifier:
 def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     """Build or load the selected model, its experts not merged."""
     dtype = DTYPES[arguments.dtype]
+    # Commands that read lists have worker processes instead.
+    limit = getattr(arguments, "time_limit", None)
+    if limit is not None:
+        # The process starts while the model is built.
+        start_watched_reader(limit)
     place: dict[str, Any] = {"device": device_of(arguments), "dtype": dtype}
     if dtype == "int8":
         # The first run of a model exports it for half a minute; the log then says so.
@@ -81,6 +87,7 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
         towers = arguments.clip_pretrained
         model = create_model(arguments.model, frames=arguments.frames, clip_pretrained=towers, **place)
     model.decode_backend = arguments.decode
+    model.decode_time_limit = limit
     if arguments.no_cache:
         model.feature_cache = None
     return model

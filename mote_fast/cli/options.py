@@ -27,6 +27,9 @@ DTYPES: dict[str, Dtype] = {
 # Arguments of an option that takes several values and may be repeated.
 SEVERAL: dict[str, Any] = {"action": "extend", "nargs": "+"}
 
+# Seconds that decoding one video may take.
+TIME_LIMIT = 60.0
+
 # A parser, or a group of its options.
 Options = argparse._ActionsContainer
 
@@ -93,6 +96,12 @@ def add_videos(parser: argparse.ArgumentParser, views: str) -> None:
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files")
     add_value(parser, "--views", views, "clips x crops, such as 1x1, 3x1, 4x3")
     add_framing(parser)
+    add_time_limit(parser)
+
+
+def add_time_limit(options: Options, task: str = "decode", seconds: float = TIME_LIMIT) -> None:
+    """Add the time limit for one video, which another process decodes."""
+    add_value(options, "--time-limit", seconds, f"time limit to {task} one video", "SECONDS")
 
 
 def add_framing(options: Options) -> None:
@@ -145,7 +154,7 @@ def add_loading(parser: argparse.ArgumentParser, views: str) -> None:
 def add_workers(options: Options, task: str, time_limit: float) -> None:
     """Add the number of processes for a ``task``, such as "scan", and the time limit for one video."""
     add_value(options, "--workers", os.cpu_count() or 1, f"processes that {task}, one per core", "N")
-    add_value(options, "--time-limit", time_limit, f"time limit to {task} one video", "SECONDS")
+    add_time_limit(options, task, time_limit)
 
 
 def add_output(parser: argparse.ArgumentParser, content: str) -> None:

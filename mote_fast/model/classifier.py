@@ -21,8 +21,8 @@ from mote_fast.clip.feature_cache import FeatureCache
 from mote_fast.clip.int8 import Int8Tower
 from mote_fast.clip.text_files import write_text_files
 from mote_fast.clip.towers import ClipTowers
-from mote_fast.data.decoding.decode import probe, read_readable_frames
-from mote_fast.data.decoding.video_info import PixelAspect, check_read_size
+from mote_fast.data.decoding.video_info import PixelAspect
+from mote_fast.data.loading.view_frames import ViewRequest, read_view_frames
 from mote_fast.data.transforms import CropsAlong, evaluation_pixels
 from mote_fast.data.views import ViewPlan, Views, plan_views
 from mote_fast.errors import ConfigError
@@ -63,6 +63,9 @@ class VideoClassifier(nn.Module):
         frames: T, frames per view.
         int8: runs the image tower in int8; None, as built, runs it in its own dtype. Set by ``quantize``.
         decode_backend: "auto", "torchcodec" or "pyav", see ``mote_fast.data.read_frames``.
+        decode_time_limit: seconds for decoding one video. With a number, decoding runs in another process, so that a
+            video on which the decoder crashes, hangs, or takes too much memory raises ``VideoError``; None, as built,
+            decodes in this process, without these limits. See ``read_view_frames``.
         pixel_aspect: "ignore" takes all pixels as square, as the released recipe does, with which the released weights
             were trained; "apply" scales videos whose pixels are not square to their true shape.
         crops_along: three crops lie along the "width", as in the released recipe, so that those of a portrait video are
@@ -78,6 +81,7 @@ class VideoClassifier(nn.Module):
         self.frames = frames
         self.int8: Int8Tower | None = None
         self.decode_backend = "auto"
+        self.decode_time_limit: float | None = None
         self.pixel_aspect: PixelAspect = "ignore"
         self.crops_along: CropsAlong = "width"
         self.replaced_frames = 0
@@ -232,6 +236,7 @@ class VideoClassifier(nn.Module):
         folded = VideoClassifier(self.clip, self.head.fold(), self.frames)
         folded.int8 = self.int8
         folded.decode_backend = self.decode_backend
+        folded.decode_time_limit = self.decode_time_limit
         folded.pixel_aspect = self.pixel_aspect
         folded.crops_along = self.crops_along
         folded.feature_cache = self.feature_cache
@@ -311,18 +316,20 @@ class VideoClassifier(nn.Module):
             )
         if isinstance(video, os.PathLike):
             video = os.fsdecode(video)
-        info = probe(video)
-        plan = plan_views(info.num_frames, self.frames, views)
-        displayed = info.displayed_size(self.pixel_aspect)
-        # Scaling up the short side of a strip of a few rows makes huge frames, so only some are scaled at a time.
-        height, width = self.clip.config.preprocessing.scaled(*displayed)
-        check_read_size(info.path, min(len(plan.frame_indices), self._frames_at_once), width, height, " after scaling")
-        frames, stand_ins = read_readable_frames(video, plan.frame_indices, self.decode_backend, info=info)
+        request = ViewRequest(
+            self.frames,
+            views,
+            self.clip.config.preprocessing,
+            self._frames_at_once,
+            self.decode_backend,
+            self.pixel_aspect,
+        )
+        frames, plan, displayed, path, stand_ins = read_view_frames(video, request, self.decode_time_limit)
         if stand_ins:
             self.replaced_frames += len(stand_ins)
             log.warning(
                 "%s: %d of %d frames cannot be decoded; their neighbors stand in for them (frame %s)",
-                info.path,
+                path,
                 len(stand_ins),
                 len(plan.frame_indices),
                 ", ".join(f"{index}: {neighbor}" for index, neighbor in stand_ins.items()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,7 +17,7 @@ from av.video.stream import VideoStream
 from mote_fast.data.decoding.colors import LIMITED, SMPTE170M
 from mote_fast.data.decoding.decode import probe
 from mote_fast.data.decoding.frame_converter import FrameConverter
-from mote_fast.data.decoding.video_info import CORRUPT, DamageError, VideoInfo, intact_frames, open_video
+from mote_fast.data.decoding.video_info import CORRUPT, DamageError, DecodeBudget, VideoInfo, intact_frames, open_video
 from mote_fast.errors import ConfigError, UndecodableVideoError, one_line
 
 # FFmpeg's filters for each clockwise rotation in degrees.
@@ -163,7 +164,8 @@ class _Upright:
         timeline = self._info.timeline
         stamps = [pts for pts in timeline.pts if pts is not None] if timeline.by_pts else range(self._info.num_frames)
         with open_video(self._source, self._source) as (container, stream):
-            decoded = intact_frames(container, stream)
+            # All frames are wanted, and the process has a time limit.
+            decoded = intact_frames(container, stream, DecodeBudget(self._source, math.inf))
             for number, stamp in enumerate(stamps):
                 frame = next(decoded, None)
                 # Frames that are not in the index, such as those before the first key frame, are skipped.

@@ -19,12 +19,14 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from mote_fast.errors import BackendError, ConfigError, MoteError, VideoError
+from mote_fast.runtime.shared_tensor import receive_tensor, send_tensor
 
 # Seconds that a process may take to start: imports over a network file system are slow.
 START_LIMIT = 300.0
@@ -47,6 +49,13 @@ class WorkerLostError(Exception):
         self.timed_out = timed_out
 
 
+class WithTensor(NamedTuple):
+    """A result that holds a uint8 tensor, which is sent through shared memory and not through the pipe."""
+
+    value: Any
+    tensor: Tensor
+
+
 class WorkerPool:
     """Calls a function in ``workers`` processes, each started on first use and kept until ``close``.
 
@@ -61,6 +70,8 @@ class WorkerPool:
         time_limit: seconds per task.
         buffer_bytes: size of the memory that each process shares with this one.
         start: called in each process before its first task; its time does not count against the time limit.
+        memory_limit: bytes that a process may take beyond what it has at its start; then its allocations fail. Linux
+            only.
 
     Raises:
         ConfigError: an argument is out of range, or ``function`` cannot be pickled.
@@ -74,18 +85,20 @@ class WorkerPool:
         *,
         buffer_bytes: int = 0,
         start: Callable[[], object] | None = None,
+        memory_limit: int | None = None,
     ) -> None:
         if workers < 1 or time_limit <= 0:
             raise ConfigError(f"workers must be at least 1 and time_limit above 0, got {workers} and {time_limit}")
         try:
-            pickled = pickle.dumps((function, start))
+            pickled = pickle.dumps((function, start, memory_limit))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ConfigError(
                 f"worker processes need a data set that can be pickled ({error}); use workers=0"
             ) from error
         module = getattr(function, "__module__", type(function).__module__)
         self._workers = [_Worker(pickled, module, buffer_bytes, time_limit) for _ in range(workers)]
-        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        # The last one used comes first, so that one task at a time starts one process.
+        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
         for worker in self._workers:
             self._idle.put(worker)
         self._closed = False
@@ -183,6 +196,8 @@ class _Worker:
             if not self._connection.poll(self._time_limit):
                 raise self._lost(f"took over {self._time_limit:g} s", timed_out=True)
             answer = self._connection.recv()
+            if isinstance(answer, WithTensor):
+                answer = answer._replace(tensor=receive_tensor(self._connection))
         except (EOFError, OSError) as error:
             raise self._lost("its process died") from error
         if isinstance(answer, Exception):
@@ -207,7 +222,7 @@ class _Worker:
         if shared is not None:
             self._buffer = torch.frombuffer(shared, dtype=torch.uint8)
         process = context.Process(
-            target=_serve, args=(theirs, self._pickled, shared), name="mote-fast-worker", daemon=True
+            target=_serve, args=(theirs, self._pickled, shared, os.getpid()), name="mote-fast-worker", daemon=True
         )
         process.start()
         self._process = process
@@ -244,16 +259,18 @@ def _context(module: str) -> Any:
     return context
 
 
-def _serve(connection: Connection, pickled: bytes, shared: Any) -> None:
+def _serve(connection: Connection, pickled: bytes, shared: Any, parent: int) -> None:
     """Run one task after another until the pipe or the parent ends."""
     # Ctrl-C reaches every process of the terminal; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    function, start = pickle.loads(pickled)
+    function, start, memory_limit = pickle.loads(pickled)
     buffers = [] if shared is None else [torch.frombuffer(shared, dtype=torch.uint8)]
     if start is not None:
         start()
+    if memory_limit is not None:
+        _limit_memory(memory_limit)
     connection.send(True)
     while True:
         try:
@@ -267,7 +284,24 @@ def _serve(connection: Connection, pickled: bytes, shared: Any) -> None:
         except Exception:
             # The text only, because not every exception survives pickling.
             answer = RuntimeError(traceback.format_exc())
-        connection.send(answer)
+        if isinstance(answer, WithTensor):
+            connection.send(answer._replace(tensor=None))
+            send_tensor(connection, answer.tensor, parent)
+        else:
+            connection.send(answer)
+
+
+def _limit_memory(limit: int) -> None:
+    """Make allocations fail once this process has ``limit`` bytes more than now."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    # Unlike the address space, which libraries reserve by the gigabyte, the data are what a process can write to.
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    data = next(int(line.split()[1]) for line in status if line.startswith("VmData"))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (data * 1024 + limit, hard))
 
 
 def _end_with_parent() -> None:

@@ -21,6 +21,7 @@ from mote_fast.data.decoding.orientation import orientation_of
 from mote_fast.data.decoding.video_info import (
     CORRUPT,
     DamageError,
+    DecodeBudget,
     VideoInfo,
     decode_packets,
     intact_frames,
@@ -113,9 +114,10 @@ def _wanted_images(
     """Decode the frames at ascending distinct ``indices``, in this order, as images ``[H, W, 3]``."""
     pts = info.timeline.pts
     to_rgb = RgbConverter(source, info.path, info.timeline.time_base, num_threads)
+    budget = DecodeBudget(info.path)
     with open_video(source, info.path, num_threads) as (container, stream):
         wanted = {pts[index] for index in indices} if walk.skip else None
-        frames = intact_frames(container, stream, wanted=wanted)
+        frames = intact_frames(container, stream, budget, wanted=wanted)
         number, start = -1, 0
         for index in indices:
             if index in walk.jumps:
@@ -123,7 +125,7 @@ def _wanted_images(
                 target, number = pts[start], start - 1
                 assert target is not None
                 container.seek(target, stream=stream)
-                frames = intact_frames(container, stream, after_seek=True, wanted=wanted)
+                frames = intact_frames(container, stream, budget, after_seek=True, wanted=wanted)
             for frame in frames:
                 number = _number(frame, number, start, pts) if walk.by_pts else number + 1
                 if number >= index:
@@ -203,7 +205,7 @@ def _readable_frames(source: str | bytes, info: VideoInfo, num_threads: int) -> 
     place = {stamp: at for at, stamp in enumerate(info.timeline.pts)}
     is_damaged, damaged_at = False, None
     with open_video(source, info.path, num_threads) as (container, stream):
-        for packet, frames in decode_packets(container, stream):
+        for packet, frames in decode_packets(container, stream, DecodeBudget(info.path)):
             if frames is None and packet is not None:
                 is_damaged, damaged_at = True, packet.pts
             for frame in frames or ():

@@ -26,6 +26,7 @@ from mote_fast.data.decoding.formats import is_certain
 from mote_fast.data.decoding.orientation import orientation_of
 from mote_fast.data.decoding.video_info import (
     MAX_FRAMES,
+    DecodeBudget,
     Timeline,
     VideoInfo,
     decode_packets,
@@ -193,6 +194,7 @@ def _read_packets(container: InputContainer, stream: VideoStream, label: str) ->
     context = stream.codec_context
     codec = context.codec
     read = reader_of(codec.canonical_name, codec.intra_only, context.extradata)
+    budget = DecodeBudget(label)
     latest: int | None = None
     try:
         for packet in container.demux(stream):
@@ -227,6 +229,7 @@ def _read_packets(container: InputContainer, stream: VideoStream, label: str) ->
                 if not shown:
                     found.hidden.add(pts)
             if found.first is None:
+                budget.spend(context.width * context.height)
                 found.first = _first_intact(context, packet)
     except FFmpegError as error:
         logger.debug("reading packets broke off: %s", one_line(error))
@@ -290,7 +293,7 @@ def _decode(source: str | bytes, label: str) -> _Decoded:
     """Decode a video from end to end and pass over what cannot be decoded, as players do."""
     found = _Decoded()
     with open_video(source, label) as (container, stream):
-        for packet, frames in decode_packets(container, stream):
+        for packet, frames in decode_packets(container, stream, DecodeBudget(label)):
             if packet is not None:
                 found.is_cut = frames is None
             for frame in frames or ():

@@ -35,6 +35,12 @@ MAX_FRAMES = 2**19
 # Limit for the frames of one read, as RGB: 64 frames of 4K, 16 of 8K.
 MAX_READ_BYTES = 2**31
 
+# Limit for the pixels that one pass over a video decodes: 2.5 hours of 1080p without a key frame to begin at.
+MAX_DECODED_PIXELS = 2**39
+
+# Bytes that a watched process may take to decode a video: the frames of the largest read twice, and the decoder's own.
+MAX_MEMORY = 5 * 2**30
+
 # Whether frames whose pixels are not square are scaled to their true shape, or taken as if they were square.
 PixelAspect = Literal["apply", "ignore"]
 
@@ -109,6 +115,20 @@ def check_read_size(path: str, frames: int, width: int, height: int, when: str =
         raise UndecodableVideoError(
             path, f"{what} take {size >> 20} MiB, over the limit of {MAX_READ_BYTES >> 20}; re-encode it smaller"
         )
+
+
+class DecodeBudget:
+    """The pixels that one pass over a video may decode: a small file can hold hours of work."""
+
+    def __init__(self, label: str, pixels: float = MAX_DECODED_PIXELS) -> None:
+        self._label = label
+        self._left = pixels
+
+    def spend(self, pixels: int) -> None:
+        """Count a picture; raise ``UndecodableVideoError`` if it is one too many."""
+        self._left -= pixels
+        if self._left < 0:
+            raise UndecodableVideoError(self._label, "takes too much decoding; cut it into clips, or re-encode it")
 
 
 # Why a frame that the decoder outputs is not used.
@@ -214,6 +234,7 @@ def _rank(stream: VideoStream) -> tuple[bool, int]:
 def intact_frames(
     container: InputContainer,
     stream: VideoStream,
+    budget: DecodeBudget,
     *,
     after_seek: bool = False,
     wanted: Container[int | None] | None = None,
@@ -228,7 +249,7 @@ def intact_frames(
     """
     context = stream.codec_context
     started = False
-    for packet, cut in _packets(container, stream):
+    for packet, cut in _packets(container, stream, budget):
         # Seeking in a transport or program stream can land after the key frame, and a decoder may then guess content.
         if after_seek and packet is not None and not packet.is_keyframe:
             raise DamageError("seeking did not land on a key frame")
@@ -251,29 +272,33 @@ def intact_frames(
 
 
 def decode_packets(
-    container: InputContainer, stream: VideoStream
+    container: InputContainer, stream: VideoStream, budget: DecodeBudget
 ) -> Iterator[tuple[Packet | None, list[VideoFrame] | None]]:
     """Decode packet by packet from the current position of ``container``, and pass over what cannot be decoded.
 
     Yields each packet with the frames that the decoder outputs for it, or with None if it cannot be decoded; the last
     packet is None, with the frames that remain in the decoder.
     """
-    for packet, _ in _packets(container, stream):
+    for packet, _ in _packets(container, stream, budget):
         try:
             yield packet, stream.codec_context.decode(packet)
         except FFmpegError:
             yield packet, None
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[tuple[Packet | None, FFmpegError | None]]:
+def _packets(
+    container: InputContainer, stream: VideoStream, budget: DecodeBudget
+) -> Iterator[tuple[Packet | None, FFmpegError | None]]:
     """Read the packets that may hold a picture; at the end None, which drains the decoder, and what cut reading off."""
-    codec = stream.codec_context.codec
+    context = stream.codec_context
+    codec = context.codec
     # The decoder would take an empty packet as the end of the stream.
     empty = largest_empty_packet(codec.canonical_name, codec.intra_only)
     cut: FFmpegError | None = None
     try:
         for packet in container.demux(stream):
             if packet.size > empty:
+                budget.spend(context.width * context.height)
                 yield packet, None
     except FFmpegError as error:
         cut = error

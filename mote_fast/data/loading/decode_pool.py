@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from mote_fast.data.decoding.decode import available_backends
+from mote_fast.data.decoding.video_info import MAX_MEMORY
 from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.samples import failure_of
 from mote_fast.data.plan import ClipRecipe
@@ -42,6 +43,7 @@ class DecodePool:
             buffer_bytes=math.prod(recipe.clip_shape),
             # The decoder libraries take seconds to load; this time must not count against the first video.
             start=available_backends,
+            memory_limit=MAX_MEMORY,
         )
 
     def load(self, index: int, path: str, task: Any, row: Tensor) -> int | Failure:

@@ -1,0 +1,139 @@
+"""Reads the frames that the views of one video need, in this process or in a watched one."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from mote_fast.data.decoding.decode import probe, read_readable_frames
+from mote_fast.data.decoding.video_info import MAX_MEMORY, PixelAspect, check_read_size
+from mote_fast.data.transforms import Preprocessing
+from mote_fast.data.views import ViewPlan, Views, plan_views
+from mote_fast.errors import UndecodableVideoError
+from mote_fast.runtime.workers import WithTensor, WorkerLostError, WorkerPool
+
+
+@dataclass(frozen=True)
+class ViewRequest:
+    """What to read of a video.
+
+    Attributes:
+        frames: T, frames per view.
+        views: the clips and crops.
+        preprocessing: of the model, which scales the frames.
+        frames_at_once: frames that are scaled at a time.
+        backend: see ``read_frames``.
+        pixel_aspect: see ``VideoInfo.displayed_size``.
+    """
+
+    frames: int
+    views: Views
+    preprocessing: Preprocessing
+    frames_at_once: int
+    backend: str = "auto"
+    pixel_aspect: PixelAspect = "ignore"
+
+
+class ViewFrames(NamedTuple):
+    """Frames of a video, and the views that they make.
+
+    Attributes:
+        frames: uint8 [U, H, W, 3], the distinct frames.
+        plan: the views' frames.
+        displayed: (height, width) in square pixels.
+        path: the video's name in messages.
+        stand_ins: see ``ReadableFrames``.
+    """
+
+    frames: Tensor
+    plan: ViewPlan
+    displayed: tuple[int, int]
+    path: str
+    stand_ins: dict[int, int]
+
+
+class _Found(NamedTuple):
+    """What a process found out about a video, beside its frames."""
+
+    num_frames: int
+    displayed: tuple[int, int]
+    path: str
+    stand_ins: dict[int, int]
+
+
+def read_view_frames(source: str | bytes, request: ViewRequest, time_limit: float | None = None) -> ViewFrames:
+    """Read the frames of a video, given as a path or as the bytes of a file.
+
+    Args:
+        source: the video.
+        request: what to read.
+        time_limit: None decodes in this process. A number of seconds decodes in another process, which is stopped after
+            this time; a crash of the decoder and more than ``MAX_MEMORY`` bytes end it too, and cost this video only.
+
+    Raises:
+        VideoError: the video cannot be read, or its decoder crashed or was stopped.
+    """
+    if time_limit is None:
+        found, frames = _read(source, request)
+    else:
+        found, frames = _read_watched(source, request, time_limit)
+    plan = plan_views(found.num_frames, request.frames, request.views)
+    return ViewFrames(frames, plan, found.displayed, found.path, found.stand_ins)
+
+
+def start_watched_reader(time_limit: float) -> None:
+    """Start the process that ``read_view_frames`` with this time limit uses, without waiting for it."""
+    threading.Thread(target=_pool(time_limit, os.getpid()).run, args=(None,), daemon=True).start()
+
+
+def _read(source: str | bytes, request: ViewRequest) -> tuple[_Found, Tensor]:
+    info = probe(source)
+    plan = plan_views(info.num_frames, request.frames, request.views)
+    displayed = info.displayed_size(request.pixel_aspect)
+    # Scaling up the short side of a strip of a few rows makes huge frames, so only some are scaled at a time.
+    height, width = request.preprocessing.scaled(*displayed)
+    at_once = min(len(plan.frame_indices), request.frames_at_once)
+    check_read_size(info.path, at_once, width, height, " after scaling")
+    frames, stand_ins = read_readable_frames(source, plan.frame_indices, request.backend, info=info)
+    return _Found(info.num_frames, displayed, info.path, stand_ins), frames
+
+
+def _read_watched(source: str | bytes, request: ViewRequest, time_limit: float) -> tuple[_Found, Tensor]:
+    label = "<bytes>" if isinstance(source, bytes) else source
+    losses: list[WorkerLostError] = []
+    # The cause of a crash may be external, such as lack of memory; a video that takes too long is not tried again.
+    while len(losses) < 2 and not any(lost.timed_out for lost in losses):
+        try:
+            answer = _pool(time_limit, os.getpid()).run((source, request, os.getcwd()))
+        except WorkerLostError as lost:
+            losses.append(lost)
+        else:
+            return answer.value, answer.tensor
+    if losses[-1].timed_out:
+        raise UndecodableVideoError(label, f"decoding it {losses[-1]}; re-encode it, or raise the time limit")
+    raise UndecodableVideoError(label, f"decoding it twice: {', then '.join(map(str, losses))}; replace the file")
+
+
+@functools.cache
+def _pool(time_limit: float, process: int) -> WorkerPool:
+    """The processes of this process; a fork must not use its parent's."""
+    del process
+    return WorkerPool(_serve, os.cpu_count() or 1, time_limit, memory_limit=MAX_MEMORY)
+
+
+def _serve(task: tuple[str | bytes, ViewRequest, str] | None) -> WithTensor | None:
+    """Read in the process, in the caller's folder; None only starts it."""
+    if task is None:
+        return None
+    source, request, folder = task
+    os.chdir(folder)
+    try:
+        return WithTensor(*_read(source, request))
+    except MemoryError as error:
+        label = "<bytes>" if isinstance(source, bytes) else source
+        raise UndecodableVideoError(label, f"decoding it takes more than {MAX_MEMORY >> 20} MiB of memory") from error
