@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 
 import pytest
+import torch
 
 from mote_fast.errors import ConfigError, UndecodableVideoError
-from mote_fast.runtime.workers import WorkerLostError, run_each
+from mote_fast.runtime.workers import WithTensor, WorkerLostError, WorkerPool, run_each
 
 
 def act(task: str) -> str:
@@ -76,3 +79,34 @@ def test_a_process_that_dies_between_two_tasks_costs_neither() -> None:
         while multiprocessing.active_children():
             multiprocessing.connection.wait([child.sentinel for child in multiprocessing.active_children()])
     assert outcomes == {0: 0, 1: 2, 2: 4}
+
+
+def fill(size: int) -> WithTensor:
+    return WithTensor(size, torch.ones(size, dtype=torch.uint8))
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the data of a process")
+def test_memory_is_limited_and_the_process_goes_on() -> None:
+    """An allocation fails, instead of the machine running out of memory; large tensors come back whole."""
+    pool = WorkerPool(fill, 1, 60.0, memory_limit=2**28)
+    with contextlib.closing(pool):
+        assert pool.run(0).tensor.shape == (0,)
+        with pytest.raises(RuntimeError, match="memory"):
+            pool.run(2**30)
+        answer = pool.run(2**26)
+        assert answer.value == 2**26
+        assert answer.tensor.min() == 1
+        assert len(answer.tensor) == 2**26
+        answer.tensor[0] = 2
+
+
+@pytest.mark.heavy
+def test_one_task_at_a_time_starts_one_process() -> None:
+    """A caller that never needs a second process does not wait for its start."""
+    pool = WorkerPool(act, 4, 60.0)
+    with contextlib.closing(pool):
+        before = set(multiprocessing.active_children())
+        for task in "abc":
+            pool.run(task)
+        assert len(set(multiprocessing.active_children()) - before) == 1
