@@ -1,0 +1,178 @@
+"""Structure-aware damage to video files: MP4 boxes, EBML elements of Matroska, RIFF chunks of AVI.
+
+A container is a tree of parts, each with a name, a size and a body. Parts are dropped, repeated, exchanged and renamed,
+sizes and fields are replaced by extreme numbers, and the file is written again, with or without the sizes of the parts
+around put right: damage that a reader notices at once reaches little of its code.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+_EXTREMES = (0, 1, 2, 3, 7, 255, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
+
+
+@dataclass
+class Part:
+    """A part of a container; ``head`` are the bytes of its name and whatever else precedes its size or body."""
+
+    name: bytes
+    body: bytes = b""
+    children: list[Part] = field(default_factory=list)
+    # What a container has before its parts, such as the version of an MP4 box or the kind of a RIFF list.
+    prefix: bytes = b""
+    size: int | None = None
+
+    def everything(self) -> Iterator[Part]:
+        yield self
+        for child in self.children:
+            yield from child.everything()
+
+
+class Grammar(NamedTuple):
+    """How a container is read and written."""
+
+    parse: Callable[[bytes], list[Part]]
+    write: Callable[[list[Part]], bytes]
+
+
+_BOXES = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"dinf", b"udta", b"moof", b"traf", b"mvex"})
+
+
+def _parse_boxes(data: bytes) -> list[Part]:
+    parts, at = [], 0
+    while at + 8 <= len(data):
+        size, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        end = at + size if size >= 8 else len(data)
+        body = data[at + 8 : end]
+        parts.append(Part(name, children=_parse_boxes(body)) if name in _BOXES else Part(name, body))
+        at = end
+    return parts
+
+
+def _write_boxes(parts: list[Part]) -> bytes:
+    out = []
+    for part in parts:
+        body = _write_boxes(part.children) if part.children else part.body
+        size = 8 + len(body) if part.size is None else part.size
+        out.append((size & 0xFFFFFFFF).to_bytes(4, "big") + part.name[:4].ljust(4) + body)
+    return b"".join(out)
+
+
+_LISTS = (b"RIFF", b"LIST")
+
+
+def _parse_chunks(data: bytes) -> list[Part]:
+    parts, at = [], 0
+    while at + 8 <= len(data):
+        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        body = data[at + 8 : at + 8 + size]
+        if name in _LISTS and len(body) >= 4:
+            parts.append(Part(name, children=_parse_chunks(body[4:]), prefix=body[:4]))
+        else:
+            parts.append(Part(name, body))
+        at += 8 + size + size % 2
+    return parts
+
+
+def _write_chunks(parts: list[Part]) -> bytes:
+    out = []
+    for part in parts:
+        body = part.prefix + (_write_chunks(part.children) if part.children else part.body)
+        size = len(body) if part.size is None else part.size
+        out.append(part.name[:4].ljust(4) + (size & 0xFFFFFFFF).to_bytes(4, "little") + body + b"\0" * (len(body) % 2))
+    return b"".join(out)
+
+
+# Segment, SeekHead, Info, Tracks, TrackEntry, Video, Cluster, BlockGroup, Cues, CuePoint, CueTrackPositions.
+_MASTERS = frozenset(
+    bytes.fromhex(name)
+    for name in ["18538067", "114d9b74", "1549a966", "1654ae6b", "ae", "e0", "1f43b675", "a0", "1c53bb6b", "bb", "b7"]
+)
+
+
+def _vint(data: bytes, at: int, keep_marker: bool) -> tuple[int, int]:
+    """The number at ``at`` and its length; -1 for an unknown size."""
+    first = data[at]
+    length = 9 - first.bit_length() if first else 8
+    value = int.from_bytes(data[at : at + length], "big")
+    if not keep_marker:
+        value &= (1 << 7 * length) - 1
+        value = -1 if value == (1 << 7 * length) - 1 else value
+    return value, length
+
+
+def _parse_elements(data: bytes) -> list[Part]:
+    parts, at = [], 0
+    while at < len(data):
+        _, length = _vint(data, at, keep_marker=True)
+        name = data[at : at + length]
+        at += length
+        if at >= len(data):
+            break
+        size, length = _vint(data, at, keep_marker=False)
+        at += length
+        end = len(data) if size < 0 else min(len(data), at + size)
+        body = data[at:end]
+        parts.append(Part(name, children=_parse_elements(body)) if name in _MASTERS else Part(name, body))
+        at = end
+    return parts
+
+
+def _write_elements(parts: list[Part]) -> bytes:
+    out = []
+    for part in parts:
+        body = _write_elements(part.children) if part.children else part.body
+        size = len(body) if part.size is None else part.size
+        out.append(part.name + b"\x01" + (size & (1 << 56) - 1).to_bytes(7, "big") + body)
+    return b"".join(out)
+
+
+GRAMMARS = {
+    "mp4": Grammar(_parse_boxes, _write_boxes),
+    "avi": Grammar(_parse_chunks, _write_chunks),
+    "mkv": Grammar(_parse_elements, _write_elements),
+}
+
+
+def mutate(data: bytes, grammar: Grammar, choice: random.Random) -> bytes:
+    """Damage a file in one to four places."""
+    parts = grammar.parse(data)
+    for _ in range(choice.randint(1, 4)):
+        every = [part for root in parts for part in root.everything()]
+        _damage(choice.choice(every), every, parts, choice)
+    out = grammar.write(parts)
+    if choice.random() < 0.2:
+        out = out[: choice.randrange(1, len(out) + 1)]
+    return out
+
+
+def _damage(part: Part, every: list[Part], roots: list[Part], choice: random.Random) -> None:
+    siblings = next((other.children for other in every if any(part is child for child in other.children)), roots)
+    kind = choice.choice(("field", "field", "field", "bytes", "size", "drop", "repeat", "rename", "swap", "nest"))
+    if kind == "field" and part.body:
+        width = choice.choice((1, 2, 4, 8))
+        at = choice.randrange(min(len(part.body), 200))
+        number = choice.choice(_EXTREMES) if choice.random() < 0.7 else choice.getrandbits(8 * width)
+        value = (number & (1 << 8 * width) - 1).to_bytes(width, choice.choice(("big", "little")))
+        part.body = part.body[:at] + value + part.body[at + width :]
+    elif kind == "bytes" and part.body:
+        body = bytearray(part.body)
+        for _ in range(choice.randint(1, 8)):
+            body[choice.randrange(len(body))] = choice.randrange(256)
+        part.body = bytes(body)
+    elif kind == "size":
+        part.size = choice.choice(_EXTREMES)
+    elif kind == "drop" and len(siblings) > 1:
+        siblings[:] = [sibling for sibling in siblings if sibling is not part]
+    elif kind == "repeat":
+        siblings.extend([part] * choice.choice((1, 2, 50)))
+    elif kind == "rename":
+        part.name = choice.choice(every).name
+    elif kind == "swap":
+        choice.shuffle(siblings)
+    elif kind == "nest" and not part.children and part is not siblings:
+        part.children = [Part(other.name, other.body) for other in choice.sample(every, min(3, len(every)))]
