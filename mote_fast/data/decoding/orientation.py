@@ -8,7 +8,7 @@ import struct
 from typing import NamedTuple
 
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
 from PIL import Image
 
@@ -48,7 +48,8 @@ def orientation_of(frame: VideoFrame, source: str | bytes) -> Orientation:
     players do.
     """
     try:
-        data = frame.side_data.get(Type.DISPLAYMATRIX.name)
+        # frame.side_data would keep the frame in a reference cycle, and its memory until the next garbage collection.
+        data = SideDataContainer(frame).get(Type.DISPLAYMATRIX.name)
     except ValueError:
         # PyAV 18 cannot list what is attached to a picture that has EXIF.
         return _of_exif(frame, source)

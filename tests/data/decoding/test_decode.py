@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import threading
 from pathlib import Path
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mote_fast.data.decoding import backend_pyav, decode
-from mote_fast.data.decoding.decode import available_backends, probe, read_frames
+from mote_fast.data.decoding.decode import available_backends, probe, read_frames, read_readable_frames
 from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.errors import BackendError, ConfigError, FrameIndexError, UndecodableVideoError
 
@@ -305,3 +307,25 @@ def test_writer_refuses_bad_frames(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="encoder"):
         write_video(tmp_path / "x.mp4", torch.zeros((2, 48, 64, 3), dtype=torch.uint8), codec="nonsense")
     assert not list(tmp_path.iterdir())
+
+
+def test_frames_are_freed_without_the_garbage_collector(numbered_videos: NumberedVideos) -> None:
+    """Python does not see how large frames are, so those in reference cycles pile up for gigabytes."""
+    paths = [numbered_videos.write("freed.mp4"), numbered_videos.write("freed.avi", codec="mpeg4", bf=2)]
+    damaged = paths[0].with_name("damaged.mp4")
+    damaged.write_bytes(paths[0].read_bytes()[:-3000])
+    for path in paths:
+        read_frames(path, [0, 5])
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for path in [*paths, damaged]:
+            with contextlib.suppress(UndecodableVideoError):
+                read_frames(path, [0, 5])
+                read_readable_frames(path, [0, 5, 9])
+        gc.collect()
+        held = [found for found in gc.garbage if type(found).__module__.startswith(("av.", "numpy", "torch"))]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert not held
