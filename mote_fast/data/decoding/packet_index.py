@@ -125,7 +125,11 @@ def scan(source: str | bytes, label: str) -> VideoInfo:
         rate = stream.average_rate or stream.guessed_rate
         # An MP4's frame count includes frames that its edit list hides.
         fewer = stream.frames > packets.total and "mp4" not in formats
-        cut = packets.is_cut or ("mpegts" in formats and all(container.size % size for size in _TS_PACKETS))
+        cut = (
+            packets.is_cut
+            or ("mpegts" in formats and all(container.size % size for size in _TS_PACKETS))
+            or ("mp4" in formats and stream.frames > packets.total and _ends_before_its_index(container, stream))
+        )
         end = Fraction((container.start_time or 0) + (container.duration or 0), av.time_base) / time_base
         aspect = _pixel_aspect(stream)
         orientation = orientation_of(first, source)
@@ -186,6 +190,11 @@ def scan(source: str | bytes, label: str) -> VideoInfo:
         mirrored=orientation.mirrored,
         pixel_aspect=aspect,
     )
+
+
+def _ends_before_its_index(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether the index of an MP4 places a frame after the end of the file: one cut between two frames just ends."""
+    return any(entry.pos + entry.size > container.size for entry in stream.index_entries)
 
 
 def _read_packets(container: InputContainer, stream: VideoStream, label: str) -> _Packets:

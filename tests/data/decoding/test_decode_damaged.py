@@ -281,6 +281,28 @@ def test_not_a_video(kind: str, tmp_path: Path) -> None:
             read_frames(source, [0])
 
 
+def test_an_mp4_cut_between_two_frames_is_damaged(numbered_videos: NumberedVideos, tmp_path: Path) -> None:
+    """Its index comes first, and reading ends without an error, as if the file were whole."""
+    whole = tmp_path / "whole.mp4"
+    with av.open(str(whole), "w", options={"movflags": "faststart"}) as file:
+        stream = file.add_stream("libx264", rate=25, options={"bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        for image in numbered_videos.draw(30, 96, 160):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")))
+        file.mux(stream.encode(None))
+    with av.open(str(whole)) as file:
+        starts = [entry.pos for entry in file.streams.video[0].index_entries]
+    assert not probe(whole).timeline.damaged
+    for count in (12, 21, 29):
+        cut = tmp_path / f"cut{count}.mp4"
+        cut.write_bytes(whole.read_bytes()[: starts[count]])
+        info = probe(cut)
+        assert info.timeline.damaged
+        assert 0 < info.num_frames <= count
+        with pytest.raises(UndecodableVideoError, match="cut short"):
+            read_frames(cut, [29])
+
+
 def test_audio_only(tmp_path: Path) -> None:
     """Kinetics has clips without a video stream."""
     path = tmp_path / "sound.mov"
