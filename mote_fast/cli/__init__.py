@@ -1,4 +1,4 @@
-"""The command line: ``mote-fast classify | embed | eval | tradeoff | analyse | prepare | convert | doctor | demo``."""
+"""The command line: ``mote-fast COMMAND``, each command in its own file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,20 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from mote_fast.cli import analyse, classify, convert, demo, doctor, embed, eval, options, outputs, prepare, tradeoff
+from mote_fast.cli import (
+    analyse,
+    classify,
+    convert,
+    demo,
+    doctor,
+    embed,
+    eval,
+    options,
+    outputs,
+    prepare,
+    retrieval,
+    tradeoff,
+)
 from mote_fast.errors import MoteError
 
 INTERRUPTED = 130
@@ -18,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = options.CommandParser(prog="mote-fast", description="Open-vocabulary video recognition with MoTE on CLIP.")
     parser.add_argument("--verbose", action="store_true", help="log what the library does")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (classify, embed, eval, tradeoff, analyse, prepare, convert, doctor, demo):
+    for module in (classify, embed, eval, retrieval, tradeoff, analyse, prepare, convert, doctor, demo):
         module.add_command(commands)
     return parser
 

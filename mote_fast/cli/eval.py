@@ -49,7 +49,7 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate on all processes; the first one writes and prints. Returns 0, or 2 if any video failed."""
-    with _processes(arguments) as world:
+    with processes(arguments) as world:
         arguments.device = str(world.device)
         splits = _splits_of(arguments)
         views = inputs.views_of(arguments, arguments.protocol)
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     return outputs.FAILED if evaluation.failures else 0
 
 
-def _processes(arguments: argparse.Namespace) -> contextlib.AbstractContextManager[ProcessGroup]:
+def processes(arguments: argparse.Namespace) -> contextlib.AbstractContextManager[ProcessGroup]:
     """Join the processes that torchrun started; without torchrun there is one process, on any device."""
     if dist.is_torchelastic_launched():
         device = arguments.device
@@ -105,12 +105,12 @@ def _evaluate(arguments: argparse.Namespace, splits: list[Split], views: Views, 
     pool = pool_splits(splits)
     model = inputs.model_of(arguments)
     replica = Replica(world.rank, world.size)
-    class_features = [_class_features(model, names, world) for names in pool.class_names]
+    class_features = [class_features_on_all(model, names, world) for names in pool.class_names]
     with inputs.open_loader(arguments, model, pool.items, views, replica=replica) as (loader, progress):
         return evaluate(model, loader, pool, splits, class_features, arguments.protocol, progress=progress)
 
 
-def _class_features(model: VideoClassifier, names: Sequence[str], world: ProcessGroup) -> Tensor:
+def class_features_on_all(model: VideoClassifier, names: Sequence[str], world: ProcessGroup) -> Tensor:
     """Encode a label set on the first process, float32 [C, d], and send it to the others."""
     features = torch.empty(len(names), model.clip.embed_dim)
     if world.leads:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,10 @@ from mote_fast.runtime.seeding import generator_of
 
 # Frames per forward pass of the image tower; bounds memory for any batch size and number of views.
 FRAMES_PER_PASS = 128
+
+
+# Maps frames [N, 3, S, S] to features [N, d].
+FrameEncoder: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class LabelSet(NamedTuple):
@@ -120,11 +124,15 @@ def predict_label_sets(
     """
     with _evaluating(model), _inferring(model.device):
         head = model.fold().head
-    return judge_videos(model, loader, [Judge(each, partial(_judge_by_head, head)) for each in label_sets], progress)
+    return judge_videos(model, loader, [Judge(each, partial(judge_by_head, head)) for each in label_sets], progress)
 
 
 def judge_videos(
-    model: VideoClassifier, loader: VideoLoader, judges: Sequence[Judge], progress: Progress | None = None
+    model: VideoClassifier,
+    loader: VideoLoader,
+    judges: Sequence[Judge],
+    progress: Progress | None = None,
+    encode: FrameEncoder | None = None,
 ) -> list[Predictions]:
     """Encode every video of a loader once, and score it with every judge whose label set it belongs to.
 
@@ -133,6 +141,7 @@ def judge_videos(
         loader: a loader for evaluation of this process's share.
         judges: the label sets and their scoring functions.
         progress: as in ``predict``.
+        encode: see ``encode_videos``.
 
     Raises:
         ConfigError: two processes read the same video.
@@ -140,14 +149,58 @@ def judge_videos(
     """
     rows: list[list[_Rows]] = [[] for _ in judges]
     failures: list[Failure] = []
-    for batch, frame_features in encode_videos(model, loader, failures, progress):
+    for batch, frame_features in encode_videos(model, loader, failures, progress, encode):
         for found, judge in zip(rows, judges, strict=True):
             found.append(_judge(judge, frame_features, batch))
     return _gather(rows, failures, [judge.label_set for judge in judges])
 
 
+@dataclass(frozen=True)
+class Embeddings:
+    """A model's embeddings of the N readable videos, in the order of their indices; all on the CPU.
+
+    Attributes:
+        indices: int64 [N], ascending: the list index of each row's video.
+        features: float32 [N, d], unit length, as ``VideoClassifier.embed`` returns them.
+        failures: the videos that could not be read, in the order of their indices.
+    """
+
+    indices: Tensor
+    features: Tensor
+    failures: tuple[Failure, ...]
+
+
+def embed_videos(model: VideoClassifier, loader: VideoLoader, *, progress: Progress | None = None) -> Embeddings:
+    """Embed every video of a loader; without a label set there is no modulation.
+
+    Args and Raises: as ``predict``, and processes share the work in the same way.
+    """
+    with _evaluating(model), _inferring(model.device):
+        head = model.fold().head
+    indices: list[Tensor] = [torch.empty(0, dtype=torch.int64)]
+    features: list[Tensor] = [torch.empty(0, model.clip.embed_dim)]
+    failures: list[Failure] = []
+    for batch, frame_features in encode_videos(model, loader, failures, progress):
+        with _inferring(frame_features.device):
+            found = _features(head, frame_features, None, batch.indices).float().mean(1)
+            pooled = pool_views(found.unflatten(0, (len(batch.indices), -1))).cpu()
+        check_finite(pooled, "video features")
+        indices.append(batch.indices)
+        features.append(pooled)
+    shares = gather((torch.cat(indices), torch.cat(features), failures))
+    rows = torch.cat([each for each, _, _ in shares])
+    unread = sorted((each for *_, part in shares for each in part), key=lambda failure: failure.index)
+    _refuse_repeats(torch.cat((rows, torch.tensor([each.index for each in unread], dtype=torch.int64))))
+    order = rows.argsort()
+    return Embeddings(rows[order], torch.cat([each for _, each, _ in shares])[order], tuple(unread))
+
+
 def encode_videos(
-    model: VideoClassifier, loader: VideoLoader, failures: list[Failure], progress: Progress | None = None
+    model: VideoClassifier,
+    loader: VideoLoader,
+    failures: list[Failure],
+    progress: Progress | None = None,
+    encode: FrameEncoder | None = None,
 ) -> Iterator[tuple[Batch, Tensor]]:
     """Yield the non-empty batches of a loader with their frame features [B, V, T, d]; no gradients.
 
@@ -156,6 +209,7 @@ def encode_videos(
         loader: a loader for evaluation.
         failures: the list that receives the loader's failures.
         progress: called with the number of videos done since the last call.
+        encode: encodes the frames instead of the model's own image tower; its features may have another width d.
     """
     with _evaluating(model):
         for batch in loader.epoch(0):
@@ -163,7 +217,7 @@ def encode_videos(
             if len(batch.indices):
                 # Not around the loader: buffers that it allocates in inference mode could not be written later.
                 with _inferring(model.device):
-                    frame_features = _encode(model, batch)
+                    frame_features = _encode(model, batch, encode or model.encode_frames)
                 check_finite(frame_features, "frame features")
                 yield batch, frame_features
             if progress is not None:
@@ -182,9 +236,9 @@ def score_videos(features: Tensor, class_features: Tensor, views: int) -> tuple[
     return view_scores(cosine_logits(features, class_features.float()).double(), views), pooled
 
 
-def _encode(model: VideoClassifier, batch: Batch) -> Tensor:
+def _encode(model: VideoClassifier, batch: Batch, encode: FrameEncoder) -> Tensor:
     pixels = batch.pixels.flatten(0, 1)
-    parts = [model.encode_frames(part.to(model.device, model.clip.dtype)) for part in pixels.split(FRAMES_PER_PASS)]
+    parts = [encode(part.to(model.device, model.clip.dtype)) for part in pixels.split(FRAMES_PER_PASS)]
     return torch.cat(parts).unflatten(0, (len(batch.indices), -1, batch.pixels.shape[1]))
 
 
@@ -215,10 +269,10 @@ def _judge(judge: Judge, frame_features: Tensor, batch: Batch) -> _Rows:
     return _Rows(indices, labels, running, pooled)
 
 
-def _judge_by_head(
+def judge_by_head(
     head: VideoHead, frame_features: Tensor, class_features: Tensor, indices: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """See ``Judge.scores``."""
+    """Score videos as the head's own evaluation does; see ``Judge.scores``."""
     views = frame_features.shape[1]
     running, pooled = score_videos(
         _features(head, frame_features, class_features, indices).float(), class_features, views
@@ -229,7 +283,7 @@ def _judge_by_head(
     return running, pooled
 
 
-def _features(head: VideoHead, frame_features: Tensor, class_features: Tensor, indices: Tensor) -> Tensor:
+def _features(head: VideoHead, frame_features: Tensor, class_features: Tensor | None, indices: Tensor) -> Tensor:
     """Temporal features [B * V, T, d] of ``frame_features [B, V, T, d]``."""
     if head.config.aggregation != "random":
         return head.features(frame_features.flatten(0, 1), class_features)

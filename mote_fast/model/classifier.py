@@ -25,7 +25,7 @@ from mote_fast.data.decoding.video_info import PixelAspect
 from mote_fast.data.loading.view_frames import ViewRequest, read_view_frames
 from mote_fast.data.transforms import CropsAlong, evaluation_pixels
 from mote_fast.data.views import ViewPlan, Views, plan_views
-from mote_fast.errors import ConfigError
+from mote_fast.errors import ConfigError, LabelError
 from mote_fast.head.scores import view_probabilities
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.model_config import ModelConfig
@@ -228,6 +228,31 @@ class VideoClassifier(nn.Module):
         """Return the class features of a label set, float32 [C, d]; see ``mote_fast.clip.encode_classes``."""
         return encode_classes(self.clip, labels, cache=self.feature_cache, progress=progress)
 
+    @torch.no_grad()
+    def embed_text(
+        self, texts: Sequence[str], templates: Sequence[str] | None = None, *, progress: Progress | None = None
+    ) -> Tensor:
+        """Return the embedding of each text; its cosine with that of ``embed`` says how well a video fits the text.
+
+        Args:
+            texts: captions or queries, at least one, none blank.
+            templates: prompts with one "{}" each, whose embeddings are averaged; None encodes the texts as they are.
+            progress: called with the number of prompts finished since the last call.
+
+        Returns:
+            float32 [N, d] on the model's device, L2-normalised rows in the order of the texts.
+
+        Raises:
+            LabelError: there are no texts, or one of them is blank or not a string; or a template has not one "{}", or
+                has other braces.
+            NotFiniteError: the text tower gives NaN or infinity.
+        """
+        if isinstance(texts, str):
+            raise LabelError("texts must be a list of texts, not one string; use [text]")
+        prompts = ("{}",) if templates is None else templates
+        _check_templates(prompts)
+        return encode_classes(self.clip, texts, prompts, cache=self.feature_cache, progress=progress)
+
     def fold(self) -> VideoClassifier:
         """Return an equivalent classifier for inference whose experts are merged once; it shares the towers.
 
@@ -341,3 +366,11 @@ class VideoClassifier(nn.Module):
         # A stable sort keeps equal scores (duplicate labels) in the order given.
         order: list[int] = scores.cpu().argsort(descending=True, stable=True)[:topk].tolist()
         return [Prediction(labels[index], index, float(scores[index])) for index in order]
+
+
+def _check_templates(templates: Sequence[str]) -> None:
+    if isinstance(templates, str) or not templates:
+        raise LabelError("templates must be a list of at least one text, such as ['a video of {}.']")
+    for template in templates:
+        if not isinstance(template, str) or template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
+            raise LabelError(f"a template holds one {{}}, in place of the name, and no other brace; got {template!r}")

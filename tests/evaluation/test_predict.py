@@ -20,7 +20,7 @@ from mote_fast.data.loading.order import Replica
 from mote_fast.errors import ConfigError, NotFiniteError
 from mote_fast.evaluation import predict as predict_module
 from mote_fast.evaluation.accuracy import accuracies
-from mote_fast.evaluation.predict import LabelSet, Predictions, predict, predict_label_sets
+from mote_fast.evaluation.predict import LabelSet, Predictions, embed_videos, predict, predict_label_sets
 from mote_fast.head.scores import view_scores
 from mote_fast.model.released import head_from_released
 from tests.evaluation.made_up import MadeUpLoader, failure_of, made_up_pixels, random_classes, small_model
@@ -97,6 +97,21 @@ def test_label_sets_share_the_pass(model: mote_fast.VideoClassifier) -> None:
     assert some.labels.tolist() == [3, 0]
     assert [failure.index for failure in some.failures] == [4]
     assert_close(some.running, torch.stack([by_hand(model, pixels[index], second)[0] for index in (1, 2)]))
+
+
+@torch.no_grad()
+def test_embeddings_are_the_classifiers_own(model: mote_fast.VideoClassifier) -> None:
+    """Embeddings have no modulation and do not depend on the batch; unread videos are named."""
+    pixels = made_up_pixels(5)
+    found = embed_videos(model, MadeUpLoader(pixels, 3, broken={1}))
+    assert found.indices.tolist() == [0, 2, 3, 4]
+    assert found.failures == (failure_of(1),)
+    for row, index in enumerate(found.indices.tolist()):
+        frames = model.clip.encode_frames(pixels[index].flatten(0, 1)).unflatten(0, pixels.shape[1:3])
+        views = F.normalize(model.head.features(frames).mean(1), dim=-1)
+        assert_close(found.features[row], F.normalize(views.mean(0), dim=-1))
+    nothing = embed_videos(model, MadeUpLoader(pixels, broken=range(5)))
+    assert (nothing.features.shape, len(nothing.failures)) == ((0, model.clip.embed_dim), 5)
 
 
 def test_random_routing_is_each_videos_own(model: mote_fast.VideoClassifier) -> None:

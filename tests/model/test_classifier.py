@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 
 import mote_fast
 from mote_fast import Prediction, VideoClassifier, create_model
+from mote_fast.clip.class_features import TEMPLATES
 from mote_fast.data import Preprocessing, evaluation_pixels, probe, read_frames, sample_frames
 from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.transforms import ResizeMode
@@ -155,6 +157,37 @@ def test_embedding(tiny: VideoClassifier, moving_video: Path) -> None:
     assert_close(found, F.normalize(features.mean((0, 1)), dim=0), "equivalent")
     still = torch.full((12, 64, 64, 3), 77, dtype=torch.uint8)
     assert_close(tiny.embed(still, views="3x1"), tiny.embed(still), "equivalent")
+
+
+def test_text_embedding(tiny: VideoClassifier) -> None:
+    """Texts are encoded as they are; with templates, as class names are; rows keep the order and repeat."""
+    texts = ["a dog runs over grass", "archery", "a dog runs over grass", "two men", "tea"]
+    found = tiny.embed_text(texts)
+    tokens = tiny.clip.tokenizer(texts)
+    assert_close(found, F.normalize(tiny.clip.model.encode_text(tokens).detach(), dim=-1))
+    assert torch.equal(found[0], found[2])
+    assert torch.equal(tiny.embed_text(LABELS, TEMPLATES), tiny.class_features(LABELS))
+    assert not torch.equal(tiny.embed_text(LABELS), tiny.class_features(LABELS))
+
+
+@pytest.mark.parametrize(
+    ("texts", "templates", "message"),
+    [
+        ("a dog", None, "not one string; use [text]"),
+        ([], None, "at least one"),
+        (["a", " "], None, "blank"),
+        (["a"], "a video of {}.", "template"),
+        (["a"], [], "template"),
+        (["a"], ["a video"], "a video"),
+        (["a"], ["{} and {}"], "{} and {}"),
+        (["a"], ["{} in {place}"], "{place}"),
+        (["a"], [3], "3"),
+    ],
+)
+def test_texts_that_cannot_be_embedded(tiny: VideoClassifier, texts: Any, templates: Any, message: str) -> None:
+    """Bad texts and templates are named before anything is encoded."""
+    with pytest.raises(LabelError, match=re.escape(message)):
+        tiny.embed_text(texts, templates)
 
 
 def test_folding_shares_the_towers_and_changes_no_score(tiny: VideoClassifier, moving_video: Path) -> None:

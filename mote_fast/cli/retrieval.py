@@ -1,0 +1,77 @@
+"""``mote-fast retrieval``: how well captions find their videos, and videos their captions.
+
+Under torchrun the processes divide the videos; the result is the same for any number of processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mote_fast.cli import inputs, options, outputs
+from mote_fast.cli.eval import processes
+from mote_fast.data.loading.order import Replica
+from mote_fast.data.views import Views
+from mote_fast.evaluation.captions import read_captions
+from mote_fast.evaluation.predict import embed_videos
+from mote_fast.evaluation.retrieval_report import RETRIEVAL_FILES, retrieval_document, retrieval_lines, write_retrieval
+from mote_fast.runtime.files import make_folder
+
+DEFAULT_VIEWS = "1x1"
+
+
+def add_command(commands: Any) -> None:
+    """Register the command."""
+    purpose = "text-video retrieval: recall and ranks in both directions"
+    parser = commands.add_parser("retrieval", help=purpose, description=__doc__)
+    parser.add_argument("list", metavar="LIST", help="CSV or JSON of videos and captions")
+    parser.add_argument("--root", default="", metavar="FOLDER", help="base folder of the list's paths")
+    parser.add_argument("--split", metavar="NAME", help="the videos of this split, for a JSON in MSR-VTT's form")
+    options.add_loading(parser, DEFAULT_VIEWS)
+    results = parser.add_argument_group("results")
+    results.add_argument("--dataset", metavar="NAME", help="name in the report (default: the list's name)")
+    results.add_argument("--output", metavar="FOLDER", help="write result.json and report.md there")
+    options.add_json(results)
+    options.add_model(parser, encodes_labels=True)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Rank; the first process encodes the captions, writes and prints. Returns 0, or 2 if any video failed."""
+    with processes(arguments) as world:
+        arguments.device = str(world.device)
+        listed = read_captions(arguments.list, arguments.root, arguments.split)
+        views = Views.parse(arguments.views or DEFAULT_VIEWS)
+        if arguments.output is not None and world.leads:
+            make_folder(Path(arguments.output), names=RETRIEVAL_FILES)
+        started = time.perf_counter()
+        model = inputs.model_of(arguments)
+        replica = Replica(world.rank, world.size)
+        with inputs.open_loader(arguments, model, listed.items, views, replica=replica) as (loader, progress):
+            videos = embed_videos(model, loader, progress=progress)
+        if world.leads:
+            with tqdm(total=len(set(listed.captions)), unit="captions", disable=None, delay=2) as bar:
+                texts = model.embed_text(listed.captions, progress=bar.update)
+            facts = {
+                "dataset": arguments.dataset or listed.name,
+                "split": arguments.split,
+                "checkpoint": arguments.checkpoint,
+                "untrained": inputs.is_untrained(arguments),
+                "views": f"{views.clips}x{views.crops}",
+                "crops_along": arguments.crops_along,
+                "dtype": arguments.dtype,
+                "processes": world.size,
+                "seconds": round(time.perf_counter() - started, 3),
+            }
+            document = retrieval_document(listed, videos, texts, facts)
+            if arguments.output is not None:
+                write_retrieval(Path(arguments.output), document)
+            outputs.show(arguments, document, retrieval_lines(document))
+            outputs.report_unread(videos.failures, inputs.is_untrained(arguments))
+        # torchrun stops the others when a process ends with status 2, so all wait until the first has written.
+        world.wait()
+    return outputs.FAILED if videos.failures else 0
