@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mote_fast.cli import options, outputs, prepare_fewshot, prepare_reencode, prepare_shards
+from mote_fast.cli import options, outputs, prepare_activitynet, prepare_fewshot, prepare_reencode, prepare_shards
 from mote_fast.prepare.folder import read_folder
 from mote_fast.prepare.hmdb51 import read_hmdb51
-from mote_fast.prepare.kinetics import read_k400, read_k600
+from mote_fast.prepare.kinetics import read_k400, read_k600, read_k700
 from mote_fast.prepare.lists import DataSet
 from mote_fast.prepare.scan import ScanOptions
 from mote_fast.prepare.ssv2 import read_ssv2
@@ -26,6 +26,7 @@ PUBLISHED: dict[str, tuple[Callable[[Sequence[Path], Path], DataSet], str]] = {
     "hmdb51": (read_hmdb51, "CLASS_test_split1..3.txt"),
     "k400": (read_k400, "CSV files with label, youtube_id, time_start, time_end, split"),
     "k600": (read_k600, "CSV files with label, youtube_id, time_start, time_end, split"),
+    "k700": (read_k700, "CSV files with label, youtube_id, time_start, time_end, split"),
     "ssv2": (read_ssv2, "labels.json, train.json, validation.json"),
 }
 
@@ -41,6 +42,11 @@ def add_command(commands: Any) -> None:
         )
         _add_data_set_options(step)
         step.set_defaults(read=_read_published)
+    name, files = "activitynet", prepare_activitynet.FILES
+    step = steps.add_parser(name, help=f"from {files}", description=prepare_activitynet.__doc__)
+    prepare_activitynet.add_options(step)
+    _add_data_set_options(step)
+    step.set_defaults(read=prepare_activitynet.read)
     step = steps.add_parser("folder", help="from a folder per class", description="Lists from a folder per class.")
     share = "share of each class for the validation list, where there are no train and val folders"
     options.add_value(step, "--val-share", 0.1, share, "SHARE")

@@ -16,22 +16,36 @@ from mote_fast.runtime.files import make_folder, staged
 
 def add_command(commands: Any) -> None:
     """Register the command."""
-    default = Encoding()
     parser = commands.add_parser("reencode", help="rewrite videos so that they decode fast", description=__doc__)
     parser.add_argument("source", metavar="SOURCE", help="folder of the videos; only read")
     parser.add_argument("target", metavar="TARGET", help="folder for the copies, with the same sub-folders")
     listed = "re-encode only the videos of these lists, and write lists of the copies into TARGET"
     parser.add_argument("--list", default=[], metavar="LIST", help=listed, **options.SEVERAL)
-    options.add_value(parser, "--short-side", default.short_side, "maximum; videos are never scaled up", "PIXELS")
-    options.add_value(parser, "--key-interval", default.key_interval, "distance between key frames", "FRAMES")
-    options.add_value(parser, "--crf", default.crf, "x264's quality, lower is better", "N")
-    options.add_value(parser, "--preset", default.preset, "x264's effort", choices=PRESETS)
+    add_encoding(parser)
     parser.add_argument(
         "--keep-intact-prefix", action="store_true", help="keep the frames of a damaged video before the damage"
     )
     options.add_workers(parser, "re-encode", 600.0)
     options.add_json(parser)
     parser.set_defaults(run=run)
+
+
+def add_encoding(group: options.Options) -> None:
+    """Add the settings of written videos."""
+    default = Encoding()
+    options.add_value(group, "--short-side", default.short_side, "maximum; videos are never scaled up", "PIXELS")
+    options.add_value(group, "--key-interval", default.key_interval, "distance between key frames", "FRAMES")
+    options.add_value(group, "--crf", default.crf, "x264's quality, lower is better", "N")
+    options.add_value(group, "--preset", default.preset, "x264's effort", choices=PRESETS)
+
+
+def encoding_of(arguments: argparse.Namespace) -> Encoding:
+    """Return the settings that ``add_encoding`` added.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    return Encoding(arguments.short_side, arguments.key_interval, arguments.crf, arguments.preset)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     if repeated:
         raise ConfigError(f"--list: two lists are named {min(repeated)}; both would be rewritten to the same file")
     listed = [video for path in lists for video in listed_videos(path)]
-    encoding = Encoding(arguments.short_side, arguments.key_interval, arguments.crf, arguments.preset)
+    encoding = encoding_of(arguments)
     make_folder(Path(arguments.target), "TARGET", (FAULT_FILE, *(path.name for path in lists)))
     done = reencode(
         arguments.source,

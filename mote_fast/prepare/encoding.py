@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 from av.container import OutputContainer
@@ -24,6 +27,16 @@ from mote_fast.errors import ConfigError, UndecodableVideoError, one_line
 _TURNS = {0: (), 90: (("transpose", "clock"),), 180: (("hflip", ""), ("vflip", "")), 270: (("transpose", "cclock"),)}
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+
+# Times this close in seconds are equal: annotations are written in decimals, and frames are further apart.
+_SAME_TIME = 1e-4
+
+
+class Span(NamedTuple):
+    """A part of a video: from ``start`` on, up to and without ``end``, in seconds."""
+
+    start: float
+    end: float
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,9 @@ class Encoded:
     lost: str
 
 
-def encode(source: str, part: Path, encoding: Encoding, keep_intact_prefix: bool = False) -> Encoded:
+def encode(
+    source: str, part: Path, encoding: Encoding, keep_intact_prefix: bool = False, span: Span | None = None
+) -> Encoded:
     """Write a video as H.264 in MP4, yuv420p, limited range, rotated and mirrored as shown, no audio track.
 
     The frames are exactly those that ``probe`` counts in the source; their times are the source's, relative to its
@@ -82,15 +97,19 @@ def encode(source: str, part: Path, encoding: Encoding, keep_intact_prefix: bool
         part: path of the output.
         encoding: settings of the output.
         keep_intact_prefix: if the source is damaged, write the frames before the damage.
+        span: write only the frames of this part of the source, see ``frames_within``; None writes all.
 
     Raises:
-        VideoError: the source cannot be read, is damaged and ``keep_intact_prefix`` is not set, or has a size or times
-            that H.264 in MP4 does not support.
+        VideoError: the source cannot be read, ends before the span, is damaged and ``keep_intact_prefix`` is not set,
+            or has a size or times that H.264 in MP4 does not support.
         OSError: ``part`` cannot be written.
     """
     info = probe(source)
-    damage = f"damaged or cut short after {info.num_frames} frames" if info.timeline.damaged else ""
-    frames = _Upright(source, info, encoding)
+    wanted = range(info.num_frames) if span is None else frames_within(info, span)
+    # Frames that the file declares and does not have come after the last one.
+    cut_short = info.timeline.damaged and wanted.stop == info.num_frames
+    damage = f"damaged or cut short after {info.num_frames} frames" if cut_short else ""
+    frames = _Upright(source, info, encoding, wanted)
     written = 0
     try:
         with av.open(str(part), "w", format="mp4", options={"movflags": "faststart"}) as container:
@@ -109,14 +128,40 @@ def encode(source: str, part: Path, encoding: Encoding, keep_intact_prefix: bool
         if isinstance(error, OSError):
             raise
         raise UndecodableVideoError(source, f"its frames cannot be written as H.264 ({one_line(error)})") from error
-    if written < info.num_frames and not damage:
-        damage = f"only {written} of {info.num_frames} frames can be decoded"
+    if written < len(wanted) and not damage:
+        damage = f"only {written} of {len(wanted)} frames can be decoded"
     if damage and not keep_intact_prefix:
         raise UndecodableVideoError(source, damage)
     found = probe(str(part)).num_frames
     if found != written:
         raise UndecodableVideoError(source, f"its {written} frames became {found}; its timestamps cannot be kept")
     return Encoded(written, f"{damage}; kept the {written} frames before" if damage else "")
+
+
+def frames_within(info: VideoInfo, span: Span) -> range:
+    """Return the indices of the frames whose time lies in ``span``, or of the one shown then if it is that short.
+
+    Times are those at which frames are shown, in seconds from the first frame; a span may end after the video.
+
+    Raises:
+        UndecodableVideoError: the video ends before the span, or does not tell its frames' times.
+    """
+    stamps = info.timeline.pts
+    if info.timeline.by_pts:
+        first = stamps[0] or 0
+        times = [float(((pts or 0) - first) * info.timeline.time_base) for pts in stamps]
+    elif info.fps:
+        times = [at / info.fps for at in range(info.num_frames)]
+    else:
+        raise UndecodableVideoError(info.path, "does not tell its frames' times, so no part of it can be cut out")
+    start, stop = (bisect_left(times, second - _SAME_TIME) for second in span)
+    if start < stop:
+        return range(start, stop)
+    if start == len(times) and span.start >= max(info.duration, times[-1]):
+        raise UndecodableVideoError(
+            info.path, f"the part from {span.start:g} s is after its end, at {max(info.duration, times[-1]):.3f} s"
+        )
+    return range(max(start - 1, 0), max(start, 1))
 
 
 def _add_stream(container: OutputContainer, info: VideoInfo, encoding: Encoding) -> VideoStream:
@@ -146,11 +191,12 @@ def _add_stream(container: OutputContainer, info: VideoInfo, encoding: Encoding)
 
 
 class _Upright:
-    """Yields an indexed video's frames, rotated, at the output's size and times. Raises ``DamageError`` at damage."""
+    """Yields frames of an indexed video, rotated, at the output's size and times. Raises ``DamageError`` at damage."""
 
-    def __init__(self, source: str, info: VideoInfo, encoding: Encoding) -> None:
+    def __init__(self, source: str, info: VideoInfo, encoding: Encoding, wanted: range) -> None:
         self._source = source
         self._info = info
+        self._wanted = wanted
         width, height = encoding.size_of(info.width, info.height)
         mirror = (("hflip", ""),) if info.mirrored else ()
         scale = (
@@ -164,9 +210,13 @@ class _Upright:
         timeline = self._info.timeline
         stamps = [pts for pts in timeline.pts if pts is not None] if timeline.by_pts else range(self._info.num_frames)
         with open_video(self._source, self._source) as (container, stream):
-            # All frames are wanted, and the process has a time limit.
+            # Whole videos are decoded, or all up to the span's end, and the process has a time limit.
             decoded = intact_frames(container, stream, DecodeBudget(self._source, math.inf))
-            for number, stamp in enumerate(stamps):
+            if not timeline.by_pts:
+                # Counted from the first one; those with timestamps are found by them.
+                decoded = itertools.islice(decoded, self._wanted.start, None)
+            for number in self._wanted:
+                stamp = stamps[number]
                 frame = next(decoded, None)
                 # Frames that are not in the index, such as those before the first key frame, are skipped.
                 while timeline.by_pts and frame is not None and (frame.pts is None or frame.pts < stamp):
@@ -179,7 +229,7 @@ class _Upright:
                     upright = self._convert(frame)
                 except FFmpegError as error:
                     raise DamageError(one_line(error)) from error
-                upright.pts = stamp - stamps[0]
+                upright.pts = stamp - stamps[self._wanted.start]
                 # The encoder, not the source, chooses the key frames.
                 upright.pict_type = PictureType.NONE
                 yield upright

@@ -70,6 +70,8 @@ def test_every_published_data_set(capsys: Captured, tmp_path: Path) -> None:
     header = "label,youtube_id,time_start,time_end,split\n"
     write(notes / "k400" / "train.csv", header + "arm wrestling,abc,1,11,train\narm wrestling,def,1,11,val\n")
     write(notes / "k600" / "test.csv", header + "arguing,abc,1,11,test\n")
+    write(notes / "k700" / "train.csv", header + "arguing,abc,1,11,train\n")
+    write(notes / "k700" / "test.csv", "youtube_id,time_start,time_end,split\nabc,1,11,test\n")
     write(notes / "ssv2" / "labels.json", '{"Moving left": "0", "Moving right": "1"}')
     write(notes / "ssv2" / "train.json", '[{"id": "1", "template": "Moving [left]"}]')
     write(notes / "ssv2" / "validation.json", '[{"id": "2", "template": "Moving right"}]')
@@ -87,6 +89,7 @@ def test_every_published_data_set(capsys: Captured, tmp_path: Path) -> None:
         "hmdb51": splits,
         "k400": {"trainlist.txt", "vallist.txt"},
         "k600": {"testlist.txt", *zero_shot},
+        "k700": {"trainlist.txt"},
         "ssv2": {"trainlist.txt", "vallist.txt"},
     }
     for name, lists in expected.items():
@@ -104,6 +107,34 @@ def test_every_published_data_set(capsys: Captured, tmp_path: Path) -> None:
     assert read_labels(tmp_path / "out" / "hmdb51" / "labels.csv") == ["brush hair"]
     assert len(read_labels(tmp_path / "out" / "k600" / "k160_labels_split1.csv")) == 160
     assert read_flip_labels(tmp_path / "out" / "ssv2" / "flip_labels.csv") == {0: 1, 1: 0}
+
+
+@pytest.mark.heavy
+def test_activitynet(capsys: Captured, tmp_path: Path, make_video: VideoMaker) -> None:
+    """The segments of the videos that are there are cut and listed, those of missing ones are reported; status 0."""
+    make_video(tmp_path / "videos" / "v_abc.mp4", frames=24)
+    segments = [{"segment": [start, start + 0.5], "label": "Long jump"} for start in (0, 1.5, 40)]
+    database = {name: {"subset": "training", "annotations": segments[:at]} for name, at in (("abc", 3), ("gone", 1))}
+    notes = write(tmp_path / "activity_net.v1-3.min.json", json.dumps({"database": database}))
+    clips, lists = tmp_path / "clips", tmp_path / "lists"
+    options = ("--annotations", notes, "--root", clips, "--output", lists, "--workers", 1)
+    cutting = ("--cut-from", tmp_path / "videos", "--short-side", 16)
+    status, out, _ = run(capsys, "activitynet", *options, *cutting, "--scan", "--min-frames", 6, "--drop-bad", "--json")
+    report = json.loads(out)
+    assert status == 0
+    assert report["lists"] == {"trainlist.txt": {"annotated": 4, "written": 2}}
+    assert report["counts"] == {"missing": 2, "unreadable": 0, "short": 0, "unlistable": 0, "cut short": 0} | {
+        "duplicate groups": 0
+    }
+    assert report["videos"]["short side"]["most"] == 16
+    assert any(note.startswith("1 clips have no video") for note in report["notes"])
+    assert any(note.startswith("1 clips could not be cut") for note in report["notes"])
+    items = read_list(lists / "trainlist.txt", clips)
+    assert [Path(item.path).name for item in items] == ["v_abc_0000000_0000500.mp4", "v_abc_0001500_0002000.mp4"]
+    status, out, err = run(capsys, "activitynet", *options)
+    assert (status, "give --force" in err) == (2, True)
+    status, out, _ = run(capsys, "activitynet", *options, "--force", "--json")
+    assert (status, json.loads(out)["counts"]["missing"]) == (0, 2)
 
 
 def test_fewshot(capsys: Captured, tmp_path: Path) -> None:
@@ -141,6 +172,13 @@ def test_fewshot_lengths(capsys: Captured, tmp_path: Path) -> None:
         (["ucf101", "--annotations", "none", "--root", "videos", "--output", "out"], "none: no such file or folder"),
         (["k400", "--annotations", "bad.csv", "--root", "videos", "--output", "out"], "bad.csv:2: "),
         (["k400", "--annotations", "good.csv", "--root", "videos", "--output", "out"], "check --root"),
+        (["activitynet", "--annotations", "bad.csv", "--root", "videos", "--output", "out"], "no file named"),
+        (["activitynet", "--annotations", "net", "--root", "videos", "--output", "out"], "needs a list"),
+        (["activitynet", "--annotations", "net", "--root", "videos", "--output", "out", "--crf", "99"], "crf 0 to 51"),
+        (
+            ["activitynet", "--annotations", "net2", "--root", "c", "--output", "taken", "--cut-from", "videos"],
+            "give --force",
+        ),
         (["fewshot", "--list", "none.txt", "--output", "out"], "none.txt"),
         (["fewshot", "--list", "full.txt", "--output", "out", "--shots", "3"], "class 0 has 1 videos"),
         (["fewshot", "--list", "full.txt", "--output", "out", "--shots", "1", "1"], "--shots"),
@@ -156,6 +194,10 @@ def test_failures_are_one_clear_line(
     write(tmp_path / "bad.csv", "label,youtube_id,time_start,time_end,split\narguing,a,x,1,test\n")
     write(tmp_path / "good.csv", "label,youtube_id,time_start,time_end,split\narguing,a,0,1,test\n")
     write(tmp_path / "full.txt", "a/1.mp4 0\nb/2.mp4 1\n")
+    write(tmp_path / "net" / "activity_net.json", '{"database": {"a": 1}}')
+    segment = '{"label": "x", "segment": [0, 1]}'
+    content = f'{{"database": {{"a": {{"subset": "training", "annotations": [{segment}]}}}}}}'
+    write(tmp_path / "net2" / "activity_net.json", content)
     before = sorted(tmp_path.rglob("*"))
     status, _, err = run(capsys, *arguments)
     errors = [line for line in err.splitlines() if line.startswith("mote-fast: error: ")]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mote_fast.data.decoding.decode import probe, read_frames
 from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.errors import ConfigError, UndecodableVideoError
-from mote_fast.prepare.encoding import Encoding, encode
+from mote_fast.prepare.encoding import Encoding, Span, encode, frames_within
 from tests.data.charts import COLORS, FULL, GRAYS, KR_KB, LIMITED, Coding, chart, planar_frame, read_patches
 from tests.data.charts import encode as encode_chart
 from tests.data.conftest import HEIGHT, WIDTH, NumberedVideos
@@ -69,6 +69,65 @@ def test_frames_are_kept_one_to_one(numbered: NumberedVideos, tmp_path: Path, na
     assert encoded.num_frames == probe(source).num_frames
     assert encoded.lost == ""
     check_same_frames(source, tmp_path / "out.mp4")
+
+
+@pytest.mark.parametrize("name", ["b_frames.mp4", "mpeg4_b_frames.avi", "transport.ts", "mjpeg.avi"])
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (0.0, 9.0, range(40)),
+        (0.4, 0.8, range(10, 20)),
+        (0.41, 0.81, range(11, 21)),
+        (1.52, 99.0, range(38, 40)),
+        (0.41, 0.42, range(10, 11)),
+        (1.57, 1.59, range(39, 40)),
+    ],
+)
+def test_a_span_is_cut_exactly(
+    numbered: NumberedVideos, tmp_path: Path, name: str, start: float, end: float, expected: range
+) -> None:
+    """The frames shown in the span, from the first one on, with a new time of zero; of 40 frames at 25 a second."""
+    source = numbered.write(name, **KINDS[name])
+    encoded = encode(str(source), tmp_path / "out.mp4", Encoding(), span=Span(start, end))
+    assert encoded.num_frames == len(expected)
+    found = probe(tmp_path / "out.mp4")
+    assert NumberedVideos.read(read_frames(tmp_path / "out.mp4", range(found.num_frames))) == list(expected)
+    assert times(tmp_path / "out.mp4") == pytest.approx([at / 25 for at in range(len(expected))], abs=1e-3)
+
+
+@given(data=st.data())
+def test_spans_of_uneven_times(numbered: NumberedVideos, tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
+    """For any times of frames and any span: the frames whose time lies in it, or the one that is shown."""
+    path = tmp_path_factory.getbasetemp() / "uneven_spans.mp4"
+    stamps = [0, 40, 41, 300, 301, 1000, 1040, 2500]
+    if not path.exists():
+        NumberedVideos.encode_timed(path, NumberedVideos.draw(len(stamps)), stamps)
+    info = probe(path)
+    at = data.draw(st.integers(0, 2500))
+    end = data.draw(st.integers(at + 1, 3000))
+    inside = [number for number, stamp in enumerate(stamps) if at <= stamp < end]
+    shown = [max(number for number, stamp in enumerate(stamps) if stamp <= at)]
+    assert list(frames_within(info, Span(at / 1000, end / 1000))) == (inside or shown)
+
+
+def test_a_span_after_the_end_is_refused(numbered: NumberedVideos, tmp_path: Path) -> None:
+    """An annotation of another video, for example; the message has both times."""
+    source = numbered.write("b_frames.mp4")
+    with pytest.raises(UndecodableVideoError, match=r"the part from 7 s is after its end, at 1\.600 s"):
+        encode(str(source), tmp_path / "out.mp4", Encoding(), span=Span(7.0, 8.0))
+
+
+def test_damage_after_a_span_does_not_matter(numbered: NumberedVideos, tmp_path: Path) -> None:
+    """Of a video that is cut short, the parts before the damage can be cut, and no others."""
+    whole = tmp_path / "whole.mp4"
+    NumberedVideos.put_index_first(numbered.write("b_frames.mp4"), whole)
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(whole.read_bytes()[: whole.stat().st_size * 3 // 4])
+    left = probe(damaged).num_frames
+    assert 10 < left < 40
+    assert encode(str(damaged), tmp_path / "out.mp4", Encoding(), span=Span(0.0, 0.2)).num_frames == 5
+    with pytest.raises(UndecodableVideoError, match=f"cut short after {left} frames"):
+        encode(str(damaged), tmp_path / "out.mp4", Encoding(), span=Span(0.0, 1.6))
 
 
 def test_the_output_is_what_it_promises(numbered: NumberedVideos, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from mote_fast.data.items import VideoItem
 from mote_fast.errors import ListError
 from mote_fast.prepare.k600_zero_shot import new_classes, zero_shot_splits
-from mote_fast.prepare.kinetics import read_k400, read_k600
+from mote_fast.prepare.kinetics import read_k400, read_k600, read_k700
 from mote_fast.prepare.lists import LABELS_FILE
 from tests.prepare.conftest import touch, write
 
@@ -93,6 +93,27 @@ def test_labels_are_those_of_the_data_set(name: str, labels_dir: Path, root: Pat
     assert data_set.notes == ()
 
 
+def test_k700(annotations: Path, root: Path, tmp_path: Path) -> None:
+    """The releases hold the labels of the test clips out: these are counted, and the other lists are unchanged."""
+    write(annotations / "test.csv", "youtube_id,time_start,time_end,split\nxyz,1,11,test\nzyx,1,11,test\n")
+    data_set = read_k700([annotations], root)
+    assert data_set.name == "k700"
+    assert data_set.lists == read_k400([annotations / "train.csv", annotations / "validate.csv"], root).lists
+    assert data_set.notes[0] == "test.csv states no labels, so its 2 test clips are in no list."
+    assert "the whole data set has 700" in data_set.notes[1]
+    with pytest.raises(ListError, match="no CSV states labels"):
+        read_k700([annotations / "test.csv"], root)
+    labelled = write_csv(tmp_path / "all.csv", [(f"class {at:03}", f"id{at}", 0, 10, "test") for at in range(700)])
+    assert (read_k700([labelled], root).notes, len(read_k700([labelled], root).lists)) == ((), 1)
+
+
+def test_labels_missing_from_other_splits(root: Path, tmp_path: Path) -> None:
+    """Only test clips may lack the column; one training clip among them makes it an error."""
+    rows = "youtube_id,time_start,time_end,split\nxyz,1,11,test\nzyx,1,11,train\n"
+    with pytest.raises(ListError, match=r"lacks the columns \['label'\]"):
+        read_k700([write(tmp_path / "bad.csv", rows)], root)
+
+
 def test_zero_shot_classes(labels_dir: Path) -> None:
     """The 220 classes are in Kinetics-600, not in Kinetics-400; each split has 160 different ones."""
     k400, k600 = (
@@ -146,7 +167,7 @@ def test_zero_shot_lists_of_part_of_the_data(annotations: Path, root: Path, tmp_
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("youtube_id,time_start,time_end,split\na,1,2,test\n", r"lacks the columns \['label'\]"),
+        ("youtube_id,time_start,time_end,split\na,1,2,train\n", r"lacks the columns \['label'\]"),
         (HEADER + "a,b,1,2,train,0\n,b,1,2,train,0\n", r"bad\.csv:3: needs a label"),
         (HEADER + "a,b,1,2,holdout,0\n", r"bad\.csv:2: the split must be train, val or test, found 'holdout'"),
         (HEADER + "a,b,one,2,train,0\n", r"bad\.csv:2: time_start must be an integer"),
