@@ -19,6 +19,7 @@ from mote_fast.cli import (
     outputs,
     prepare,
     retrieval,
+    sweep,
     tradeoff,
 )
 from mote_fast.errors import MoteError
@@ -31,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = options.CommandParser(prog="mote-fast", description="Open-vocabulary video recognition with MoTE on CLIP.")
     parser.add_argument("--verbose", action="store_true", help="log what the library does")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (classify, embed, eval, retrieval, tradeoff, analyse, prepare, convert, doctor, demo):
+    for module in (classify, embed, eval, retrieval, tradeoff, sweep, analyse, prepare, convert, doctor, demo):
         module.add_command(commands)
     return parser
 

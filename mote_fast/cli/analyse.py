@@ -68,8 +68,8 @@ def add_command(commands: Any) -> None:
 
 def run_experts(arguments: argparse.Namespace) -> int:
     """Accuracy of every variant on a close-set and a zero-shot list. Returns 0, or 2 if a video failed."""
-    close = _split(arguments, "close_set")
-    zero = _split(arguments, "zero_shot")
+    close = inputs.split_of(arguments, "close_set")
+    zero = inputs.split_of(arguments, "zero_shot")
     outputs.prepare_drawing(arguments, arguments.analysis)
     model = _judging_model(arguments)
     variants = [*expert_variants(model.head), clip_mean(model.head)]
@@ -203,13 +203,6 @@ def _predict(
     views = inputs.views_of(arguments, protocol)
     with inputs.open_loader(arguments, model, split.items, views, title=split.name) as (loader, progress):
         return predict_variants(model, variants, loader, classes, progress=progress)
-
-
-def _split(arguments: argparse.Namespace, kind: str) -> Split:
-    source, labels, root = (getattr(arguments, kind + part) for part in ("", "_labels_file", "_root"))
-    if labels is None and not Path(source).is_dir():
-        raise ConfigError(f"{source}: a list needs its class names; give --{kind.replace('_', '-')}-labels-file")
-    return read_split(source, labels, root)
 
 
 def _finish(

@@ -25,6 +25,7 @@ from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, VideoError
 from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, ProtocolName
+from mote_fast.evaluation.splits import Split, read_split
 from mote_fast.model.checkpoint import SHIPPED, create_model, load
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.environment import best_device
@@ -137,6 +138,19 @@ def judge_each(
         replaced = model.replaced_frames - before
         results.append({"video": video, key: found, "replaced_frames": replaced, "error": problem})
     return results
+
+
+def split_of(arguments: argparse.Namespace, kind: str) -> Split:
+    """Read the list that ``options.add_list`` added for a kind, such as "close_set".
+
+    Raises:
+        ConfigError: a list comes without class names.
+        ListError: see ``read_split``.
+    """
+    source, labels, root = (getattr(arguments, kind + part) for part in ("", "_labels_file", "_root"))
+    if labels is None and not Path(source).is_dir():
+        raise ConfigError(f"{source}: a list needs its class names; give --{kind.replace('_', '-')}-labels-file")
+    return read_split(source, labels, root)
 
 
 def views_of(arguments: argparse.Namespace, protocol: ProtocolName) -> Views:

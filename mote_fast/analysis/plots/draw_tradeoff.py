@@ -42,7 +42,7 @@ def draw_trade_off(points: Sequence[TradeOffPoint]) -> Figure:
         zero_shot.plot(layers, [each.hm_zs for each in line], **style)
         close_set.plot(layers, [each.close_set for each in line], **style)
     scatter.margins(0.18)
-    _draw_contours(scatter)
+    draw_contours(scatter)
     scatter.set_title("trade-off (numbers: temporal layers)", fontsize="medium")
     scatter.set_xlabel(f"{data_set} close-set top-1, %")
     scatter.set_ylabel("HM_ZS, %")
@@ -57,7 +57,7 @@ def draw_trade_off(points: Sequence[TradeOffPoint]) -> Figure:
     return figure
 
 
-def _draw_contours(axes: Axes) -> None:
+def draw_contours(axes: Axes) -> None:
     """Draw lines of equal harmonic mean over the range of the axes."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     x, y = np.meshgrid(np.linspace(max(left, 0.1), right, 80), np.linspace(max(bottom, 0.1), top, 80))

@@ -16,10 +16,12 @@ from matplotlib.figure import Figure
 from mote_fast.analysis.attention_maps import AttentionMaps
 from mote_fast.analysis.class_accuracy import ClassAccuracy
 from mote_fast.analysis.expert_accuracy import ExpertAccuracy
+from mote_fast.analysis.interpolation import SharePoint
 from mote_fast.analysis.plots.canvas import DOTS_PER_INCH, colors_of, new_figure, to_png
 from mote_fast.analysis.plots.draw_attention import draw_attention
 from mote_fast.analysis.plots.draw_classes import draw_classes
 from mote_fast.analysis.plots.draw_experts import draw_experts
+from mote_fast.analysis.plots.draw_interpolation import draw_interpolation
 from mote_fast.analysis.plots.draw_similarity import draw_similarity
 from mote_fast.analysis.plots.draw_tradeoff import draw_trade_off
 from mote_fast.analysis.similarity import Similarity
@@ -51,6 +53,13 @@ MAPS = AttentionMaps(
 )
 POINTS = [point("plain", 6, 86.7, 66.6), point("plain", 1, 85.3, 70.2), point("MoTE", 4, 86.5, 74.4)]
 
+
+def share(value: float, close_set: float, zero_shot: float) -> SharePoint:
+    return SharePoint(value, Accuracy(close_set, 100.0), Accuracy(zero_shot, 100.0))
+
+
+SHARES = [share(0.0, 60.0, 71.0), share(0.5, 75.0, 73.0), share(1.0, 80.0, 65.0)]
+
 DRAWINGS: dict[str, Callable[[], Figure]] = {
     "experts": lambda: draw_experts(ROWS, "k400", "ucf"),
     "classes": lambda: draw_classes(CLASSES, "title"),
@@ -58,6 +67,9 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     "attention": lambda: draw_attention(MAPS, "title"),
     "tradeoff": lambda: draw_trade_off(POINTS),
     "one model": lambda: draw_trade_off(POINTS[:1]),
+    "interpolation": lambda: draw_interpolation(SHARES, "k400", "ucf"),
+    "equal shares": lambda: draw_interpolation([share(0.0, 0.0, 0.0), share(1.0, 0.0, 0.0)], "k400", "ucf"),
+    "no share": lambda: draw_interpolation([share(0.0, 50.0, math.nan), share(1.0, 50.0, math.nan)], "k400", "ucf"),
     "no accuracy": lambda: draw_experts([accuracy("merged", math.nan, math.nan)], "k400", "ucf"),
 }
 
@@ -151,3 +163,14 @@ def test_colours() -> None:
     assert len(set(colors.values())) == len(names)
     assert colors_of(names[:-1]) == {name: colors[name] for name in names[:-1]}
     assert new_figure(2, 1).get_size_inches().tolist() == [2.0, 1.0]
+
+
+def test_interpolation_shows_every_share() -> None:
+    """Both plots have one point for each share, at its accuracies."""
+    scatter, curves = draw_interpolation(SHARES, "k400", "ucf").axes
+    x, y = scatter.lines[0].get_data()
+    assert (list(x), list(y)) == ([60.0, 75.0, 80.0], [71.0, 73.0, 65.0])
+    assert [text.get_text() for text in scatter.texts[:3]] == ["0", "0.5", "1"]
+    assert [list(line.get_ydata()) for line in curves.lines[:2]] == [[60.0, 75.0, 80.0], [71.0, 73.0, 65.0]]
+    assert scatter.get_xlabel().startswith("k400")
+    assert scatter.get_ylabel().startswith("ucf")

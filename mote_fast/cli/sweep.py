@@ -1,0 +1,143 @@
+"""``mote-fast sweep``: close-set against zero-shot accuracy over a setting of a trained model.
+
+``interpolate`` mixes the fine-tuned image tower with the original CLIP's at several shares. Each video is decoded once,
+and class names are encoded once; the image tower and the head run at each share. Under torchrun the processes divide
+the videos.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mote_fast.analysis.expert_accuracy import accuracy_by
+from mote_fast.analysis.interpolation import (
+    InterpolatedTowers,
+    SharePoint,
+    check_shares,
+    load_with_original,
+    predict_shares,
+    share_csv,
+)
+from mote_fast.analysis.plots.draw_interpolation import draw_interpolation
+from mote_fast.cli import inputs, options, outputs
+from mote_fast.cli.eval import class_features_on_all, processes
+from mote_fast.data.loading.order import Replica
+from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, ProtocolName
+from mote_fast.evaluation.predict import Predictions
+from mote_fast.evaluation.splits import Split
+from mote_fast.model.model_config import DEFAULT_FRAMES
+from mote_fast.runtime.distributed import ProcessGroup
+from mote_fast.runtime.files import make_folder, write_bytes
+from mote_fast.runtime.json_text import to_json
+from mote_fast.runtime.text import printable
+
+NAME = "interpolate"
+RESULT_FILE = f"{NAME}.json"
+SHARES = tuple(at / 10 for at in range(11))
+
+
+def add_command(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser("sweep", help="close-set against zero-shot accuracy", description=__doc__)
+    sweeps = parser.add_subparsers(dest="sweep", required=True, metavar="SWEEP")
+    purpose = "over the share of the fine-tuned image tower"
+    sweep = sweeps.add_parser(NAME, help=purpose, description=f"Close-set against zero-shot accuracy {purpose}.")
+    sweep.add_argument(
+        "--shares", type=float, metavar="SHARE", help="in [0, 1] (default 0 0.1 0.2 ... 1)", **options.SEVERAL
+    )
+    for kind in ("close-set", "zero-shot"):
+        options.add_list(sweep.add_argument_group(kind), kind)
+    options.add_score(sweep)
+    options.add_loading(sweep, f"{DEFAULT_VIEWS['closeset']} and {DEFAULT_VIEWS['zeroshot']}")
+    files = f"{NAME}.csv, {NAME}.png and {RESULT_FILE}"
+    sweep.add_argument("--output", required=True, metavar="FOLDER", help=f"write {files} there")
+    options.add_json(sweep)
+    model = sweep.add_argument_group("model")
+    purpose = "released MoTE .pt file, or a folder written by save()"
+    model.add_argument("--checkpoint", required=True, metavar="PATH", help=purpose)
+    purpose = "the CLIP that the model was tuned from: a weights file or a tag; for a folder too"
+    model.add_argument("--clip", required=True, metavar="PATH|TAG", help=purpose)
+    options.add_value(model, "--frames", DEFAULT_FRAMES, "frames per view of a released file", "T")
+    options.add_value(model, "--device", "auto", "auto, cpu, cuda, cuda:1, ...")
+    types = sorted(name for name in options.DTYPES if name != "int8")
+    options.add_value(model, "--dtype", "float32", "dtype of the parameters; they are mixed in float32", choices=types)
+    options.add_value(model, "--decode", "auto", "video decoder: auto, torchcodec or pyav", "BACKEND")
+    model.add_argument("--no-cache", action="store_true", help="neither read nor write class features on disk")
+    sweep.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate at each share; the first process writes and prints. Returns 0, or 2 if any video failed."""
+    shares = sorted(arguments.shares or SHARES)
+    check_shares(shares)
+    with processes(arguments) as world:
+        arguments.device = str(world.device)
+        close, zero = inputs.split_of(arguments, "close_set"), inputs.split_of(arguments, "zero_shot")
+        if world.leads:
+            outputs.prepare_drawing(arguments, NAME)
+            make_folder(Path(arguments.output), names=(RESULT_FILE,))
+        model, original = load_with_original(arguments.checkpoint, arguments.clip, arguments.frames, arguments.device)
+        model.feature_cache = None if arguments.no_cache else model.feature_cache
+        towers = InterpolatedTowers(model, original, shares)
+        # Held by the towers now.
+        del original
+        model.to(dtype=options.DTYPES[arguments.dtype])
+        on_close = _predict(arguments, towers, close, "closeset", world)
+        on_zero = _predict(arguments, towers, zero, "zeroshot", world)
+        points = [
+            SharePoint(share, *(accuracy_by(found, arguments.score) for found in pair))
+            for share, *pair in zip(shares, on_close, on_zero, strict=True)
+        ]
+        failures = [*on_close[0].failures, *on_zero[0].failures]
+        if world.leads:
+            _write(arguments, points, close, zero)
+            outputs.report_unread(failures, untrained=False)
+        # torchrun stops the others when a process ends with status 2, so all wait until the first has written.
+        world.wait()
+    return outputs.FAILED if failures else 0
+
+
+def _predict(
+    arguments: argparse.Namespace, towers: InterpolatedTowers, split: Split, protocol: ProtocolName, world: ProcessGroup
+) -> list[Predictions]:
+    classes = class_features_on_all(towers.model, split.class_names, world)
+    views = inputs.views_of(arguments, protocol)
+    replica = Replica(world.rank, world.size)
+    with inputs.open_loader(arguments, towers.model, split.items, views, replica=replica, title=split.name) as (
+        loader,
+        progress,
+    ):
+        return predict_shares(towers, loader, classes, progress=progress)
+
+
+def _write(arguments: argparse.Namespace, points: Sequence[SharePoint], close: Split, zero: Split) -> None:
+    """Write the table, the plot and, last, the document; print the numbers."""
+    figure = draw_interpolation(points, printable(close.name), printable(zero.name))
+    files = [*outputs.write_drawing(arguments, NAME, figure, share_csv(points))]
+    result = Path(arguments.output) / RESULT_FILE
+    document = {
+        "checkpoint": arguments.checkpoint,
+        "clip": arguments.clip,
+        "close_set": close.name,
+        "zero_shot": zero.name,
+        "score": arguments.score,
+        "dtype": arguments.dtype,
+        "shares": [_entry(point) for point in points],
+        "files": [*files, str(result)],
+    }
+    write_bytes(result, (to_json(document, indent=2) + "\n").encode())
+    lines = [f"{'share':>7}{'close-set':>11}{'zero-shot':>11}{'trade-off':>11}   top-1, %"]
+    lines += [f"{p.share:7.3g}{p.close_set.top1:11.2f}{p.zero_shot.top1:11.2f}{p.score:11.2f}" for p in points]
+    outputs.show(arguments, document, [*lines, f"wrote {', '.join(document['files'])}"])
+
+
+def _entry(point: SharePoint) -> dict[str, Any]:
+    return {
+        "share": point.share,
+        "close_set": point.close_set._asdict(),
+        "zero_shot": point.zero_shot._asdict(),
+        "trade_off": point.score,
+    }
