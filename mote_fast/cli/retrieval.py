@@ -1,15 +1,18 @@
 """``mote-fast retrieval``: how well captions find their videos, and videos their captions.
 
-Under torchrun the processes divide the videos; the result is the same for any number of processes.
+Under torchrun the processes divide the videos and the captions; the result is the same for any number of processes.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from mote_fast.cli import inputs, options, outputs
@@ -19,6 +22,8 @@ from mote_fast.data.views import Views
 from mote_fast.evaluation.captions import read_captions
 from mote_fast.evaluation.predict import embed_videos
 from mote_fast.evaluation.retrieval_report import RETRIEVAL_FILES, retrieval_document, retrieval_lines, write_retrieval
+from mote_fast.model.classifier import VideoClassifier
+from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.files import make_folder
 
 DEFAULT_VIEWS = "1x1"
@@ -41,7 +46,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Rank; the first process encodes the captions, writes and prints. Returns 0, or 2 if any video failed."""
+    """Rank; the first process writes and prints. Returns 0, or 2 if any video failed."""
     with processes(arguments) as world:
         arguments.device = str(world.device)
         listed = read_captions(arguments.list, arguments.root, arguments.split)
@@ -53,9 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
         replica = Replica(world.rank, world.size)
         with inputs.open_loader(arguments, model, listed.items, views, replica=replica) as (loader, progress):
             videos = embed_videos(model, loader, progress=progress)
+        texts = _embed_captions(model, listed.captions, world)
         if world.leads:
-            with tqdm(total=len(set(listed.captions)), unit="captions", disable=None, delay=2) as bar:
-                texts = model.embed_text(listed.captions, progress=bar.update)
             facts = {
                 "dataset": arguments.dataset or listed.name,
                 "split": arguments.split,
@@ -75,3 +79,19 @@ def run(arguments: argparse.Namespace) -> int:
         # torchrun stops the others when a process ends with status 2, so all wait until the first has written.
         world.wait()
     return outputs.FAILED if videos.failures else 0
+
+
+def _embed_captions(model: VideoClassifier, captions: Sequence[str], world: ProcessGroup) -> Tensor:
+    """Embed the captions, float32 [C, d] on the CPU; each process embeds its share of the distinct ones."""
+    distinct = list(dict.fromkeys(captions))
+    mine = distinct[world.rank :: world.size]
+    part = torch.empty(0, model.clip.embed_dim)
+    if mine:
+        hidden = None if world.leads else True
+        with tqdm(total=len(mine), unit="captions", disable=hidden, delay=2) as bar:
+            part = model.embed_text(mine, progress=bar.update).cpu()
+    features = torch.empty(len(distinct), model.clip.embed_dim)
+    for rank, share in enumerate(world.gather(part)):
+        features[rank :: world.size] = share
+    place = {caption: at for at, caption in enumerate(distinct)}
+    return features[[place[caption] for caption in captions]]

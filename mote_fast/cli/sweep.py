@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mote_fast.analysis.expert_accuracy import accuracy_by
 from mote_fast.analysis.interpolation import (
     InterpolatedTowers,
@@ -36,6 +38,8 @@ from mote_fast.runtime.text import printable
 
 NAME = "interpolate"
 RESULT_FILE = f"{NAME}.json"
+# A quantised tower cannot be mixed.
+DTYPES = {name: dtype for name, dtype in options.DTYPES.items() if isinstance(dtype, torch.dtype)}
 SHARES = tuple(at / 10 for at in range(11))
 
 
@@ -62,8 +66,9 @@ def add_command(commands: Any) -> None:
     model.add_argument("--clip", required=True, metavar="PATH|TAG", help=purpose)
     options.add_value(model, "--frames", DEFAULT_FRAMES, "frames per view of a released file", "T")
     options.add_value(model, "--device", "auto", "auto, cpu, cuda, cuda:1, ...")
-    types = sorted(name for name in options.DTYPES if name != "int8")
-    options.add_value(model, "--dtype", "float32", "dtype of the parameters; they are mixed in float32", choices=types)
+    options.add_value(
+        model, "--dtype", "float32", "dtype of the parameters; they are mixed in float32", choices=sorted(DTYPES)
+    )
     options.add_value(model, "--decode", "auto", "video decoder: auto, torchcodec or pyav", "BACKEND")
     model.add_argument("--no-cache", action="store_true", help="neither read nor write class features on disk")
     sweep.set_defaults(run=run)
@@ -84,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         towers = InterpolatedTowers(model, original, shares)
         # Held by the towers now.
         del original
-        model.to(dtype=options.DTYPES[arguments.dtype])
+        model.to(dtype=DTYPES[arguments.dtype])
         on_close = _predict(arguments, towers, close, "closeset", world)
         on_zero = _predict(arguments, towers, zero, "zeroshot", world)
         points = [

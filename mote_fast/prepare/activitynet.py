@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any
 
 from mote_fast.data.items import VideoItem
@@ -123,12 +124,12 @@ def cut_activitynet(
 
 
 def _segments_of(video: str, entry: Any, source: str) -> Iterator[Segment]:
-    where = f"{source}, video {video!r}"
+    where = f"{source}, video {shown(video)}"
     if not isinstance(entry, dict) or not isinstance(entry.get("annotations"), list):
         raise ListError(f"{where}: needs a list of 'annotations'")
     split = _SUBSETS.get(str(entry.get("subset")))
     if split is None:
-        raise ListError(f"{where}: the subset must be one of {', '.join(_SUBSETS)}, found {entry.get('subset')!r}")
+        raise ListError(f"{where}: the subset must be one of {', '.join(_SUBSETS)}, found {shown(entry.get('subset'))}")
     if not re.fullmatch(r"[\w.-]{1,100}", video):
         raise ListError(f"{where}: is not an identifier of letters, digits, '-', '_' and '.'")
     for number, annotation in enumerate(entry["annotations"], 1):
@@ -136,7 +137,9 @@ def _segments_of(video: str, entry: Any, source: str) -> Iterator[Segment]:
         if not isinstance(label, str) or not label.strip():
             raise ListError(f"{where}, annotation {number}: needs a 'label'")
         if not isinstance(times, list) or len(times) != 2 or not all(map(_is_second, times)):
-            raise ListError(f"{where}, annotation {number}: needs a 'segment' of two times in seconds, found {times!r}")
+            raise ListError(
+                f"{where}, annotation {number}: needs a 'segment' of two times in seconds, found {shown(times)}"
+            )
         yield Segment(video, label.strip(), Span(float(times[0]), float(times[1])), split)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,24 @@ def test_a_bad_video(capsys: Captured, videos: Path) -> None:
     assert document["failures"][0]["path"] == str(videos / "bad.mp4")
     assert (document["text_to_video"]["readable"]["queries"], document["text_to_video"]["all"]["queries"]) == (5, 6)
     assert "1 videos could not be read" in err
+
+
+@pytest.mark.slow
+def test_under_torchrun(capsys: Captured, videos: Path, tmp_path: Path) -> None:
+    """Several processes, more than there are videos for, give the result of one."""
+    data = [str(videos / "broken.csv"), "--root", str(videos), "--json"]
+    alone = json.loads(retrieve(capsys, *data)[1])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    command += ["-m", "mote_fast.cli", "retrieval", *data, "--output", str(tmp_path / "out"), "--frames", "4"]
+    finished = subprocess.run(
+        [*command, "--device", "cpu", "--workers", "0"], capture_output=True, text=True, check=False
+    )
+    several = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert finished.returncode != 0
+    assert "1 videos could not be read" in finished.stderr
+    assert several["processes"] == 3
+    for part in ("text_to_video", "video_to_text", "failures", "captions"):
+        assert several[part] == alone[part]
 
 
 @pytest.mark.parametrize(

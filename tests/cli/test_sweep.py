@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,21 @@ def test_a_bad_video(capsys: Captured, videos: Path, model: tuple[Path, Path], t
     assert "1 videos could not be read" in err
     assert len(read_csv(tmp_path / "interpolate.csv")) == 11
     assert "share  close-set" in out
+
+
+@pytest.mark.slow
+def test_under_torchrun(capsys: Captured, videos: Path, model: tuple[Path, Path], tmp_path: Path) -> None:
+    """Several processes give the result of one."""
+    data = ["--close-set", videos / "data", "--zero-shot", videos / "data", "--shares", "0", "1", "--json"]
+    alone = json.loads(sweep(capsys, model, *data, "--output", tmp_path / "one")[1])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "mote_fast.cli", "sweep", "interpolate", *map(str, data), "--output", str(tmp_path / "out")]
+    command += ["--checkpoint", str(model[0]), "--clip", str(model[1]), "--views", "2x1"]
+    finished = subprocess.run(
+        [*command, "--device", "cpu", "--workers", "0"], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["shares"] == alone["shares"]
 
 
 @pytest.mark.parametrize(

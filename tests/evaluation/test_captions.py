@@ -83,16 +83,16 @@ def test_split_of_msrvtt(tmp_path: Path) -> None:
     sentences = [{"video_id": video, "caption": f"of {video}"} for video in ("v1", "v2", "v2")]
     path = written(tmp_path / "data.json", {"videos": videos, "sentences": sentences})
     assert pairs_of(read_captions(path, split="test")) == [("v2.mp4", "of v2")] * 2
-    with pytest.raises(ListError, match=r"splits test, train; give --split"):
+    with pytest.raises(ListError, match=r"splits \['test', 'train'\]; give --split"):
         read_captions(path)
-    with pytest.raises(ListError, match=r"no split 'val'; it has test, train"):
+    with pytest.raises(ListError, match=r"no split 'val'; it has \['test', 'train'\]"):
         read_captions(path, split="val")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("l.csv", "video,label\na.mp4,1\n", r"l\.csv:2: needs a video .* and a caption .*, has video"),
+        ("l.csv", "video,label\na.mp4,1\n", r"l\.csv:2: needs a video .* and a caption .*, has \['video'\]"),
         ("l.csv", "video,caption\n", "holds no captions"),
         ("l.csv", "video,caption\na.mp4,one, two\n", r"l\.csv:2: has more columns"),
         ("l.csv", "video,caption\na.mp4, \n", r"l\.csv:2: a caption must be a text that is not blank"),
@@ -101,6 +101,8 @@ def test_split_of_msrvtt(tmp_path: Path) -> None:
         ("l.json", '[{"video": "a"}]', r"l\.json, entry 1: needs a video"),
         ("l.json", '{"a": []}', r"video 'a': has no caption"),
         ("l.json", '{"a": 3}', r"video 'a': a caption must be a text"),
+        ("l.json", '{"a": "\\ud800"}', r"video 'a': a caption must be a text"),
+        ("l.json", '[{"a\\nb": 1}]', r"has \['a\\nb'\]"),
         ("l.json", '{"sentences": [{"video_id": "a", "caption": "b"}], "videos": [1]}', r"needs a 'video_id'"),
         ("l.json", '"a"', r"must be a list"),
         ("l.json", "[]", "holds no captions"),

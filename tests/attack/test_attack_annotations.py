@@ -1,0 +1,135 @@
+"""Annotation files of other makers: whatever is in them, the reader returns pairs or segments, or one typed error."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mote_fast.errors import MoteError
+from mote_fast.evaluation.captions import read_captions
+from mote_fast.prepare.activitynet import read_segments
+from mote_fast.prepare.kinetics import read_k700
+from tests.attack.conftest import Attack
+
+VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    3,
+    2**70,
+    0.5,
+    1e300,
+    "",
+    " ",
+    "a",
+    "../../x",
+    "\0",
+    "\ud800",
+    "a\nb",
+    [],
+    {},
+    "é",
+]
+
+
+def captions_json(path: Path) -> None:
+    found = read_captions(path, "root")
+    assert len(found.captions) == len(found.video_of) > 0
+    assert all(text.strip() for text in found.captions)
+    assert set(found.video_of.tolist()) == set(range(len(found.items)))
+
+
+def segments_json(path: Path) -> None:
+    segments, _ = read_segments([path])
+    assert segments
+    for segment in segments:
+        assert 0 <= segment.span.start < segment.span.end
+        # Clips lie one folder below their root, and nowhere else.
+        folder, name = segment.clip.split("/")
+        assert folder.strip(".") == folder
+        assert "\0" not in segment.clip
+        assert name.startswith("v_")
+    assert len({segment.clip for segment in segments}) == len(segments)
+
+
+def kinetics_csv(path: Path) -> None:
+    (path.parent / "videos").mkdir(exist_ok=True)
+    (path.parent / "videos" / "a.mp4").touch()
+    assert read_k700([path], path.parent / "videos").lists
+
+
+ANNOTATION = {"segment": [0.5, 2], "label": "Long jump"}
+DOORS: dict[str, tuple[str, Any, Callable[[Path], None]]] = {
+    "caption list": ("l.json", [{"video": "a", "caption": "b"}, {"video": "c", "text": ["d", "e"]}], captions_json),
+    "caption object": ("l.json", {"a": "b", "c": ["d", "e"]}, captions_json),
+    "msrvtt": (
+        "l.json",
+        {"videos": [{"video_id": "a", "split": "x"}], "sentences": [{"video_id": "a", "caption": "b"}]},
+        captions_json,
+    ),
+    "caption csv": ("l.csv", 'video,caption\na.mp4,one\nb.mp4,"two, three"\n', captions_json),
+    "activitynet": (
+        "activity_net.json",
+        {"database": {"a": {"subset": "training", "annotations": [ANNOTATION, ANNOTATION]}}},
+        segments_json,
+    ),
+    "kinetics": ("t.csv", 'label,youtube_id,time_start,time_end,split\n"x, y",a,1,11,train\n', kinetics_csv),
+}
+
+
+def changed(value: Any, dice: random.Random) -> Any:
+    """Return a JSON value with one part replaced, dropped or renamed."""
+    if dice.random() < 0.25 or not isinstance(value, list | dict) or not value:
+        return dice.choice(VALUES)
+    copy = json.loads(json.dumps(value))
+    key = dice.choice(list(copy) if isinstance(copy, dict) else range(len(copy)))
+    match dice.randrange(4) if isinstance(copy, dict) else dice.randrange(2):
+        case 0:
+            copy.pop(key)
+        case 2:
+            copy[str(dice.choice(VALUES))] = copy.pop(key)
+        case _:
+            copy[key] = changed(copy[key], dice)
+    return copy
+
+
+def refusal(read: Callable[[Path], None], path: Path) -> str:
+    """Return the library's own error; empty if the file was read."""
+    try:
+        read(path)
+    except MoteError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_damaged_annotations(attack: Attack, tmp_path: Path, door: str) -> None:
+    """A part that is missing, of another type or renamed, and bytes that are flipped, cut off or repeated."""
+    name, content, read = DOORS[door]
+    dice = random.Random(door)
+    path = tmp_path / name
+    for number in range(attack.size(60, 4000)):
+        if isinstance(content, str) or number % 2:
+            text = content if isinstance(content, str) else json.dumps(content)
+            data = bytearray(text.encode())
+            for _ in range(dice.randint(1, 3)):
+                at = dice.randrange(len(data) + 1)
+                data[at : at + dice.randint(0, 4)] = bytes(
+                    dice.choice(b'\0\n\r",{}[]:;\xff\xef0a\\ ') for _ in range(dice.randint(0, 3))
+                )
+            damaged = bytes(data)
+        else:
+            damaged = json.dumps(changed(content, dice)).encode()
+        path.write_bytes(damaged)
+        with attack.attempt(damaged):
+            said = refusal(read, path)
+            # One line of a length that can be read, and that names the file.
+            assert "\n" not in said
+            assert len(said) < 600
+            assert not said or str(path) in said
