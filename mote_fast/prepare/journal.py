@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 from mote_fast.errors import ConfigError
 from mote_fast.runtime.files import write_all
 from mote_fast.runtime.json_text import from_json, to_json
+from mote_fast.runtime.lock import FileLock
 
 
 class Journal:
-    """An append-only file of records, one JSON object per line; a context manager that holds a lock on the file.
+    """An append-only file of records, one JSON object per line; a context manager that holds a lock beside the file.
 
     A last line truncated by a crash is dropped. If several records have the same name, the last one counts.
 
@@ -28,28 +29,24 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.records: dict[str, dict[str, Any]] = {}
+        self._exits = ExitStack()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b", buffering=0)
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be written ({error})") from error
-        try:
+            self._exits.enter_context(FileLock(path.with_name(f"{path.name}.lock"), str(path)))
+            self._file = self._exits.enter_context(path.open("a+b", buffering=0))
             self._load()
+        except OSError as error:
+            self._exits.close()
+            raise ConfigError(f"{path}: cannot be read or written ({error})") from error
         except BaseException:
-            self._file.close()
+            self._exits.close()
             raise
 
     def _load(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._file.seek(0)
-            content = self._file.read()
-            whole = content.rfind(b"\n") + 1
-            self._file.truncate(whole)
-        except BlockingIOError as error:
-            raise ConfigError(f"{self.path.parent}: another process is writing here; wait for it") from error
-        except OSError as error:
-            raise ConfigError(f"{self.path}: cannot be locked or read ({error})") from error
+        self._file.seek(0)
+        content = self._file.read()
+        whole = content.rfind(b"\n") + 1
+        self._file.truncate(whole)
         for number, line in enumerate(content[:whole].splitlines(), 1):
             try:
                 record = from_json(line.decode())
@@ -77,4 +74,4 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self._exits.close()

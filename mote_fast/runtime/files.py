@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -15,12 +16,16 @@ from pathlib import Path
 from uuid import uuid4
 
 from mote_fast.errors import ConfigError, MoteError
+from mote_fast.runtime.lock import lock_descriptor, still_names
 
 # Suffix of a file's name until the file is complete.
 PART_SUFFIX = ".part"
 
 # The longest file name of the usual file systems, bytes.
 MAX_NAME_BYTES = 255
+
+# Bytes that a staging folder's name adds to its target's: mkdtemp's eight letters and the suffix.
+_FOLDER_ROOM = 8 + len(PART_SUFFIX)
 
 # Bytes written to find out whether a disk is full: one block.
 _PROBE = 4096
@@ -63,14 +68,16 @@ def staged(target: Path, error: type[MoteError] = ConfigError, *, shared: bool =
 def staged_folder(target: Path, error: type[MoteError] = ConfigError) -> Iterator[Path]:
     """Yield a new folder beside ``target``; it atomically replaces ``target`` if the block succeeds, as in ``staged``.
 
+    The remains of interrupted attempts are removed, see ``remove_abandoned``.
+
     Args:
         target: path of the folder; an existing one is removed.
         error: error to raise if writing fails, with the target's name.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # mkdtemp appends eight letters.
-        part = Path(tempfile.mkdtemp(prefix=_part_name(target.name, ".", room=8), dir=target.parent))
+        remove_abandoned(target)
+        part, descriptor = _new_locked_folder(target)
         try:
             yield part
             # mkdtemp and some writers make private files; these get the default permissions.
@@ -87,8 +94,30 @@ def staged_folder(target: Path, error: type[MoteError] = ConfigError) -> Iterato
             _flush_names(target.parent)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+            if descriptor is not None:
+                os.close(descriptor)
     except OSError as cause:
         raise error(f"{target}: cannot be written ({cause})") from cause
+
+
+def remove_abandoned(target: Path) -> None:
+    """Remove what killed processes left of writing the folder ``target``; that of a process that lives is locked."""
+    name = re.compile(re.escape(_part_name(target.name, ".", room=_FOLDER_ROOM)) + r"\w{8}" + re.escape(PART_SUFFIX))
+    for part in target.parent.iterdir() if target.parent.is_dir() else ():
+        if not name.fullmatch(part.name) or part.is_symlink() or not part.is_dir():
+            continue
+        try:
+            descriptor = os.open(part, os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            lock_descriptor(descriptor)
+            shutil.rmtree(part, ignore_errors=True)
+        except OSError:
+            # Its owner lives, or the file system has no locks that would say so.
+            continue
+        finally:
+            os.close(descriptor)
 
 
 def write_all(file: FileIO, content: bytes) -> None:
@@ -181,6 +210,28 @@ def _prepare(folder: Path, names: Iterable[str], what: str) -> None:
                 raise OSError(f"{path} is {'a folder' if os.path.isdir(path) else 'no regular file'}")
     except OSError as error:
         raise ConfigError(f"{what}: cannot be written ({error})") from error
+
+
+def _new_locked_folder(target: Path) -> tuple[Path, int | None]:
+    """Make a staging folder beside ``target`` and lock it; the descriptor is None where folders cannot be locked."""
+    while True:
+        prefix = _part_name(target.name, ".", room=_FOLDER_ROOM)
+        part = Path(tempfile.mkdtemp(prefix=prefix, suffix=PART_SUFFIX, dir=target.parent))
+        if os.name != "posix":
+            return part, None
+        descriptor = os.open(part, os.O_RDONLY)
+        try:
+            lock_descriptor(descriptor)
+        except BlockingIOError:
+            # Another process takes it for abandoned.
+            os.close(descriptor)
+            continue
+        except OSError:
+            os.close(descriptor)
+            return part, None
+        if still_names(part, descriptor):
+            return part, descriptor
+        os.close(descriptor)
 
 
 def _part_name(name: str, ending: str, room: int = 0) -> str:

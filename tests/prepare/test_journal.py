@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,10 @@ def test_a_line_cut_off_by_a_crash_is_dropped(tmp_path: Path) -> None:
 
 
 def test_two_processes_cannot_share_one(tmp_path: Path) -> None:
-    """Two processes would write the same files."""
-    with Journal(tmp_path / "journal.jsonl"), pytest.raises(ConfigError, match="another process"):
+    """Two processes would write the same files; the second is told who is first, and the lock's file goes."""
+    with Journal(tmp_path / "journal.jsonl"), pytest.raises(ConfigError, match=f"in use by process {os.getpid()} "):
         Journal(tmp_path / "journal.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["journal.jsonl"]
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mote_fast.errors import ConfigError, MissingVideoError
-from mote_fast.runtime.files import check_file, make_folder, staged, staged_folder, write_all, write_bytes, write_texts
+from mote_fast.runtime.files import (
+    check_file,
+    make_folder,
+    remove_abandoned,
+    staged,
+    staged_folder,
+    write_all,
+    write_bytes,
+    write_texts,
+)
 from tests.full_disk import files_of_at_most
 
 
@@ -139,3 +150,38 @@ def test_what_does_not_fit_is_an_error(tmp_path: Path) -> None:
         pytest.raises(OSError, match="large"),
     ):
         write_all(file, b"123456")
+
+
+WRITER = """
+import signal, sys, pathlib
+from mote_fast.runtime.files import staged_folder
+with staged_folder(pathlib.Path(sys.argv[1])) as part:
+    (part / "half").write_text("half")
+    print(part, flush=True)
+    signal.pause()
+"""
+
+
+@pytest.mark.heavy
+def test_a_killed_writer_leaves_nothing_for_long(tmp_path: Path) -> None:
+    """The next write to the same folder removes what a killed process left, and not what another is writing now."""
+    target, others = tmp_path / "best", (tmp_path / ".best.original", tmp_path / ".best.12345678.part.old")
+    for other in others:
+        other.mkdir()
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(target)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    parts = [Path(writer.stdout.readline().strip()) for writer in writers if writer.stdout is not None]
+    writers[0].kill()
+    writers[0].wait()
+    assert all(part.is_dir() for part in parts)
+    with staged_folder(target) as part:
+        (part / "whole").write_text("whole")
+    assert not parts[0].exists()
+    assert (parts[1] / "half").exists()
+    writers[1].kill()
+    writers[1].wait()
+    remove_abandoned(target)
+    assert sorted(tmp_path.iterdir()) == sorted((target, *others))
+    assert [entry.name for entry in target.iterdir()] == ["whole"]
