@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +27,7 @@ from mote_fast.head.head_config import HeadOptions
 from mote_fast.model.checkpoint import create_model, load
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.distributed import ProcessGroup
+from mote_fast.runtime.json_text import to_json
 from mote_fast.training.config.sections import DataConfig, ModelSection, OptimConfig
 from mote_fast.training.config.train_config import TrainConfig
 from mote_fast.training.optim import HeadAdamW, head_optimizer
@@ -33,13 +37,17 @@ FAULT_FOLDER = "faults"
 
 
 class Loaders(NamedTuple):
-    """The loaders of a run; ``validation`` is None without a validation list. ``DataPosition`` explains the streams."""
+    """The loaders of a run; ``validation`` is None without a validation list.
+
+    ``DataPosition`` explains the streams and the content.
+    """
 
     training: VideoLoader
     validation: VideoLoader | None
     training_videos: int
     validation_videos: int
     training_streams: int
+    training_content: str
 
     def close(self) -> None:
         """Stop the workers of both."""
@@ -136,17 +144,18 @@ def build_loaders(config: TrainConfig, model: VideoClassifier, names: list[str],
     )
     flips = read_flip_labels(data.flip_labels) if data.flip_labels is not None else {}
     augmented = replace(plain, augmentation=data.augmentation, flip_labels=flips)
-    loader, videos = _loader(config, augmented, names, world, "train")
+    loader, videos, content = _loader(config, augmented, names, world, "train")
     streams = world.size * max(1, data.workers) if isinstance(loader, ShardLoader) else 0
     if data.val_list is None:
-        return Loaders(loader, None, videos, 0, streams)
-    val_loader, val_videos = _loader(config, replace(plain, views=Views.parse(data.views)), names, world, "val")
-    return Loaders(loader, val_loader, videos, val_videos, streams)
+        return Loaders(loader, None, videos, 0, streams, content)
+    val_loader, val_videos, _ = _loader(config, replace(plain, views=Views.parse(data.views)), names, world, "val")
+    return Loaders(loader, val_loader, videos, val_videos, streams, content)
 
 
 def _loader(
     config: TrainConfig, recipe: ClipRecipe, names: list[str], world: ProcessGroup, split: str
-) -> tuple[VideoLoader, int]:
+) -> tuple[VideoLoader, int, str]:
+    """Open the loader of one list; also return its number of videos and the digest of its content."""
     data = config.data
     training = split == "train"
     source = data.train_list if training else data.val_list or ""
@@ -165,10 +174,23 @@ def _loader(
         shards = ShardLoader(source, recipe, options, seed=config.run.seed, decode_backend=data.decode)
         if shards.index.labels and list(shards.index.labels) != names:
             raise ListError(f"{source}: was written for other class names than {data.labels} has")
-        return shards, shards.index.samples
-    items = read_list(source, data.train_root if training else data.val_root)
+        rows = [(shard.name, shard.size, *shard.indices) for shard in shards.index.shards]
+        return shards, shards.index.samples, _digest(rows)
+    root = data.train_root if training else data.val_root
+    items = read_list(source, root)
     check_items(items, len(names), source)
     dataset = VideoDataset(
         items, recipe, seed=config.run.seed, decode_backend=data.decode, frame_template=data.frame_template
     )
-    return make_loader(dataset, options, data.backend), len(items)
+    # Without the root, so that the videos may move to another disk.
+    below = os.path.join(root, "") if root else ""
+    rows = [(item.path.removeprefix(below), item.label, item.num_frames) for item in items]
+    return make_loader(dataset, options, data.backend), len(items), _digest(rows)
+
+
+def _digest(rows: Iterable[tuple[str | int, ...]]) -> str:
+    """SHA-256 of rows of texts and numbers, in hexadecimal."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(to_json(row).encode() + b"\n")
+    return digest.hexdigest()

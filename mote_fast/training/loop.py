@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from mote_fast.evaluation.accuracy import accuracies
 from mote_fast.evaluation.predict import predict
 from mote_fast.runtime.distributed import ProcessGroup, joined
 from mote_fast.runtime.files import make_folder, write_text
+from mote_fast.runtime.lock import FileLock
 from mote_fast.runtime.weights import check_model_folder
 from mote_fast.training.banner import first_lines
 from mote_fast.training.build import Loaders, build_loaders, build_model, build_optimizer, store_class_features
@@ -43,7 +46,7 @@ from mote_fast.training.step import (
     draws_of_step,
     train_step,
 )
-from mote_fast.training.stopping import StopRequest
+from mote_fast.training.stopping import StoppableLoader, Stopped, StopRequest
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ log = logging.getLogger(__name__)
 FINAL_MODEL = "model"
 BEST_MODEL = "best"
 CONFIG_FILE = "config.yaml"
+LOCK_FILE = "run.lock"
 
 
 @dataclass(frozen=True)
@@ -84,16 +88,12 @@ def train(config: TrainConfig) -> bool:
         True if the run is complete, False if it was asked to stop (SIGTERM, SIGINT), has saved, and can be resumed.
 
     Raises:
-        MoteError: a setting, list, file or checkpoint is wrong, or the loss is no longer a number.
+        MoteError: a setting, list, file or checkpoint is wrong, another run writes to the folder, or the loss or a
+            weight is no longer a number.
     """
-    with joined(config.run.device) as world:
+    with joined(config.run.device) as world, _output_of(config, world):
         if config.optim.precision == "fp16" and world.device.type == "cpu":
             raise ConfigError("optim.precision 'fp16' needs a GPU, and run.device found none; use 'bf16' or 'fp32'")
-        if world.leads:
-            output = Path(config.run.output)
-            make_folder(output, "run.output", (CONFIG_FILE, METRICS_FILE, FAULTS_FILE))
-            for name in (FINAL_MODEL, BEST_MODEL):
-                check_model_folder(output / name)
         torch.manual_seed(config.run.seed)
         names = read_labels(config.data.labels)
         model = build_model(config.model, config.data, world)
@@ -103,7 +103,9 @@ def train(config: TrainConfig) -> bool:
             arithmetic = Arithmetic(config.optim.precision, world.device)
             state = TrainState(model, build_optimizer(model, config.optim), arithmetic.scaler, RunProgress())
             clips = config.data.batch_size * world.size * config.optim.accumulation
-            order = DataPosition(loaders.training_videos, clips, names, loaders.training_streams)
+            order = DataPosition(
+                loaders.training_videos, clips, names, loaders.training_streams, loaders.training_content
+            )
             if world.leads:
                 for line in first_lines(config, world, model, loaders):
                     log.info(line)
@@ -111,6 +113,20 @@ def train(config: TrainConfig) -> bool:
             return _train(config, world, loaders, state, order, arithmetic)
         finally:
             loaders.close()
+
+
+@contextmanager
+def _output_of(config: TrainConfig, world: ProcessGroup) -> Iterator[None]:
+    """Make the folder of the run, and lock it to other runs; the first process does."""
+    if not world.leads:
+        yield
+        return
+    output = Path(config.run.output)
+    make_folder(output, "run.output", (CONFIG_FILE, METRICS_FILE, FAULTS_FILE))
+    with FileLock(output / LOCK_FILE, f"run.output {output}"):
+        for name in (FINAL_MODEL, BEST_MODEL):
+            check_model_folder(output / name)
+        yield
 
 
 def _train(
@@ -162,14 +178,16 @@ def _train(
             ThroughputMeter(),
             stop,
         )
-        while progress.epoch < optim.epochs:
-            if _take_steps(run):
-                return False
-            if progress.step_in_epoch < steps_per_epoch:
-                # run.max_steps ends the run before the epoch's end.
-                _save(run)
-                break
-            _end_epoch(run)
+        try:
+            while progress.epoch < optim.epochs:
+                _take_steps(run)
+                if progress.step_in_epoch < steps_per_epoch:
+                    # run.max_steps ends the run before the epoch's end.
+                    _save(run)
+                    break
+                _end_epoch(run)
+        except Stopped:
+            return False
         if world.leads:
             state.model.save(output / FINAL_MODEL)
             log.info("done: %d steps; model in %s", progress.step, output / FINAL_MODEL)
@@ -177,59 +195,75 @@ def _train(
     return True
 
 
-def _take_steps(run: Run) -> bool:
-    """Take the remaining steps of the epoch; True if the run was asked to stop, and has saved."""
+def _take_steps(run: Run) -> None:
+    """Take the remaining steps of the epoch.
+
+    Raises:
+        Stopped: a process was asked to stop; the last whole step is saved.
+    """
     config, progress = run.config, run.state.progress
     accumulation = config.optim.accumulation
     epoch, batches_per_epoch = progress.epoch, run.loaders.training.batches_per_epoch
-    batches = run.pace.timed(run.loaders.training.epoch(epoch, progress.step_in_epoch * accumulation))
-    while progress.step_in_epoch < run.steps_per_epoch and progress.step < run.steps:
-        first = progress.step_in_epoch * accumulation
-        # The last step of an epoch takes the remaining batches.
-        count = min(accumulation, batches_per_epoch - first)
-        lr = learning_rate(refreshed_epoch(epoch, first + count - 1, batches_per_epoch), config.optim)
-        set_learning_rate(run.state.optimizer, lr, config.optim.clip_ratio)
-        draws = draws_of_step(
-            run.state.model.head,
-            config.method,
-            count,
-            seed=config.run.seed,
-            step=progress.step,
-            rank=None if config.run.sync_routing else run.world.rank,
-        )
-        result = train_step(
-            run.objective,
-            run.state.optimizer,
-            batches,
-            draws,
-            run.arithmetic,
-            clip_gradient=config.optim.clip_gradient,
-            world_size=run.world.size,
-        )
-        progress.next_step()
-        run.pace.count(count * config.data.batch_size * run.world.size)
-        run.log.advance()
-        log_due = progress.step % config.run.log_every == 0 or progress.step == run.steps
-        asked = run.world.any(run.stop.asked)
-        save_due = asked or bool(config.run.save_every and progress.step % config.run.save_every == 0)
-        # The end of an epoch saves too: never save weights whose loss was not checked.
-        if log_due or save_due or progress.step_in_epoch == run.steps_per_epoch:
-            losses = _finite_losses(run, result)
-            if log_due:
-                _log_step(run, losses, result.gradient_norm, lr)
-            if save_due:
-                _save(run)
-        if asked:
-            return True
-    return False
+    waiting = run.stop.until_asked(run.loaders.training.epoch(epoch, progress.step_in_epoch * accumulation))
+    batches = run.pace.timed(waiting)
+    saved = True
+    try:
+        while progress.step_in_epoch < run.steps_per_epoch and progress.step < run.steps:
+            first = progress.step_in_epoch * accumulation
+            # The last step of an epoch takes the remaining batches.
+            count = min(accumulation, batches_per_epoch - first)
+            lr = learning_rate(refreshed_epoch(epoch, first + count - 1, batches_per_epoch), config.optim)
+            set_learning_rate(run.state.optimizer, lr, config.optim.clip_ratio)
+            draws = draws_of_step(
+                run.state.model.head,
+                config.method,
+                count,
+                seed=config.run.seed,
+                step=progress.step,
+                rank=None if config.run.sync_routing else run.world.rank,
+            )
+            result = train_step(
+                run.objective,
+                run.state.optimizer,
+                run.stop.batches_of_step(batches, count, run.world),
+                draws,
+                run.arithmetic,
+                clip_gradient=config.optim.clip_gradient,
+                world_size=run.world.size,
+            )
+            progress.next_step()
+            saved = False
+            run.pace.count(count * config.data.batch_size * run.world.size)
+            run.log.advance()
+            log_due = progress.step % config.run.log_every == 0 or progress.step == run.steps
+            save_due = bool(config.run.save_every and progress.step % config.run.save_every == 0)
+            # The end of an epoch saves too: never save weights whose loss was not checked.
+            if log_due or save_due or progress.step_in_epoch == run.steps_per_epoch:
+                losses = _finite_losses(run, result)
+                if log_due:
+                    _log_step(run, losses, result.gradient_norm, lr)
+                if save_due:
+                    _save(run)
+                    saved = True
+        run.stop.agree(run.world)
+    except Stopped:
+        # Of the batches of a step that is given up.
+        run.state.optimizer.zero_grad()
+        if not saved:
+            _save(run)
+        raise
 
 
 def _end_epoch(run: Run) -> None:
-    """Validate if it is due, report, save."""
+    """Validate if it is due, report, save.
+
+    Raises:
+        Stopped: a process was asked to stop during the validation, which a resumed run repeats.
+    """
     progress, every = run.state.progress, run.config.run.eval_every
     last = progress.epoch + 1 == run.config.optim.epochs
     if run.loaders.validation is not None and every and (last or (progress.epoch + 1) % every == 0):
-        # Validation may take long and be killed: save the epoch before it.
+        # Validation may take long, and be stopped or killed: save the epoch before it.
         _save(run)
         _validate(run)
     report_faults(run.loaders, run.world, run.log, Path(run.config.run.output), progress)
@@ -241,8 +275,11 @@ def _end_epoch(run: Run) -> None:
 def _validate(run: Run) -> None:
     """Run the model with merged experts over the validation list; save the model if it is the best so far."""
     state, progress = run.state, run.state.progress
-    loader, classes = run.loaders.validation, state.model.head.train_class_features
-    assert loader is not None
+    assert run.loaders.validation is not None
+    loader, classes = (
+        StoppableLoader(run.loaders.validation, run.stop, run.world),
+        state.model.head.train_class_features,
+    )
     assert classes is not None
     with tqdm(
         total=math.ceil(run.loaders.validation_videos / run.world.size),
@@ -314,15 +351,25 @@ def _finite_losses(run: Run, result: StepResult) -> list[float]:
         named["the norm of the gradient"] = [result.gradient_norm.item()]
     lost = [f"{name} is {values[0]}" for name, values in named.items() if not all(map(math.isfinite, values))]
     if lost and not run.arithmetic.scaler.is_enabled():
-        raise MoteError(
-            f"{lost[0]} at step {run.state.progress.step}; lower optim.lr or set optim.clip_gradient, "
-            f"and resume: the checkpoints in {run.config.run.output} are from before"
-        )
+        raise MoteError(_diverged(run, f"{lost[0]} at"))
     return losses
 
 
+def _diverged(run: Run, what: str) -> str:
+    return (
+        f"{what} step {run.state.progress.step}; lower optim.lr or set optim.clip_gradient, and resume: "
+        f"the checkpoints in {run.config.run.output} are from before"
+    )
+
+
 def _save(run: Run) -> None:
-    """Write a checkpoint; every process must call it."""
+    """Write a checkpoint; every process must call it.
+
+    Raises:
+        MoteError: a weight is NaN or infinite, which a step of finite loss can leave; nothing is written.
+    """
+    if (lost := run.state.lost_numbers()) is not None:
+        raise MoteError(_diverged(run, f"{lost} holds NaN or infinity after"))
     run.state.progress.metrics_bytes = run.log.flushed()
     content = run.state.snapshot(run.config, run.order, run.world)
     if run.world.leads:

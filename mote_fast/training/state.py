@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mote_fast.clip.pretrained import fit_state_dict
 from mote_fast.errors import CheckpointError, ConfigError
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.files import PART_SUFFIX, staged
-from mote_fast.runtime.weights import read_weights, save_pickled
+from mote_fast.runtime.weights import is_finite, read_weights, save_pickled
 from mote_fast.training.config.train_config import TrainConfig, to_dict
 from mote_fast.training.optim import HeadAdamW
 
@@ -77,12 +78,15 @@ class DataPosition:
         clips_per_step: clips over all processes and accumulated batches.
         classes: class names.
         streams: streams of tar shards, one for each worker of each process; 0 for a list of files.
+        content: digest of the training list: paths below the root, labels, order. Empty in checkpoints of releases that
+            did not record it.
     """
 
     videos: int
     clips_per_step: int
     classes: list[str]
     streams: int = 0
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,15 @@ class TrainState:
             "config": to_dict(config),
         }
 
+    def lost_numbers(self) -> str | None:
+        """Name a weight that is NaN or infinite, or whose moments are, as a diverging step leaves it; None if none."""
+        for name, weight in self.model.named_parameters():
+            values = {"": weight.detach(), **self.optimizer.state.get(weight, {})}
+            for kind, value in values.items():
+                if isinstance(value, Tensor) and not is_finite(value):
+                    return f"{kind} of {name}" if kind else name
+        return None
+
     def restore(
         self, content: Mapping[str, Any], config: TrainConfig, order: DataPosition, world: ProcessGroup, path: Path
     ) -> None:
@@ -124,11 +137,16 @@ class TrainState:
                 f"{path}: written with the training shards read in {before.streams} streams, now they are "
                 f"{order.streams}; keep the number of processes and data.workers, or start another run"
             )
-        if before != order:
+        if (before.videos, before.clips_per_step) != (order.videos, order.clips_per_step):
             raise ConfigError(
                 f"{path}: written with {before.videos} training videos and {before.clips_per_step} clips a step, now "
                 f"there are {order.videos} and {order.clips_per_step}; keep data.train_list and the product of "
                 "data.batch_size, optim.accumulation and processes, or start another run"
+            )
+        if before.content not in ("", order.content):
+            raise ConfigError(
+                f"{path}: written with other paths, labels or another order in the training list; a step would take "
+                "other videos; restore data.train_list, or start another run"
             )
         fit_state_dict(self.model, content["model"], path)
         groups = [
@@ -147,6 +165,13 @@ class TrainState:
         if world.leads:
             for change in differences(content["config"], to_dict(config)):
                 log.warning("resumed with another setting: %s", change)
+            if len(content["random"]) != world.size:
+                log.warning(
+                    "resumed with another number of processes: %d -> %d; the steps take the same videos, with other "
+                    "experts and temperatures",
+                    len(content["random"]),
+                    world.size,
+                )
         vars(self.progress).update(content["progress"])
         if world.rank < len(content["random"]):
             _set_random_state(content["random"][world.rank], world.device)
@@ -185,7 +210,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a file of ``save_checkpoint`` onto the CPU; only tensors and plain values are unpickled.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or not a checkpoint of a run.
+        CheckpointError: the file is missing, damaged, not a checkpoint of a run, or of one that had diverged.
     """
     _check_archive(path)
     content = read_weights(path)
@@ -194,18 +219,29 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: no checkpoint of a training run that this release reads; to fine-tune a model, use "
             "model.checkpoint"
         )
+    _check_numbers(content, path)
     return content
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint of a folder; damaged ones are skipped with a warning."""
-    for _, path in reversed(list_checkpoints(folder)):
+    """Return the newest complete checkpoint of a folder, None if it holds none; damaged ones are named in a warning.
+
+    Raises:
+        CheckpointError: all are damaged. A run that started from scratch would overwrite what the folder holds.
+    """
+    known = list_checkpoints(folder)
+    for _, path in reversed(known):
         try:
             read_checkpoint(path)
         except CheckpointError as error:
             log.warning("passed over: %s", error)
         else:
             return path
+    if known:
+        raise CheckpointError(
+            f"{folder}: not one of its checkpoints can be read ({known[-1][1].name} is the newest); move the folder "
+            "away to start from scratch"
+        )
     return None
 
 
@@ -214,7 +250,7 @@ def find_checkpoint(resume: str, output: Path) -> Path | None:
 
     Raises:
         ConfigError: continuing from that checkpoint would mix two runs in one folder.
-        CheckpointError: the named file cannot be read.
+        CheckpointError: the named file, or every checkpoint of the folder, cannot be read.
     """
     folder = output / CHECKPOINT_FOLDER
     if resume == "auto":
@@ -255,6 +291,18 @@ def _check_archive(path: Path) -> None:
         raise CheckpointError(f"{path}: damaged ({error})") from error
     if damaged is not None:
         raise CheckpointError(f"{path}: damaged at {damaged}")
+
+
+def _check_numbers(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse what earlier releases saved after a step had diverged. Masks of a text tower may be infinite."""
+    moments = content.get("optimizer", {}).get("state", {})
+    lost = [f"{kind} of the optimiser" for state in moments.values() for kind, v in state.items() if not is_finite(v)]
+    lost += [name for name, value in content.get("model", {}).items() if not is_finite(value) and value.isnan().any()]
+    if lost:
+        raise CheckpointError(
+            f"{path}: {lost[0]} holds NaN or infinity, as training leaves it when it diverges; use an earlier "
+            "checkpoint"
+        )
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +17,14 @@ import torch
 
 import mote_fast
 from mote_fast.cli import main
+from mote_fast.data.loading.cpu_loader import CpuLoader
 from mote_fast.errors import ConfigError, MoteError
 from mote_fast.evaluation.predict import Predictions
+from mote_fast.runtime.lock import FileLock
 from mote_fast.training import loop
 from mote_fast.training.config.train_config import TrainConfig, load_config
 from mote_fast.training.loop import train
-from mote_fast.training.state import list_checkpoints, read_checkpoint
+from mote_fast.training.state import list_checkpoints, read_checkpoint, save_checkpoint
 from mote_fast.training.stopping import StopRequest
 from tests.training.conftest import VideoFolder, assert_same_run, final_weights, metrics_of
 
@@ -128,6 +133,57 @@ def test_a_request_to_stop_comes_before_validation(
     monkeypatch.setattr(loop, "StopRequest", Recorded)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_step", asks)
+        assert not train(videos.config(stopped, **straight.options))
+    assert not metrics_of(stopped, "val")
+    assert [step for step, _ in list_checkpoints(stopped / "checkpoints")] == [4]
+    assert train(videos.config(stopped, **straight.options))
+    assert_same_run(straight.output, stopped)
+
+
+def test_a_request_to_stop_ends_a_wait_for_videos(
+    videos: VideoFolder, straight: Straight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder that hangs keeps the run from its next step; the last whole step is saved, once, and resumed from."""
+    stopped, deliver, calls, saves = tmp_path / "stopped", CpuLoader._finish, [], []
+
+    def hangs(self: CpuLoader, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGTERM)).start()
+            threading.Event().wait()
+        return deliver(self, *arguments)
+
+    def counts(*arguments: Any) -> Any:
+        saves.append(1)
+        return save_checkpoint(*arguments)
+
+    monkeypatch.setattr(loop, "save_checkpoint", counts)
+    for save_every, saved in ((0, 1), (1, 2)):
+        calls.clear()
+        saves.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(CpuLoader, "_finish", hangs)
+            output = tmp_path / f"stopped{save_every}"
+            assert not train(videos.config(output, **straight.options, run__save_every=save_every))
+        assert [step for step, _ in list_checkpoints(output / "checkpoints")] == [2]
+        assert len(saves) == saved
+        stopped = output
+    assert train(videos.config(stopped, **straight.options))
+    assert_same_run(straight.output, stopped)
+
+
+def test_a_request_to_stop_ends_a_validation(
+    videos: VideoFolder, straight: Straight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take longer than a scheduler waits. The epoch before it is saved; resuming repeats the validation."""
+    stopped, predict = tmp_path / "stopped", loop.predict
+
+    def asked(*arguments: Any, **options: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return predict(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "predict", asked)
         assert not train(videos.config(stopped, **straight.options))
     assert not metrics_of(stopped, "val")
     assert [step for step, _ in list_checkpoints(stopped / "checkpoints")] == [4]
@@ -261,6 +317,60 @@ def test_a_gradient_that_is_no_number_ends_the_run(
     assert not list_checkpoints(tmp_path / "run" / "checkpoints")
 
 
+def test_weights_that_are_no_numbers_are_not_saved(
+    videos: VideoFolder, straight: Straight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of finite loss can leave them; the error names one, and the run resumes from the step before."""
+    output, take, spoiled = tmp_path / "run", loop.train_step, [""]
+
+    def diverges(objective: Any, optimizer: Any, *arguments: Any, **options: Any) -> Any:
+        result = take(objective, optimizer, *arguments, **options)
+        if len(metrics_of(output)) == 2:
+            weight = objective.head.temporal_blocks()[0].ln_2.weight
+            with torch.no_grad():
+                (optimizer.state[weight][spoiled[0]] if spoiled[0] else weight)[3] = float("inf")
+        return result
+
+    for spoiled[0] in ("", "exp_avg_sq"):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "train_step", diverges)
+            with pytest.raises(MoteError, match=r"ln_2\.weight holds NaN or infinity after step 3"):
+                train(videos.config(output, **straight.options, run__save_every=1))
+        assert [step for step, _ in list_checkpoints(output / "checkpoints")] == [2]
+    assert train(videos.config(output, **straight.options))
+    assert_same_run(straight.output, output)
+
+
+def test_a_folder_of_another_run_is_refused(videos: VideoFolder, tmp_path: Path) -> None:
+    """Two runs would cut each other's metrics and checkpoints; the second is told who writes there."""
+    config = videos.config(tmp_path / "run", run__max_steps=1)
+    (tmp_path / "run").mkdir()
+    with (
+        FileLock(tmp_path / "run" / "run.lock", "x"),
+        pytest.raises(ConfigError, match=rf"run\.output .*run: in use by process {os.getpid()} "),
+    ):
+        train(config)
+    assert train(config)
+    assert not (tmp_path / "run" / "run.lock").exists()
+
+
+def test_an_edited_list_is_not_resumed(videos: VideoFolder, tmp_path: Path) -> None:
+    """Other labels, another order, other videos of the same number; the same below another root are resumed."""
+    output, edited = tmp_path / "run", tmp_path / "edited.txt"
+    lines = [line.removeprefix(f"{videos.folder}/") for line in (videos.folder / "train.txt").read_text().splitlines()]
+    config = videos.config(output, data__train_list=str(edited), data__train_root=str(videos.folder), run__max_steps=1)
+    edited.write_text("\n".join(lines))
+    train(config)
+    shifted = [f"{line[:-1]}{(int(line[-1]) + 1) % 6}" for line in lines]
+    for other in (shifted, lines[::-1], lines[:1] * len(lines)):
+        edited.write_text("\n".join(other))
+        with pytest.raises(ConfigError, match="other paths, labels or another order"):
+            train(config)
+    edited.write_text("\n".join(lines))
+    (tmp_path / "moved").symlink_to(videos.folder)
+    train(replace(config, data=replace(config.data, train_root=f"{tmp_path}/moved/")))
+
+
 @pytest.mark.parametrize("header", ["plain", "mean"])
 def test_baselines_train(videos: VideoFolder, tmp_path: Path, header: str) -> None:
     """The plain transformer and CLIP-Mean run through the same loop."""
@@ -293,3 +403,7 @@ def test_shards_resume_in_the_same_streams_only(videos: VideoFolder, tmp_path: P
     train(videos.config(output, run__max_steps=1, **lists))
     with pytest.raises(ConfigError, match=r"data\.workers"):
         train(videos.config(output, data__workers=2, **lists))
+    # Other shards of as many videos are another list.
+    assert main(["prepare", "shards", str(videos.folder / "train.txt"), f"{shards}2", "--samples", "8"]) == 0
+    with pytest.raises(ConfigError, match="another order in the training list"):
+        train(videos.config(output, **lists | {"data__train_list": f"{shards}2"}))

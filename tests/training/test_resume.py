@@ -37,7 +37,7 @@ def test_killed_then_asked_to_stop_then_finished(videos: VideoFolder, tmp_path: 
     run.process.terminate()
     assert run.end() == 0, run.text
     assert "resumed" in run.text
-    assert "SIGTERM: finishing this step" in run.text
+    assert "SIGTERM: saving after the last whole step" in run.text
     saved = list_checkpoints(broken / "checkpoints")[-1][0]
     assert saved >= 6
 

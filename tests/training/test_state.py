@@ -34,7 +34,7 @@ from tests.training.test_step import METHOD, batches, routes, trainable
 
 ALONE = ProcessGroup(0, 1, torch.device("cpu"))
 CONFIG = TrainConfig(data=DataConfig(train_list="a", labels="b"))
-ORDER = DataPosition(10, 2, ["x", "y"])
+ORDER = DataPosition(10, 2, ["x", "y"], content="digest")
 
 
 def small(step: int) -> dict[str, Any]:
@@ -98,6 +98,7 @@ def test_settings_are_the_configurations_and_changes_are_named(
         (replace(ORDER, videos=11), "10 training videos"),
         (replace(ORDER, clips_per_step=4), "2 clips a step"),
         (replace(ORDER, classes=["x", "z"]), "data.labels"),
+        (replace(ORDER, content="other"), "data.train_list"),
     ],
 )
 def test_another_order_is_refused(tmp_path: Path, order: DataPosition, named: str) -> None:
@@ -106,6 +107,17 @@ def test_another_order_is_refused(tmp_path: Path, order: DataPosition, named: st
     path = save_checkpoint(tmp_path, state.snapshot(CONFIG, ORDER, ALONE), keep_last=1)
     with pytest.raises(ConfigError, match=named):
         state.restore(read_checkpoint(path), CONFIG, order, ALONE, path)
+
+
+def test_what_a_resumed_run_does_not_repeat_exactly_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Another number of processes for the same batch; a checkpoint from before lists were compared is accepted."""
+    state = trained_state(0, steps=0)
+    content = state.snapshot(CONFIG, ORDER, ALONE)
+    del content["order"]["content"]
+    content["random"] *= 2
+    path = save_checkpoint(tmp_path, content, keep_last=1)
+    state.restore(read_checkpoint(path), CONFIG, ORDER, ALONE, path)
+    assert "resumed with another number of processes: 2 -> 1" in caplog.text
 
 
 @pytest.mark.heavy
@@ -179,6 +191,24 @@ def test_damage_is_passed_over(data: st.DataObject, tmp_path: Path, caplog: pyte
         # The changed byte has no effect: padding, a time stamp.
         assert found == bad
         assert torch.equal(read_checkpoint(bad)["model"]["weight"], small(2)["model"]["weight"])
+
+
+def test_what_diverged_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Earlier releases saved it, and could never resume from it."""
+    first = save_checkpoint(tmp_path, small(1), keep_last=3)
+    nan, inf = torch.tensor([1.0, float("nan")]), torch.tensor([1.0, float("inf")])
+    save_checkpoint(tmp_path, small(2) | {"model": {"weight": nan}}, keep_last=3)
+    save_checkpoint(tmp_path, small(3) | {"optimizer": {"state": {0: {"exp_avg": inf}}}}, keep_last=3)
+    assert newest_checkpoint(tmp_path) == first
+    assert "weight holds NaN" in caplog.text
+    assert "exp_avg of the optimiser holds NaN" in caplog.text
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_again(tmp_path: Path) -> None:
+    """It would cut the metrics and replace the best model of the run that is there."""
+    save_checkpoint(tmp_path / CHECKPOINT_FOLDER, small(1), keep_last=1).write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match="not one of its checkpoints can be read"):
+        find_checkpoint("auto", tmp_path)
 
 
 def test_what_resume_asks_for(tmp_path: Path) -> None:

@@ -35,6 +35,20 @@ def test_bad_settings_give_one_line_and_exit_code_2(
     assert override.split("=")[0] in line
 
 
+@pytest.mark.heavy
+def test_a_list_without_a_readable_video_gives_one_line_and_exit_code_2(
+    videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """As with a wrong data root: the line names a video, why it cannot be read, and what to do."""
+    lines = (videos.folder / "train.txt").read_text().replace(str(videos.folder), str(tmp_path / "moved"))
+    (tmp_path / "list.txt").write_text(lines)
+    config = videos.write_config(tmp_path / "run", data__train_list=str(tmp_path / "list.txt"))
+    assert main(monkeypatch, "--config", str(config)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be read" in line
+    assert "check the data root" in line
+
+
 def test_a_complete_run_exits_with_0(videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line's settings override the file's."""
     config = videos.write_config(tmp_path / "run")
