@@ -358,8 +358,8 @@ def test_an_edited_list_is_not_resumed(videos: VideoFolder, tmp_path: Path) -> N
     """Other labels, another order, other videos of the same number; the same below another root are resumed."""
     output, edited = tmp_path / "run", tmp_path / "edited.txt"
     lines = [line.removeprefix(f"{videos.folder}/") for line in (videos.folder / "train.txt").read_text().splitlines()]
-    config = videos.config(output, data__train_list=str(edited), data__train_root=str(videos.folder), run__max_steps=1)
     edited.write_text("\n".join(lines))
+    config = videos.config(output, data__train_list=str(edited), data__train_root=str(videos.folder), run__max_steps=1)
     train(config)
     shifted = [f"{line[:-1]}{(int(line[-1]) + 1) % 6}" for line in lines]
     for other in (shifted, lines[::-1], lines[:1] * len(lines)):
