@@ -70,6 +70,57 @@ class MetricsFile:
             raise ConfigError(f"{self._path}: cannot be written ({error})") from error
 
 
+class TensorBoardFiles:
+    """TensorBoard's files of a run. If they can no longer be written, as on a full disk, the run goes on without them.
+
+    Args:
+        folder: their folder.
+        step: optimiser steps taken before; points after it, written by a run that was killed, are hidden.
+
+    Raises:
+        ConfigError: TensorBoard is not installed, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ConfigError(
+                f"run.tensorboard: TensorBoard is not installed ({error}); pip install tensorboard, or "
+                "run.tensorboard=false"
+            ) from error
+        self._folder = folder
+        try:
+            self._writer: SummaryWriter | None = SummaryWriter(str(folder), purge_step=step + 1)
+        except OSError as error:
+            raise ConfigError(f"{folder}: cannot be written ({error})") from error
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Write the numbers of a record; see ``RunLog.record``."""
+        if self._writer is None:
+            return
+        try:
+            for name, value in values.items():
+                if isinstance(value, (int, float)) and name != "epoch":
+                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+        # A thread of TensorBoard's writes; the error of an earlier record may show at a later one.
+        except OSError as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        """Write what is left, and close the files."""
+        if self._writer is None:
+            return
+        try:
+            self._writer.close()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        log.warning("%s: cannot be written (%s); the metrics are in %s alone", self._folder, error, METRICS_FILE)
+        self._writer = None
+
+
 class RunLog:
     """Writes the log of a run in the first process; in the others every method does nothing.
 
@@ -82,7 +133,7 @@ class RunLog:
         tensorboard: write TensorBoard's files too.
 
     Raises:
-        ConfigError: ``tensorboard`` is true and TensorBoard is not installed.
+        ConfigError: ``tensorboard`` is true and TensorBoard is not installed, or a file cannot be written.
     """
 
     def __init__(self, output: Path, *, leads: bool, step: int, steps: int, kept: int, tensorboard: bool) -> None:
@@ -92,7 +143,7 @@ class RunLog:
             return
         self._metrics = MetricsFile(output / METRICS_FILE, kept)
         self._exits.callback(self._metrics.close)
-        self._board = _summary_writer(output / TENSORBOARD_FOLDER, step) if tensorboard else None
+        self._board = TensorBoardFiles(output / TENSORBOARD_FOLDER, step) if tensorboard else None
         if self._board is not None:
             self._exits.callback(self._board.close)
         # The bar is drawn on terminals only; log lines are printed above it.
@@ -128,9 +179,7 @@ class RunLog:
         values = finite(values)
         self._metrics.write({"kind": kind, "step": step, **values})
         if self._board is not None:
-            for name, value in values.items():
-                if isinstance(value, (int, float)) and name != "epoch":
-                    self._board.add_scalar(f"{kind}/{name}", value, step)
+            self._board.write(kind, step, values)
         log.info(line)
 
     def flushed(self) -> int:
@@ -193,15 +242,3 @@ def peak_memory(device: torch.device) -> int:
 def duration(seconds: float) -> str:
     """Return ``[D days, ]H:MM:SS``."""
     return str(timedelta(seconds=round(seconds)))
-
-
-def _summary_writer(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ConfigError(
-            f"run.tensorboard: TensorBoard is not installed ({error}); pip install tensorboard, or "
-            "run.tensorboard=false"
-        ) from error
-    # Hide points after this step, written by a run that was killed.
-    return SummaryWriter(str(folder), purge_step=step + 1)

@@ -11,7 +11,15 @@ import torch
 
 from mote_fast.errors import ConfigError
 from mote_fast.training import logs
-from mote_fast.training.logs import METRICS_FILE, MetricsFile, RunLog, ThroughputMeter, duration, peak_memory
+from mote_fast.training.logs import (
+    METRICS_FILE,
+    MetricsFile,
+    RunLog,
+    TensorBoardFiles,
+    ThroughputMeter,
+    duration,
+    peak_memory,
+)
 from tests.full_disk import files_of_at_most
 
 
@@ -97,3 +105,21 @@ def test_metrics_that_do_not_fit_are_a_clear_error(tmp_path: Path) -> None:
     with files_of_at_most(4), pytest.raises(ConfigError, match=r"metrics\.jsonl: cannot be written"):
         metrics.write({"step": 1})
     metrics.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_full_disk_costs_the_plots_and_not_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """TensorBoard writes in a thread, whose error shows at a later record or the end; one warning names the folder."""
+    for records in (1, 300):
+        caplog.clear()
+        board = TensorBoardFiles(tmp_path / str(records), 0)
+        with files_of_at_most(10):
+            for step in range(records):
+                board.write("train", step, {"loss": 1.0})
+            board.close()
+            board.write("train", records, {"loss": 1.0})
+        assert caplog.text.count(f"{records}: cannot be written") == 1
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file: cannot be written"):
+        TensorBoardFiles(tmp_path / "file", 0)
