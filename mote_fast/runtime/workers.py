@@ -8,6 +8,7 @@ its lock between their processes, and cannot distinguish the start of a process 
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import pickle
@@ -16,6 +17,7 @@ import signal
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection
@@ -102,6 +104,7 @@ class WorkerPool:
         for worker in self._workers:
             self._idle.put(worker)
         self._closed = False
+        _open_pools.add(self)
 
     def run(self, task: Any, out: Tensor | None = None) -> Any:
         """Return the function's result for a task; callable from as many threads as there are processes.
@@ -116,6 +119,8 @@ class WorkerPool:
             MoteError: the function raised it.
             RuntimeError: the function raised an error that is not the library's; its traceback is the message.
         """
+        if self._closed:
+            raise BackendError("the worker pool was closed while a task waited")
         worker = self._idle.get()
         try:
             return worker.run(task, out)
@@ -175,6 +180,19 @@ def run_each(
                 yield from (future.result() for future in done)
         finally:
             pool.close()
+
+
+# Python waits for the threads of a program that ends, also after Ctrl-C, and they for their tasks: a hanging decoder
+# would keep the program for minutes. Only this hook comes before that wait, and ``atexit`` after it.
+_open_pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
+
+
+def _close_pools() -> None:
+    for pool in list(_open_pools):
+        pool.close()
+
+
+getattr(threading, "_register_atexit", atexit.register)(_close_pools)
 
 
 class _Worker:

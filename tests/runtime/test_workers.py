@@ -7,8 +7,11 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -110,3 +113,37 @@ def test_one_task_at_a_time_starts_one_process() -> None:
         for task in "abc":
             pool.run(task)
         assert len(set(multiprocessing.active_children()) - before) == 1
+
+
+def hang(task: str) -> None:
+    os.write(1, b"hangs\n")
+    signal.pause()
+
+
+def wait_for_a_hanging_task() -> None:
+    """A program that neither closes its pool nor catches Ctrl-C."""
+    pool = WorkerPool(hang, 1, time_limit=3600.0)
+    threads = ThreadPoolExecutor(1)
+    waiting = [threads.submit(pool.run, str(number)) for number in range(3)]
+    waiting[0].result()
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_program_that_is_ended_leaves_no_process(number: int) -> None:
+    """Killed, or by Ctrl-C, which reaches all its processes: none waits for the task, or for a parent that is gone."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", "from tests.runtime.test_workers import *; wait_for_a_hanging_task()"],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == "hangs\n"
+    # The server and the workers have the same output: it ends once all have ended.
+    (os.kill if number == signal.SIGKILL else os.killpg)(program.pid, number)
+    rest, _ = program.communicate(timeout=300)
+    assert program.returncode == -number
+    assert ("KeyboardInterrupt" in rest) == (number == signal.SIGINT)
