@@ -65,6 +65,9 @@ class WorkerPool:
     of this process would copy locks held by its threads, and a CUDA context that a child cannot use. A script that
     starts workers needs the guard ``if __name__ == "__main__":``.
 
+    Attributes:
+        owner: id of the process that made the pool.
+
     Args:
         function: takes a task, and a uint8 tensor [buffer_bytes] to write to if ``buffer_bytes`` is above 0. It is
             pickled and sent to each process.
@@ -104,6 +107,7 @@ class WorkerPool:
         for worker in self._workers:
             self._idle.put(worker)
         self._closed = False
+        self.owner = os.getpid()
         _open_pools.add(self)
 
     def run(self, task: Any, out: Tensor | None = None) -> Any:
@@ -189,7 +193,9 @@ _open_pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
 
 def _close_pools() -> None:
     for pool in list(_open_pools):
-        pool.close()
+        # A forked child has copies of its parent's pools.
+        if pool.owner == os.getpid():
+            pool.close()
 
 
 getattr(threading, "_register_atexit", atexit.register)(_close_pools)

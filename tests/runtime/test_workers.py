@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mote_fast.errors import ConfigError, UndecodableVideoError
+from mote_fast.errors import BackendError, ConfigError, UndecodableVideoError
+from mote_fast.runtime import workers
 from mote_fast.runtime.workers import WithTensor, WorkerLostError, WorkerPool, run_each
 
 
@@ -113,6 +114,24 @@ def test_one_task_at_a_time_starts_one_process() -> None:
         for task in "abc":
             pool.run(task)
         assert len(set(multiprocessing.active_children()) - before) == 1
+
+
+def own_id(task: int) -> int:
+    return os.getpid()
+
+
+@pytest.mark.heavy
+def test_the_end_of_a_program_closes_its_own_pools_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked child ends too, with copies of its parent's pools; a task that waits for a closed pool is refused."""
+    pool = WorkerPool(own_id, 1, time_limit=300.0)
+    worker = pool.run(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)
+        workers._close_pools()
+    assert pool.run(1) == worker
+    workers._close_pools()
+    with pytest.raises(BackendError, match="closed"):
+        pool.run(2)
 
 
 def hang(task: str) -> None:
