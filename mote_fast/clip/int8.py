@@ -11,9 +11,10 @@ import hashlib
 import importlib
 import logging
 import tempfile
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from mote_fast.clip.fingerprint import WeightsFingerprint, weights_fingerprint
 from mote_fast.clip.model_cache import ModelCache
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.errors import BackendError, ConfigError
+from mote_fast.runtime.forks import HomeProcess
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,21 @@ RECIPE_VERSION = 1
 OPSET = 18
 # Bytes; larger than any weight.
 _NO_LIMIT = 1 << 62
+
+# Held while a session is made: PyTorch's exporter serves one thread at a time, and the second finds the first's result.
+_MAKING = threading.Lock()
+
+
+class _Made(NamedTuple):
+    """ONNX Runtime's InferenceSession, and the weights and number of threads that it was made for."""
+
+    session: Any
+    weights: WeightsFingerprint
+    threads: int
+
+    def fits(self, towers: ClipTowers) -> bool:
+        """Whether nothing has changed since."""
+        return (self.weights, self.threads) == (weights_fingerprint(towers.image_state()), torch.get_num_threads())
 
 
 class Int8Tower:
@@ -47,9 +64,8 @@ class Int8Tower:
     def __init__(self, towers: ClipTowers, cache: ModelCache | None = None) -> None:
         self.towers = towers
         self.cache = ModelCache() if cache is None else cache
-        # ONNX Runtime's InferenceSession, and the weights and threads that it was made for.
-        self._session: Any = None
-        self._made_for: tuple[WeightsFingerprint, int] | None = None
+        self._made: _Made | None = None
+        self._home = HomeProcess()
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Encode frames as ``ClipTowers.encode_frames`` does.
@@ -62,11 +78,12 @@ class Int8Tower:
 
         Raises:
             ConfigError: the towers or the pixels are not on the CPU, or not float32.
+            BackendError: see ``prepare``.
         """
         if pixels.device.type != "cpu" or pixels.dtype != torch.float32:
             raise ConfigError(f"int8 towers take float32 pixels on the CPU, got {pixels.dtype} on {pixels.device}")
-        self.prepare()
-        (features,) = self._session.run(None, {"pixels": pixels.detach().contiguous().numpy()})
+        session = self._ready_session()
+        (features,) = session.run(None, {"pixels": pixels.detach().contiguous().numpy()})
         return torch.from_numpy(features)
 
     def prepare(self) -> None:
@@ -74,12 +91,28 @@ class Int8Tower:
 
         Raises:
             ConfigError: the tower is not CLIP's ViT in float32 on the CPU.
-            BackendError: a package is missing.
+            BackendError: a package is missing, or this process was forked from the one whose session has threads.
         """
-        towers = self.towers
-        made_for = (weights_fingerprint(towers.image_state()), torch.get_num_threads())
-        if self._made_for == made_for:
-            return
+        self._ready_session()
+
+    def _ready_session(self) -> Any:
+        # Threads may call this at once, also when the weights change: each runs a session that fits what it saw.
+        made = self._made
+        if made is not None and made.threads > 1 and self._home.is_left:
+            raise BackendError(
+                "this process was forked from the one that loaded the int8 model, and ONNX Runtime's threads do not "
+                'live on in a fork; start processes with the method "spawn" or "forkserver"'
+            )
+        if made is None or not made.fits(self.towers):
+            with _MAKING:
+                made = self._made
+                if made is None or not made.fits(self.towers):
+                    made = self._made = self._make()
+        return made.session
+
+    def _make(self) -> _Made:
+        towers, threads = self.towers, torch.get_num_threads()
+        weights = weights_fingerprint(towers.image_state())
         if towers.device.type != "cpu" or towers.dtype != torch.float32:
             raise ConfigError(f"dtype='int8' is for float32 weights on the CPU, not {towers.dtype} on {towers.device}")
         if not towers.is_plain_vision_tower:
@@ -92,15 +125,15 @@ class Int8Tower:
             content = quantized(towers)
             self.cache.write(key, content)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = threads
         # Threads that spin between runs would slow down decoding and PyTorch.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self._made_for = made_for
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return _Made(session, weights, threads)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the session out of copies: each copy makes its own from the cache."""
-        return self.__dict__ | {"_session": None, "_made_for": None}
+        return self.__dict__ | {"_made": None}
 
 
 def quantized(towers: ClipTowers) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,7 @@ from mote_fast.head.scores import view_probabilities
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.model_config import ModelConfig
 from mote_fast.runtime.checks import check_finite
+from mote_fast.runtime.forks import HomeProcess
 from mote_fast.runtime.progress import Progress
 from mote_fast.runtime.weights import write_model_folder
 
@@ -44,6 +46,9 @@ log = logging.getLogger(__name__)
 FRAMES_PER_BATCH = 32
 FRAMES_PER_BATCH_ON_CPU = 8
 
+# Held while a count changes. One for all models, because a lock cannot be copied with a model.
+_COUNTING = threading.Lock()
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -56,6 +61,9 @@ class Prediction:
 
 class VideoClassifier(nn.Module):
     """Classifies videos against any labels. Made by ``mote_fast.create_model`` and ``mote_fast.load``.
+
+    Threads may share a model while none changes it. A process that is forked from the one that made the model must use
+    one thread of PyTorch (``torch.set_num_threads(1)``); what computes there with more raises ``BackendError``.
 
     Attributes:
         clip: the CLIP towers.
@@ -86,6 +94,7 @@ class VideoClassifier(nn.Module):
         self.crops_along: CropsAlong = "width"
         self.replaced_frames = 0
         self.feature_cache: FeatureCache | None = FeatureCache()
+        self._home = HomeProcess()
 
     @property
     def config(self) -> ModelConfig:
@@ -178,6 +187,7 @@ class VideoClassifier(nn.Module):
     @torch.no_grad()
     def scores_from_features(self, features: Tensor, class_features: Tensor) -> Tensor:
         """Score a video from its frame features ``[views, T, d]``, from ``view_features``; otherwise as ``scores``."""
+        self._home.check_threads()
         cosines = self.head(features, class_features.to(features))
         scores = view_probabilities(cosines, len(cosines), self.clip.logit_scale.double()).squeeze(0)
         check_finite(scores, "scores")
@@ -200,6 +210,7 @@ class VideoClassifier(nn.Module):
         Returns:
             [clips * crops, T, d] in the model's dtype, the head's input.
         """
+        self._home.check_threads()
         parsed = views if isinstance(views, Views) else Views.parse(views)
         clip, preprocessing = self.clip, self.clip.config.preprocessing
         preprocessing.check_crops(parsed.crops)
@@ -221,11 +232,13 @@ class VideoClassifier(nn.Module):
         Returns:
             [N, d], projected, not L2-normalised (eq. (1)).
         """
+        self._home.check_threads()
         return self.clip.encode_frames(pixels) if self.int8 is None else self.int8(pixels)
 
     @torch.no_grad()
     def class_features(self, labels: Sequence[str], *, progress: Progress | None = None) -> Tensor:
         """Return the class features of a label set, float32 [C, d]; see ``mote_fast.clip.encode_classes``."""
+        self._home.check_threads()
         return encode_classes(self.clip, labels, cache=self.feature_cache, progress=progress)
 
     @torch.no_grad()
@@ -258,6 +271,7 @@ class VideoClassifier(nn.Module):
 
         A head that does not merge at inference keeps its experts, see ``VideoHead.fold``.
         """
+        self._home.check_threads()
         folded = VideoClassifier(self.clip, self.head.fold(), self.frames)
         folded.int8 = self.int8
         folded.decode_backend = self.decode_backend
@@ -265,6 +279,7 @@ class VideoClassifier(nn.Module):
         folded.pixel_aspect = self.pixel_aspect
         folded.crops_along = self.crops_along
         folded.feature_cache = self.feature_cache
+        folded._home = self._home
         return folded.train(self.training)
 
     def quantize(self) -> None:
@@ -351,7 +366,8 @@ class VideoClassifier(nn.Module):
         )
         frames, plan, displayed, path, stand_ins = read_view_frames(video, request, self.decode_time_limit)
         if stand_ins:
-            self.replaced_frames += len(stand_ins)
+            with _COUNTING:
+                self.replaced_frames += len(stand_ins)
             log.warning(
                 "%s: %d of %d frames cannot be decoded; their neighbors stand in for them (frame %s)",
                 path,
