@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
+# The lock's files with their hashes, for Linux x86_64 and the Python that its first line names.
+HASHES := constraints.hashes.txt
+DOWNLOAD :=
 # Further arguments for pip, and an index of PyTorch's CPU wheels for `make dev-cpu`.
 PIP_EXTRA_ARGS :=
 TORCH_INDEX :=
@@ -15,7 +18,7 @@ RESULTS := benchmarks/results
 
 SEEDS ?= 5
 
-.PHONY: help venv dev-cpu packages-cpu lock demo quick test test-without-ffmpeg test-latest test-oldest test-slow attack data-faults decode-corpus decode-sweep train-smoke \
+.PHONY: help venv dev-cpu packages-cpu lock verify-lock demo quick test test-without-ffmpeg test-latest test-oldest test-slow attack data-faults decode-corpus decode-sweep train-smoke \
 	resume-trials tiny-clip tiny tradeoff tradeoff-quick interpret aot traffic bench bench-baseline bench-check readme scaling lint format clean
 
 help:
@@ -43,7 +46,8 @@ help:
 	@echo "make bench-check  the quick benchmark's ratios against the committed ones"
 	@echo "make scaling    time and memory of a training step against the number of experts"
 	@echo "make readme     rewrite README's performance table from the committed figures"
-	@echo "make lock       write constraints.txt: the versions of everything in .venv"
+	@echo "make lock       write constraints.txt, the versions of everything in .venv, and their hashes"
+	@echo "make verify-lock  compare the lock's hashes with the files that pip would install; DOWNLOAD=folder fetches them too"
 	@echo "make lint       ruff, the import contract, codespell and pyright"
 	@echo "make format     ruff format"
 	@echo "make clean      remove the environment and caches"
@@ -72,6 +76,12 @@ packages-cpu:
 
 lock: venv
 	$(BIN)/python tools/versions.py lock > constraints.part && mv constraints.part constraints.txt
+	$(BIN)/python tools/versions.py hashes > constraints.part && mv constraints.part $(HASHES)
+
+# pip asks its indexes and installs nothing; with DOWNLOAD=folder it also fetches every file, and hashes what it got.
+verify-lock: venv
+	$(BIN)/python -m pip $(if $(DOWNLOAD),download --dest "$(DOWNLOAD)",install --dry-run --ignore-installed) --quiet \
+		--disable-pip-version-check --no-deps --require-hashes $(PIP_EXTRA_ARGS) --requirement $(HASHES)
 
 demo: venv
 	$(BIN)/mote-fast demo

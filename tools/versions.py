@@ -3,6 +3,7 @@
     python tools/versions.py lock     every package that this environment's mote_fast[dev] needs, as installed here
     python tools/versions.py oldest   the lower bound of every requirement that setup.py states
     python tools/versions.py cpu      what mote_fast[dev] requires without the packages that only GPUs need
+    python tools/versions.py hashes   the lock with the SHA-256 of each file that pip would install on this platform
 
 ``make lock``, ``make test-oldest`` and ``make dev-cpu`` call it. A release that supports only some of the package's
 Python versions is pinned for those versions; for the others pip chooses.
@@ -11,9 +12,14 @@ Python versions is pinned for those versions; for the others pip chooses.
 from __future__ import annotations
 
 import argparse
+import json
+import platform
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
+from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -22,6 +28,7 @@ from packaging.utils import canonicalize_name
 PACKAGE, EXTRA = "mote_fast", "dev"
 # The versions that setup.py supports; tests/test_packaging.py checks it.
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+LOCK = Path(__file__).parents[1] / "constraints.txt"
 # The library runs on a CPU without these; each is imported only for a GPU or Triton's interpreter.
 GPU_PACKAGES = frozenset({"nvidia-cuda-runtime-cu12", "nvidia-dali-cuda130", "triton", "xformers"})
 
@@ -69,6 +76,26 @@ def cpu() -> list[str]:
     return [found[name] for name in sorted(found) if name not in GPU_PACKAGES]
 
 
+def hashes() -> list[str]:
+    """The pins of the lock that apply here, each with the SHA-256 of the file that pip's indexes give for it.
+
+    pip only resolves: it installs nothing, and downloads no file whose hash the index states.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        command = [sys.executable, "-m", "pip", "--quiet", "install", "--dry-run", "--ignore-installed", "--no-deps"]
+        done = subprocess.run([*command, "--report", str(report), "--requirement", str(LOCK)], check=False)
+        if done.returncode:
+            raise SystemExit("pip cannot find every version of the lock, see above")
+        found = json.loads(report.read_text(encoding="utf-8"))["install"]
+    lines = [
+        f"{canonicalize_name(each['metadata']['name'])}=={each['metadata']['version'].split('+')[0]} "
+        f"--hash=sha256:{each['download_info']['archive_info']['hashes']['sha256']}"
+        for each in found
+    ]
+    return [f"# For {platform.system()} {platform.machine()}; other platforms have other files.", *sorted(lines)]
+
+
 def _pin(name: str) -> str:
     found = distribution(name)
     supported = SpecifierSet(found.metadata.get("Requires-Python") or "")
@@ -81,11 +108,11 @@ def _pin(name: str) -> str:
 def main() -> None:
     """Print the requested list."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=("lock", "oldest", "cpu"))
+    parser.add_argument("kind", choices=("lock", "oldest", "cpu", "hashes"))
     kind = parser.parse_args().kind
     python = ".".join(map(str, sys.version_info[:3]))
     try:
-        lines = {"lock": lock, "oldest": oldest, "cpu": cpu}[kind]()
+        lines = {"lock": lock, "oldest": oldest, "cpu": cpu, "hashes": hashes}[kind]()
     except PackageNotFoundError as error:
         raise SystemExit(f"{error}: run make venv first") from error
     print(f"# Written by `python tools/versions.py {kind}` for {PACKAGE} {version(PACKAGE)}, Python {python}.")
