@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from uuid import uuid4
@@ -52,6 +52,8 @@ def staged(target: Path, error: type[MoteError] = ConfigError, *, shared: bool =
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield part
+            # safetensors makes private files; an output is as readable as what any other program writes.
+            part.chmod(0o666 & ~_umask())
             _flush(part)
             part.replace(target)
             _flush_names(target.parent)
@@ -278,7 +280,9 @@ def _exchange(first: Path, second: Path) -> bool:
 
 
 def _umask() -> int:
-    # The only way to read the umask is to set it.
+    # Elsewhere than on Linux the only way to read it is to set it, which other threads' files would show.
+    with suppress(OSError, StopIteration), open("/proc/self/status", "rb") as status:
+        return int(next(line for line in status if line.startswith(b"Umask:")).split()[1], 8)
     current = os.umask(0)
     os.umask(current)
     return current
