@@ -45,6 +45,7 @@ from mote_fast.data import available_backends, probe, read_frames
 from mote_fast.data.decoding.video_info import VideoInfo
 from mote_fast.errors import FrameIndexError, MoteError, UndecodableVideoError, VideoError, one_line
 from mote_fast.runtime.files import write_text
+from mote_fast.runtime.text import markdown
 from mote_fast.runtime.workers import WorkerLostError, run_each
 from tools.ffmpeg_player import FFmpeg, Player, find_ffmpeg
 
@@ -354,9 +355,9 @@ def as_table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table, the worst verdicts first."""
     lines = ["| verdict | file | frames | counted | R, G, B off by | detail |", "|---|---|---|---|---|---|"]
     for row in sorted(rows, key=lambda row: (VERDICTS.index(row.verdict), row.path)):
-        detail = row.detail.replace("|", "\\|")
+        path, detail = markdown(row.path), markdown(row.detail)
         colours = f"{row.red:g}, {row.green:g}, {row.blue:g}"
-        lines.append(f"| {row.verdict} | {row.path} | {row.frames} | {row.counted} | {colours} | {detail} |")
+        lines.append(f"| {row.verdict} | {path} | {row.frames} | {row.counted} | {colours} | {detail} |")
     return "\n".join(lines) + "\n"
 
 

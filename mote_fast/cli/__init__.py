@@ -40,9 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 if all of it succeeded, 2 if any part failed."""
     arguments = build_parser().parse_args(argv)
-    logging.basicConfig(
-        format="%(levelname)s: %(message)s", level=logging.INFO if arguments.verbose else logging.WARNING
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(outputs.LogFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO if arguments.verbose else logging.WARNING)
     try:
         return arguments.run(arguments)
     except MoteError as error:

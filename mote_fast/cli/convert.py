@@ -11,7 +11,7 @@ from mote_fast.cli import options
 from mote_fast.errors import CheckpointError
 from mote_fast.model.checkpoint import load, released_checkpoint
 from mote_fast.runtime.files import check_file, staged
-from mote_fast.runtime.text import printable
+from mote_fast.runtime.text import printable, visible
 from mote_fast.runtime.weights import check_model_folder, save_pickled
 
 
@@ -40,5 +40,5 @@ def run(arguments: argparse.Namespace) -> int:
         check_model_folder(target)
         model = load(source, clip=arguments.clip, interpolate=arguments.interpolate, frames=arguments.frames)
         model.save(target)
-    print(printable(f"{source} -> {target}", sys.stdout.encoding or "utf-8"))
+    print(printable(visible(f"{source} -> {target}"), sys.stdout.encoding or "utf-8"))
     return 0

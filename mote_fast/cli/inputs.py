@@ -30,6 +30,7 @@ from mote_fast.model.checkpoint import SHIPPED, create_model, load
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.environment import best_device
 from mote_fast.runtime.progress import Progress
+from mote_fast.runtime.text import visible
 
 
 def is_untrained(arguments: argparse.Namespace) -> bool:
@@ -193,7 +194,10 @@ def open_loader(
     loader = make_loader(dataset, options, arguments.loader)
     hidden = True if replica.rank > 0 else None
     share = len(range(replica.rank, len(items), replica.world_size))
-    with contextlib.closing(loader), tqdm(total=share, unit="videos", desc=title, disable=hidden) as bar:
+    with (
+        contextlib.closing(loader),
+        tqdm(total=share, unit="videos", desc=title and visible(title), disable=hidden) as bar,
+    ):
         yield loader, bar.update
 
 

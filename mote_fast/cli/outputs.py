@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from mote_fast.analysis.plots.canvas import check_plots, to_png
 from mote_fast.data.loading.faults import Failure
 from mote_fast.runtime.files import make_folder, write_bytes
 from mote_fast.runtime.json_text import to_json
-from mote_fast.runtime.text import printable
+from mote_fast.runtime.text import printable, visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +28,7 @@ UNTRAINED_NOTE = (
 
 def show(arguments: argparse.Namespace, document: Mapping[str, Any], lines: Sequence[str]) -> None:
     """Print a result on standard output, as one JSON document or as lines."""
-    text = to_json(document, indent=2) if arguments.json else "\n".join(lines)
+    text = to_json(document, indent=2) if arguments.json else "\n".join(map(visible, lines))
     if text:
         # A name may hold what standard output cannot encode, such as bytes that are not UTF-8.
         print(printable(text, sys.stdout.encoding or "utf-8"))
@@ -36,8 +37,16 @@ def show(arguments: argparse.Namespace, document: Mapping[str, Any], lines: Sequ
 def report(errors: Sequence[str]) -> int:
     """Print errors on standard error, one per line; return the exit status, 2 if there are any."""
     for error in errors:
-        print(f"mote-fast: error: {error}", file=sys.stderr)
+        print(f"mote-fast: error: {visible(error)}", file=sys.stderr)
     return FAILED if errors else 0
+
+
+class LogFormatter(logging.Formatter):
+    """Formats each record as one line, whatever names it holds; a traceback follows on its own lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return visible(super().formatMessage(record))
 
 
 def report_unread(failures: Sequence[Failure], untrained: bool) -> int:

@@ -15,7 +15,7 @@ from mote_fast.evaluation.prediction_table import prediction_parquet
 from mote_fast.evaluation.protocols import Accuracy
 from mote_fast.runtime.files import write_bytes
 from mote_fast.runtime.json_text import to_json
-from mote_fast.runtime.text import printable
+from mote_fast.runtime.text import markdown, printable
 
 RESULT_FILE = "result.json"
 REPORT_FILE = "report.md"
@@ -61,13 +61,13 @@ def result_document(evaluation: Evaluation, facts: Mapping[str, Any]) -> dict[st
 def result_markdown(document: Mapping[str, Any], evaluation: Evaluation) -> str:
     """Return the document as Markdown: accuracies, their definitions, the hardest classes, the unreadable videos."""
     facts = {key: value for key, value in document.items() if not isinstance(value, (list, dict))}
-    lines = [f"# {document['protocol']}: {document['dataset']}", ""]
-    lines += [f"- {key}: {value}" for key, value in facts.items() if value is not None]
+    lines = [f"# {document['protocol']}: {markdown(str(document['dataset']))}", ""]
+    lines += [f"- {key}: {markdown(str(value))}" for key, value in facts.items() if value is not None]
     lines += ["", *accuracy_lines(document), "", _EXPLANATION, ""]
     lines += ["## Hardest classes", "", *_hardest_lines(evaluation)]
     if document["failures"]:
         lines += ["", f"## Unreadable videos ({len(document['failures'])})", ""]
-        lines += [f"- {each['path']}: {each['reason']}" for each in document["failures"]]
+        lines += [f"- {markdown(each['path'])}: {markdown(each['reason'])}" for each in document["failures"]]
     return "\n".join(lines) + "\n"
 
 
@@ -81,7 +81,7 @@ def accuracy_lines(document: Mapping[str, Any]) -> list[str]:
         "score",
         *(f"{top}, {of}" for of in (READABLE, ALL) for top in _TOPS),
     ]
-    lines = [_row(header), _row(["---"] * len(header))]
+    lines = [_row(header), _rule(len(header))]
     entries = [document["whole"]] if "whole" in document else []
     for entry in [*entries, *document["splits"]]:
         for score in _scores(entry):
@@ -161,7 +161,7 @@ def _scores(entry: Mapping[str, Any]) -> list[str]:
 
 
 def _hardest_lines(evaluation: Evaluation) -> list[str]:
-    lines = [_row(["split", "class", "readable videos", f"top1, {RUNNING}"]), _row(["---"] * 4)]
+    lines = [_row(["split", "class", "readable videos", f"top1, {RUNNING}"]), _rule(4)]
     for result in evaluation.lists:
         counts = count_classes(result.ranked[RUNNING], len(result.split.class_names))
         shares = [
@@ -176,7 +176,11 @@ def _hardest_lines(evaluation: Evaluation) -> list[str]:
 
 
 def _row(cells: list[Any]) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(markdown(str(cell)) for cell in cells) + " |"
+
+
+def _rule(columns: int) -> str:
+    return "| " + " | ".join(["---"] * columns) + " |"
 
 
 def _percent(value: float | None) -> str:

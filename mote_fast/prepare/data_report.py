@@ -11,6 +11,7 @@ from typing import Any
 from mote_fast.prepare.duplicates import Duplicates
 from mote_fast.prepare.lists import DataSet
 from mote_fast.prepare.scan import Scanned
+from mote_fast.runtime.text import visible
 
 # Kinds of problem, in the order of the report. Videos of the bad kinds can be left out of the lists.
 BAD_KINDS = ("missing", "unreadable", "short", "unlistable")
@@ -103,7 +104,9 @@ def format_report(report: Mapping[str, Any]) -> str:
         " = ".join(group["paths"]) + (" (several classes)" if group["several_classes"] else "")
         for group in report["duplicates"]
     ]
-    return "\n".join([*lines, *_section("duplicate", groups)]) + "\n"
+    lines += _section("duplicate", groups)
+    # Names may hold anything but a NUL byte and, in a part of a path, a slash.
+    return "\n".join(map(visible, lines)) + "\n"
 
 
 def _section(title: str, entries: Sequence[str]) -> list[str]:
