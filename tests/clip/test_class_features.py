@@ -86,7 +86,14 @@ def test_long_labels_are_cut_with_a_warning(towers: ClipTowers, caplog: pytest.L
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [([], "no labels"), ("archery", "list"), (["a", ""], r"labels\[1\] is blank"), (["  "], "blank"), ([1], "int")],
+    [
+        ([], "no labels"),
+        ("archery", "list"),
+        (["a", ""], r"labels\[1\] is blank"),
+        (["  "], "blank"),
+        ([1], "int"),
+        (["a" * 2001], "2001 characters"),
+    ],
 )
 def test_what_is_no_label_set(towers: ClipTowers, labels: list[str], message: str) -> None:
     """Empty lists, bare strings, blank and foreign entries raise by position."""
