@@ -71,13 +71,15 @@ def of_kind(model: mote_fast.VideoClassifier, kind: str) -> mote_fast.VideoClass
     if kind == "plain":
         return model
     folded = model.fold()
+    if kind == "watched":
+        folded.decode_time_limit = 60.0
     if kind == "int8":
         pytest.importorskip("onnxruntime")
         folded.quantize()
     return folded
 
 
-@pytest.fixture(params=["plain", "folded", "int8"])
+@pytest.fixture(params=["plain", "folded", "int8", "watched"])
 def kind(request: pytest.FixtureRequest) -> str:
     """The kind of model; the quick form has one."""
     return full_only(request, "folded")

@@ -105,18 +105,21 @@ def _read(source: str | bytes, request: ViewRequest) -> tuple[_Found, Tensor]:
 
 def _read_watched(source: str | bytes, request: ViewRequest, time_limit: float) -> tuple[_Found, Tensor]:
     label = "<bytes>" if isinstance(source, bytes) else source
-    losses: list[WorkerLostError] = []
+    # The texts alone: a kept error would hold this frame, and with it the bytes of the video.
+    losses: list[str] = []
     # The cause of a crash may be external, such as lack of memory; a video that takes too long is not tried again.
-    while len(losses) < 2 and not any(lost.timed_out for lost in losses):
+    while len(losses) < 2:
         try:
             answer = _pool(time_limit, os.getpid()).run((source, request, os.getcwd()))
         except WorkerLostError as lost:
-            losses.append(lost)
+            if lost.timed_out:
+                raise UndecodableVideoError(
+                    label, f"decoding it {lost}; re-encode it, or raise the time limit"
+                ) from None
+            losses.append(str(lost))
         else:
             return answer.value, answer.tensor
-    if losses[-1].timed_out:
-        raise UndecodableVideoError(label, f"decoding it {losses[-1]}; re-encode it, or raise the time limit")
-    raise UndecodableVideoError(label, f"decoding it twice: {', then '.join(map(str, losses))}; replace the file")
+    raise UndecodableVideoError(label, f"decoding it twice: {', then '.join(losses)}; replace the file")
 
 
 @functools.cache
