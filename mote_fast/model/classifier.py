@@ -264,6 +264,7 @@ class VideoClassifier(nn.Module):
             raise LabelError("texts must be a list of texts, not one string; use [text]")
         prompts = ("{}",) if templates is None else templates
         _check_templates(prompts)
+        self._home.check_threads()
         return encode_classes(self.clip, texts, prompts, cache=self.feature_cache, progress=progress)
 
     def fold(self) -> VideoClassifier:
