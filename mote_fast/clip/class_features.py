@@ -45,7 +45,7 @@ LABELS_PER_CHUNK = 256
 TOKENS_PER_BATCH = 1024
 # A token of CLIP has at most 32 characters, so that 77 of them hold no more than 2,464. The tokenizer's time grows with
 # the square of a word's length: 2,000 characters take a second, a million would take days.
-MAX_LABEL_CHARACTERS = 2_000
+MAX_WORD_CHARACTERS = 2_000
 # With fewer labels, running the prefixes separately costs more than it saves.
 FEWEST_TO_SHARE = 4
 
@@ -103,8 +103,8 @@ def check_labels(labels: Sequence[str]) -> None:
     """Check a label set.
 
     Raises:
-        LabelError: the list is empty, is a bare string, or has an entry that is not a string, is blank, has over
-            ``MAX_LABEL_CHARACTERS``, or holds bytes that are not UTF-8 (lone surrogates).
+        LabelError: the list is empty, is a bare string, or has an entry that is not a string, is blank, has a word of over
+            ``MAX_WORD_CHARACTERS``, or holds bytes that are not UTF-8 (lone surrogates).
     """
     if isinstance(labels, str):
         raise LabelError("labels must be a list of class names, not one string; use labels=[...]")
@@ -115,10 +115,11 @@ def check_labels(labels: Sequence[str]) -> None:
             raise LabelError(f"labels[{position}] is a {type(label).__name__}, expected a string")
         if not label.strip():
             raise LabelError(f"labels[{position}] is blank: a class name needs at least one visible character")
-        if len(label) > MAX_LABEL_CHARACTERS:
+        longest = max(map(len, label.split()))
+        if longest > MAX_WORD_CHARACTERS:
             raise LabelError(
-                f"labels[{position}], {label[:40]!r}..., has {len(label)} characters, over the limit of "
-                f"{MAX_LABEL_CHARACTERS}: shorten it"
+                f"labels[{position}], {label[:40]!r}..., has a word of {longest} characters, over the limit of "
+                f"{MAX_WORD_CHARACTERS}: shorten it"
             )
         if not is_text(label):
             raise LabelError(f"labels[{position}] {label!r} is not valid Unicode text; write class names in UTF-8")

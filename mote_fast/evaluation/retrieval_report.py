@@ -16,7 +16,7 @@ from mote_fast.evaluation.report import ALL, READABLE, REPORT_FILE, RESULT_FILE
 from mote_fast.evaluation.retrieval_ranks import RECALL_AT, Ranks, retrieval_ranks, summarize_ranks
 from mote_fast.runtime.files import write_bytes
 from mote_fast.runtime.json_text import finite, to_json
-from mote_fast.runtime.text import printable
+from mote_fast.runtime.text import markdown, printable
 
 RETRIEVAL_FILES = (REPORT_FILE, RESULT_FILE)
 
@@ -96,12 +96,12 @@ def write_retrieval(folder: Path, document: Mapping[str, Any]) -> None:
         ConfigError: a file cannot be written.
     """
     facts = {key: value for key, value in document.items() if not isinstance(value, (list, dict))}
-    lines = [f"# retrieval: {document['dataset']}", ""]
-    lines += [f"- {key}: {value}" for key, value in facts.items() if value is not None]
+    lines = [f"# retrieval: {markdown(str(document['dataset']))}", ""]
+    lines += [f"- {key}: {markdown(str(value))}" for key, value in facts.items() if value is not None]
     lines += ["", *retrieval_lines(document), "", _EXPLANATION]
     if document["failures"]:
         lines += ["", f"## Unreadable videos ({len(document['failures'])})", ""]
-        lines += [f"- {each['path']}: {each['reason']}" for each in document["failures"]]
+        lines += [f"- {markdown(each['path'])}: {markdown(each['reason'])}" for each in document["failures"]]
     write_bytes(folder / REPORT_FILE, printable("\n".join(lines) + "\n").encode())
     # Written last: result.json marks a complete report.
     write_bytes(folder / RESULT_FILE, (to_json(document, indent=2) + "\n").encode())
