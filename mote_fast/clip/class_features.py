@@ -103,8 +103,8 @@ def check_labels(labels: Sequence[str]) -> None:
     """Check a label set.
 
     Raises:
-        LabelError: the list is empty, is a bare string, or has an entry that is not a string, is blank, has a word of over
-            ``MAX_WORD_CHARACTERS``, or holds bytes that are not UTF-8 (lone surrogates).
+        LabelError: the list is empty, is a bare string, or has an entry that is not a string, is blank, has a word
+            of over ``MAX_WORD_CHARACTERS``, or holds bytes that are not UTF-8 (lone surrogates).
     """
     if isinstance(labels, str):
         raise LabelError("labels must be a list of class names, not one string; use labels=[...]")
