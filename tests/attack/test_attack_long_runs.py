@@ -152,7 +152,9 @@ def test_a_long_run_holds_no_more_at_its_end(
     with attack.attempt("threads"):
         assert end.threads <= start.threads
     with attack.attempt("temporary files"):
-        assert end.temporary == start.temporary == []
+        # multiprocessing keeps one private folder for the sockets of a process.
+        assert end.temporary == start.temporary
+        assert [name for name in end.temporary if not name.startswith("pymp-")] == []
 
 
 def test_no_call_leaves_memory_to_the_cyclic_collector(
