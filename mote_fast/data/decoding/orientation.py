@@ -49,7 +49,7 @@ def orientation_of(frame: VideoFrame, source: str | bytes) -> Orientation:
     """
     try:
         # frame.side_data would keep the frame in a reference cycle, and its memory until the next garbage collection.
-        data = SideDataContainer(frame).get(Type.DISPLAYMATRIX.name)
+        data = SideDataContainer(frame).get(Type.DISPLAYMATRIX.name)  # pyright: ignore[reportCallIssue]
     except ValueError:
         # PyAV 18 cannot list what is attached to a picture that has EXIF.
         return _of_exif(frame, source)
