@@ -13,11 +13,11 @@ from uuid import uuid4
 
 from tqdm import tqdm
 
-from mote_fast.data.loading.faults import Failure, FaultLog
+from mote_fast.data.loading.faults import Failure, write_faults
 from mote_fast.data.loading.samples import failure_of
 from mote_fast.errors import ConfigError, MoteError
 from mote_fast.prepare.encoding import Encoding, Span, encode
-from mote_fast.prepare.journal import Journal
+from mote_fast.prepare.journal import Journal, file_state
 from mote_fast.runtime.files import PART_SUFFIX, staged
 from mote_fast.runtime.workers import run_each
 
@@ -101,7 +101,7 @@ def cut_clips(
                     journal.append(task.cut.clip, **outcome, bytes=clip.stat().st_size, **_wanted(task, options))
                 bar.update()
         failures.sort(key=lambda failure: failure.index)
-        _report(failures, out / FAULT_FILE)
+        write_faults(failures, out / FAULT_FILE)
     return CutClips(len(pending) - len(failures), len(tasks) - len(pending), tuple(failures))
 
 
@@ -114,7 +114,7 @@ class _Task(NamedTuple):
 
 def _cut_one(task: _Task) -> dict[str, Any]:
     """Encode one clip into its part; return what identifies its video."""
-    state = _state(task.source)
+    state = file_state(task.source)
     try:
         encode(str(task.source), task.part, task.encoding, span=task.cut.span)
     except OSError as error:
@@ -129,17 +129,8 @@ def _wanted(task: _Task, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"video": task.cut.video, "span": list(task.cut.span), "options": dict(options)}
 
 
-def _state(source: Path) -> dict[str, int]:
-    try:
-        status = source.stat()
-    except OSError:
-        # No recorded state equals this one, so the video is read, and the error reported.
-        return {}
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-
-
 def _is_done(record: Mapping[str, Any], task: _Task, clip: Path, options: Mapping[str, Any]) -> bool:
-    state = _state(task.source)
+    state = file_state(task.source)
     expected = _wanted(task, options) | state
     if not state or {name: record.get(name) for name in expected} != expected:
         return False
@@ -158,11 +149,3 @@ def _remove_parts(out: Path) -> None:
         if _PART.fullmatch(entry.name):
             with suppress(OSError):
                 entry.unlink()
-
-
-def _report(failures: Sequence[Failure], file: Path) -> None:
-    # The file covers this call alone: earlier failures were tried again.
-    file.unlink(missing_ok=True)
-    faults = FaultLog(file)
-    for failure in failures:
-        faults.record(failure)

@@ -75,3 +75,15 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._exits.close()
+
+
+def file_state(file: Path) -> dict[str, int]:
+    """Return the size and modification time of a file, by which a record recognises it; empty if it cannot be seen.
+
+    No recorded state equals an empty one, so such a file is read again, and the error reported.
+    """
+    try:
+        status = file.stat()
+    except OSError:
+        return {}
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from mote_fast.data.items import VIDEO_SUFFIXES, VideoItem, read_list
-from mote_fast.data.loading.faults import Failure, FaultLog
+from mote_fast.data.loading.faults import Failure, write_faults
 from mote_fast.data.loading.samples import failure_of
 from mote_fast.data.text_tables import read_table
 from mote_fast.errors import ConfigError, ListError, UndecodableVideoError
 from mote_fast.prepare.encoding import Encoding, encode
-from mote_fast.prepare.journal import Journal
+from mote_fast.prepare.journal import Journal, file_state
 from mote_fast.prepare.lists import format_list
 from mote_fast.runtime.files import MAX_NAME_BYTES, staged
 from mote_fast.runtime.workers import run_each
@@ -138,7 +138,7 @@ def reencode(
                     written += 1
                 bar.update()
     failures = tuple(failure for video in names if (failure := lost[video]) is not None)
-    _report(failures, out / FAULT_FILE)
+    write_faults(failures, out / FAULT_FILE)
     return Reencoded(names, written, len(names) - len(tasks), failures)
 
 
@@ -201,7 +201,7 @@ class _Task(NamedTuple):
 
 def _reencode_one(task: _Task) -> dict[str, Any]:
     """Encode one video to its target; return its journal record."""
-    state = _state(task.source)
+    state = file_state(task.source)
     if len(os.fsencode(task.target.name)) > MAX_NAME_BYTES:
         raise UndecodableVideoError(task.source, f"its copy's name would be over {MAX_NAME_BYTES} bytes; rename it")
     with staged(task.target) as part:
@@ -209,33 +209,16 @@ def _reencode_one(task: _Task) -> dict[str, Any]:
     return {**state, "bytes": task.target.stat().st_size, **asdict(encoded)}
 
 
-def _state(source: Path) -> dict[str, int]:
-    try:
-        status = source.stat()
-    except OSError:
-        # No recorded state equals this one, so the video is read, and the error reported.
-        return {}
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-
-
 def _is_done(record: Mapping[str, Any], task: _Task, wanted: Mapping[str, Any]) -> bool:
     if not task.target.is_file() or record["bytes"] != task.target.stat().st_size:
         return False
-    expected = {**wanted, **_state(task.source)}
+    expected = {**wanted, **file_state(task.source)}
     return {name: record.get(name) for name in ("target", "options", "size", "mtime_ns")} == expected
 
 
 def _cut_short(position: int, video: str, record: Mapping[str, Any]) -> Failure | None:
     """Return the failure of a video whose frames were written only up to the damage, or None."""
     return Failure(position, video, "UndecodableVideoError", record["lost"]) if record["lost"] else None
-
-
-def _report(failures: Sequence[Failure], file: Path) -> None:
-    # The file covers this call alone: earlier failures were tried again.
-    file.unlink(missing_ok=True)
-    faults = FaultLog(file)
-    for failure in failures:
-        faults.record(failure)
 
 
 def _stems_in(folder: str) -> Counter[str]:

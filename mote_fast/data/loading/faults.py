@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -90,6 +91,18 @@ class FaultLog:
         where = f"; listed in {self.file}" if self.file is not None else ""
         videos = "video" if len(self._failures) == 1 else "videos"
         return f"{len(self._failures)} {videos} could not be read ({parts}){where}"
+
+
+def write_faults(failures: Sequence[Failure], file: Path) -> None:
+    """Write the failures of one call to a file, in place of those of earlier calls; log each.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    file.unlink(missing_ok=True)
+    faults = FaultLog(file)
+    for failure in failures:
+        faults.record(failure)
 
 
 def _check_writable(file: Path) -> None:
