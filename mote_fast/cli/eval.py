@@ -62,12 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         if world.leads:
             facts = {
                 "dataset": arguments.dataset or "+".join(split.name for split in splits),
-                "checkpoint": arguments.checkpoint,
-                "untrained": inputs.is_untrained(arguments),
-                "views": f"{views.clips}x{views.crops}",
-                "crops_along": arguments.crops_along,
-                "dtype": arguments.dtype,
-                "processes": world.size,
+                **inputs.facts_of(arguments, views, world),
                 "seconds": round(time.perf_counter() - started, 3),
             }
             document = result_document(evaluation, facts)

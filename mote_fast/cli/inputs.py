@@ -28,6 +28,7 @@ from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, ProtocolName
 from mote_fast.evaluation.splits import Split, read_split
 from mote_fast.model.checkpoint import SHIPPED, create_model, load
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.environment import best_device
 from mote_fast.runtime.progress import Progress
 from mote_fast.runtime.text import visible
@@ -162,6 +163,18 @@ def views_of(arguments: argparse.Namespace, protocol: ProtocolName) -> Views:
 def recipe_of(model: VideoClassifier, views: Views, **options: Any) -> ClipRecipe:
     """Return the recipe of the model's input clips, with further options of ``ClipRecipe``."""
     return ClipRecipe(frames=model.frames, preprocessing=model.clip.config.preprocessing, views=views, **options)
+
+
+def facts_of(arguments: argparse.Namespace, views: Views, world: ProcessGroup) -> dict[str, Any]:
+    """Return what the results of evaluations record: the model, the views, the processes."""
+    return {
+        "checkpoint": arguments.checkpoint,
+        "untrained": is_untrained(arguments),
+        "views": f"{views.clips}x{views.crops}",
+        "crops_along": arguments.crops_along,
+        "dtype": arguments.dtype,
+        "processes": world.size,
+    }
 
 
 @contextlib.contextmanager

@@ -63,12 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
             facts = {
                 "dataset": arguments.dataset or listed.name,
                 "split": arguments.split,
-                "checkpoint": arguments.checkpoint,
-                "untrained": inputs.is_untrained(arguments),
-                "views": f"{views.clips}x{views.crops}",
-                "crops_along": arguments.crops_along,
-                "dtype": arguments.dtype,
-                "processes": world.size,
+                **inputs.facts_of(arguments, views, world),
                 "seconds": round(time.perf_counter() - started, 3),
             }
             document = retrieval_document(listed, videos, texts, facts)
