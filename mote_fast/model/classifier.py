@@ -365,18 +365,18 @@ class VideoClassifier(nn.Module):
             self.decode_backend,
             self.pixel_aspect,
         )
-        frames, plan, displayed, path, stand_ins = read_view_frames(video, request, self.decode_time_limit)
-        if stand_ins:
+        found = read_view_frames(video, request, self.decode_time_limit)
+        if found.stand_ins:
             with _COUNTING:
-                self.replaced_frames += len(stand_ins)
+                self.replaced_frames += len(found.stand_ins)
             log.warning(
                 "%s: %d of %d frames cannot be decoded; their neighbors stand in for them (frame %s)",
-                path,
-                len(stand_ins),
-                len(plan.frame_indices),
-                ", ".join(f"{index}: {neighbor}" for index, neighbor in stand_ins.items()),
+                found.path,
+                len(found.stand_ins),
+                len(found.plan.frame_indices),
+                ", ".join(f"{index}: {neighbor}" for index, neighbor in found.stand_ins.items()),
             )
-        return frames, plan, displayed
+        return found.frames, found.plan, found.displayed
 
     @staticmethod
     def _rank(scores: Tensor, labels: Sequence[str], topk: int) -> list[Prediction]:

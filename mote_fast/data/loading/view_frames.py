@@ -45,6 +45,7 @@ class ViewFrames(NamedTuple):
     Attributes:
         frames: uint8 [U, H, W, 3], the distinct frames.
         plan: the views' frames.
+        num_frames: of the whole video.
         displayed: (height, width) in square pixels.
         path: the video's name in messages.
         stand_ins: see ``ReadableFrames``.
@@ -52,14 +53,6 @@ class ViewFrames(NamedTuple):
 
     frames: Tensor
     plan: ViewPlan
-    displayed: tuple[int, int]
-    path: str
-    stand_ins: dict[int, int]
-
-
-class _Found(NamedTuple):
-    """What a process found out about a video, beside its frames."""
-
     num_frames: int
     displayed: tuple[int, int]
     path: str
@@ -78,12 +71,7 @@ def read_view_frames(source: str | bytes, request: ViewRequest, time_limit: floa
     Raises:
         VideoError: the video cannot be read, or its decoder crashed or was stopped.
     """
-    if time_limit is None:
-        found, frames = _read(source, request)
-    else:
-        found, frames = _read_watched(source, request, time_limit)
-    plan = plan_views(found.num_frames, request.frames, request.views)
-    return ViewFrames(frames, plan, found.displayed, found.path, found.stand_ins)
+    return _read(source, request) if time_limit is None else _read_watched(source, request, time_limit)
 
 
 def start_watched_reader(time_limit: float) -> None:
@@ -91,7 +79,7 @@ def start_watched_reader(time_limit: float) -> None:
     threading.Thread(target=_pool(time_limit, os.getpid()).run, args=(None,), daemon=True).start()
 
 
-def _read(source: str | bytes, request: ViewRequest) -> tuple[_Found, Tensor]:
+def _read(source: str | bytes, request: ViewRequest) -> ViewFrames:
     info = probe(source)
     plan = plan_views(info.num_frames, request.frames, request.views)
     displayed = info.displayed_size(request.pixel_aspect)
@@ -100,11 +88,10 @@ def _read(source: str | bytes, request: ViewRequest) -> tuple[_Found, Tensor]:
     at_once = min(len(plan.frame_indices), request.frames_at_once)
     check_read_size(info.path, at_once, width, height, " after scaling")
     frames, stand_ins = read_readable_frames(source, plan.frame_indices, request.backend, info=info)
-    return _Found(info.num_frames, displayed, info.path, stand_ins), frames
+    return ViewFrames(frames, plan, info.num_frames, displayed, info.path, stand_ins)
 
 
-def _read_watched(source: str | bytes, request: ViewRequest, time_limit: float) -> tuple[_Found, Tensor]:
-    label = "<bytes>" if isinstance(source, bytes) else source
+def _read_watched(source: str | bytes, request: ViewRequest, time_limit: float) -> ViewFrames:
     # The texts alone: a kept error would hold this frame, and with it the bytes of the video.
     losses: list[str] = []
     # The cause of a crash may be external, such as lack of memory; a video that takes too long is not tried again.
@@ -114,12 +101,14 @@ def _read_watched(source: str | bytes, request: ViewRequest, time_limit: float) 
         except WorkerLostError as lost:
             if lost.timed_out:
                 raise UndecodableVideoError(
-                    label, f"decoding it {lost}; re-encode it, or raise the time limit"
+                    _label(source), f"decoding it {lost}; re-encode it, or raise the time limit"
                 ) from None
             losses.append(str(lost))
         else:
-            return answer.value, answer.tensor
-    raise UndecodableVideoError(label, f"decoding it twice: {', then '.join(losses)}; replace the file")
+            found: ViewFrames = answer.value
+            plan = plan_views(found.num_frames, request.frames, request.views)
+            return found._replace(frames=answer.tensor, plan=plan)
+    raise UndecodableVideoError(_label(source), f"decoding it twice: {', then '.join(losses)}; replace the file")
 
 
 @functools.cache
@@ -136,7 +125,14 @@ def _serve(task: tuple[str | bytes, ViewRequest, str] | None) -> WithTensor | No
     source, request, folder = task
     os.chdir(folder)
     try:
-        return WithTensor(*_read(source, request))
+        found = _read(source, request)
     except MemoryError as error:
-        label = "<bytes>" if isinstance(source, bytes) else source
-        raise UndecodableVideoError(label, f"decoding it takes more than {MAX_MEMORY >> 20} MiB of memory") from error
+        raise UndecodableVideoError(
+            _label(source), f"decoding it takes more than {MAX_MEMORY >> 20} MiB of memory"
+        ) from error
+    # The caller plans again: the plan's small tensors would go through files of their own.
+    return WithTensor(found._replace(frames=None, plan=None), found.frames)
+
+
+def _label(source: str | bytes) -> str:
+    return "<bytes>" if isinstance(source, bytes) else source
