@@ -277,10 +277,8 @@ def _validate(run: Run) -> None:
     """Run the model with merged experts over the validation list; save the model if it is the best so far."""
     state, progress = run.state, run.state.progress
     assert run.loaders.validation is not None
-    loader, classes = (
-        StoppableLoader(run.loaders.validation, run.stop, run.world),
-        state.model.head.train_class_features,
-    )
+    loader = StoppableLoader(run.loaders.validation, run.stop, run.world)
+    classes = state.model.head.train_class_features
     assert classes is not None
     with tqdm(
         total=math.ceil(run.loaders.validation_videos / run.world.size),

@@ -26,6 +26,10 @@ class Part:
     prefix: bytes = b""
     size: int | None = None
 
+    def stated(self, size: int) -> int:
+        """The size that the file states for a part of this size."""
+        return size if self.size is None else self.size
+
     def everything(self) -> Iterator[Part]:
         yield self
         for child in self.children:
@@ -33,10 +37,18 @@ class Part:
 
 
 class Grammar(NamedTuple):
-    """How a container is read and written."""
+    """How a container is read, and how one part is written, given its body."""
 
     parse: Callable[[bytes], list[Part]]
-    write: Callable[[list[Part]], bytes]
+    wrap: Callable[[Part, bytes], bytes]
+
+    def write(self, parts: list[Part]) -> bytes:
+        """Write the parts one after another."""
+        out = []
+        for part in parts:
+            body = part.prefix + (self.write(part.children) if part.children else part.body)
+            out.append(self.wrap(part, body))
+        return b"".join(out)
 
 
 _BOXES = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"dinf", b"udta", b"moof", b"traf", b"mvex"})
@@ -53,13 +65,8 @@ def _parse_boxes(data: bytes) -> list[Part]:
     return parts
 
 
-def _write_boxes(parts: list[Part]) -> bytes:
-    out = []
-    for part in parts:
-        body = _write_boxes(part.children) if part.children else part.body
-        size = 8 + len(body) if part.size is None else part.size
-        out.append((size & 0xFFFFFFFF).to_bytes(4, "big") + part.name[:4].ljust(4) + body)
-    return b"".join(out)
+def _wrap_box(part: Part, body: bytes) -> bytes:
+    return (part.stated(8 + len(body)) & 0xFFFFFFFF).to_bytes(4, "big") + part.name[:4].ljust(4) + body
 
 
 _LISTS = (b"RIFF", b"LIST")
@@ -78,13 +85,9 @@ def _parse_chunks(data: bytes) -> list[Part]:
     return parts
 
 
-def _write_chunks(parts: list[Part]) -> bytes:
-    out = []
-    for part in parts:
-        body = part.prefix + (_write_chunks(part.children) if part.children else part.body)
-        size = len(body) if part.size is None else part.size
-        out.append(part.name[:4].ljust(4) + (size & 0xFFFFFFFF).to_bytes(4, "little") + body + b"\0" * (len(body) % 2))
-    return b"".join(out)
+def _wrap_chunk(part: Part, body: bytes) -> bytes:
+    size = (part.stated(len(body)) & 0xFFFFFFFF).to_bytes(4, "little")
+    return part.name[:4].ljust(4) + size + body + b"\0" * (len(body) % 2)
 
 
 # Segment, SeekHead, Info, Tracks, TrackEntry, Video, Cluster, BlockGroup, Cues, CuePoint, CueTrackPositions.
@@ -94,26 +97,24 @@ _MASTERS = frozenset(
 )
 
 
-def _vint(data: bytes, at: int, keep_marker: bool) -> tuple[int, int]:
-    """The number at ``at`` and its length; -1 for an unknown size."""
+def _vint(data: bytes, at: int) -> tuple[int, int]:
+    """The number at ``at``, without the marker of its length, and its length; -1 for an unknown size."""
     first = data[at]
     length = 9 - first.bit_length() if first else 8
-    value = int.from_bytes(data[at : at + length], "big")
-    if not keep_marker:
-        value &= (1 << 7 * length) - 1
-        value = -1 if value == (1 << 7 * length) - 1 else value
-    return value, length
+    ones = (1 << 7 * length) - 1
+    value = int.from_bytes(data[at : at + length], "big") & ones
+    return -1 if value == ones else value, length
 
 
 def _parse_elements(data: bytes) -> list[Part]:
     parts, at = [], 0
     while at < len(data):
-        _, length = _vint(data, at, keep_marker=True)
+        _, length = _vint(data, at)
         name = data[at : at + length]
         at += length
         if at >= len(data):
             break
-        size, length = _vint(data, at, keep_marker=False)
+        size, length = _vint(data, at)
         at += length
         end = len(data) if size < 0 else min(len(data), at + size)
         body = data[at:end]
@@ -122,19 +123,14 @@ def _parse_elements(data: bytes) -> list[Part]:
     return parts
 
 
-def _write_elements(parts: list[Part]) -> bytes:
-    out = []
-    for part in parts:
-        body = _write_elements(part.children) if part.children else part.body
-        size = len(body) if part.size is None else part.size
-        out.append(part.name + b"\x01" + (size & (1 << 56) - 1).to_bytes(7, "big") + body)
-    return b"".join(out)
+def _wrap_element(part: Part, body: bytes) -> bytes:
+    return part.name + b"\x01" + (part.stated(len(body)) & (1 << 56) - 1).to_bytes(7, "big") + body
 
 
 GRAMMARS = {
-    "mp4": Grammar(_parse_boxes, _write_boxes),
-    "avi": Grammar(_parse_chunks, _write_chunks),
-    "mkv": Grammar(_parse_elements, _write_elements),
+    "mp4": Grammar(_parse_boxes, _wrap_box),
+    "avi": Grammar(_parse_chunks, _wrap_chunk),
+    "mkv": Grammar(_parse_elements, _wrap_element),
 }
 
 
@@ -174,5 +170,5 @@ def _damage(part: Part, every: list[Part], roots: list[Part], choice: random.Ran
         part.name = choice.choice(every).name
     elif kind == "swap":
         choice.shuffle(siblings)
-    elif kind == "nest" and not part.children and part is not siblings:
+    elif kind == "nest" and not part.children:
         part.children = [Part(other.name, other.body) for other in choice.sample(every, min(3, len(every)))]
