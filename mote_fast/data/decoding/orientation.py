@@ -29,6 +29,8 @@ UPRIGHT = Orientation(0, False)
 
 # By the EXIF tag's value.
 _EXIF_TAG = 0x0112
+# Pillow's names of FFmpeg's picture formats that have EXIF; others of Pillow's start programs.
+_WITH_EXIF = ("JPEG", "PNG", "TIFF", "WEBP")
 _EXIF = {
     1: UPRIGHT,
     2: Orientation(0, True),
@@ -58,9 +60,10 @@ def orientation_of(frame: VideoFrame, source: str | bytes) -> Orientation:
 
 def _of_exif(frame: VideoFrame, source: str | bytes) -> Orientation:
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_WITH_EXIF) as image:
             return _EXIF.get(image.getexif().get(_EXIF_TAG, 1), UPRIGHT)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    # Pillow's readers raise what the damage happens to cause, from struct.error to KeyError.
+    except Exception:
         # A video of such pictures; its pictures are turned, and mirroring is not known.
         return Orientation(round(-frame.rotation / 90) % 4 * 90, False)
 

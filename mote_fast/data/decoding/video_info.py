@@ -35,6 +35,9 @@ MAX_FRAMES = 2**19
 # Limit for the frames of one read, as RGB: 64 frames of 4K, 16 of 8K.
 MAX_READ_BYTES = 2**31
 
+# Limit for the file of one extracted frame: MAX_PIXELS of three bytes, hardly packed.
+MAX_IMAGE_BYTES = 2**28
+
 # Limit for the pixels that one pass over a video decodes: 2.5 hours of 1080p without a key frame to begin at.
 MAX_DECODED_PIXELS = 2**39
 

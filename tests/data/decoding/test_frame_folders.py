@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from mote_fast.data.dataset import VideoDataset
-from mote_fast.data.decoding import video_info
+from mote_fast.data.decoding import frame_folders, video_info
 from mote_fast.data.decoding.frame_folders import check_template, probe_frame_folder, read_frame_folder
 from mote_fast.data.items import VideoItem, read_list
 from mote_fast.data.plan import ClipRecipe
@@ -99,7 +100,9 @@ def test_a_huge_image_is_refused_unread(tmp_path: Path) -> None:
         probe_frame_folder(tmp_path / "a", 1, "img_{:05d}.png")
 
 
-@pytest.mark.parametrize("template", ["img.jpg", "img_{:05d", "{name}.jpg", "{:05q}.jpg"])
+@pytest.mark.parametrize(
+    "template", ["img.jpg", "img_{:05d", "{name}.jpg", "{:05q}.jpg", "{0.x}.jpg", "{:99999999999}.jpg"]
+)
 def test_a_template_without_a_number_is_refused(template: str) -> None:
     """Otherwise training would use one image for every frame without an error."""
     with pytest.raises(ConfigError, match="frame_template"):
@@ -113,3 +116,46 @@ def test_images_that_together_are_too_large_are_refused_unread(tmp_path: Path, m
     assert len(read_frame_folder(folder, [0, 1, 1, 0], FRAMES)) == 4
     with pytest.raises(UndecodableVideoError, match=r"3 frames of 64x48 take .* over the limit"):
         read_frame_folder(folder, [0, 1, 2], FRAMES)
+
+
+def test_the_content_decides_and_not_the_name(tmp_path: Path) -> None:
+    """Pillow's other formats are refused: EPS would start Ghostscript."""
+    image = tmp_path / "img_00001.jpg"
+    for name in ("PNG", "BMP", "WEBP"):
+        Image.new("RGB", (8, 8)).save(image, name)
+        assert probe_frame_folder(tmp_path, 1).codec == name.lower()
+    for name in ("EPS", "GIF", "TIFF"):
+        Image.new("RGB", (8, 8)).save(image, name)
+        with pytest.raises(UndecodableVideoError, match="use BMP, JPEG, PNG, WEBP"):
+            probe_frame_folder(tmp_path, 1)
+
+
+def test_only_regular_files_of_bounded_size_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe would be waited for without end."""
+    folder = extract(tmp_path / "a", count=2)
+    monkeypatch.setattr(frame_folders, "MAX_IMAGE_BYTES", 100)
+    with pytest.raises(UndecodableVideoError, match="over the limit"):
+        probe_frame_folder(folder, 1)
+    (folder / "img_00001.jpg").unlink()
+    os.mkfifo(folder / "img_00001.jpg")
+    with pytest.raises(UndecodableVideoError, match="not a regular file"):
+        probe_frame_folder(folder, 1)
+
+
+def test_more_images_than_a_video_may_have_frames(tmp_path: Path) -> None:
+    """The count comes from a list; the index of that many frames alone would fill the memory."""
+    with pytest.raises(UndecodableVideoError, match="over the limit"):
+        probe_frame_folder(extract(tmp_path / "a", count=1), 10**30)
+
+
+def test_large_images_are_converted_in_parts(tmp_path: Path) -> None:
+    """The parts fit together, in every mode."""
+    pixels = np.random.default_rng(0).integers(0, 255, (600, 3, 3), np.uint8)
+    whole = Image.fromarray(pixels)
+    for number, mode in enumerate(("RGB", "L", "P", "RGBA", "LA", "1")):
+        image = whole.convert(mode)
+        image.save(tmp_path / f"{number + 1}.png")
+        (frame,) = read_frame_folder(tmp_path, [number], 6, "{}.png").numpy()
+        assert np.array_equal(frame, np.asarray(image.convert("RGB")))
+    with pytest.raises(ConfigError, match="empty"):
+        read_frame_folder(tmp_path, [], 6)
