@@ -6,6 +6,7 @@
 """
 
 from mote_fast import data, errors
+from mote_fast.clip.prompts import Prompts
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.checkpoint import create_model, load
@@ -20,6 +21,7 @@ __all__ = [
     "HeadConfig",
     "Loss",
     "Prediction",
+    "Prompts",
     "TrainingMethod",
     "VideoClassifier",
     "VideoHead",

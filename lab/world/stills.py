@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from mote_fast.clip.class_features import TEMPLATES
+from mote_fast.clip.prompts import TEMPLATES
 from world.draw import Scenes
 from world.scenes import (
     ABROAD,

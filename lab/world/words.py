@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mote_fast.clip.class_features import TEMPLATES
+from mote_fast.clip.prompts import TEMPLATES
 
 # Every tuple of names is (word of the class name, synonyms); the keys are in the order of the drawing's indices.
 SHAPES: dict[str, tuple[str, ...]] = {

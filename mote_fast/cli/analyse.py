@@ -183,6 +183,7 @@ def _add_judging_options(parser: argparse.ArgumentParser, views: str) -> None:
     parser.add_argument("--no-modulation", action="store_true", help="use the temporal features in full")
     options.add_loading(parser, views)
     options.add_model(parser, encodes_labels=True)
+    options.add_prompts(parser)
 
 
 def _judging_model(arguments: argparse.Namespace) -> VideoClassifier:

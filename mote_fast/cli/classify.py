@@ -20,6 +20,7 @@ def add_command(commands: Any) -> None:
     options.add_value(parser, "--topk", 5, "labels to print per video", "K")
     options.add_json(parser)
     options.add_model(parser, encodes_labels=True)
+    options.add_prompts(parser)
     parser.set_defaults(run=run)
 
 

@@ -44,6 +44,7 @@ def add_command(commands: Any) -> None:
     )
     options.add_json(results)
     options.add_model(parser, encodes_labels=True)
+    options.add_prompts(parser)
     parser.set_defaults(run=run)
 
 

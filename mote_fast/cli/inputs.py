@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mote_fast.cli.options import DTYPES
-from mote_fast.clip.class_features import TEMPLATES, check_labels
+from mote_fast.clip.prompts import Prompts, read_prompts
+from mote_fast.clip.texts import check_labels
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.items import VideoItem, read_labels, read_list, scan_folder
 from mote_fast.data.loaders import make_loader
@@ -66,6 +67,7 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     dtype = DTYPES[arguments.dtype]
     # Commands that read lists have worker processes instead.
     limit = getattr(arguments, "time_limit", None)
+    prompts = prompts_of(arguments)
     if limit is not None:
         # The process starts while the model is built.
         start_watched_reader(limit)
@@ -91,9 +93,20 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
         model = create_model(arguments.model, frames=arguments.frames, clip_pretrained=towers, **place)
     model.decode_backend = arguments.decode
     model.decode_time_limit = limit
+    model.prompts = prompts
     if arguments.no_cache:
         model.feature_cache = None
     return model
+
+
+def prompts_of(arguments: argparse.Namespace) -> Prompts:
+    """Read the files of ``options.add_prompts``.
+
+    Raises:
+        ConfigError: the weight is out of range.
+        ListError: see ``read_prompts``.
+    """
+    return read_prompts(arguments.templates, arguments.descriptions, arguments.description_weight)
 
 
 def labels_of(arguments: argparse.Namespace) -> list[str]:
@@ -121,7 +134,7 @@ def kinetics400_labels() -> list[str]:
 
 def encode_labels(model: VideoClassifier, labels: Sequence[str]) -> Tensor:
     """Encode the label set once for all videos, [C, d], showing progress on a terminal."""
-    with tqdm(total=len(set(labels)) * len(TEMPLATES), unit="prompts", desc="labels", disable=None, delay=2) as bar:
+    with tqdm(total=model.prompts.count(labels), unit="prompts", desc="labels", disable=None, delay=2) as bar:
         return model.class_features(labels, progress=bar.update)
 
 
@@ -173,6 +186,9 @@ def facts_of(arguments: argparse.Namespace, views: Views, world: ProcessGroup) -
         "views": f"{views.clips}x{views.crops}",
         "crops_along": arguments.crops_along,
         "dtype": arguments.dtype,
+        "templates": arguments.templates,
+        "descriptions": arguments.descriptions,
+        "description_weight": arguments.description_weight if arguments.descriptions is not None else None,
         "processes": world.size,
     }
 

@@ -86,9 +86,17 @@ def add_model(parser: argparse.ArgumentParser, *, encodes_labels: bool = False) 
     parameters = "dtype of the parameters; int8 runs the image tower quantised, on the CPU"
     add_value(group, "--dtype", "float32", parameters, choices=sorted(DTYPES))
     add_value(group, "--decode", "auto", "video decoder: auto, torchcodec or pyav", "BACKEND")
-    parser.set_defaults(no_cache=False)
+    parser.set_defaults(no_cache=False, templates=None, descriptions=None, description_weight=0.5)
     if encodes_labels:
         group.add_argument("--no-cache", action="store_true", help="neither read nor write class features on disk")
+
+
+def add_prompts(parser: argparse.ArgumentParser) -> None:
+    """Add the templates and descriptions that class features are made of; after ``add_model``, which has defaults."""
+    group = parser.add_argument_group("prompts")
+    group.add_argument("--templates", metavar="FILE", help="templates, one a line, {} in place of the class name")
+    group.add_argument("--descriptions", metavar="FILE", help="JSON object, class name -> list of sentences about it")
+    add_value(group, "--description-weight", 0.5, "share of the descriptions in a class's feature, 0 to 1", "SHARE")
 
 
 def add_videos(parser: argparse.ArgumentParser, views: str) -> None:

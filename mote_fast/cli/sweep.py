@@ -71,6 +71,7 @@ def add_command(commands: Any) -> None:
     )
     options.add_value(model, "--decode", "auto", "video decoder: auto, torchcodec or pyav", "BACKEND")
     model.add_argument("--no-cache", action="store_true", help="neither read nor write class features on disk")
+    options.add_prompts(sweep)
     sweep.set_defaults(run=run)
 
 
@@ -84,7 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
         if world.leads:
             outputs.prepare_drawing(arguments, NAME)
             make_folder(Path(arguments.output), names=(RESULT_FILE,))
+        prompts = inputs.prompts_of(arguments)
         model, original = load_with_original(arguments.checkpoint, arguments.clip, arguments.frames, arguments.device)
+        model.prompts = prompts
         model.feature_cache = None if arguments.no_cache else model.feature_cache
         towers = InterpolatedTowers(model, original, shares)
         # Held by the towers now.

@@ -1,4 +1,4 @@
-"""Class features: 28 prompts per label, encoded exactly and with little work (eq. (16)).
+"""Class features: many prompts per label, encoded exactly and with little work (eq. (16)).
 
 Two properties of CLIP's causal text tower make this cheap without changing a feature. Tokens after the end-of-text
 token have no effect, so a prompt of 10 tokens needs 10 of the 77 positions. Tokens do not depend on later ones, so the
@@ -16,36 +16,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mote_fast.clip.feature_cache import FeatureCache
+from mote_fast.clip.prompts import PAPER_PROMPTS, Prompts
+from mote_fast.clip.texts import check_labels
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.clip.transformer import KeysValues
-from mote_fast.errors import LabelError
 from mote_fast.runtime.checks import check_finite
 from mote_fast.runtime.progress import Progress
-from mote_fast.runtime.text import is_text
 
 log = logging.getLogger(__name__)
-
-_OPENINGS = ("a photo of", "a video of", "a example of", "a demonstration of")
-_MIDDLES = (
-    "{}.",
-    "a person {}.",
-    "a person using {}.",
-    "a person doing {}.",
-    "a person during {}.",
-    "a person performing {}.",
-    "a person practicing {}.",
-)
-# The paper's 28 prompts, grammar included.
-TEMPLATES = tuple(f"{opening} {middle}" for opening in _OPENINGS for middle in _MIDDLES)
 
 # Labels tokenised per chunk; bounds memory, and is enough to fill the batches.
 LABELS_PER_CHUNK = 256
 # Token positions per forward pass: enough to saturate the matrix products, few enough to fit the caches (1024 and 2048
 # were best of 512 to 8192 for ViT-B/16 on a CPU; the smaller takes 0.6 of the memory).
 TOKENS_PER_BATCH = 1024
-# A token of CLIP has at most 32 characters, so that 77 of them hold no more than 2,464. The tokenizer's time grows with
-# the square of a word's length: 2,000 characters take a second, a million would take days.
-MAX_WORD_CHARACTERS = 2_000
 # With fewer labels, running the prefixes separately costs more than it saves.
 FEWEST_TO_SHARE = 4
 
@@ -53,33 +37,60 @@ FEWEST_TO_SHARE = 4
 def encode_classes(
     towers: ClipTowers,
     labels: Sequence[str],
-    templates: Sequence[str] = TEMPLATES,
+    prompts: Prompts = PAPER_PROMPTS,
     *,
     cache: FeatureCache | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
     """Encode a label set as class features: each prompt normalised, averaged over templates, normalised.
 
-    The order of the labels is kept, and duplicates give equal rows. There may be any number of labels, in any language
-    (the tokenizer falls back to bytes; accuracy depends on how well CLIP knows the words). A label whose prompts do not
-    fit the tower's context is truncated at its end, as in open_clip's tokenizer, with a warning.
+    Descriptions are encoded as texts of their own and enter as ``Prompts`` says. The order of the labels is kept, and
+    duplicates give equal rows. There may be any number of labels, in any language (the tokenizer falls back to bytes;
+    accuracy depends on how well CLIP knows the words). A text that does not fit the tower's context is truncated at its
+    end, as in open_clip's tokenizer, with a warning. Labels without a description, where others have one, are counted
+    in a warning.
 
     Args:
         towers: the text tower and its tokenizer.
         labels: class names, at least one, each not blank.
-        templates: prompts with one "{}" each.
-        cache: cache of features; None computes all.
-        progress: called with the number of prompts finished since the last call, ``C * len(templates)`` in all.
+        prompts: templates, and descriptions of classes.
+        cache: cache of features, of labels by their templates and of descriptions; None computes all.
+        progress: called with the number of prompts finished since the last call, ``prompts.count(labels)`` in all.
 
     Returns:
         float32 [C, d] on the towers' device, L2-normalised rows.
 
     Raises:
-        LabelError: see ``check_labels``.
+        LabelError: see ``check_labels``; or the prompts describe none of the labels.
         NotFiniteError: the text tower gives NaN or infinity.
     """
     check_labels(labels)
-    distinct = list(dict.fromkeys(labels))
+    described = prompts.described(labels)
+    by_name = _encode_texts(towers, labels, prompts.templates, cache, progress)
+    if described:
+        missing = sorted(set(labels) - described.keys())
+        if missing:
+            total = len(set(labels))
+            log.warning("%d of %d classes have no description, such as %r", len(missing), total, missing[0][:80])
+        texts = list(dict.fromkeys(text for sentences in described.values() for text in sentences))
+        place = {text: at for at, text in enumerate(texts)}
+        encoded = _encode_texts(towers, texts, ("{}",), cache, progress)
+        for row, label in enumerate(labels):
+            if label in described:
+                about = F.normalize(encoded[[place[text] for text in described[label]]].mean(0), dim=0)
+                by_name[row] = F.normalize((1 - prompts.weight) * by_name[row] + prompts.weight * about, dim=0)
+    return by_name.to(towers.device)
+
+
+def _encode_texts(
+    towers: ClipTowers,
+    texts: Sequence[str],
+    templates: Sequence[str],
+    cache: FeatureCache | None,
+    progress: Progress | None,
+) -> Tensor:
+    """Return the features of texts within templates, float32 [N, d] on the CPU; each distinct one is encoded once."""
+    distinct = list(dict.fromkeys(texts))
     known: dict[str, Tensor] = {}
     space = ""
     if cache is not None:
@@ -87,7 +98,7 @@ def encode_classes(
         known = cache.read(space, distinct, towers.embed_dim)
     if progress is not None and known:
         progress(len(known) * len(templates))
-    missing = [label for label in distinct if label not in known]
+    missing = [text for text in distinct if text not in known]
     for start in range(0, len(missing), LABELS_PER_CHUNK):
         chunk = missing[start : start + LABELS_PER_CHUNK]
         encoded = _encode_chunk(towers, chunk, templates, progress).cpu()
@@ -96,33 +107,7 @@ def encode_classes(
         known |= fresh
         if cache is not None:
             cache.write(space, fresh)
-    return torch.stack([known[label] for label in labels]).to(towers.device)
-
-
-def check_labels(labels: Sequence[str]) -> None:
-    """Check a label set.
-
-    Raises:
-        LabelError: the list is empty, is a bare string, or has an entry that is not a string, is blank, has a word
-            of over ``MAX_WORD_CHARACTERS``, or holds bytes that are not UTF-8 (lone surrogates).
-    """
-    if isinstance(labels, str):
-        raise LabelError("labels must be a list of class names, not one string; use labels=[...]")
-    if len(labels) == 0:
-        raise LabelError("no labels: give at least one class name")
-    for position, label in enumerate(labels):
-        if not isinstance(label, str):
-            raise LabelError(f"labels[{position}] is a {type(label).__name__}, expected a string")
-        if not label.strip():
-            raise LabelError(f"labels[{position}] is blank: a class name needs at least one visible character")
-        longest = max(map(len, label.split()))
-        if longest > MAX_WORD_CHARACTERS:
-            raise LabelError(
-                f"labels[{position}], {label[:40]!r}..., has a word of {longest} characters, over the limit of "
-                f"{MAX_WORD_CHARACTERS}: shorten it"
-            )
-        if not is_text(label):
-            raise LabelError(f"labels[{position}] {label!r} is not valid Unicode text; write class names in UTF-8")
+    return torch.stack([known[text] for text in texts])
 
 
 @torch.no_grad()
@@ -205,4 +190,4 @@ def _warn_of_cut_labels(towers: ClipTowers, tokens: Tensor, labels: Sequence[str
         (towers.end_positions(tokens) == context - 1) if towers.is_plain_text_tower else torch.zeros(len(tokens)).bool()
     )
     for index in sorted({int(row) % len(labels) for row in full.nonzero()}):
-        log.warning("label %r is longer than the %d tokens of a prompt and was cut at its end", labels[index], context)
+        log.warning("%r is longer than the %d tokens of a prompt and was cut at its end", labels[index], context)

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mote_fast.clip.class_features import check_labels, encode_classes
+from mote_fast.clip.class_features import encode_classes
 from mote_fast.clip.feature_cache import FeatureCache
 from mote_fast.clip.int8 import Int8Tower
+from mote_fast.clip.prompts import PAPER_PROMPTS, Prompts
 from mote_fast.clip.text_files import write_text_files
+from mote_fast.clip.texts import check_labels
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.data.decoding.video_info import PixelAspect
 from mote_fast.data.loading.view_frames import ViewRequest, read_view_frames
@@ -79,6 +81,7 @@ class VideoClassifier(nn.Module):
         crops_along: three crops lie along the "width", as in the released recipe, so that those of a portrait video are
             three times its middle; or along the "long_side".
         replaced_frames: frames so far that could not be decoded and were replaced by their nearest neighbors.
+        prompts: templates and descriptions that class features are made of.
         feature_cache: cache of class features between processes; None disables it.
     """
 
@@ -93,6 +96,7 @@ class VideoClassifier(nn.Module):
         self.pixel_aspect: PixelAspect = "ignore"
         self.crops_along: CropsAlong = "width"
         self.replaced_frames = 0
+        self.prompts: Prompts = PAPER_PROMPTS
         self.feature_cache: FeatureCache | None = FeatureCache()
         self._home = HomeProcess()
 
@@ -239,7 +243,7 @@ class VideoClassifier(nn.Module):
     def class_features(self, labels: Sequence[str], *, progress: Progress | None = None) -> Tensor:
         """Return the class features of a label set, float32 [C, d]; see ``mote_fast.clip.encode_classes``."""
         self._home.check_threads()
-        return encode_classes(self.clip, labels, cache=self.feature_cache, progress=progress)
+        return encode_classes(self.clip, labels, self.prompts, cache=self.feature_cache, progress=progress)
 
     @torch.no_grad()
     def embed_text(
@@ -262,8 +266,7 @@ class VideoClassifier(nn.Module):
         """
         if isinstance(texts, str):
             raise LabelError("texts must be a list of texts, not one string; use [text]")
-        prompts = ("{}",) if templates is None else templates
-        _check_templates(prompts)
+        prompts = Prompts(("{}",) if templates is None else templates)
         self._home.check_threads()
         return encode_classes(self.clip, texts, prompts, cache=self.feature_cache, progress=progress)
 
@@ -279,6 +282,7 @@ class VideoClassifier(nn.Module):
         folded.decode_time_limit = self.decode_time_limit
         folded.pixel_aspect = self.pixel_aspect
         folded.crops_along = self.crops_along
+        folded.prompts = self.prompts
         folded.feature_cache = self.feature_cache
         folded._home = self._home
         return folded.train(self.training)
@@ -383,11 +387,3 @@ class VideoClassifier(nn.Module):
         # A stable sort keeps equal scores (duplicate labels) in the order given.
         order: list[int] = scores.cpu().argsort(descending=True, stable=True)[:topk].tolist()
         return [Prediction(labels[index], index, float(scores[index])) for index in order]
-
-
-def _check_templates(templates: Sequence[str]) -> None:
-    if isinstance(templates, str) or not templates:
-        raise LabelError("templates must be a list of at least one text, such as ['a video of {}.']")
-    for template in templates:
-        if not isinstance(template, str) or template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
-            raise LabelError(f"a template holds one {{}}, in place of the name, and no other brace; got {template!r}")

@@ -52,6 +52,7 @@ def _refuse(constant: str) -> NoReturn:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise RepeatedKeyError(f"the key {next(name for name in names if names.count(name) > 1)!r} is given twice")
+        seen: set[str] = set()
+        repeated = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise RepeatedKeyError(f"the key {repeated[:80]!r} is given twice")
     return found

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from mote_fast.clip.class_features import TEMPLATES
+from mote_fast.clip.prompts import read_prompts
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.flip_labels import read_flip_labels
 from mote_fast.data.items import check_items, read_list
@@ -88,6 +88,7 @@ def build_model(model: ModelSection, data: DataConfig, world: ProcessGroup) -> V
             **{option.name: getattr(model, option.name) for option in fields(HeadOptions)},
         )
     built.decode_backend = data.decode
+    built.prompts = read_prompts(data.templates, data.descriptions, data.description_weight)
     if built.clip.is_plain_vision_tower and built.clip.image_size != data.size:
         raise ConfigError(
             f"data.size is {data.size}, but the image tower of {model.checkpoint or model.arch} takes "
@@ -110,9 +111,11 @@ def store_class_features(model: VideoClassifier, names: list[str], world: Proces
     The first process encodes them (or reads the cache) and sends them to the others.
     """
     features = torch.zeros(len(names), model.clip.embed_dim, device=world.device)
+    # Here, so that descriptions of other classes end every process.
+    total = model.prompts.count(names)
     if world.leads:
         # tqdm draws on a terminal only.
-        with tqdm(total=len(names) * len(TEMPLATES), desc="class features", unit="prompt", disable=None) as bar:
+        with tqdm(total=total, desc="class features", unit="prompt", disable=None) as bar:
             features = model.class_features(names, progress=bar.update)
     world.share([features])
     model.head.set_train_class_features(features)

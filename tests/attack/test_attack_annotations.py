@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mote_fast.clip.prompts import read_prompts
 from mote_fast.errors import MoteError
 from mote_fast.evaluation.captions import read_captions
 from mote_fast.prepare.activitynet import read_segments
@@ -64,6 +65,17 @@ def kinetics_csv(path: Path) -> None:
     assert read_k700([path], path.parent / "videos").lists
 
 
+def descriptions_json(path: Path) -> None:
+    found = read_prompts(None, path)
+    assert found.descriptions
+    assert all(text.strip() for sentences in found.descriptions.values() for text in sentences)
+    assert found.count(list(found.descriptions)) > 0
+
+
+def templates_text(path: Path) -> None:
+    assert all(template.format("x").count("x") for template in read_prompts(path, None).templates)
+
+
 ANNOTATION = {"segment": [0.5, 2], "label": "Long jump"}
 DOORS: dict[str, tuple[str, Any, Callable[[Path], None]]] = {
     "caption list": ("l.json", [{"video": "a", "caption": "b"}, {"video": "c", "text": ["d", "e"]}], captions_json),
@@ -79,6 +91,8 @@ DOORS: dict[str, tuple[str, Any, Callable[[Path], None]]] = {
         {"database": {"a": {"subset": "training", "annotations": [ANNOTATION, ANNOTATION]}}},
         segments_json,
     ),
+    "descriptions": ("d.json", {"a": ["one", "two words"], "b": ["three"]}, descriptions_json),
+    "templates": ("t.txt", "a photo of {}.\na video of {}.\n", templates_text),
     "kinetics": ("t.csv", 'label,youtube_id,time_start,time_end,split\n"x, y",a,1,11,train\n', kinetics_csv),
 }
 
@@ -133,3 +147,29 @@ def test_damaged_annotations(attack: Attack, tmp_path: Path, door: str) -> None:
             assert "\n" not in said
             assert len(said) < 600
             assert not said or str(path) in said
+
+
+HOSTILE: dict[str, bytes] = {
+    "deep": b"[" * 200_000,
+    "deep object": b'{"a":' * 100_000,
+    "not UTF-8": b'{"a": ["\xe9"]}',
+    "UTF-16": '{"a": ["b"]}'.encode("utf-16"),
+    "a long word": b'{"a": ["' + b"x" * 1_000_000 + b'"]}',
+    "a key twice at the end": b"{" + b"".join(b'"%d":["a"],' % number for number in range(100_000)) + b'"99999":["b"]}',
+    "a long key twice": b'{"%s":1,"%s":2}' % (b"k" * 100_000, b"k" * 100_000),
+    "a huge number": b'{"a": [' + b"9" * 100_000 + b"]}",
+    "NaN": b'{"a": NaN}',
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_descriptions(attack: Attack, tmp_path: Path, name: str) -> None:
+    """Contents that exhaust the stack, a quadratic search or a message are refused in one short line."""
+    path = tmp_path / "d.json"
+    path.write_bytes(HOSTILE[name])
+    with attack.attempt(name):
+        said = refusal(descriptions_json, path)
+        assert str(path) in said
+        assert "\n" not in said
+        assert len(said) < 600

@@ -63,6 +63,25 @@ def test_crops_along(capsys: Captured, videos: Path, monkeypatch: pytest.MonkeyP
     assert stated == [recipe.crops_along for recipe in recipes] == ["width", "long_side"]
 
 
+def test_own_prompts(capsys: Captured, videos: Path, tmp_path: Path) -> None:
+    """Templates and descriptions change the result, which states them; files that do not fit end with status 2."""
+    (tmp_path / "templates.txt").write_text("look, {}\n")
+    (tmp_path / "told.json").write_text('{"class0": ["gray noise"], "class1": ["a dog"], "class2": ["the sea"]}')
+    command = ("--protocol", "zeroshot", "--list", videos / "data", "--json", "--output", tmp_path / "out")
+    scores = []
+    for options in ((), ("--templates", tmp_path / "templates.txt"), ("--descriptions", tmp_path / "told.json")):
+        status, out, _ = evaluate(capsys, *command, *options)
+        assert status == 0
+        scores.append(pq.read_table(tmp_path / "out" / "predictions.parquet")["full_class_scores"].to_pylist())
+    assert scores[0] != scores[1] != scores[2] != scores[0]
+    document = json.loads(out)
+    assert (document["templates"], document["descriptions"]) == (None, str(tmp_path / "told.json"))
+    assert document["description_weight"] == 0.5
+    for options in (("--descriptions", tmp_path / "templates.txt"), ("--description-weight", 2)):
+        status, _, err = evaluate(capsys, *command, *options)
+        assert (status, err.count("\n")) == (2, 1)
+
+
 def test_two_splits(capsys: Captured, videos: Path, tmp_path: Path) -> None:
     """Files and standard output have each split's accuracies and their mean."""
     lists = (videos / "one.txt", videos / "two.txt")

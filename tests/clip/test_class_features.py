@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from mote_fast.clip import TEMPLATES, ClipTowers, FeatureCache, class_features, encode_classes, load_towers
+from mote_fast.clip import TEMPLATES, ClipTowers, FeatureCache, Prompts, class_features, encode_classes, load_towers
 from mote_fast.errors import LabelError
 from tests.tolerances import assert_close
 
@@ -68,10 +68,10 @@ def test_order_and_duplicates(towers: ClipTowers) -> None:
 def test_ten_thousand_labels(towers: ClipTowers) -> None:
     """A label set of any size works; sampled rows match the plain recipe."""
     labels = [f"activity {number}" for number in range(10_000)]
-    found = encode_classes(towers, labels, TEMPLATES[:1])
+    found = encode_classes(towers, labels, Prompts(TEMPLATES[:1]))
     assert found.shape == (10_000, towers.embed_dim)
     picked = [0, 4321, 9999]
-    expected = encode_classes(towers, [labels[i] for i in picked], TEMPLATES[:1])
+    expected = encode_classes(towers, [labels[i] for i in picked], Prompts(TEMPLATES[:1]))
     assert_close(found[picked], expected)
 
 
@@ -114,7 +114,7 @@ def test_cache_is_used_and_keyed(towers: ClipTowers, tmp_path: Path, monkeypatch
     assert calls == [2]
     encode_classes(towers, ["a", "c"], cache=cache)
     assert calls == [2, 1]
-    encode_classes(towers, ["a"], TEMPLATES[:3], cache=cache)
+    encode_classes(towers, ["a"], Prompts(TEMPLATES[:3]), cache=cache)
     torch.manual_seed(1)
     encode_classes(load_towers("tiny"), ["a"], cache=cache)
     assert calls == [2, 1, 1, 1]
@@ -125,3 +125,37 @@ def test_a_label_that_is_not_utf8_is_named(towers: ClipTowers, tmp_path: Path) -
     for cache in (None, FeatureCache(tmp_path)):
         with pytest.raises(LabelError, match=r"labels\[1\].*UTF-8"):
             encode_classes(towers, ["a", "pi\udcf1"], cache=cache)
+
+
+def test_descriptions_enter_by_their_weight(towers: ClipTowers, caplog: pytest.LogCaptureFixture) -> None:
+    """The formula of ``Prompts``, word for word; a class without descriptions keeps its templates, and is counted."""
+    told = {"juggling": ["balls fly in a circle", "two hands catch"], "unused": ["x"]}
+    labels, counted = ["cello", "juggling", "cello"], list[int]()
+    prompts = Prompts(["a {}."], told, weight=0.3)
+    found = encode_classes(towers, labels, prompts, progress=counted.append)
+    assert sum(counted) == prompts.count(labels) == 4
+    by_name = encode_classes(towers, labels, Prompts(["a {}."]))
+    about = F.normalize(encode_classes(towers, told["juggling"], Prompts(["{}"])).mean(0), dim=0)
+    assert_close(found[1], F.normalize(0.7 * by_name[1] + 0.3 * about, dim=0))
+    assert torch.equal(found[[0, 2]], by_name[[0, 2]])
+    assert "1 of 2 classes have no description, such as 'cello'" in caplog.text
+    assert torch.equal(encode_classes(towers, labels, Prompts(["a {}."], told, weight=0)), by_name)
+    with pytest.raises(LabelError, match="none of the 1 classes"):
+        encode_classes(towers, ["Juggling"], prompts)
+
+
+def test_descriptions_are_cached_one_by_one(
+    towers: ClipTowers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A changed description is encoded alone, and another weight encodes nothing: no stale feature is returned."""
+    cache, calls = FeatureCache(tmp_path), list[list[str]]()
+    encode = class_features._encode_chunk
+    monkeypatch.setattr(
+        class_features, "_encode_chunk", lambda *arguments: calls.append(list(arguments[1])) or encode(*arguments)
+    )
+    first = encode_classes(towers, ["a"], Prompts(descriptions={"a": ["x", "y"]}), cache=cache)
+    other = encode_classes(towers, ["a"], Prompts(descriptions={"a": ["x", "z"]}), cache=cache)
+    encode_classes(towers, ["a"], Prompts(descriptions={"a": ["x", "z"]}, weight=1), cache=cache)
+    assert calls == [["a"], ["x", "y"], ["z"]]
+    assert not torch.equal(first, other)
+    assert torch.equal(first, encode_classes(towers, ["a"], Prompts(descriptions={"a": ["x", "y"]})))

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 import mote_fast
 from mote_fast import Prediction, VideoClassifier, create_model
-from mote_fast.clip.class_features import TEMPLATES
+from mote_fast.clip.prompts import TEMPLATES
 from mote_fast.data import Preprocessing, evaluation_pixels, probe, read_frames, sample_frames
 from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.transforms import ResizeMode

@@ -34,6 +34,9 @@ class DataConfig:
             a folder of tar shards.
         labels: file of class names in the order of their indices, see ``read_labels``.
         val_list: the same for validation; null leaves it out.
+        templates: file of templates around class names, one a line; null takes the paper's, see ``read_prompts``.
+        descriptions: JSON file, class name -> list of sentences about the class; null for none.
+        description_weight: share of the descriptions in a class's feature, 0 to 1.
         train_root: folder that the paths of ``train_list`` are relative to.
         val_root: folder that the paths of ``val_list`` are relative to.
         frames: T, frames of a clip.
@@ -58,6 +61,9 @@ class DataConfig:
     train_list: str = ""
     labels: str = ""
     val_list: str | None = None
+    templates: str | None = None
+    descriptions: str | None = None
+    description_weight: float = 0.5
     train_root: str = ""
     val_root: str = ""
     frames: int = 8
@@ -80,6 +86,8 @@ class DataConfig:
         _at_least(1, frames=self.frames, size=self.size, batch_size=self.batch_size, val_batch_size=self.val_batch_size)
         _at_least(0, workers=self.workers)
         _positive(time_limit=self.time_limit)
+        if not 0 <= self.description_weight <= 1:
+            raise ConfigError(f"description_weight must be in [0, 1], got {self.description_weight}")
         Views.parse(self.views)
         check_template(self.frame_template)
         if self.augmentation == "ssv2" and self.flip_labels is None:

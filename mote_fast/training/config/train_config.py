@@ -63,7 +63,16 @@ OPTIONS: Mapping[str, Any] = {
 }
 
 _REQUIRED = {"data.train_list": "the list of training videos", "data.labels": "the file of class names"}
-_FILES = ("data.train_list", "data.val_list", "data.labels", "data.flip_labels", "model.checkpoint", "run.resume")
+_FILES = (
+    "data.train_list",
+    "data.val_list",
+    "data.labels",
+    "data.templates",
+    "data.descriptions",
+    "data.flip_labels",
+    "model.checkpoint",
+    "run.resume",
+)
 _RESUME_WORDS = ("auto", "none")
 
 

@@ -235,7 +235,15 @@ SCHEDULES = st.just({"schedule": "cosine", "milestones": ()}) | st.fixed_diction
         "milestones": st.lists(st.integers(1, 99), min_size=1, unique=True).map(lambda steps: tuple(sorted(steps))),
     }
 )
-FILES = ("data.train_list", "data.val_list", "data.labels", "data.flip_labels", "model.checkpoint")
+FILES = (
+    "data.train_list",
+    "data.val_list",
+    "data.labels",
+    "data.templates",
+    "data.descriptions",
+    "data.flip_labels",
+    "model.checkpoint",
+)
 
 
 def any_value(annotation: Any) -> st.SearchStrategy[Any]:
