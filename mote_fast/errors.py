@@ -6,7 +6,31 @@ error that a caller would expect, so that ``except ValueError`` and ``except Fil
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
+
+
+class _Short(reprlib.Repr):
+    """Writes out a few items of a few levels, so that the work is bounded too: a small file can name large values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = 6
+        self.maxstring = self.maxother = 120
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Describe an integer that Python may refuse to write out."""
+        return repr(x) if x.bit_length() <= 256 else f"<an integer of {x.bit_length()} bits>"
+
+
+_short = _Short()
+
+
+def quoted(value: object, limit: int = 160) -> str:
+    """Return what ``repr`` writes, in at most ``limit`` characters: for messages that show a value of a file."""
+    text = _short.repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def one_line(error: BaseException, limit: int = 240) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mote_fast.data.text_tables import read_lines, read_table, split_right, whole_number
-from mote_fast.errors import ListError
+from mote_fast.errors import ListError, quoted
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def _labels_of_csv(source: Path) -> list[tuple[int, tuple[str, str]]]:
 def _parse_line(line: str, where: str, root: str | os.PathLike[str]) -> VideoItem:
     columns = split_right(line, 2)
     if len(columns) < 2:
-        raise ListError(f"{where}: expected 'PATH LABEL', found {line!r}")
+        raise ListError(f"{where}: expected 'PATH LABEL', found {quoted(line)}")
     path, label = columns[0], whole_number(columns[1], where, "a label")
     before = split_right(path, 2)
     if len(before) == 2 and before[1].isascii() and before[1].isdecimal() and not Path(before[0]).suffix:

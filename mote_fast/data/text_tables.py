@@ -12,14 +12,17 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from mote_fast.errors import ListError
+from mote_fast.errors import ListError, quoted
 from mote_fast.runtime.json_text import RepeatedKeyError, from_json
+from mote_fast.runtime.reading import read_small
 
 # Blanks between the columns of a line. Others, such as a no-break space, may be part of a name.
 BLANKS = " \t"
+
+# Bytes of a list, of class names or of annotations; the largest published ones take a tenth.
+MAX_BYTES = 2**30
 
 # UTF-32 comes first: its mark begins with that of UTF-16.
 _OTHER_MARKS = {
@@ -68,7 +71,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
         ListError: the file cannot be read, is not UTF-8, or holds a NUL byte.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_small(path, MAX_BYTES)
     except OSError as error:
         raise ListError(f"{path}: cannot be read ({error.strerror or error})") from error
     for mark, name in _OTHER_MARKS.items():
@@ -187,7 +190,7 @@ def whole_number(value: object, where: str, what: str, least: int | None = None)
         found = int(value)
     if found is None or (least is not None and found < least):
         bound = "" if least is None else f" from {least}"
-        raise ListError(f"{where}: {what} must be an integer{bound}, found {value!r}")
+        raise ListError(f"{where}: {what} must be an integer{bound}, found {quoted(value)}")
     return found
 
 

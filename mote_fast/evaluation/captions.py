@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import repr as shown
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from mote_fast.data.items import UNLABELLED, VIDEO_SUFFIXES, VideoItem
 from mote_fast.data.text_tables import read_json, read_table
-from mote_fast.errors import ListError
+from mote_fast.errors import ListError, quoted
 from mote_fast.runtime.text import is_text
 
 # Names of the columns or keys of a video and of its caption; of several, the first counts.
@@ -95,7 +94,7 @@ def _pairs_of_json(source: Path, split: str | None) -> Iterator[tuple[str, str]]
         yield from _pairs_of_entries(content, f"{source}, entry")
     elif isinstance(content, dict):
         for video, captions in content.items():
-            yield from _pairs(video, captions, f"{source}, video {shown(video)}")
+            yield from _pairs(video, captions, f"{source}, video {quoted(video)}")
     else:
         raise ListError(f"{source}: must be a list of videos with captions, or an object that maps videos to captions")
 
@@ -106,20 +105,20 @@ def _videos_of_split(source: Path, videos: Any, split: str | None) -> set[str] |
     split_of: dict[str, str] = {}
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("video_id"), str):
-            raise ListError(f"{source}: each of its 'videos' needs a 'video_id', found {shown(entry)}")
+            raise ListError(f"{source}: each of its 'videos' needs a 'video_id', found {quoted(entry)}")
         split_of[entry["video_id"]] = str(entry.get("split", ""))
     splits = sorted(set(split_of.values()))
     if split is None and len(splits) > 1:
-        raise ListError(f"{source}: has videos of the splits {shown(splits)}; give --split one of them")
+        raise ListError(f"{source}: has videos of the splits {quoted(splits)}; give --split one of them")
     if split is not None and split not in splits:
-        raise ListError(f"{source}: has no split {split!r}; it has {shown(splits)}")
+        raise ListError(f"{source}: has no split {quoted(split)}; it has {quoted(splits)}")
     return None if split is None else {video for video, its in split_of.items() if its == split}
 
 
 def _pairs_of_entries(entries: Sequence[Any], where: str) -> Iterator[tuple[str, str]]:
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict):
-            raise ListError(f"{where} {number}: must be an object with a video and a caption, found {shown(entry)}")
+            raise ListError(f"{where} {number}: must be an object with a video and a caption, found {quoted(entry)}")
         yield from _pairs_of_entry(entry, f"{where} {number}")
 
 
@@ -129,20 +128,20 @@ def _pairs_of_entry(entry: Mapping[str, Any], where: str) -> Iterator[tuple[str,
     if video is None or captions is None:
         raise ListError(
             f"{where}: needs a video ({', '.join(VIDEO_NAMES)}) and a caption ({', '.join(CAPTION_NAMES)}), "
-            f"has {shown(list(entry))}"
+            f"has {quoted(list(entry))}"
         )
     yield from _pairs(video, captions, where)
 
 
 def _pairs(video: Any, captions: Any, where: str) -> Iterator[tuple[str, str]]:
     if not isinstance(video, str) or not video.strip():
-        raise ListError(f"{where}: names no video, found {shown(video)}")
+        raise ListError(f"{where}: names no video, found {quoted(video)}")
     several = captions if isinstance(captions, list) else [captions]
     if not several:
         raise ListError(f"{where}: has no caption")
     for caption in several:
         if not isinstance(caption, str) or not caption.strip() or not is_text(caption):
-            raise ListError(f"{where}: a caption must be a text that is not blank, found {shown(caption)}")
+            raise ListError(f"{where}: a caption must be a text that is not blank, found {quoted(caption)}")
         yield video, caption.strip()
 
 

@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import repr as shown
 from typing import Any
 
 from mote_fast.data.items import VideoItem
 from mote_fast.data.text_tables import read_json
-from mote_fast.errors import ListError
+from mote_fast.errors import ListError, quoted
 from mote_fast.prepare.annotations import find_file
 from mote_fast.prepare.cut import Cut, cut_clips
 from mote_fast.prepare.encoding import Encoding, Span
@@ -124,12 +123,14 @@ def cut_activitynet(
 
 
 def _segments_of(video: str, entry: Any, source: str) -> Iterator[Segment]:
-    where = f"{source}, video {shown(video)}"
+    where = f"{source}, video {quoted(video)}"
     if not isinstance(entry, dict) or not isinstance(entry.get("annotations"), list):
         raise ListError(f"{where}: needs a list of 'annotations'")
     split = _SUBSETS.get(str(entry.get("subset")))
     if split is None:
-        raise ListError(f"{where}: the subset must be one of {', '.join(_SUBSETS)}, found {shown(entry.get('subset'))}")
+        raise ListError(
+            f"{where}: the subset must be one of {', '.join(_SUBSETS)}, found {quoted(entry.get('subset'))}"
+        )
     if not re.fullmatch(r"[\w.-]{1,100}", video):
         raise ListError(f"{where}: is not an identifier of letters, digits, '-', '_' and '.'")
     for number, annotation in enumerate(entry["annotations"], 1):
@@ -138,7 +139,7 @@ def _segments_of(video: str, entry: Any, source: str) -> Iterator[Segment]:
             raise ListError(f"{where}, annotation {number}: needs a 'label'")
         if not isinstance(times, list) or len(times) != 2 or not all(map(_is_second, times)):
             raise ListError(
-                f"{where}, annotation {number}: needs a 'segment' of two times in seconds, found {shown(times)}"
+                f"{where}, annotation {number}: needs a 'segment' of two times in seconds, found {quoted(times)}"
             )
         yield Segment(video, label.strip(), Span(float(times[0]), float(times[1])), split)
 

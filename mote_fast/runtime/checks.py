@@ -7,7 +7,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from mote_fast.errors import ConfigError, NotFiniteError
+from mote_fast.errors import ConfigError, NotFiniteError, quoted
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
@@ -23,7 +23,7 @@ def check_choice(name: str, value: object, choices: Any) -> None:
     """
     known = get_args(choices)
     if value not in known:
-        raise ConfigError(f"{name} must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}, got {value!r}")
+        raise ConfigError(f"{name} must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}, got {quoted(value)}")
 
 
 def check_finite(values: Tensor, what: str) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NoReturn
+
+from mote_fast.errors import quoted
 
 
 class RepeatedKeyError(ValueError):
@@ -52,7 +55,6 @@ def _refuse(constant: str) -> NoReturn:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        repeated = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise RepeatedKeyError(f"the key {repeated[:80]!r} is given twice")
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        raise RepeatedKeyError(f"the key {quoted(twice)} is given twice")
     return found

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mote_fast.clip.pretrained import fit_state_dict
-from mote_fast.errors import CheckpointError, ConfigError
+from mote_fast.errors import CheckpointError, ConfigError, quoted
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.files import PART_SUFFIX, staged
@@ -272,7 +272,7 @@ def find_checkpoint(resume: str, output: Path) -> Path | None:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Name the settings that differ between two configurations, as ``section.key: before -> now``."""
     return [
-        f"{section}.{key}: {before[section].get(key)!r} -> {value!r}"
+        f"{section}.{key}: {quoted(before[section].get(key))} -> {quoted(value)}"
         for section, values in now.items()
         if section in before
         for key, value in values.items()

@@ -69,6 +69,9 @@ ONLY: Mapping[str, tuple[tuple[object, ...], str]] = {
 REQUIRED = ("network.temporal_layer", "network.num_experts")
 
 # Never read by the official code, or read without an effect on training.
+# Steps of the learning rate that one number may stand for.
+_MAX_DECAYS = 1000
+
 IGNORED: frozenset[str] = frozenset(
     {
         "data.seg_length",
@@ -206,8 +209,12 @@ def _decay_steps(key: str, settings: Mapping[str, Setting]) -> dict[str, object]
     if not isinstance(value, int) or isinstance(value, bool):
         return {"optim.milestones": value}
     if value < 1 or "solver.epochs" not in settings:
-        raise ConfigError(f"{source}: {key} as one number must be at least 1 and needs solver.epochs, got {value}")
+        raise ConfigError(
+            f"{source}: {key} as one number must be at least 1 and needs solver.epochs, got {show(value)}"
+        )
     epochs = _read("solver.epochs", settings, int)
+    if epochs // value > _MAX_DECAYS:
+        raise ConfigError(f"{source}: {key} of {value} decays more than {_MAX_DECAYS} times in {epochs} epochs")
     return {"optim.milestones": list(range(value, epochs + 1, value))}
 
 

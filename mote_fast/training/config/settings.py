@@ -8,9 +8,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from mote_fast.errors import ConfigError
+from mote_fast.errors import ConfigError, quoted
+from mote_fast.runtime.reading import read_small
 
 COMMAND_LINE = "command line"
+
+# Bytes of a configuration file; that of a run takes three thousand.
+MAX_BYTES = 2**16
 
 
 class Setting(NamedTuple):
@@ -27,11 +31,11 @@ def read_document(path: str | Path) -> dict[Any, Any]:
         ConfigError: the file cannot be read, is not YAML, gives a key twice, or holds no mapping.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_small(path, MAX_BYTES)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
     document = _parse(content, str(path))
     if document is None:
         return {}
@@ -61,20 +65,35 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Setting]:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not (key.strip() and equals):
-            raise ConfigError(f"{COMMAND_LINE}: expected key=value, such as optim.lr=1e-4, got {override!r}")
+            raise ConfigError(f"{COMMAND_LINE}: expected key=value, such as optim.lr=1e-4, got {quoted(override)}")
         settings[key.strip()] = Setting(_parse(text, f"{COMMAND_LINE}: {key.strip()}"), COMMAND_LINE)
     return settings
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, except that a repeated key is an error; PyYAML silently takes the last value."""
+    """PyYAML's safe loader, in which a text says no more than it spells out, and nothing in silence.
+
+    A repeated key is an error, where PyYAML takes the last value. So is an alias of a list or mapping: a few lines of
+    them stand for billions of items.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if alias and isinstance(node, yaml.CollectionNode):
+            raise yaml.MarkedYAMLError(
+                None, None, "an alias of a list or section; write it out, or use 'base'", node.start_mark
+            )
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{quoted(key.value)} is given twice", key.start_mark
+                    )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 

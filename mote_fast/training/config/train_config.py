@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 
 from mote_fast.clip.clip_config import config_of_name
 from mote_fast.clip.pretrained import SCHEMAS
-from mote_fast.errors import ConfigError
+from mote_fast.errors import ConfigError, quoted
 from mote_fast.head.video_head import MAX_FRAMES
 from mote_fast.training.config import released_yaml
 from mote_fast.training.config.sections import DataConfig, ModelSection, OptimConfig, RunConfig
@@ -73,6 +74,8 @@ _FILES = (
     "model.checkpoint",
     "run.resume",
 )
+# Files that a configuration may follow from, each the base of the one before.
+_MAX_BASES = 16
 _RESUME_WORDS = ("auto", "none")
 
 
@@ -129,14 +132,16 @@ def _with_bases(path: Path, document: dict[Any, Any], above: tuple[Path, ...]) -
     if here in above:
         chain = " -> ".join(entry.name for entry in (*above[above.index(here) :], here))
         raise ConfigError(f"{path}: base leads back to where it started: {chain}")
+    if len(above) == _MAX_BASES:
+        raise ConfigError(f"{path}: is the base of a base, over {_MAX_BASES} times")
     settings = flatten(document, str(path))
     if released_yaml.is_released(document):
         return released_yaml.translate(settings)
     if "base" not in settings:
         return settings
     name = settings.pop("base").value
-    if not isinstance(name, str) or not (path.parent / name).is_file():
-        raise ConfigError(f"{path}: base must name a configuration file, relative to this one, got {name!r}")
+    if not isinstance(name, str) or not os.path.isfile(path.parent / name):
+        raise ConfigError(f"{path}: base must name a configuration file, relative to this one, got {quoted(name)}")
     base = path.parent / name
     return _with_bases(base, read_document(base), (*above, here)) | settings
 
@@ -181,8 +186,8 @@ def _check_files(config: TrainConfig, settings: Mapping[str, Setting], path: str
         value = values[section][name]
         if not value and key in _REQUIRED:
             raise ConfigError(f"{path}: {key} is missing; it names {_REQUIRED[key]}")
-        if value and not (key == "run.resume" and value in _RESUME_WORDS) and not Path(value).exists():
-            raise ConfigError(f"{_source(key, settings, path)}: {key} names {value!r}, which does not exist")
+        if value and not (key == "run.resume" and value in _RESUME_WORDS) and not os.path.exists(value):
+            raise ConfigError(f"{_source(key, settings, path)}: {key} names {quoted(value)}, which does not exist")
 
 
 def _check_arch(config: TrainConfig, settings: Mapping[str, Setting], path: str) -> None:
@@ -208,8 +213,8 @@ def _unknown(key: str, known: Sequence[str]) -> str:
         last[match] for match in difflib.get_close_matches(name, last, 1, cutoff=0.75)
     ]
     if close:
-        return f"unknown key {key!r}; did you mean {close[0]!r}?"
-    return f"unknown key {key!r}; {_listing(section, known)}"
+        return f"unknown key {quoted(key)}; did you mean {close[0]!r}?"
+    return f"unknown key {quoted(key)}; {_listing(section, known)}"
 
 
 def _listing(section: str, known: Iterable[str]) -> str:

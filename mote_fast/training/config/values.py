@@ -6,7 +6,7 @@ import math
 import types
 from typing import Any, Literal, Union, get_args, get_origin
 
-from mote_fast.errors import ConfigError
+from mote_fast.errors import ConfigError, quoted
 
 _NAMES: dict[Any, str] = {
     str: "text",
@@ -15,6 +15,8 @@ _NAMES: dict[Any, str] = {
     bool: "true or false",
     type(None): "null",
 }
+# Python refuses to write out integers of thousands of digits, as messages do.
+_INTEGER_BITS = 256
 
 
 def coerce(value: object, annotation: Any) -> Any:
@@ -48,9 +50,9 @@ def describe(annotation: Any) -> str:
 
 
 def show(value: object) -> str:
-    """Format a value as YAML, on one line."""
+    """Format a value as YAML, on one line; a long one is cut short."""
     plain = {None: "null", True: "true", False: "false"}
-    return plain[value] if value is None or isinstance(value, bool) else repr(value)
+    return plain[value] if value is None or isinstance(value, bool) else quoted(value)
 
 
 def _fit(value: object, annotation: Any) -> tuple[bool, Any]:
@@ -66,7 +68,8 @@ def _fit(value: object, annotation: Any) -> tuple[bool, Any]:
         number = _number(value)
         return number is not None, number
     # Exact types: True is not an integer, and 8.0 is not a number of frames.
-    return type(value) is annotation, value
+    fits = type(value) is annotation
+    return fits and not (isinstance(value, int) and value.bit_length() > _INTEGER_BITS), value
 
 
 def _fit_tuple(value: object, parts: tuple[Any, ...]) -> tuple[bool, Any]:

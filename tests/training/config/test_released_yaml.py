@@ -223,6 +223,8 @@ def test_multistep(lists: Path, document: dict[str, Any]) -> None:
     assert load_config(write(lists, document)).optim.milestones == (10, 20, 30)
     document["solver"] |= {"lr_decay_step": 0}
     assert "solver.lr_decay_step as one number must be at least 1" in refusal(write(lists, document))
+    document["solver"] |= {"lr_decay_step": 1, "epochs": 10**15}
+    assert "solver.lr_decay_step of 1 decays more than 1000 times" in refusal(write(lists, document))
 
 
 def test_decay_steps_beside_a_cosine(lists: Path, document: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:

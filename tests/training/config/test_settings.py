@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,11 @@ def test_overrides_of_another_form(override: str) -> None:
         ("run: !!python/object/apply:os.getcwd []\n", "line 1: could not determine a constructor"),
         ("run: !!int x\n", "not valid YAML"),
         ("run: 2024-13-01\n", "month must be in 1..12"),
+        ("data: &d {frames: 8}\nmodel: *d\n", "line 1: an alias of a list"),
+        ("data: &d\n  frames: [*d]\n", "an alias of a list"),
+        ("data: {<<: {a: 1}, frames: &d [1]}\nmodel: {<<: [{b: 2}], c: *d}\n", "an alias of a list"),
+        (f"data: {'[' * 9999}", "not valid YAML"),
+        ("# " + "x" * 2**16, "larger than 65536 bytes"),
         ("- a\n- b\n", "must hold sections with keys, found list"),
     ],
 )
@@ -93,3 +99,16 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
     except ConfigError as error:
         found = str(error)
     assert isinstance(found, dict) or "\n" not in found
+
+
+def test_an_alias_of_a_value_is_a_value(tmp_path: Path) -> None:
+    """One number written once for two keys cannot grow."""
+    (tmp_path / "a.yaml").write_text("data: {batch_size: &n 4, val_batch_size: *n}\n")
+    assert read_document(tmp_path / "a.yaml") == {"data": {"batch_size": 4, "val_batch_size": 4}}
+
+
+def test_a_fifo_is_no_configuration(tmp_path: Path) -> None:
+    """Nothing is waited for."""
+    os.mkfifo(tmp_path / "c.yaml")
+    with pytest.raises(ConfigError, match=r"c\.yaml: cannot be read \(not a regular file\)"):
+        read_document(tmp_path / "c.yaml")

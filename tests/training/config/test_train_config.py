@@ -219,6 +219,11 @@ def test_bad_bases(write: Write) -> None:
     write("{base: c.yaml}", "b.yaml")
     path = write("{base: b.yaml}", "c.yaml")
     assert refusal(path) == f"{path}: base leads back to where it started: c.yaml -> b.yaml -> c.yaml"
+    assert "base must name a configuration file" in refusal(write(f"{{base: {'x' * 9999}}}"))
+    for number in range(40):
+        write(f"{{base: {number + 1}.yaml}}", f"{number}.yaml")
+    write("{}", "40.yaml")
+    assert "is the base of a base, over 16 times" in refusal(write("{base: 0.yaml}"))
 
 
 SPECIAL = {

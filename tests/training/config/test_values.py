@@ -61,6 +61,7 @@ def test_what_is_accepted(written: str, annotation: Any, expected: object) -> No
         ("10", tuple[int, ...], "must be a list of integers, got 10"),
         ("[10, a]", tuple[int, ...], "must be a list of integers, got [10, 'a']"),
         ("[0.9]", tuple[float, float], "must be a list of 2 numbers, got [0.9]"),
+        (hex(2**300), int, "must be an integer, got <an integer of 301 bits>"),
         ("{a: 1}", str | None, "must be text or null, got {'a': 1}"),
     ],
 )
