@@ -11,8 +11,8 @@ VERSION = run_path(str(HERE / "mote_fast/version.py"))["__version__"]
 ON_LINUX = "platform_system == 'Linux'"
 ON_LINUX_X86 = f"{ON_LINUX} and platform_machine == 'x86_64'"
 
-# For reading shards, the training log, prediction tables and plots.
-TRAIN = ["matplotlib>=3.8.4", "pyarrow>=16", "tensorboard>=2.18", "webdataset>=1.0.2"]
+# For the training log, prediction tables and plots.
+TRAIN = ["matplotlib>=3.8.4", "pyarrow>=16", "tensorboard>=2.18"]
 DALI = f"nvidia-dali-cuda130>=2.2; {ON_LINUX_X86}"
 # The exporter and the runtime of dtype="int8".
 INT8 = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.6"]
@@ -20,7 +20,8 @@ INT8 = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.6"]
 TEXT = ["transformers>=5.24", "sentencepiece>=0.2", "protobuf>=5"]
 # The official recipe's decoder is the baseline of the benchmarks.
 BENCH = [f"decord>=0.6; {ON_LINUX_X86}", "matplotlib>=3.8.4", *INT8]
-TEST = ["pytest>=8.0", "pytest-benchmark>=5.0", "pytest-xdist>=3.6.1", "hypothesis>=6.100"]
+# webdataset reads the shards that we write.
+TEST = ["pytest>=8.0", "pytest-benchmark>=5.0", "pytest-xdist>=3.6.1", "hypothesis>=6.100", "webdataset>=1.0.2"]
 # For `make lint` and tools/versions.py.
 TOOLS = ["ruff>=0.12", "pyright>=1.1.400", "import-linter>=2.3", "codespell[toml]>=2.3", "packaging>=24.0"]
 

@@ -24,6 +24,7 @@ from mote_fast.data.items import VideoItem
 from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.samples import failure_of
 from mote_fast.data.shards.shard_index import INDEX_FILE, ShardIndex, TarShard, key_of
+from mote_fast.data.shards.shard_stream import MAX_VIDEO_BYTES
 from mote_fast.errors import ConfigError, ListError
 from mote_fast.prepare.journal import Journal
 from mote_fast.runtime.files import staged
@@ -69,7 +70,8 @@ def write_shards(
     """Write shards and their index; continue where an interrupted call with the same arguments stopped.
 
     The bytes depend on the arguments and the videos alone. A shard appears complete or not at all; the index appears
-    once all shards exist. Videos that cannot be read are left out and named in the index.
+    once all shards exist. Videos that cannot be read, or have over ``MAX_VIDEO_BYTES``, are left out and named in the
+    index.
 
     Args:
         items: videos of the list, with paths relative to ``root``.
@@ -88,16 +90,16 @@ def write_shards(
     """
     if max_bytes < 1 or (max_samples is not None and max_samples < 1):
         raise ConfigError(f"max_bytes and max_samples must be at least 1, got {max_bytes} and {max_samples}")
-    sources, missing = _find(items, root)
+    sources, refused = _find(items, root)
     plan = _plan(sources, max_bytes, max_samples, seed)
     out = Path(folder)
     with Journal(out / JOURNAL_FILE) as journal:
-        _check_same(journal, _fingerprint(plan, missing, labels), out)
+        _check_same(journal, _fingerprint(plan, refused, labels), out)
         pending = [shard for shard in plan if not _is_done(journal, out, shard.name)]
         _write_pending(pending, journal, out, workers, time_limit)
         records = [journal.records[shard.name] for shard in plan]
         shards = tuple(TarShard(record["name"], record["size"], tuple(record["indices"])) for record in records)
-        left_out = [*missing, *(Failure(**failure) for record in records for failure in record["left_out"])]
+        left_out = [*refused, *(Failure(**failure) for record in records for failure in record["left_out"])]
         index = ShardIndex(out, shards, tuple(sorted(left_out, key=lambda failure: failure.index)), tuple(labels))
         if not index.samples:
             raise ListError(f"not one of {len(items)} videos can be read ({left_out[0].path}: {left_out[0].reason})")
@@ -107,7 +109,7 @@ def write_shards(
 
 
 def _find(items: Sequence[VideoItem], root: str | os.PathLike[str]) -> tuple[list[_Source], list[Failure]]:
-    sources, missing = [], []
+    sources, refused = [], []
     for index, item in enumerate(items):
         if item.num_frames:
             raise ListError(f"{item.path}: a folder of extracted frames; shards hold video files")
@@ -115,10 +117,14 @@ def _find(items: Sequence[VideoItem], root: str | os.PathLike[str]) -> tuple[lis
         try:
             status = os.stat(file)
         except (OSError, ValueError) as error:
-            missing.append(Failure(index, item.path, "MissingVideoError", f"no such file ({error})"))
+            refused.append(Failure(index, item.path, "MissingVideoError", f"no such file ({error})"))
+            continue
+        if status.st_size > MAX_VIDEO_BYTES:
+            reason = f"has {status.st_size} bytes, over the limit of {MAX_VIDEO_BYTES} in a shard; re-encode or cut it"
+            refused.append(Failure(index, item.path, "UndecodableVideoError", reason))
         else:
             sources.append(_Source(index, item, file, status.st_size, status.st_mtime_ns))
-    return sources, missing
+    return sources, refused
 
 
 def _plan(sources: Sequence[_Source], max_bytes: int, max_samples: int | None, seed: int) -> list[_Planned]:
@@ -135,10 +141,10 @@ def _plan(sources: Sequence[_Source], max_bytes: int, max_samples: int | None, s
     return [_Planned(f"shard-{number:06d}.tar", tuple(part)) for number, part in enumerate(parts)]
 
 
-def _fingerprint(plan: Sequence[_Planned], missing: Sequence[Failure], labels: Sequence[str]) -> str:
+def _fingerprint(plan: Sequence[_Planned], refused: Sequence[Failure], labels: Sequence[str]) -> str:
     content = {
         "shards": {shard.name: [_identity(source) for source in shard.sources] for shard in plan},
-        "missing": [failure.index for failure in missing],
+        "missing": [failure.index for failure in refused],
         "labels": list(labels),
     }
     return hashlib.blake2b(to_json(content).encode(), digest_size=16).hexdigest()
@@ -209,5 +215,5 @@ def _entry(index: int, extension: str, size: int) -> tarfile.TarInfo:
 
 def _extension(file: str) -> str:
     extension = Path(file).suffix[1:].lower()
-    # Avoid '.json' (the metadata file) and an empty extension.
-    return extension if extension.isalnum() and extension != "json" else "video"
+    # Avoid '.json' (the metadata file), an empty extension, and what a tar header cannot hold.
+    return extension if extension.isalnum() and extension.isascii() and extension != "json" else "video"

@@ -174,7 +174,9 @@ def _loader(
     if Path(source).is_dir():
         if data.backend == "dali":
             raise ConfigError(f"data.backend=dali reads no tar shards, but data.{split}_list is {source}; use auto")
-        shards = ShardLoader(source, recipe, options, seed=config.run.seed, decode_backend=data.decode)
+        shards = ShardLoader(
+            source, recipe, options, classes=len(names), seed=config.run.seed, decode_backend=data.decode
+        )
         if shards.index.labels and list(shards.index.labels) != names:
             raise ListError(f"{source}: was written for other class names than {data.labels} has")
         rows = [(shard.name, shard.size, *shard.indices) for shard in shards.index.shards]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from webdataset.compat import WebDataset
 
 from mote_fast.data.items import VideoItem
 from mote_fast.data.shards.shard_index import key_of, read_shard_index
@@ -56,6 +57,29 @@ def test_samples_hold_the_files_and_what_is_known_of_them(tmp_path: Path, videos
                     "index": at, "label": item.label, "path": item.path,
                     "num_frames": 4 + at, "width": 48, "height": 32, "codec": "",
                 }  # fmt: skip
+
+
+def test_webdataset_reads_them(tmp_path: Path, videos: list[VideoItem]) -> None:
+    """Other programs find the same samples: key, video and JSON."""
+    index = write_shards(videos, tmp_path / "out", root=tmp_path / "videos", max_samples=4)
+    for shard in index.shards:
+        dataset = WebDataset(str(tmp_path / "out" / shard.name), shardshuffle=False)
+        found = [(sample["__key__"], json.loads(sample["json"])["label"]) for sample in dataset]
+        assert found == [(key_of(at), videos[at].label) for at in shard.indices]
+
+
+def test_a_video_too_large_for_a_shard(
+    tmp_path: Path, videos: list[VideoItem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the loader would refuse is left out, and named."""
+    root = tmp_path / "videos"
+    sizes = {(root / item.path).stat().st_size: at for at, item in enumerate(videos)}
+    monkeypatch.setattr(module, "MAX_VIDEO_BYTES", max(sizes) - 1)
+    index = write_shards(videos, tmp_path / "out", root=root)
+    (failure,) = index.left_out
+    assert failure.index == sizes[max(sizes)]
+    assert "over the limit" in failure.reason
+    assert index.samples == len(videos) - 1
 
 
 def test_the_bytes_depend_on_the_arguments_alone(tmp_path: Path, videos: list[VideoItem]) -> None:

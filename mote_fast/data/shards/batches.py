@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,7 +68,7 @@ class SampleDecoder:
         return clip.label
 
 
-@dataclass(frozen=True)
+@dataclass
 class BatchReader:
     """Makes batches of the samples of one stream.
 
@@ -85,6 +85,8 @@ class BatchReader:
     load: Callable[[RawSample, Tensor], int | Failure]
     new_pixels: Callable[[int], Tensor]
     training: bool
+    # What stands in for failures after the end of the stream.
+    _first_sound: RawSample | Failure | None = field(default=None, init=False)
 
     def read(self, sizes: list[int], skipped: int) -> Iterator[RawBatch]:
         """Yield batches of the given sizes; the first ``skipped`` are left out and not decoded."""
@@ -134,11 +136,14 @@ class BatchReader:
             if isinstance(result := self._decode(sample, row), Decoded):
                 return result
         for sample in stream:
-            ahead.append(sample)
-            if isinstance(result := self._decode(sample, row), Decoded):
+            result = self._decode(sample, row)
+            # Of a sample that cannot be decoded only the reason is kept: a shard may hold any number of them.
+            ahead.append(sample if isinstance(result, Decoded) else result)
+            if isinstance(result, Decoded):
                 return result
-        for sample in self.samples():
+        for sample in self.samples() if self._first_sound is None else [self._first_sound]:
             if isinstance(result := self._decode(sample, row), Decoded):
+                self._first_sound = sample
                 return result
         raise ListError(f"{self.folder}: not one video of those that a worker reads can be decoded; write it again")
 

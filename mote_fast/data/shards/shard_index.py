@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from mote_fast.data.loading.faults import Failure
-from mote_fast.errors import ListError
+from mote_fast.data.shards.tar_members import open_regular
+from mote_fast.errors import ListError, one_line
 from mote_fast.runtime.json_text import from_json, to_json
 
 INDEX_FILE = "shards.json"
 
 # Incremented when the layout changes, so that an older reader refuses files that it would misread.
 FORMAT = 1
+
+# A key has ten digits.
+_MOST_VIDEOS = 10**10
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,19 +69,20 @@ def read_shard_index(folder: str | os.PathLike[str]) -> ShardIndex:
     """Read the index of a folder of shards.
 
     Raises:
-        ListError: the index is missing, damaged, or of another format.
+        ListError: the index is missing, damaged, of another format, or names a shard outside its folder.
     """
     path = Path(folder) / INDEX_FILE
     try:
-        content = from_json(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            content = from_json(file.read().decode())
         if content["format"] != FORMAT:
-            raise ListError(f"{path}: has format {content['format']}, expected {FORMAT}; write the shards again")
-        shards = tuple(
-            TarShard(str(entry["name"]), int(entry["size"]), tuple(map(int, entry["indices"])))
-            for entry in content["shards"]
-        )
-        left_out = tuple(Failure(**entry) for entry in content["left_out"])
-        return ShardIndex(Path(folder), shards, left_out, tuple(content["labels"]))
+            raise ListError(f"{path}: has format {content['format']!r:.40}, expected {FORMAT}; write the shards again")
+        shards = tuple(_shard(entry) for entry in content["shards"])
+        indices = [index for shard in shards for index in shard.indices]
+        if len(set(indices)) < len(indices):
+            raise ValueError("a video is listed twice")
+        left_out = tuple(_left_out(entry) for entry in content["left_out"])
+        labels = _list_of(str, content["labels"])
     except FileNotFoundError as error:
         raise ListError(f"{path}: no such file; write it with 'mote-fast prepare shards', which may resume") from error
     except OSError as error:
@@ -82,7 +90,35 @@ def read_shard_index(folder: str | os.PathLike[str]) -> ShardIndex:
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, ListError):
             raise
-        raise ListError(f"{path}: damaged ({error!r}); write the shards again") from error
+        raise ListError(f"{path}: damaged ({one_line(error)}); write the shards again") from error
+    return ShardIndex(Path(folder), shards, left_out, tuple(labels))
+
+
+def _shard(entry: Any) -> TarShard:
+    name, indices = _of(str, entry["name"]), _list_of(int, entry["indices"])
+    if Path(name).name != name or name in ("", "..") or "\0" in name:
+        raise ValueError(f"{name!r} is no name of a file in this folder")
+    if any(not 0 <= index < _MOST_VIDEOS for index in indices):
+        raise ValueError(f"an index in {name!r} is out of range")
+    return TarShard(name, _of(int, entry["size"]), tuple(indices))
+
+
+def _left_out(entry: Any) -> Failure:
+    failure = Failure(**entry)
+    for value, kind in zip(astuple(failure), (int, str, str, str, bool), strict=True):
+        _of(kind, value)
+    return failure
+
+
+def _of(kind: type[T], value: object) -> T:
+    # Not isinstance: true is an int too.
+    if type(value) is not kind:
+        raise TypeError(f"{value!r:.40} in place of {kind.__name__}")
+    return value
+
+
+def _list_of(kind: type[T], values: object) -> list[T]:
+    return [_of(kind, value) for value in _of(list, values)]
 
 
 def key_of(index: int) -> str:

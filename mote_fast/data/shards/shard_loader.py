@@ -18,7 +18,7 @@ from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader, run_
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.shards.batches import BatchReader, RawBatch, SampleDecoder
 from mote_fast.data.shards.shard_index import read_shard_index
-from mote_fast.data.shards.shard_stream import RawSample, ShardStream, read_stream, streams_of, webdataset
+from mote_fast.data.shards.shard_stream import RawSample, ShardStream, read_stream, streams_of
 from mote_fast.errors import ConfigError
 
 # Batches that each worker reads ahead.
@@ -40,10 +40,12 @@ class ShardLoader(VideoLoader):
         options: see ``LoaderOptions``.
         seed: seed of the run.
         decode_backend: "auto", "torchcodec" or "pyav", see ``read_frames``.
-        shuffle_buffer: samples that a worker draws from in training; it keeps that many files in memory.
+        classes: number of classes; a sample with another label counts as unreadable.
+        shuffle_buffer: samples that a worker draws from in training; it keeps that many files, or
+            ``MAX_BUFFER_BYTES``, in memory.
 
     Raises:
-        BackendError: the library webdataset is not installed, or the device is not available.
+        BackendError: the device is not available.
         ListError: the folder has no index, or a damaged one.
         ConfigError: an argument is out of range, or there are too few samples for one batch.
     """
@@ -54,16 +56,17 @@ class ShardLoader(VideoLoader):
         recipe: ClipRecipe,
         options: LoaderOptions,
         *,
+        classes: int,
         seed: int = 0,
         decode_backend: str = "auto",
         shuffle_buffer: int = 256,
     ) -> None:
-        webdataset()
         if shuffle_buffer < 0:
             raise ConfigError(f"shuffle_buffer must be at least 0, got {shuffle_buffer}")
         self.index = read_shard_index(folder)
         super().__init__(recipe, options)
         self._seed = seed
+        self._classes = classes
         self._shuffle_buffer = shuffle_buffer if options.training else 0
         # Videos that crashed or stalled the decoder, in this run or an earlier one.
         self._deadly = {
@@ -136,6 +139,7 @@ class ShardLoader(VideoLoader):
             stream,
             shuffle_buffer=self._shuffle_buffer,
             seed_parts=(self._seed, "buffer", epoch, self._options.replica.rank, number),
+            classes=self._classes,
         )
         reader = BatchReader(
             self.index.folder, samples, partial(self._load, epoch), self._new_pixels, self._options.training

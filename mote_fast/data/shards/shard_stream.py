@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import itertools
-import lzma
+import logging
 import math
 import random
+import re
 import tarfile
-import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.order import Replica
 from mote_fast.data.shards.shard_index import ShardIndex, TarShard, key_of
-from mote_fast.errors import BackendError, ConfigError, one_line
+from mote_fast.data.shards.tar_members import open_regular, read_members
+from mote_fast.errors import ConfigError, one_line
 from mote_fast.runtime.json_text import from_json
 from mote_fast.runtime.seeding import generator_of, seed_of
+
+log = logging.getLogger(__name__)
+
+# A watched process holds a video twice while it receives it.
+MAX_VIDEO_BYTES = 1 << 30
+# Bytes of a sample's JSON; a path has at most a few thousand characters.
+MAX_ABOUT_BYTES = 1 << 16
+# Bytes of the videos that wait in one worker's shuffle buffer.
+MAX_BUFFER_BYTES = 1 << 31
+
+_KEY = re.compile(r"[0-9]{10,}")
+_INCOMPLETE = "its shard does not hold one video and one JSON of it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,71 +105,109 @@ def _cut(files: Sequence[TarShard], start: int, stop: int) -> list[TarShard]:
 
 
 def read_stream(
-    folder: Path, stream: ShardStream, *, shuffle_buffer: int, seed_parts: Sequence[int | str]
+    folder: Path, stream: ShardStream, *, shuffle_buffer: int, seed_parts: Sequence[int | str], classes: int
 ) -> Iterator[RawSample | Failure]:
     """Read the samples of a stream, in file order, or drawn from a buffer of ``shuffle_buffer`` samples.
 
-    Every sample in the index is yielded, as a ``Failure`` if its shard lacks it; damage does not change the order.
+    Every sample in the index is yielded, as a ``Failure`` if its shard lacks it or its label is not below ``classes``;
+    damage does not change the order. The buffer holds at most ``MAX_BUFFER_BYTES``, or one video.
     """
-    samples = itertools.chain.from_iterable(_read_part(folder, part) for part in stream.parts)
+    samples = itertools.chain.from_iterable(_read_part(folder, part, classes) for part in stream.parts)
     if shuffle_buffer < 2:
         return samples
-    shuffle = webdataset().filters.shuffle
-    return iter(shuffle(shuffle_buffer, initial=shuffle_buffer, rng=random.Random(seed_of(*seed_parts)))(samples))
+    return _shuffled(samples, shuffle_buffer, random.Random(seed_of(*seed_parts)))
 
 
-def _read_part(folder: Path, part: TarShard) -> Iterator[RawSample | Failure]:
+def _shuffled(samples: Iterator[RawSample | Failure], most: int, dice: random.Random) -> Iterator[RawSample | Failure]:
+    buffer: list[RawSample | Failure] = []
+    held = 0
+    for sample in samples:
+        buffer.append(sample)
+        held += _video_bytes(sample)
+        while len(buffer) >= most or (buffer and held > MAX_BUFFER_BYTES):
+            held -= _video_bytes(drawn := _draw(buffer, dice))
+            yield drawn
+    while buffer:
+        yield _draw(buffer, dice)
+
+
+def _draw(buffer: list[RawSample | Failure], dice: random.Random) -> RawSample | Failure:
+    at = dice.randrange(len(buffer))
+    buffer[at], buffer[-1] = buffer[-1], buffer[at]
+    return buffer.pop()
+
+
+def _video_bytes(sample: RawSample | Failure) -> int:
+    return len(sample.video) if isinstance(sample, RawSample) else 0
+
+
+def _read_part(folder: Path, part: TarShard, classes: int) -> Iterator[RawSample | Failure]:
     path = folder / part.name
     waiting = deque(part.indices)
-    index_of = {key_of(index): index for index in waiting}
+    # The samples that are still expected, by key.
+    expected = {key_of(index): index for index in waiting}
     reason = "its shard does not hold it, though the index says so"
     try:
-        for sample in _samples(path, frozenset(index_of)):
-            index = index_of[sample["__key__"]]
-            if index not in waiting:
-                continue
-            while waiting[0] != index:
-                yield Failure(waiting[0], f"{path}/{key_of(waiting.popleft())}", "UndecodableVideoError", reason)
+        for sample in _samples(path, expected, classes):
+            while waiting[0] != sample.index:
+                key = key_of(waiting[0])
+                expected.pop(key, None)
+                yield _failure(waiting.popleft(), f"{path}/{key}", reason)
             waiting.popleft()
-            yield _parse(sample, index, path)
-    # The error that tarfile raises depends on the damaged byte; it guesses the format, hence the decompressors' errors.
-    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+            yield sample
+    except (tarfile.TarError, OSError) as error:
         reason = f"its shard cannot be read up to it ({one_line(error)}); copy or write the shard again"
     for index in waiting:
-        yield Failure(index, f"{path}/{key_of(index)}", "UndecodableVideoError", reason)
+        yield _failure(index, f"{path}/{key_of(index)}", reason)
 
 
-def _samples(path: Path, keys: frozenset[str]) -> Iterator[dict[str, Any]]:
-    """Yield the samples of a tar file with these keys; the data of other samples is not read."""
-    iterators = webdataset().tariterators
-    with path.open("rb") as file:
-        source = [{"url": str(path), "stream": file}]
-        files = iterators.tar_file_expander(source, select_files=lambda name: name.split(".", 1)[0] in keys)
-        yield from iterators.group_by_keys(files)
+def _samples(path: Path, expected: dict[str, int], classes: int) -> Iterator[RawSample | Failure]:
+    """Yield the expected samples in the order of the tar file, and take them out of ``expected``.
 
-
-def _parse(sample: dict[str, Any], index: int, path: Path) -> RawSample | Failure:
-    videos = [name for name in sample if not name.startswith("__") and name != "json"]
-    where = f"{path}/{sample['__key__']}" + (f".{videos[0]}" if videos else "")
-    try:
-        (video,) = videos
-        about = from_json(sample["json"].decode())
-        return RawSample(index, where, int(about["label"]), sample[video])
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"not one video and one JSON with a label ({error!r}); write the shard again"
-        return Failure(index, where, "UndecodableVideoError", reason)
-
-
-def webdataset() -> Any:
-    """Import the library that reads the tar files.
-
-    Raises:
-        BackendError: the library is not installed.
+    A sample is a video and a JSON file of one key, one after the other. One member's data is read at a time, and only
+    if it is expected.
     """
+    key, held = "", {}
+    others: list[str] = []
+    with open_regular(path) as file:
+        for member in read_members(file):
+            before, (key, _, kind) = key, member.name.partition(".")
+            if key != before and held:
+                yield _failure(expected.pop(before), f"{path}/{before}", _INCOMPLETE)
+                held = {}
+            if key not in expected:
+                if not _KEY.fullmatch(key):
+                    others.append(member.name)
+                continue
+            part = "json" if kind == "json" else "video"
+            most = MAX_ABOUT_BYTES if part == "json" else MAX_VIDEO_BYTES
+            fault = member.fault or (f"has {member.size} bytes, over the limit of {most}" if member.size > most else "")
+            if fault or part in held:
+                held = {}
+                reason = f"its member {fault}" if fault else _INCOMPLETE
+                yield _failure(expected.pop(key), f"{path}/{member.name}", f"{reason}; write the shard again")
+                continue
+            held[part] = member.name, member.read()
+            if len(held) == 2:
+                (name, video), (_, about) = held["video"], held["json"]
+                held = {}
+                yield _parse(expected.pop(key), f"{path}/{name}", video, about, classes)
+    if held:
+        yield _failure(expected.pop(key), f"{path}/{key}", _INCOMPLETE)
+    if others:
+        log.warning("%s: passed over members that are no samples: %d, the first %s", path, len(others), others[0])
+
+
+def _parse(index: int, where: str, video: bytes, about: bytes, classes: int) -> RawSample | Failure:
     try:
-        import webdataset
-        import webdataset.filters
-        import webdataset.tariterators
-    except ImportError as error:
-        raise BackendError('reading shards needs webdataset; pip install "mote_fast[train]"') from error
-    return webdataset
+        label = from_json(about.decode())["label"]
+    except (ValueError, KeyError, TypeError) as error:
+        return _failure(index, where, f"its JSON has no label ({one_line(error)}); write the shard again")
+    if type(label) is not int or not 0 <= label < classes:
+        reason = f"its label is {one_line(ValueError(repr(label)), 40)}, but there are {classes} class names"
+        return Failure(index, where, "ListError", f"{reason}; write the shard again")
+    return RawSample(index, where, label, video)
+
+
+def _failure(index: int, where: str, reason: str) -> Failure:
+    return Failure(index, where, "UndecodableVideoError", reason)

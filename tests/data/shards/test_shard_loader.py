@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -71,7 +72,7 @@ def make(shards: Path) -> Iterator[Make]:
     def make_loader(training: bool = False, folder: Path = shards, batch: int = BATCH, **options: Any) -> ShardLoader:
         recipe = TRAINING if training else EVALUATION
         chosen = LoaderOptions(batch, training, **options)
-        loaders.append(ShardLoader(folder, recipe, chosen, seed=3, decode_backend="pyav", shuffle_buffer=6))
+        loaders.append(ShardLoader(folder, recipe, chosen, classes=3, seed=3, decode_backend="pyav", shuffle_buffer=6))
         return loaders[-1]
 
     yield make_loader
@@ -288,7 +289,7 @@ def test_any_wrong_byte_loses_no_count(shards: Path, at: int, value: int, data: 
     wrong = shards.parent / "wrong"
     wrong.mkdir(exist_ok=True)
     (wrong / part.name).write_bytes(content)
-    samples = list(read_stream(wrong, ShardStream([part], [PER_SHARD]), shuffle_buffer=0, seed_parts=()))
+    samples = list(read_stream(wrong, ShardStream([part], [PER_SHARD]), shuffle_buffer=0, seed_parts=(), classes=3))
     assert [sample.index for sample in samples] == list(part.indices)
     assert sum(isinstance(sample, Failure) for sample in samples) <= PER_SHARD
 
@@ -371,16 +372,83 @@ def test_close_stops_the_workers(make: Make) -> None:
     assert not multiprocessing.active_children()
 
 
+def index_of(**changes: Any) -> str:
+    shard = {"name": "s.tar", "size": 1, "samples": 1, "indices": [0]}
+    content = {"format": 1, "labels": [], "left_out": [], "shards": [shard | changes.pop("shard", {})]}
+    return json.dumps(content | changes)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no such file"), ("{", "damaged"), ('{"format": 99}', "format 99"), ('{"format": 1}', "damaged")],
+    [
+        (None, "no such file"),
+        ("{", "damaged"),
+        ('{"format": 99}', "format 99"),
+        ('{"format": 1}', "damaged"),
+        ("[" * 100_000, "too deep"),
+        (index_of(labels="abc"), "'abc' in place of list"),
+        (index_of(labels=[1]), "1 in place of str"),
+        (index_of(left_out=[{"index": 0, "path": 5, "kind": "", "reason": ""}]), "5 in place of str"),
+        (index_of(left_out=[{"index": 0, "of": 5}]), "damaged"),
+        (index_of(shard={"indices": [0, 0]}), "twice"),
+        (index_of(shard={"indices": [-1]}), "out of range"),
+        (index_of(shard={"indices": [10**10]}), "out of range"),
+        (index_of(shard={"indices": [True]}), "True in place of int"),
+        (index_of(shard={"indices": [0.5]}), "0.5 in place of int"),
+        *(
+            (index_of(shard={"name": name}), "no name of a file")
+            for name in ("", ".", "..", "../s.tar", "/s.tar", "a/b", "\0")
+        ),
+    ],
 )
 def test_a_bad_index_is_refused(make: Make, tmp_path: Path, content: str | None, message: str) -> None:
-    """The error names the file and the command that writes it."""
+    """The error names the file, and the command that writes it; a shard lies in the folder of its index."""
     if content is not None:
         (tmp_path / "shards.json").write_text(content)
-    with pytest.raises(ListError, match=message):
+    with pytest.raises(ListError, match=message) as caught:
         make(folder=tmp_path)
+    assert str(tmp_path / "shards.json") in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_pipe_as_index_is_refused(make: Make, tmp_path: Path) -> None:
+    """A reader would wait for a writer for ever."""
+    os.mkfifo(tmp_path / "shards.json")
+    with pytest.raises(ListError, match="not a regular file"):
+        make(folder=tmp_path)
+
+
+def test_labels_must_have_a_class(make: Make, shards: Path, tmp_path: Path) -> None:
+    """A label of which there is no name is a failure that names shard and member; training goes on without it."""
+    folder = copy_of(shards, tmp_path)
+    for path in folder.glob("*.tar"):
+        path.write_bytes(path.read_bytes().replace(b'"index": 7, "label": 1', b'"index": 7, "label": 3'))
+    batches = list(make(folder=folder).epoch(0))
+    (failure,) = [failure for batch in batches for failure in batch.failures]
+    assert (failure.index, failure.kind) == (7, "ListError")
+    assert ".tar/0000000007.mp4" in failure.path
+    assert "label is 3, but there are 3 class names" in failure.reason
+    assert all(len(batch.indices) == BATCH for batch in make(training=True, folder=folder).epoch(0))
+
+
+@pytest.mark.parametrize("at", [0, -1])
+def test_the_search_for_stand_ins_is_short(make: Make, shards: Path, tmp_path: Path, at: int) -> None:
+    """With one sound sample, first or last, no other is decoded more than twice in an epoch."""
+    folder = copy_of(shards, tmp_path)
+    sound = indices_of(list(make(training=True, folder=folder).epoch(0)))[at]
+    for index in range(VIDEOS):
+        if index != sound:
+            spoil(folder, index)
+    decoded: list[int] = []
+    loader = make(training=True, folder=folder)
+
+    def counted(epoch: int, sample: Any, row: Tensor) -> Any:
+        decoded.append(sample.index)
+        return load(epoch, sample, row)
+
+    load, loader._load = loader._load, counted
+    assert set(indices_of(list(loader.epoch(0)))) == {sound}
+    assert max(count for index, count in Counter(decoded).items() if index != sound) <= 2
 
 
 def test_too_few_samples_for_a_step_are_refused(make: Make) -> None:
