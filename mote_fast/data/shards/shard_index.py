@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mote_fast.data.loading.faults import Failure
-from mote_fast.data.shards.tar_members import open_regular
 from mote_fast.errors import ListError, one_line
 from mote_fast.runtime.json_text import from_json, to_json
+from mote_fast.runtime.reading import read_small
 
 INDEX_FILE = "shards.json"
 
 # Incremented when the layout changes, so that an older reader refuses files that it would misread.
 FORMAT = 1
+
+# Bytes of an index; a video takes about ten.
+MAX_BYTES = 2**30
 
 # A key has ten digits.
 _MOST_VIDEOS = 10**10
@@ -73,8 +76,7 @@ def read_shard_index(folder: str | os.PathLike[str]) -> ShardIndex:
     """
     path = Path(folder) / INDEX_FILE
     try:
-        with open_regular(path) as file:
-            content = from_json(file.read().decode())
+        content = from_json(read_small(path, MAX_BYTES).decode())
         if content["format"] != FORMAT:
             raise ListError(f"{path}: has format {content['format']!r:.40}, expected {FORMAT}; write the shards again")
         shards = tuple(_shard(entry) for entry in content["shards"])

@@ -11,6 +11,7 @@ import tarfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +20,10 @@ import torch
 from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.order import Replica
 from mote_fast.data.shards.shard_index import ShardIndex, TarShard, key_of
-from mote_fast.data.shards.tar_members import open_regular, read_members
+from mote_fast.data.shards.tar_members import read_members
 from mote_fast.errors import ConfigError, one_line
 from mote_fast.runtime.json_text import from_json
+from mote_fast.runtime.reading import open_regular
 from mote_fast.runtime.seeding import generator_of, seed_of
 
 log = logging.getLogger(__name__)
@@ -169,7 +171,7 @@ def _samples(path: Path, expected: dict[str, int], classes: int) -> Iterator[Raw
     """
     key, held = "", {}
     others: list[str] = []
-    with open_regular(path) as file:
+    with BufferedReader(open_regular(path)) as file:
         for member in read_members(file):
             before, (key, _, kind) = key, member.name.partition(".")
             if key != before and held:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import stat
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 _PLAIN_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
@@ -57,20 +54,6 @@ class Member:
         if len(content) < self.size:
             raise OSError(f"it ends within {self.name}")
         return content
-
-
-@contextmanager
-def open_regular(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading.
-
-    Raises:
-        OSError: it cannot be opened, or is a pipe or device, which could deliver without end or never.
-    """
-    # Without the flag, opening a pipe waits for a writer.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError("not a regular file")
-        yield file
 
 
 def read_members(file: BinaryIO) -> Iterator[Member]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import tarfile
 from pathlib import Path
@@ -130,3 +131,10 @@ def test_the_buffer_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.Monk
         assert sorted(found) == list(range(20))
         # A sample is drawn once the bytes are exceeded, so none can come much earlier than in the file.
         assert all(index <= at + longest for at, index in enumerate(found))
+
+
+def test_a_pipe_in_place_of_a_shard(tmp_path: Path) -> None:
+    """It is not waited for; its samples are named."""
+    os.mkfifo(tmp_path / "s.tar")
+    found = read(tmp_path)
+    assert all(isinstance(sample, Failure) and "not a regular file" in sample.reason for sample in found)
