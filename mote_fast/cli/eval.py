@@ -18,6 +18,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from mote_fast.cli import inputs, options, outputs
+from mote_fast.cli.eval_config import apply_configs
 from mote_fast.data.loading.order import Replica
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError
@@ -35,7 +36,10 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser("eval", help="accuracies by the protocols of the paper", description=__doc__)
     views = ", ".join(f"{protocol} {default}" for protocol, default in DEFAULT_VIEWS.items())
     parser.add_argument("--protocol", choices=get_args(ProtocolName), required=True, help="what is measured")
-    options.add_list(parser.add_argument_group("data"), several=True)
+    data = parser.add_argument_group("data")
+    options.add_list(data, several=True, required=False)
+    described = "in place of --list: YAML files with data.val_list, of this project or of the official code"
+    data.add_argument("--config", metavar="FILE", help=described, **options.SEVERAL)
     options.add_loading(parser, views)
     results = parser.add_argument_group("results")
     results.add_argument("--dataset", metavar="NAME", help="name in the report (default: the lists' names)")
@@ -45,11 +49,12 @@ def add_command(commands: Any) -> None:
     options.add_json(results)
     options.add_model(parser, encodes_labels=True)
     options.add_prompts(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, given=frozenset())
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate on all processes; the first one writes and prints. Returns 0, or 2 if any video failed."""
+    apply_configs(arguments)
     with processes(arguments) as world:
         arguments.device = str(world.device)
         splits = _splits_of(arguments)

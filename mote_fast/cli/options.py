@@ -41,6 +41,15 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(**options, allow_abbrev=False)
 
 
+class _Given(argparse.Action):
+    """Stores an option's value, and its name in ``given``, which tells it from a default."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: object, option: object = None) -> None:
+        """See ``argparse.Action``."""
+        setattr(namespace, self.dest, values)
+        namespace.given = {*getattr(namespace, "given", ()), self.dest}
+
+
 def add_value(
     options: Options,
     flag: str,
@@ -51,7 +60,8 @@ def add_value(
 ) -> None:
     """Add an option whose value has the default's type, and whose help states the default."""
     text = f"{purpose} (default %(default)s)"
-    options.add_argument(flag, type=type(default), default=default, help=text, metavar=metavar, choices=choices)
+    given = {"action": _Given, "type": type(default), "default": default}
+    options.add_argument(flag, help=text, metavar=metavar, choices=choices, **given)
 
 
 def add_json(options: Options) -> None:
@@ -136,12 +146,14 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--label-set", choices=("k400",), help="a known list of class names")
 
 
-def add_list(options: Options, kind: str = "", *, labels: bool = True, several: bool = False) -> None:
+def add_list(
+    options: Options, kind: str = "", *, labels: bool = True, several: bool = False, required: bool = True
+) -> None:
     """Add a list of videos, its class names and its folder; a ``kind`` such as "close-set" prefixes the options."""
     prefix = f"{kind}-" if kind else ""
     purpose = "list of videos with labels, or a folder with a sub-folder for each class"
     many = SEVERAL if several else {}
-    options.add_argument(f"--{kind or 'list'}", required=True, metavar="LIST", help=purpose, **many)
+    options.add_argument(f"--{kind or 'list'}", required=required, metavar="LIST", help=purpose, **many)
     if labels:
         add_labels_file(options, prefix, several=several)
     options.add_argument(f"--{prefix}root", default="", metavar="FOLDER", help="base folder of the list's paths")

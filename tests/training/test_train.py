@@ -56,6 +56,31 @@ def test_a_complete_run_exits_with_0(videos: VideoFolder, tmp_path: Path, monkey
     assert len(metrics_of(tmp_path / "other")) == 1
 
 
+def test_arguments_of_the_official_script(
+    videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """What its launch scripts write starts a run, in the folder that they name."""
+    config = str(videos.write_config(tmp_path / "run"))
+    launched = ("--local-rank=0", "-cfg", config, "--log_time", "now", "--precision", "fp32", "--dist_url", "env://")
+    assert main(monkeypatch, *launched, "run.max_steps=1") == 0
+    assert len(metrics_of(tmp_path / "run" / "now")) == 1
+    assert main(monkeypatch, "-cfg", config, "--precision", "fp16") == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert line.startswith("train.py: --precision fp16: ")
+
+
+def test_an_evaluation_file_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A file of the official test scripts has no videos to train on."""
+    path = tmp_path / "ucf_split1.yaml"
+    path.write_text("data: {val_list: a.txt}\nnetwork: {temporal_layer: 6, num_experts: 4}\n")
+    assert main(monkeypatch, "--config", str(path)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{path}: an evaluation file" in line
+    assert f"mote-fast eval --config {path}" in line
+
+
 @pytest.mark.heavy
 def test_resume_is_an_option_too(
     videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

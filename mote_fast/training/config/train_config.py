@@ -29,6 +29,7 @@ __all__ = [
     "TrainConfig",
     "TrainingMethod",
     "load_config",
+    "stated_options",
     "to_dict",
     "to_yaml",
 ]
@@ -112,6 +113,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     return config
 
 
+def stated_options(path: str | Path) -> dict[str, Any]:
+    """Return the options that a file states, by dotted key of ours; each has its type, and nothing else is checked.
+
+    Raises:
+        ConfigError: see ``load_config``.
+    """
+    settings = _with_bases(Path(path), read_document(path), ())
+    return _typed(settings, [*OPTIONS, *released_yaml.KEYS])
+
+
 def to_dict(config: TrainConfig) -> dict[str, dict[str, Any]]:
     """Return the configuration as plain YAML values: every option, by section."""
     return {
@@ -184,10 +195,18 @@ def _check_files(config: TrainConfig, settings: Mapping[str, Setting], path: str
     for key in _FILES:
         section, _, name = key.partition(".")
         value = values[section][name]
+        if not value and key == "data.train_list" and _is_evaluation_file(path):
+            raise ConfigError(f"{path}: an evaluation file of the official code; use: mote-fast eval --config {path}")
         if not value and key in _REQUIRED:
             raise ConfigError(f"{path}: {key} is missing; it names {_REQUIRED[key]}")
         if value and not (key == "run.resume" and value in _RESUME_WORDS) and not os.path.exists(value):
             raise ConfigError(f"{_source(key, settings, path)}: {key} names {quoted(value)}, which does not exist")
+
+
+def _is_evaluation_file(path: str) -> bool:
+    """Whether this is one of the official files that only the test scripts read."""
+    document = read_document(path)
+    return released_yaml.is_released(document) and "solver" not in document
 
 
 def _check_arch(config: TrainConfig, settings: Mapping[str, Setting], path: str) -> None:
