@@ -65,7 +65,7 @@ def model_of(arguments: argparse.Namespace) -> VideoClassifier:
 def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     """Build or load the selected model, its experts not merged."""
     dtype = DTYPES[arguments.dtype]
-    # Commands that read lists have worker processes instead.
+    # Commands that read lists have the processes of a loader instead.
     limit = getattr(arguments, "time_limit", None)
     prompts = prompts_of(arguments)
     if limit is not None:
@@ -219,6 +219,7 @@ def open_loader(
         workers=arguments.workers,
         device=model.device,
         dtype=model.clip.dtype,
+        isolate=True,
     )
     loader = make_loader(dataset, options, arguments.loader)
     hidden = True if replica.rank > 0 else None

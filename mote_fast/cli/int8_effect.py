@@ -43,7 +43,7 @@ def int8_effect(model: VideoClassifier, video: Video, class_features: Tensor, vi
     if model.int8 is None:
         raise ConfigError("int8_effect compares a model made with dtype='int8'; this one is not")
     twin = VideoClassifier(model.clip, model.head, model.frames).eval()
-    twin.decode_backend = model.decode_backend
+    twin.decode_backend, twin.decode_time_limit = model.decode_backend, model.decode_time_limit
     twin.pixel_aspect, twin.crops_along = model.pixel_aspect, model.crops_along
     quantized, exact = (each.view_features(video, views) for each in (model, twin))
     scores, expected = (model.scores_from_features(features, class_features) for features in (quantized, exact))

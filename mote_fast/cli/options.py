@@ -165,7 +165,7 @@ def add_loading(parser: argparse.ArgumentParser, views: str) -> None:
     group.add_argument("--views", metavar="CxC", help=f"clips x crops (default {views})")
     group.add_argument("--dense", action="store_true", help="sample frames densely, from a window of the video")
     add_value(group, "--batch-size", 8, "videos per batch and process", "N")
-    add_value(group, "--workers", 4, "decoding worker processes, for each process", "N")
+    add_value(group, "--workers", 4, "decoding worker processes, for each process; 0 reads nothing ahead", "N")
     add_value(group, "--loader", "auto", "backend that decodes", choices=get_args(LoaderBackend))
     add_value(group, "--frame-template", FRAME_TEMPLATE, "image names in folders of extracted frames", "NAME")
     add_framing(group)

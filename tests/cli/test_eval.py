@@ -114,6 +114,17 @@ def test_two_splits(capsys: Captured, videos: Path, tmp_path: Path) -> None:
     assert f"{document['mean']['running']['readable']['top1']['mean']:.2f} ±" in out
 
 
+def test_nothing_is_decoded_in_this_process(capsys: Captured, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without workers too: a file that crashes or hangs its decoder must not take the evaluation with it."""
+
+    def opened(*_: object) -> None:
+        raise AssertionError("a video was opened in this process")
+
+    monkeypatch.setattr("mote_fast.data.decoding.packet_index.scan", opened)
+    status, _, err = evaluate(capsys, "--protocol", "closeset", "--list", videos / "data")
+    assert (status, "AssertionError" in err) == (0, False)
+
+
 def test_a_bad_video(capsys: Captured, videos: Path) -> None:
     """The others are evaluated, the bad one is counted and named with its reason; the status is 2."""
     data = ("--list", videos / "broken.txt", "--labels-file", videos / "names.csv", "--root", videos)

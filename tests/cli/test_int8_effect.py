@@ -11,6 +11,7 @@ from torch import Tensor
 from mote_fast import VideoClassifier
 from mote_fast.cli.int8_effect import int8_effect
 from mote_fast.clip import ClipTowers
+from mote_fast.data.loading.view_frames import ViewFrames, ViewRequest, read_view_frames
 from mote_fast.errors import ConfigError
 
 LABELS = ["archery", "juggling balls", "playing the cello"]
@@ -47,6 +48,23 @@ def test_differences_are_the_classifiers_own(tiny: VideoClassifier, moving_video
     assert effect.same_top == bool(shifted.argmax() == exact.argmax())
     assert effect.cosine < 0.999
     assert tiny.int8 is not None
+
+
+def test_both_decode_where_the_model_does(
+    tiny: VideoClassifier, moving_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command's watched process reads the video for the float32 twin too."""
+    limits: list[float | None] = []
+
+    def recording(source: str, request: ViewRequest, limit: float | None) -> ViewFrames:
+        limits.append(limit)
+        return read_view_frames(source, request)
+
+    monkeypatch.setattr("mote_fast.model.classifier.read_view_frames", recording)
+    tiny.int8 = Shifted(tiny.clip, 0.0)  # type: ignore[assignment]
+    tiny.decode_time_limit = 30.0
+    int8_effect(tiny, moving_video, tiny.class_features(LABELS))
+    assert limits == [30.0, 30.0]
 
 
 def test_float_models_are_refused(tiny: VideoClassifier, moving_video: Path) -> None:

@@ -39,9 +39,10 @@ class CpuLoader(DatasetLoader):
         self._pool = self._threads = None
         # Two batches, plus enough to occupy every worker.
         self._ahead = 2 + options.workers // options.batch_size if options.workers else 0
-        if options.workers:
+        if options.processes:
             decode = DatasetDecoder(dataset)
-            self._pool = DecodePool(decode, dataset.recipe, options.workers, options.time_limit)
+            self._pool = DecodePool(decode, dataset.recipe, options.processes, options.time_limit)
+        if options.workers:
             self._threads = ThreadPoolExecutor(options.workers, thread_name_prefix="mote-fast-loader")
         self._reader = SampleReader(dataset, options.training, self._load, self.faults)
 
@@ -66,9 +67,11 @@ class CpuLoader(DatasetLoader):
     def close(self) -> None:
         """See ``VideoLoader.close``."""
         self._closed = True
-        if self._pool is not None and self._threads is not None:
+        if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._pool is not None:
             self._pool.close()
+        if self._threads is not None:
             self._threads.shutdown()
 
     def _load(self, index: int, epoch: int, row: Tensor) -> int | Failure:

@@ -32,11 +32,13 @@ class LoaderOptions:
         training: full batches in an order shuffled by epoch, unreadable videos replaced; otherwise every video once, in
             list order, unreadable ones named in ``Batch.failures``.
         replica: the rank of this process among those that share the epoch.
-        workers: processes that decode; 0 decodes in this process, where a crash of the decoder ends the run.
+        workers: processes that decode; 0 decodes in this process, where a crash of the decoder ends the run, unless
+            ``isolate`` is true.
         device: device of the pixels and labels.
         dtype: dtype of the pixels.
-        time_limit: seconds per video, with workers.
+        time_limit: seconds per video, in a process other than this one.
         fault_file: JSON-lines file to which unreadable videos are appended.
+        isolate: never decode in this process: with ``workers=0`` one other process decodes while this one waits.
 
     Raises:
         ConfigError: a value is out of range.
@@ -50,6 +52,7 @@ class LoaderOptions:
     dtype: torch.dtype = torch.float32
     time_limit: float = 60.0
     fault_file: str | Path | None = None
+    isolate: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -60,6 +63,11 @@ class LoaderOptions:
             raise ConfigError(
                 f"workers must be at least 0 and time_limit above 0, got {self.workers} and {self.time_limit}"
             )
+
+    @property
+    def processes(self) -> int:
+        """The number of processes that decode; 0 if this one does."""
+        return max(self.workers, int(self.isolate))
 
 
 class VideoLoader(ABC):

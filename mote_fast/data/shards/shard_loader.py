@@ -77,7 +77,9 @@ class ShardLoader(VideoLoader):
         self.batches_per_epoch = sum(len(stream.batch_sizes) for stream in self._streams(0))
         self._closed = False
         self._decoder = SampleDecoder(recipe, seed, decode_backend)
-        self._pool = DecodePool(self._decoder, recipe, options.workers, options.time_limit) if options.workers else None
+        self._pool = (
+            DecodePool(self._decoder, recipe, options.processes, options.time_limit) if options.processes else None
+        )
         # One executor per stream: only one thread at a time can read a stream.
         self._threads = [ThreadPoolExecutor(1, thread_name_prefix="mote-fast-shards") for _ in range(options.workers)]
         if options.replica.rank == 0:

@@ -217,6 +217,19 @@ def test_crashes_and_hangs_cost_their_own_video(videos: list[Path], tmp_path: Pa
         assert [failure.index for batch in batches for failure in batch.failures] == [1, 3, 4]
 
 
+def test_isolation_without_workers(videos: list[Path], tmp_path: Path) -> None:
+    """The batches of ``workers=0``, and a crash or hang costs its own video there too."""
+    dataset = UnkindDataset(videos[0], ["sound", "crash", "hang", "sound"], tmp_path, EVAL)
+    loader = CpuLoader(dataset, LoaderOptions(2, training=False, time_limit=1.0, isolate=True))
+    assert seen(list(loader.epoch(0))) == [0, 3]
+    assert {failure.index: failure.kind for failure in loader.faults.failures} == {1: CRASH, 2: TIMEOUT}
+    loader.close()
+    sound = dataset_of(videos, 5, TRAIN)
+    loader = CpuLoader(sound, LoaderOptions(2, training=True, isolate=True))
+    assert_same(list(loader.epoch(1)), list(CpuLoader(sound, LoaderOptions(2, training=True)).epoch(1)))
+    loader.close()
+
+
 def test_training_refills_what_crashed(videos: list[Path], tmp_path: Path) -> None:
     """Batches are full, with the stand-in's own label."""
     dataset = UnkindDataset(videos[0], ["sound", "crash", "sound", "sound"], tmp_path, TRAIN)
