@@ -18,7 +18,7 @@ RESULTS := benchmarks/results
 
 SEEDS ?= 5
 
-.PHONY: help venv dev-cpu packages-cpu lock verify-lock demo quick test test-without-ffmpeg test-latest test-oldest test-slow attack data-faults decode-corpus decode-sweep train-smoke \
+.PHONY: help venv dev-cpu packages-cpu lock verify-lock dist demo quick test test-without-ffmpeg test-latest test-oldest test-slow attack data-faults decode-corpus decode-sweep train-smoke \
 	resume-trials tiny-clip tiny tradeoff tradeoff-quick interpret aot traffic bench bench-baseline bench-check readme scaling lint format clean
 
 help:
@@ -48,6 +48,7 @@ help:
 	@echo "make readme     rewrite README's performance table from the committed figures"
 	@echo "make lock       write constraints.txt, the versions of everything in .venv, and their hashes"
 	@echo "make verify-lock  compare the lock's hashes with the files that pip would install; DOWNLOAD=folder fetches them too"
+	@echo "make dist       the wheel and the source archive, checked, installed into an empty environment and used; PYTHONS='python3.10 ...'"
 	@echo "make lint       ruff, the import contract, codespell and pyright"
 	@echo "make format     ruff format"
 	@echo "make clean      remove the environment and caches"
@@ -82,6 +83,17 @@ lock: venv
 verify-lock: venv
 	$(BIN)/python -m pip $(if $(DOWNLOAD),download --dest "$(DOWNLOAD)",install --dry-run --ignore-installed) --quiet \
 		--disable-pip-version-check --no-deps --require-hashes $(PIP_EXTRA_ARGS) --requirement $(HASHES)
+
+# The Pythons that try the wheel; each installs PyTorch into an environment of its own, and removes it.
+PYTHONS := $(PYTHON)
+
+dist:
+	rm -rf dist build/dist
+	$(PYTHON) -m venv build/dist
+	build/dist/bin/python -m pip install --quiet --disable-pip-version-check build twine
+	build/dist/bin/python -m build --quiet
+	build/dist/bin/twine check --strict dist/*
+	$(PYTHON) tools/check_dist.py $(addprefix --python ,$(PYTHONS))
 
 demo: venv
 	$(BIN)/mote-fast demo
@@ -198,4 +210,4 @@ format: venv
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-latest .venv-oldest build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-latest .venv-oldest build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

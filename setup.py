@@ -1,5 +1,6 @@
 """Packaging of mote_fast; the top-level folder kernels/ installs as ``mote_fast.kernels``."""
 
+import re
 from pathlib import Path
 from runpy import run_path
 
@@ -7,6 +8,8 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = run_path(str(HERE / "mote_fast/version.py"))["__version__"]
+# Links to files of the repository lead nowhere from a package index.
+README = re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]+\)", r"\1", (HERE / "README.md").read_text(encoding="utf-8"))
 
 ON_LINUX = "platform_system == 'Linux'"
 ON_LINUX_X86 = f"{ON_LINUX} and platform_machine == 'x86_64'"
@@ -29,10 +32,16 @@ setup(
     name="mote_fast",
     version=VERSION,
     description="MoTE video recognition on CLIP: train and serve a mixture of temporal experts, fast",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description=README,
     long_description_content_type="text/markdown",
+    author="The mote_fast authors",
     license="Apache-2.0",
     license_files=["LICENSE"],
+    keywords=["video recognition", "zero-shot", "open vocabulary", "CLIP", "mixture of experts", "PyTorch", "Triton"],
+    project_urls={
+        "Paper": "https://arxiv.org/abs/2410.10589",
+        "Official code": "https://github.com/ZMHH-H/MoTE",
+    },
     python_requires=">=3.10",
     packages=[*find_packages(include=["mote_fast", "mote_fast.*"]), "mote_fast.kernels"],
     # A bare top-level package named "kernels" would collide with another distribution's.
@@ -69,8 +78,18 @@ setup(
     },
     entry_points={"console_scripts": ["mote-fast = mote_fast.cli:main"]},
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Video",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
         "Typing :: Typed",
     ],
 )

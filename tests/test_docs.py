@@ -128,7 +128,7 @@ def test_workflows_call_what_exists() -> None:
             included = job.get("strategy", {}).get("matrix", {}).get("include", [])
             called[path.name] |= {entry["target"] for entry in included if "target" in entry}
             for step in job["steps"]:
-                assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/none@v0")), step
+                assert re.fullmatch(r"(actions|pypa)/[\w-]+@v\d+", step.get("uses", "actions/none@v0")), step
                 called[path.name] |= set(re.findall(r"^make ([a-z][\w-]*)", step.get("run", ""), re.MULTILINE))
     assert set.union(*called.values()) <= make_targets()
     assert {"dev-cpu", "quick", "lint"} <= called["ci.yml"]
