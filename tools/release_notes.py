@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 def notes(changelog: str, version: str) -> str:
     """The text below ``## VERSION (DATE)``, up to the next version."""
-    entry = re.search(rf"^## {re.escape(version)} \((.+)\)\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
+    entry = re.search(rf"^## {re.escape(version)} \(([^)\n]+)\)\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
     if entry is None:
         raise SystemExit(f"CHANGELOG.md: has no entry of {version}")
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", entry[1]):
