@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mote_fast.analysis.variants import Variant, clip_mean
+from mote_fast.analysis.variants import Variant, tower_alone
 from mote_fast.evaluation.accuracy import accuracies
 from mote_fast.evaluation.predict import Predictions, score_videos
 from mote_fast.head.head_config import HeadConfig
@@ -134,5 +134,5 @@ def judge(head: VideoHead, lists: Mapping[str, Data]) -> dict[str, Any]:
 
 def judge_mean(head: VideoHead, lists: Mapping[str, Data]) -> dict[str, float]:
     """Top-1 of CLIP-Mean, which needs no training, on every list; ``head`` is any head of the same tower."""
-    variant = clip_mean(head)
+    variant = tower_alone(head)
     return {name: top1(variant, data) for name, data in lists.items()}

@@ -22,7 +22,7 @@ from mote_fast.analysis.plots.draw_tradeoff import draw_trade_off
 from mote_fast.analysis.similarity import Similarity, affinity, video_features
 from mote_fast.analysis.tables import to_csv
 from mote_fast.analysis.tradeoff_points import TradeOffPoint
-from mote_fast.analysis.variants import clip_mean, expert_variants
+from mote_fast.analysis.variants import CLIP_MEAN, expert_variants, tower_alone
 from mote_fast.evaluation.combine import harmonic_mean, trade_off
 from mote_fast.head.modulation import GAMMA
 from mote_fast.head.video_head import VideoHead
@@ -113,7 +113,8 @@ def write_report(
         if row["model"] in ("plain", NAMES["mote"], MODULATED)
     ]
     variants = expert_variants(head)
-    with_mean = [*variants, clip_mean(head)]
+    # The tower is frozen, so CLIP-Mean is the tower alone.
+    with_mean = [*variants, tower_alone(head)._replace(name=CLIP_MEAN)]
     close = {each.name: predictions_of(each, lists[CLOSE_SET]) for each in with_mean}
     new = {each.name: predictions_of(each, lists[COMBINATIONS]) for each in with_mean}
     names = splits()[COMBINATIONS].labels

@@ -1,4 +1,4 @@
-"""The variants of one head that the analyses compare: merged, each expert alone, and no temporal layers."""
+"""The variants that the analyses compare: a head's experts merged, each alone, and no temporal layers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from mote_fast.errors import ConfigError
 from mote_fast.head.video_head import VideoHead
 
 MERGED = "merged"
+TOWER = "tower alone"
 CLIP_MEAN = "CLIP-Mean"
 
 
 class Variant(NamedTuple):
-    """One way to run a head.
+    """One way to turn frame features into features that are compared with classes.
 
     Attributes:
-        name: "merged", "expert 0" and so on, or "CLIP-Mean".
+        name: "merged", "expert 0" and so on, "tower alone", or "CLIP-Mean".
         features: maps frames [B, T, d] and class features [C, d], or None for no modulation, to features [B, T, d]; see
             ``VideoHead.features``.
     """
@@ -52,7 +53,21 @@ def expert_variants(head: VideoHead) -> list[Variant]:
     return [merged, *(Variant(f"expert {each}", partial(head.features, expert=each)) for each in range(head.experts))]
 
 
-def clip_mean(head: VideoHead) -> Variant:
-    """Return the baseline without temporal layers: the unchanged frame features of the same towers."""
+def tower_alone(head: VideoHead) -> Variant:
+    """Return the variant without temporal layers: the unchanged frame features of the head's own tower."""
     mean = VideoHead(replace(head.config, header="mean"))
-    return Variant(CLIP_MEAN, mean.features)
+    return Variant(TOWER, mean.features)
+
+
+def clip_mean(head: VideoHead) -> Variant:
+    """Return the paper's baseline, a model of its own that was fine-tuned with mean pooling.
+
+    Raises:
+        ConfigError: the head has temporal layers.
+    """
+    if head.layers:
+        raise ConfigError(
+            f"CLIP-Mean is a model that was trained with model.header=mean, but this head has {head.layers} temporal "
+            f"layers (header {head.config.header!r})"
+        )
+    return Variant(CLIP_MEAN, head.features)

@@ -21,7 +21,7 @@ from mote_fast.analysis.plots.draw_experts import draw_experts
 from mote_fast.analysis.plots.draw_similarity import draw_similarity
 from mote_fast.analysis.predictions import predict_variants
 from mote_fast.analysis.similarity import expert_similarity, similarity_csv
-from mote_fast.analysis.variants import MERGED, Variant, clip_mean, expert_variants
+from mote_fast.analysis.variants import MERGED, Variant, clip_mean, expert_variants, tower_alone
 from mote_fast.cli import inputs, options, outputs
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.items import UNLABELLED, VideoItem
@@ -48,6 +48,8 @@ def add_command(commands: Any) -> None:
     experts = _add_analysis(analyses, "experts", "close-set and zero-shot accuracy of each expert", run_experts)
     for kind in ("close-set", "zero-shot"):
         options.add_list(experts.add_argument_group(kind), kind)
+    described = "another model, fine-tuned with mean pooling (configs/figure3/clip_mean.yaml), drawn as CLIP-Mean"
+    experts.add_argument("--clip-mean", metavar="PATH", help=described)
     _add_judging_options(experts, f"{DEFAULT_VIEWS['closeset']} and {DEFAULT_VIEWS['zeroshot']}")
 
     classes = _add_analysis(analyses, "classes", "accuracy of each expert on every class", run_classes)
@@ -72,9 +74,17 @@ def run_experts(arguments: argparse.Namespace) -> int:
     zero = inputs.split_of(arguments, "zero_shot")
     outputs.prepare_drawing(arguments, arguments.analysis)
     model = _judging_model(arguments)
-    variants = [*expert_variants(model.head), clip_mean(model.head)]
-    on_close = _predict(arguments, model, variants, close, "closeset")
-    on_zero = _predict(arguments, model, variants, zero, "zeroshot")
+    judged = [(model, [*expert_variants(model.head), tower_alone(model.head)])]
+    if arguments.clip_mean is not None:
+        judged.append(_mean_model(arguments))
+    on_close, on_zero = (
+        {
+            name: predictions
+            for each, variants in judged
+            for name, predictions in _predict(arguments, each, variants, split, protocol).items()
+        }
+        for split, protocol in ((close, "closeset"), (zero, "zeroshot"))
+    )
     rows = expert_accuracies(on_close, on_zero, arguments.score)
     document = {
         "close_set": close.name,
@@ -141,7 +151,7 @@ def run_attention(arguments: argparse.Namespace) -> int:
     """Attention maps of one video's frames. Returns 0."""
     outputs.prepare_drawing(arguments, arguments.analysis)
     model = inputs.whole_model(arguments)
-    variants = [*expert_variants(model.head), clip_mean(model.head)]
+    variants = [*expert_variants(model.head), tower_alone(model.head)]
     dataset = VideoDataset(
         [VideoItem(arguments.video, UNLABELLED)], inputs.recipe_of(model, ONE_VIEW), decode_backend=arguments.decode
     )
@@ -191,6 +201,14 @@ def _judging_model(arguments: argparse.Namespace) -> VideoClassifier:
     if arguments.no_modulation:
         model.head.set_inference(modulation=False)
     return model
+
+
+def _mean_model(arguments: argparse.Namespace) -> tuple[VideoClassifier, list[Variant]]:
+    model = inputs.whole_model(argparse.Namespace(**{**vars(arguments), "checkpoint": arguments.clip_mean}))
+    try:
+        return model, [clip_mean(model.head)]
+    except ConfigError as error:
+        raise ConfigError(f"--clip-mean {arguments.clip_mean}: {error}") from error
 
 
 def _predict(

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from mote_fast.analysis.attention_maps import attention_csv, attention_maps
 from mote_fast.analysis.patch_tokens import encode_patches
-from mote_fast.analysis.variants import CLIP_MEAN, clip_mean, expert_variants
+from mote_fast.analysis.variants import TOWER, expert_variants, tower_alone
 from mote_fast.data.transforms import normalize
 from tests.evaluation.made_up import small_model
 from tests.tolerances import assert_close
@@ -18,7 +18,7 @@ def test_against_single_cosines() -> None:
     model = small_model(frames=6)
     size = model.clip.image_size
     frames = torch.randint(0, 256, (6, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    variants = [*expert_variants(model.head), clip_mean(model.head)]
+    variants = [*expert_variants(model.head), tower_alone(model.head)]
     done: list[int] = []
     found = attention_maps(model.clip, variants, frames, progress=lambda count: done.append(count))
     assert torch.equal(found.frames, frames)
@@ -26,7 +26,7 @@ def test_against_single_cosines() -> None:
     with torch.no_grad():
         tokens = encode_patches(model.clip, normalize(frames))
         view = tokens.frames.clone()[None]
-        outputs = {"merged": model.head.features(view), CLIP_MEAN: view}
+        outputs = {"merged": model.head.features(view), TOWER: view}
         outputs |= {f"expert {each}": model.head.features(view, expert=each) for each in range(model.head.experts)}
     assert outputs.keys() == found.maps.keys()
     rows, columns = tokens.patches.shape[1:3]

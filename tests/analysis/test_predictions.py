@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mote_fast.analysis.predictions import predict_variants
-from mote_fast.analysis.variants import CLIP_MEAN, MERGED, clip_mean, expert_variants
+from mote_fast.analysis.variants import MERGED, TOWER, expert_variants, tower_alone
 from mote_fast.evaluation.predict import predict
 from mote_fast.head.scores import view_scores
 from tests.evaluation.made_up import MadeUpLoader, failure_of, made_up_pixels, random_classes, small_model
@@ -18,7 +18,7 @@ VIDEOS, VIEWS, FRAMES = 5, 2, 4
 
 
 def test_against_a_pass_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Merged is ``predict``, experts and CLIP-Mean are as computed directly, and every frame is encoded once."""
+    """Merged is ``predict``, experts and the tower alone are as computed directly, and every frame is encoded once."""
     model = small_model(FRAMES)
     classes = random_classes(model)
     # Random classes are far from one another: at the paper's gamma modulation would leave nothing of the experts.
@@ -33,7 +33,7 @@ def test_against_a_pass_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
         return encode(part)
 
     monkeypatch.setattr(model.clip, "encode_frames", counted)
-    variants = [*expert_variants(model.head), clip_mean(model.head)]
+    variants = [*expert_variants(model.head), tower_alone(model.head)]
     done: list[int] = []
     found = predict_variants(
         model, variants, MadeUpLoader(pixels, broken=[3]), classes, progress=lambda count: done.append(count)
@@ -54,7 +54,7 @@ def test_against_a_pass_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
             f"expert {number}": model.head.features(frames, classes, expert=number)
             for number in range(model.head.experts)
         }
-    direct[CLIP_MEAN] = frames
+    direct[TOWER] = frames
     for name, features in direct.items():
         cosines = F.cosine_similarity(features.mean(1)[:, None], classes[None], dim=-1)
         assert_close(found[name].running, view_scores(cosines.double(), VIEWS), "equivalent")

@@ -74,11 +74,11 @@ def right(model: Path, videos: Path, views: str, modulated: bool = True) -> dict
     classifier = mote_fast.load(model)
     classes = classifier.class_features([f"class{label}" for label in range(CLASSES)])
     classifier.head.set_inference(modulation=modulated)
-    found: dict[str, list[list[bool]]] = {name: [[] for _ in range(CLASSES)] for name in [*VARIANTS, "CLIP-Mean"]}
+    found: dict[str, list[list[bool]]] = {name: [[] for _ in range(CLASSES)] for name in [*VARIANTS, "tower alone"]}
     for label in range(CLASSES):
         for number in range(label + 1):
             frames = classifier.view_features(videos / "data" / f"class{label}" / f"{number}.mp4", views)
-            features: dict[str, Tensor] = {"merged": classifier.head.features(frames, classes), "CLIP-Mean": frames}
+            features: dict[str, Tensor] = {"merged": classifier.head.features(frames, classes), "tower alone": frames}
             for expert in range(classifier.head.experts):
                 features[f"expert {expert}"] = classifier.head.features(frames, classes, expert=expert)
             for name, each in features.items():
@@ -164,6 +164,26 @@ def test_similarity(capsys: Captured, videos: Path, model: Path, tmp_path: Path)
 
 
 @pytest.mark.heavy
+def test_clip_mean_is_another_model(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
+    """Figure 3's baseline has its own towers: its accuracy is that of ``eval`` with that model."""
+    torch.manual_seed(1)
+    mote_fast.create_model("tiny", frames=4, header="mean").save(tmp_path / "mean")
+    data = ("--views", "2x1", "--json")
+    lists = ("--close-set", videos / "data", "--zero-shot", videos / "data", "--checkpoint", model)
+    command = ("experts", *lists, *data, "--output", tmp_path / "out", "--clip-mean")
+    status, out, _ = analyse(capsys, *command, tmp_path / "mean")
+    assert status == 0
+    found = json.loads(out)["variants"][-1]
+    alone = ("eval", "--protocol", "zeroshot", "--list", videos / "data", *data, "--checkpoint", tmp_path / "mean")
+    expected = json.loads(run(capsys, *alone, "--workers", 0, "--device", "cpu")[1])["splits"][0]
+    assert found["variant"] == "CLIP-Mean"
+    assert found["close_set"] == found["zero_shot"] == expected["running"]["readable"]
+    status, out, err = analyse(capsys, *command, model)
+    assert (status, out) == (2, "")
+    assert f"--clip-mean {model}: " in err
+
+
+@pytest.mark.heavy
 def test_attention(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
     """There is a map for each variant and frame, within the reported range; the text names the files."""
     video = videos / "data" / "class0" / "0.mp4"
@@ -176,7 +196,7 @@ def test_attention(capsys: Captured, videos: Path, model: Path, tmp_path: Path) 
         values = [float(row["cosine"]) for row in table if row["variant"] == entry["variant"]]
         assert len(values) % 4 == 0
         assert (min(values), max(values)) == pytest.approx((entry["least"], entry["most"]), abs=1e-4)
-    assert [entry["variant"] for entry in document["variants"]] == [*VARIANTS, "CLIP-Mean"]
+    assert [entry["variant"] for entry in document["variants"]] == [*VARIANTS, "tower alone"]
     assert {row["frame"] for row in table} == set("0123")
     assert is_png(tmp_path / "attention.png")
     status, out, _ = run(capsys, "analyse", "attention", video, *options)

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mote_fast.analysis.variants import CLIP_MEAN, MERGED
+from mote_fast.analysis.variants import CLIP_MEAN, MERGED, TOWER
 from mote_fast.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ DOTS_PER_INCH = 150
 
 # A colour map of evenly rising lightness, so that experts remain distinguishable in grey print.
 _EXPERT_COLOURS = "viridis"
-_FIXED_COLOURS = {MERGED: "#d62728", CLIP_MEAN: "#7f7f7f"}
-_FIXED_MARKERS = {MERGED: "D", CLIP_MEAN: "s"}
+_FIXED_COLOURS = {MERGED: "#d62728", CLIP_MEAN: "#7f7f7f", TOWER: "#b0b0b0"}
+_FIXED_MARKERS = {MERGED: "D", CLIP_MEAN: "s", TOWER: "^"}
 
 
 def check_plots() -> None:
@@ -58,7 +58,7 @@ def to_png(figure: Figure) -> bytes:
 
 
 def colors_of(variants: Sequence[str]) -> dict[str, str]:
-    """Return a colour for each variant: red for the merged model, grey for CLIP-Mean, a scale for the experts."""
+    """Return a colour for each variant: red when merged, greys without layers, a scale for the experts."""
     check_plots()
     import matplotlib
     from matplotlib.colors import to_hex

@@ -158,7 +158,7 @@ def test_trade_off() -> None:
 
 def test_colours() -> None:
     """Each variant has its own colour, with or without the baseline."""
-    names = ["merged", *(f"expert {each}" for each in range(16)), "CLIP-Mean"]
+    names = ["merged", *(f"expert {each}" for each in range(16)), "CLIP-Mean", "tower alone"]
     colors = colors_of(names)
     assert len(set(colors.values())) == len(names)
     assert colors_of(names[:-1]) == {name: colors[name] for name in names[:-1]}

@@ -42,6 +42,8 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "table7/c_supervision_": ("method.regulariser_loss",),
     "table7/e_ucf101_": ("model.header", "model.modulation"),
     "table7/f_temperature_": ("method.temperature",),
+    "figure1b/plain_layers_": ("model.layers", "model.header"),
+    "figure1b/mote_layers_": ("model.layers", "model.modulation"),
 }
 # Rows whose names contain several values, or a value in other words.
 TOLD_OTHERWISE = {"table1/", "table2/a_", "table2/e_wmr_", "table7/e_ucf101_"}
@@ -98,6 +100,11 @@ def test_a_row_is_what_its_name_says(ablation: str, tmp_path: Path) -> None:
     """experts_3 has 3 experts, gamma_0.04 a gamma of 0.04."""
     for name, said in named_values(ablation).items():
         assert str(flat(load(name, tmp_path))[ABLATIONS[ablation][0]]) == said, name
+
+
+def test_clip_mean_differs_in_its_head_alone(tmp_path: Path) -> None:
+    """Figure 3's baseline: the recipe of the other models, without temporal layers."""
+    assert differences("figure3/clip_mean.yaml", "k400_vit_l_14.yaml", tmp_path) == {"model.header"}
 
 
 def test_rows_of_one_training_share_a_checkpoint(tmp_path: Path) -> None:
