@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mote_fast.clip import feature_cache
 from mote_fast.errors import MoteError
-from mote_fast.runtime.files import PART_SUFFIX, staged
+from mote_fast.runtime.files import staged
+from mote_fast.runtime.parts import remove_abandoned
 
 log = logging.getLogger(__name__)
 
 # About 20 towers of ViT-B/16, or 6 of ViT-L/14.
 DEFAULT_MAX_BYTES = 2 * 1024**3
-# Seconds after which an unfinished file of another process is deleted.
-_ABANDONED_AFTER = 86400.0
 
 
 class ModelCache:
@@ -61,7 +59,7 @@ class ModelCache:
             return
         with self._tolerant("written"):
             target = self.folder / f"{key}-{_digest(content)}.onnx"
-            with staged(target, shared=True) as part:
+            with staged(target) as part:
                 part.write_bytes(content)
             self._prune(self.folder, target)
 
@@ -78,10 +76,7 @@ class ModelCache:
         return [] if self.folder is None else list(self.folder.glob(pattern))
 
     def _prune(self, folder: Path, newest: Path) -> None:
-        for part in folder.glob(f".*{PART_SUFFIX}"):
-            with suppress(FileNotFoundError):
-                if time.time() - part.stat().st_mtime > _ABANDONED_AFTER:
-                    part.unlink()
+        remove_abandoned(folder)
         excess = self.size() - self.max_bytes
         for _, size, path in sorted(self._files()):
             if excess <= 0:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from tqdm import tqdm
 
 from mote_fast.data.loading.faults import Failure, write_faults
 from mote_fast.data.loading.samples import failure_of
-from mote_fast.errors import ConfigError, MoteError
-from mote_fast.prepare.encoding import Encoding, Span, encode
+from mote_fast.errors import ConfigError
+from mote_fast.prepare.encode_each import EncodeTask, encode_each
+from mote_fast.prepare.encoding import Encoding, Span
 from mote_fast.prepare.journal import Journal, file_state
-from mote_fast.runtime.files import PART_SUFFIX, staged
-from mote_fast.runtime.workers import run_each
 
 JOURNAL_FILE = ".cut.jsonl"
 FAULT_FILE = "faults.jsonl"
-
-# Names of unfinished clips, by ``_part_of``.
-_PART = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(PART_SUFFIX)}")
 
 
 class Cut(NamedTuple):
@@ -77,75 +70,32 @@ def cut_clips(
         raise ConfigError("two parts are to become one clip; name them apart")
     options = asdict(encoding)
     with Journal(out / JOURNAL_FILE) as journal:
-        # Only now: until here another run might have been writing them.
-        _remove_parts(out)
-        tasks = [_Task(cut, root / cut.video, _part_of(out), encoding) for cut in cuts]
-        pending = {
-            at: task
-            for at, task in enumerate(tasks)
-            if not _is_done(journal.records.get(task.cut.clip, {}), task, out / task.cut.clip, options)
-        }
-        position = {task.cut.clip: at for at, task in pending.items()}
+        tasks: list[EncodeTask] = []
+        places: dict[str, int] = {}
+        for place, cut in enumerate(cuts):
+            task = EncodeTask(cut.clip, root / cut.video, out / cut.clip, encoding, span=cut.span)
+            if not _is_done(journal.records.get(cut.clip, {}), cut, task, options):
+                tasks.append(task)
+                places[cut.clip] = place
         failures: list[Failure] = []
-        with tqdm(total=len(pending), unit="clip", desc="cutting", disable=None) as bar:
-            for task, outcome in run_each(_cut_one, pending.values(), workers, time_limit):
-                clip = out / task.cut.clip
+        with tqdm(total=len(tasks), unit="clip", desc="cutting", disable=None) as bar:
+            for task, outcome in encode_each(tasks, workers, time_limit):
+                place = places[task.name]
                 if isinstance(outcome, Exception):
-                    with suppress(OSError):
-                        task.part.unlink()
-                    failures.append(failure_of(position[task.cut.clip], task.cut.clip, outcome))
+                    failures.append(failure_of(place, task.name, outcome))
                 else:
-                    # The process of a killed run may live on for a moment, so processes rename nothing.
-                    with staged(clip) as part:
-                        task.part.replace(part)
-                    journal.append(task.cut.clip, **outcome, bytes=clip.stat().st_size, **_wanted(task, options))
+                    journal.append(task.name, **outcome, **_wanted(cuts[place], options))
                 bar.update()
         failures.sort(key=lambda failure: failure.index)
         write_faults(failures, out / FAULT_FILE)
-    return CutClips(len(pending) - len(failures), len(tasks) - len(pending), tuple(failures))
+    return CutClips(len(tasks) - len(failures), len(cuts) - len(tasks), tuple(failures))
 
 
-class _Task(NamedTuple):
-    cut: Cut
-    source: Path
-    part: Path
-    encoding: Encoding
+def _wanted(cut: Cut, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"video": cut.video, "span": list(cut.span), "options": dict(options)}
 
 
-def _cut_one(task: _Task) -> dict[str, Any]:
-    """Encode one clip into its part; return what identifies its video."""
+def _is_done(record: Mapping[str, Any], cut: Cut, task: EncodeTask, options: Mapping[str, Any]) -> bool:
     state = file_state(task.source)
-    try:
-        encode(str(task.source), task.part, task.encoding, span=task.cut.span)
-    except OSError as error:
-        # Some errors of videos are of this kind too.
-        if isinstance(error, MoteError):
-            raise
-        raise ConfigError(f"{task.part.parent}: cannot be written ({error})") from error
-    return state
-
-
-def _wanted(task: _Task, options: Mapping[str, Any]) -> dict[str, Any]:
-    return {"video": task.cut.video, "span": list(task.cut.span), "options": dict(options)}
-
-
-def _is_done(record: Mapping[str, Any], task: _Task, clip: Path, options: Mapping[str, Any]) -> bool:
-    state = file_state(task.source)
-    expected = _wanted(task, options) | state
-    if not state or {name: record.get(name) for name in expected} != expected:
-        return False
-    try:
-        return clip.stat().st_size == record.get("bytes")
-    except OSError:
-        return False
-
-
-def _part_of(out: Path) -> Path:
-    return out / f".{uuid4().hex}{PART_SUFFIX}"
-
-
-def _remove_parts(out: Path) -> None:
-    for entry in out.iterdir():
-        if _PART.fullmatch(entry.name):
-            with suppress(OSError):
-                entry.unlink()
+    expected = {**_wanted(cut, options), **state, "bytes": file_state(task.target).get("size")}
+    return bool(state) and {name: record.get(name) for name in expected} == expected

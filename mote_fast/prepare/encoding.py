@@ -112,7 +112,8 @@ def encode(
     frames = _Upright(source, info, encoding, wanted)
     written = 0
     try:
-        with av.open(str(part), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        # FFmpeg would take "a:b" for a protocol.
+        with av.open(f"file:{part.absolute()}", "w", format="mp4", options={"movflags": "faststart"}) as container:
             stream = _add_stream(container, info, encoding)
             try:
                 for frame in frames:
@@ -132,7 +133,10 @@ def encode(
         damage = f"only {written} of {len(wanted)} frames can be decoded"
     if damage and not keep_intact_prefix:
         raise UndecodableVideoError(source, damage)
-    found = probe(str(part)).num_frames
+    try:
+        found = probe(str(part)).num_frames
+    except UndecodableVideoError as error:
+        raise UndecodableVideoError(source, f"its copy cannot be read back ({error.reason})") from error
     if found != written:
         raise UndecodableVideoError(source, f"its {written} frames became {found}; its timestamps cannot be kept")
     return Encoded(written, f"{damage}; kept the {written} frames before" if damage else "")

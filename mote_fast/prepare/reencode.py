@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
@@ -17,12 +17,11 @@ from mote_fast.data.items import VIDEO_SUFFIXES, VideoItem, read_list
 from mote_fast.data.loading.faults import Failure, write_faults
 from mote_fast.data.loading.samples import failure_of
 from mote_fast.data.text_tables import read_table
-from mote_fast.errors import ConfigError, ListError, UndecodableVideoError
-from mote_fast.prepare.encoding import Encoding, encode
+from mote_fast.errors import ConfigError, ListError
+from mote_fast.prepare.encode_each import EncodeTask, encode_each
+from mote_fast.prepare.encoding import Encoding
 from mote_fast.prepare.journal import Journal, file_state
 from mote_fast.prepare.lists import format_list
-from mote_fast.runtime.files import MAX_NAME_BYTES, staged
-from mote_fast.runtime.workers import run_each
 
 JOURNAL_FILE = ".reencode.jsonl"
 FAULT_FILE = "faults.jsonl"
@@ -117,11 +116,11 @@ def reencode(
     names = target_names(source, videos)
     options = {**asdict(encoding), "keep_intact_prefix": keep_intact_prefix}
     with Journal(out / JOURNAL_FILE) as journal:
-        tasks: list[_Task] = []
+        tasks: list[EncodeTask] = []
         lost: dict[str, Failure | None] = {}
         positions = {video: position for position, video in enumerate(names)}
         for video, name in names.items():
-            task = _Task(video, root / video, out / name, encoding, keep_intact_prefix)
+            task = EncodeTask(video, root / video, out / name, encoding, keep_intact_prefix)
             record = journal.records.get(video)
             if record is not None and _is_done(record, task, {"target": name, "options": options}):
                 lost[video] = _cut_short(positions[video], video, record)
@@ -129,16 +128,16 @@ def reencode(
                 tasks.append(task)
         written = 0
         with tqdm(total=len(tasks), unit="video", desc="re-encoding", disable=None) as bar:
-            for task, outcome in run_each(_reencode_one, tasks, workers, time_limit):
+            for task, outcome in encode_each(tasks, workers, time_limit):
                 if isinstance(outcome, Exception):
-                    lost[task.video] = failure_of(positions[task.video], task.video, outcome)
+                    lost[task.name] = failure_of(positions[task.name], task.name, outcome)
                 else:
-                    journal.append(task.video, target=names[task.video], options=options, **outcome)
-                    lost[task.video] = _cut_short(positions[task.video], task.video, outcome)
+                    journal.append(task.name, target=names[task.name], options=options, **outcome)
+                    lost[task.name] = _cut_short(positions[task.name], task.name, outcome)
                     written += 1
                 bar.update()
-    failures = tuple(failure for video in names if (failure := lost[video]) is not None)
-    write_faults(failures, out / FAULT_FILE)
+        failures = tuple(failure for video in names if (failure := lost[video]) is not None)
+        write_faults(failures, out / FAULT_FILE)
     return Reencoded(names, written, len(names) - len(tasks), failures)
 
 
@@ -191,29 +190,10 @@ def _target_of(path: str, names: Mapping[str, str], source: str | os.PathLike[st
         raise ListError(f"{source}: {path} is not among the videos that were re-encoded") from error
 
 
-class _Task(NamedTuple):
-    video: str
-    source: Path
-    target: Path
-    encoding: Encoding
-    keep_intact_prefix: bool
-
-
-def _reencode_one(task: _Task) -> dict[str, Any]:
-    """Encode one video to its target; return its journal record."""
+def _is_done(record: Mapping[str, Any], task: EncodeTask, wanted: Mapping[str, Any]) -> bool:
     state = file_state(task.source)
-    if len(os.fsencode(task.target.name)) > MAX_NAME_BYTES:
-        raise UndecodableVideoError(task.source, f"its copy's name would be over {MAX_NAME_BYTES} bytes; rename it")
-    with staged(task.target) as part:
-        encoded = encode(str(task.source), part, task.encoding, task.keep_intact_prefix)
-    return {**state, "bytes": task.target.stat().st_size, **asdict(encoded)}
-
-
-def _is_done(record: Mapping[str, Any], task: _Task, wanted: Mapping[str, Any]) -> bool:
-    if not task.target.is_file() or record["bytes"] != task.target.stat().st_size:
-        return False
-    expected = {**wanted, **file_state(task.source)}
-    return {name: record.get(name) for name in ("target", "options", "size", "mtime_ns")} == expected
+    expected = {**wanted, **state, "bytes": file_state(task.target).get("size")}
+    return bool(state) and "lost" in record and {name: record.get(name) for name in expected} == expected
 
 
 def _cut_short(position: int, video: str, record: Mapping[str, Any]) -> Failure | None:

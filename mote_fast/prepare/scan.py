@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from mote_fast.data.decoding.decode import probe, read_frames
 from mote_fast.data.loading.samples import failure_of
-from mote_fast.errors import ConfigError, UndecodableVideoError, VideoError
-from mote_fast.prepare.journal import Journal
+from mote_fast.errors import ConfigError, VideoError
+from mote_fast.prepare.journal import Journal, file_state
+from mote_fast.prepare.reading import reading
 from mote_fast.runtime.workers import WorkerLostError, run_each
 
 # Maximum bytes of decoded frames per video; fewer frames of larger videos are decoded.
@@ -115,26 +116,17 @@ def _faulty(error: VideoError | WorkerLostError) -> Scanned:
 
 def _mark(file: Path, frames: int) -> dict[str, Any]:
     """The values that must be unchanged for an earlier result to be valid."""
-    try:
-        status = file.stat()
-    except OSError:
-        # The scan itself will report the error.
-        return {"size": -1, "mtime_ns": -1, "frames": frames}
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "frames": frames}
+    # The scan itself will report the error of a file that cannot be seen.
+    return {"size": -1, "mtime_ns": -1, "frames": frames} | file_state(file)
 
 
 def _scan(task: _Task) -> Scanned:
-    try:
+    with reading(task.file):
         info = probe(task.file)
         if task.frames:
             affordable = max(1, min(task.frames, _MAX_BYTES // (3 * info.width * info.height)))
             # PyAV reports damage that torchcodec's decoder conceals.
             read_frames(task.file, _spread(info.num_frames, affordable), "pyav", info=info)
-    except VideoError:
-        raise
-    except Exception as error:
-        # An unexpected error of a decoder library must not end the scan of the other videos.
-        raise UndecodableVideoError(task.path, f"{type(error).__name__}: {error}") from error
     return Scanned(
         num_frames=info.num_frames,
         width=info.width,

@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.samples import failure_of
 from mote_fast.data.shards.shard_index import INDEX_FILE, ShardIndex, TarShard, key_of
 from mote_fast.data.shards.shard_stream import MAX_VIDEO_BYTES
-from mote_fast.errors import ConfigError, ListError
+from mote_fast.errors import ConfigError, ListError, VideoError
 from mote_fast.prepare.journal import Journal
+from mote_fast.prepare.reading import SourceFile, reading
 from mote_fast.runtime.files import staged
 from mote_fast.runtime.json_text import to_json
 from mote_fast.runtime.seeding import generator_of
@@ -184,26 +185,56 @@ def _write_pending(pending: Sequence[_Planned], journal: Journal, out: Path, wor
 
 
 def _look(task: tuple[int, str]) -> dict[str, Any]:
-    info = probe(task[1])
+    with reading(task[1]):
+        info = probe(task[1])
     return {"num_frames": info.num_frames, "width": info.width, "height": info.height, "codec": info.codec}
 
 
 def _write_shard(shard: _Planned, looked: dict[int, dict[str, Any] | Exception], journal: Journal, out: Path) -> None:
-    indices, left_out = [], []
-    with staged(out / shard.name) as part, tarfile.open(part, "w") as tar:
-        for source in shard.sources:
-            about = looked[source.index]
-            if isinstance(about, Exception):
-                left_out.append(asdict(failure_of(source.index, source.item.path, about)))
-                continue
-            with open(source.file, "rb") as video:
-                tar.addfile(_entry(source.index, _extension(source.file), source.size), video)
-            about = {"index": source.index, "label": source.item.label, "path": source.item.path, **about}
-            text = to_json(about).encode()
-            tar.addfile(_entry(source.index, "json", len(text)), io.BytesIO(text))
-            indices.append(source.index)
-    size = (out / shard.name).stat().st_size
+    """Write a shard and record it; a video that could be probed and cannot be copied is left out as well."""
+    while True:
+        try:
+            size = _write_tar(shard, looked, out / shard.name)
+            break
+        except _CopyError as error:
+            # The tar file ends within this video, so it is written again without it.
+            looked[error.index] = error.cause
+    found = {source.index: looked[source.index] for source in shard.sources}
+    left_out = [
+        asdict(failure_of(source.index, source.item.path, about))
+        for source in shard.sources
+        if isinstance(about := found[source.index], Exception)
+    ]
+    indices = [index for index, about in found.items() if not isinstance(about, Exception)]
     journal.append(shard.name, size=size, indices=indices, left_out=left_out)
+
+
+class _CopyError(Exception):
+    """The video of this index in the list cannot be copied."""
+
+    def __init__(self, index: int, cause: VideoError) -> None:
+        super().__init__(index, cause)
+        self.index = index
+        self.cause = cause
+
+
+def _write_tar(shard: _Planned, looked: Mapping[int, dict[str, Any] | Exception], target: Path) -> int:
+    """Write the videos that could be probed; return the size in bytes."""
+    with staged(target) as part:
+        with tarfile.open(part, "w") as tar:
+            for source in shard.sources:
+                about = looked[source.index]
+                if isinstance(about, Exception):
+                    continue
+                try:
+                    with SourceFile(source.file, {"size": source.size, "mtime_ns": source.mtime_ns}) as video:
+                        tar.addfile(_entry(source.index, _extension(source.file), source.size), video)
+                except VideoError as error:
+                    raise _CopyError(source.index, error) from error
+                about = {"index": source.index, "label": source.item.label, "path": source.item.path, **about}
+                text = to_json(about).encode()
+                tar.addfile(_entry(source.index, "json", len(text)), io.BytesIO(text))
+        return part.stat().st_size
 
 
 def _entry(index: int, extension: str, size: int) -> tarfile.TarInfo:

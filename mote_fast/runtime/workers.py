@@ -18,7 +18,7 @@ import sys
 import threading
 import traceback
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -148,7 +148,7 @@ class WorkerPool:
 
 def run_each(
     function: Callable[[Task], Result], tasks: Iterable[Task], workers: int, time_limit: float
-) -> Iterator[tuple[Task, Result | VideoError | WorkerLostError]]:
+) -> Generator[tuple[Task, Result | VideoError | WorkerLostError]]:
     """Yield each task with its result, in the order in which tasks finish.
 
     A task that raised ``VideoError`` or lost its process yields the ``VideoError`` or ``WorkerLostError`` instead of a

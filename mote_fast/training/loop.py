@@ -19,8 +19,9 @@ from mote_fast.errors import ConfigError, MoteError
 from mote_fast.evaluation.accuracy import accuracies
 from mote_fast.evaluation.predict import predict
 from mote_fast.runtime.distributed import ProcessGroup, joined
-from mote_fast.runtime.files import make_folder, remove_abandoned, write_text
+from mote_fast.runtime.files import make_folder, write_text
 from mote_fast.runtime.lock import FileLock
+from mote_fast.runtime.parts import remove_abandoned
 from mote_fast.runtime.weights import check_model_folder
 from mote_fast.training.banner import first_lines
 from mote_fast.training.build import Loaders, build_loaders, build_model, build_optimizer, store_class_features
@@ -126,7 +127,7 @@ def _output_of(config: TrainConfig, world: ProcessGroup) -> Iterator[None]:
     with FileLock(output / LOCK_FILE, f"run.output {output}"):
         for name in (FINAL_MODEL, BEST_MODEL):
             check_model_folder(output / name)
-            remove_abandoned(output / name)
+            remove_abandoned(output, name)
         yield
 
 

@@ -19,7 +19,8 @@ from mote_fast.clip.pretrained import fit_state_dict
 from mote_fast.errors import CheckpointError, ConfigError, quoted
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.distributed import ProcessGroup
-from mote_fast.runtime.files import PART_SUFFIX, staged
+from mote_fast.runtime.files import staged
+from mote_fast.runtime.parts import remove_abandoned
 from mote_fast.runtime.weights import is_finite, read_weights, save_pickled
 from mote_fast.training.config.train_config import TrainConfig, to_dict
 from mote_fast.training.optim import HeadAdamW
@@ -193,8 +194,7 @@ def save_checkpoint(folder: Path, content: Mapping[str, Any], keep_last: int) ->
         # Later checkpoints are kept: a damaged, skipped checkpoint must not count towards keep_last.
         for old in [known for at, known in list_checkpoints(folder) if at <= step][:-keep_last]:
             old.unlink()
-        for stray in folder.glob(f".step-*{PART_SUFFIX}"):
-            stray.unlink()
+        remove_abandoned(folder)
     except OSError as error:
         raise CheckpointError(f"{folder}: earlier checkpoints cannot be removed ({error})") from error
     return path

@@ -20,7 +20,7 @@ import torch
 
 from mote_fast.errors import CheckpointError
 from mote_fast.model.checkpoint import create_model
-from mote_fast.runtime.files import PART_SUFFIX
+from mote_fast.runtime.parts import PART_SUFFIX
 from mote_fast.training.state import list_checkpoints, newest_checkpoint, read_checkpoint, save_checkpoint
 from tests.attack.conftest import Attack
 from tests.full_disk import files_of_at_most

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mote_fast.clip.model_cache import ModelCache
+from mote_fast.runtime.parts import new_part
 
 
 def only_file(cache: ModelCache) -> Path:
@@ -58,13 +59,13 @@ def test_the_oldest_go_when_it_is_full(tmp_path: Path) -> None:
 
 
 def test_abandoned_parts_are_taken_away(tmp_path: Path) -> None:
-    """An unfinished file of a killed process is removed after a day; a recent one may still be in use."""
-    old, fresh = tmp_path / ".old.part", tmp_path / ".fresh.part"
-    old.write_bytes(b"half")
-    fresh.write_bytes(b"half")
-    os.utime(old, (0, 0))
-    ModelCache(tmp_path).write("aa", b"tower")
-    assert (old.exists(), fresh.exists()) == (False, True)
+    """The unfinished file of a killed process is removed, and that of one that is writing is kept."""
+    killed = tmp_path / ".aa-0.onnx.12345678.part"
+    killed.mkdir()
+    with new_part(tmp_path / "aa-1.onnx") as part:
+        part.write_bytes(b"half")
+        ModelCache(tmp_path).write("aa", b"tower")
+        assert (killed.exists(), part.exists()) == (False, True)
 
 
 def test_an_unusable_folder_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

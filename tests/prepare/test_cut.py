@@ -10,7 +10,7 @@ from mote_fast.data.decoding.decode import probe
 from mote_fast.errors import ConfigError
 from mote_fast.prepare.cut import FAULT_FILE, Cut, cut_clips
 from mote_fast.prepare.encoding import Encoding, Span
-from tests.prepare.conftest import VideoMaker
+from tests.prepare.conftest import VideoMaker, write
 from tests.prepare.conftest import make_video as make_video
 
 
@@ -78,11 +78,10 @@ def test_what_has_changed_is_cut_again(source: Path, tmp_path: Path, make_video:
 def test_remains_of_a_killed_run_are_removed(source: Path, tmp_path: Path) -> None:
     """Unfinished clips have names of their own; other hidden files stay."""
     target = tmp_path / "clips"
-    target.mkdir()
-    (target / f".{'0' * 32}.part").write_bytes(b"half a clip")
-    (target / ".mine.part").write_bytes(b"not ours")
+    write(target / "run" / ".a_0.mp4.12345678.part" / "content", "half a clip")
+    write(target / "run" / ".mine.part", "not ours")
     cut_clips(CUTS[:1], source, target)
-    assert names(target) == {"run/a_0.mp4", ".mine.part", ".cut.jsonl"}
+    assert names(target) == {"run/a_0.mp4", "run/.mine.part", ".cut.jsonl"}
 
 
 def test_bad_arguments(source: Path, tmp_path: Path) -> None:

@@ -103,9 +103,9 @@ def test_other_options_do_it_again(tree: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_output_is_not_seen(tree: Path, tmp_path: Path) -> None:
-    """A killed process's partial file is replaced, and a target without a record is written again."""
+    """A killed process's partial file is removed, and a target without a record is written again."""
     out = tmp_path / "out"
-    write(out / "run" / ".b c.mp4.part", "half")
+    write(out / "run" / ".b c.mp4.12345678.part" / "content", "half")
     write(out / "run" / "b c.mp4", "of somebody else")
     assert reencode(tree, out, ["run/b c.mp4"]).written == 1
     assert [path.name for path in (out / "run").iterdir()] == ["b c.mp4"]

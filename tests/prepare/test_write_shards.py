@@ -150,6 +150,33 @@ def test_damaged_videos_are_left_out_and_named(tmp_path: Path, videos: list[Vide
         assert sorted(at for shard in index.shards for at in shard.indices) == [0, 1, 3, 5, 6]
 
 
+def test_a_video_that_changes_is_left_out(
+    tmp_path: Path, videos: list[VideoItem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A video that was probed and cannot be copied unchanged costs itself alone, not the shard or the run."""
+    root, out = tmp_path / "videos", tmp_path / "out"
+    real = module.run_each
+
+    def change(*arguments: Any) -> Any:
+        outcomes = list(real(*arguments))
+        (root / videos[2].path).write_bytes(b"short")
+        (root / videos[4].path).unlink()
+        return iter(outcomes)
+
+    monkeypatch.setattr(module, "run_each", change)
+    index = write_shards(videos, out, root=root, max_samples=7)
+    assert [(failure.index, failure.path) for failure in index.left_out] == [
+        (2, videos[2].path),
+        (4, videos[4].path),
+    ]
+    (shard,) = index.shards
+    assert sorted(shard.indices) == [0, 1, 3, 5, 6]
+    with tarfile.open(out / shard.name) as tar:
+        keys = [name.removesuffix(".json") for name in tar.getnames() if name.endswith(".json")]
+    assert keys == [key_of(at) for at in shard.indices]
+    assert (out / shard.name).stat().st_size == shard.size
+
+
 def test_shards_keep_to_their_size(tmp_path: Path, videos: list[VideoItem]) -> None:
     """A video that does not fit starts a new shard; one larger than a shard gets its own."""
     root = tmp_path / "videos"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from mote_fast.errors import ConfigError, MissingVideoError
+from mote_fast.errors import ConfigError
 from mote_fast.runtime.files import (
     check_file,
     make_folder,
-    remove_abandoned,
     staged,
     staged_folder,
     write_all,
@@ -96,13 +93,11 @@ def test_output_must_be_writable(tmp_path: Path) -> None:
 
 
 def test_names_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
-    """The unfinished file's name is longer than its target's; it is shortened where that would be too long."""
+    """The name of what is unfinished is longer than its target's; it is shortened where that would be too long."""
     for name in ("n" * 255, "é" * 127, "n" * 249, "n" * 250):
         with staged(tmp_path / name) as part:
             part.write_text(name)
         assert (tmp_path / name).read_text() == name
-        with staged(tmp_path / name, shared=True) as part:
-            part.write_text("again")
         (tmp_path / name).unlink()
         with staged_folder(tmp_path / name) as folder:
             (folder / "file").touch()
@@ -112,12 +107,6 @@ def test_names_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigError, match="cannot be written"), staged(tmp_path / ("n" * 256)):
         pass
-
-
-def test_an_error_about_the_source_is_not_blamed_on_the_target(tmp_path: Path) -> None:
-    """A missing video is an OSError too, and keeps its own message."""
-    with pytest.raises(MissingVideoError, match=r"v\.mp4"), staged(tmp_path / "out.mp4"):
-        raise MissingVideoError("v.mp4", "no such file")
 
 
 def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:
@@ -150,38 +139,3 @@ def test_what_does_not_fit_is_an_error(tmp_path: Path) -> None:
         pytest.raises(OSError, match="large"),
     ):
         write_all(file, b"123456")
-
-
-WRITER = """
-import signal, sys, pathlib
-from mote_fast.runtime.files import staged_folder
-with staged_folder(pathlib.Path(sys.argv[1])) as part:
-    (part / "half").write_text("half")
-    print(part, flush=True)
-    signal.pause()
-"""
-
-
-@pytest.mark.heavy
-def test_a_killed_writer_leaves_nothing_for_long(tmp_path: Path) -> None:
-    """The next write to the same folder removes what a killed process left, and not what another is writing now."""
-    target, others = tmp_path / "best", (tmp_path / ".best.original", tmp_path / ".best.12345678.part.old")
-    for other in others:
-        other.mkdir()
-    writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(target)], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    parts = [Path(writer.stdout.readline().strip()) for writer in writers if writer.stdout is not None]
-    writers[0].kill()
-    writers[0].wait()
-    assert all(part.is_dir() for part in parts)
-    with staged_folder(target) as part:
-        (part / "whole").write_text("whole")
-    assert not parts[0].exists()
-    assert (parts[1] / "half").exists()
-    writers[1].kill()
-    writers[1].wait()
-    remove_abandoned(target)
-    assert sorted(tmp_path.iterdir()) == sorted((target, *others))
-    assert [entry.name for entry in target.iterdir()] == ["whole"]

@@ -134,7 +134,7 @@ def test_a_failed_write_keeps_the_earlier_model(tmp_path: Path, monkeypatch: pyt
     def fail(path: Path) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("mote_fast.runtime.files._flush", fail)
+    monkeypatch.setattr("mote_fast.runtime.files.flush", fail)
     with pytest.raises(CheckpointError, match="No space left"):
         write_model_folder(folder, {"value": 2}, {"a": torch.zeros(1)})
     assert read_model_folder(folder)[0] == {"value": 1}

@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from mote_fast.data.decoding.bitstream import largest_empty_packet
 from mote_fast.data.decoding.colors import Colors
 from mote_fast.data.decoding.formats import FORMATS, HEAD_BYTES, PROTOCOLS, why_not_video
-from mote_fast.errors import UndecodableVideoError, one_line
+from mote_fast.errors import MoteError, UndecodableVideoError, one_line
 from mote_fast.runtime.text import is_text
 
 # 8192 x 8192: twice 8K television. A header can declare any size, and the declaration alone must not exhaust memory.
@@ -187,7 +187,7 @@ def open_video(source: str | bytes, label: str, num_threads: int = 1) -> Iterato
         "protocol_whitelist": PROTOCOLS,
         "max_streams": str(MAX_STREAMS),
     }
-    with as_input(source) as file:
+    with _reading(label), as_input(source) as file:
         try:
             container = av.open(
                 file, "r", options=limits, container_options=container_limits, metadata_errors="replace"
@@ -196,6 +196,17 @@ def open_video(source: str | bytes, label: str, num_threads: int = 1) -> Iterato
             raise UndecodableVideoError(label, f"not a video that FFmpeg can open ({_why_not_open(error)})") from error
         with container:
             yield container, _video_stream(container, label, limits, num_threads)
+
+
+@contextmanager
+def _reading(label: str) -> Iterator[None]:
+    """Name the video in an error of its disk, which a file that is read through Python raises as it is."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, MoteError | FFmpegError):
+            raise
+        raise UndecodableVideoError(label, f"cannot be read: {error.strerror or one_line(error)}") from error
 
 
 def _why_not_open(error: Exception) -> str:
