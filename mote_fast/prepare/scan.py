@@ -14,7 +14,7 @@ from mote_fast.data.decoding.decode import probe, read_frames
 from mote_fast.data.loading.samples import failure_of
 from mote_fast.errors import ConfigError, VideoError
 from mote_fast.prepare.journal import Journal, file_state
-from mote_fast.prepare.reading import reading
+from mote_fast.prepare.source_errors import reading
 from mote_fast.runtime.workers import WorkerLostError, run_each
 
 # Maximum bytes of decoded frames per video; fewer frames of larger videos are decoded.

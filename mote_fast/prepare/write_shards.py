@@ -27,7 +27,7 @@ from mote_fast.data.shards.shard_index import INDEX_FILE, ShardIndex, TarShard, 
 from mote_fast.data.shards.shard_stream import MAX_VIDEO_BYTES
 from mote_fast.errors import ConfigError, ListError, VideoError
 from mote_fast.prepare.journal import Journal
-from mote_fast.prepare.reading import SourceFile, reading
+from mote_fast.prepare.source_errors import SourceFile, reading
 from mote_fast.runtime.files import staged
 from mote_fast.runtime.json_text import to_json
 from mote_fast.runtime.seeding import generator_of

@@ -10,7 +10,7 @@ import pytest
 
 from mote_fast.errors import ConfigError, MissingVideoError, UndecodableVideoError, VideoError
 from mote_fast.prepare.journal import file_state
-from mote_fast.prepare.reading import SourceFile, reading
+from mote_fast.prepare.source_errors import SourceFile, reading
 from tests.prepare.conftest import write
 
 
