@@ -1,7 +1,7 @@
 """MoTE on CLIP: classify videos against any labels, and train the model that does it.
 
 >>> import mote_fast
->>> clf = mote_fast.create_model("ViT-B-16", clip_pretrained="openai")
+>>> clf = mote_fast.load("mote-b16-k400")
 >>> clf.classify("video.mp4", ["archery", "juggling balls", "playing the cello"])
 """
 
@@ -11,6 +11,7 @@ from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.checkpoint import create_model, load
 from mote_fast.model.classifier import Prediction, VideoClassifier
+from mote_fast.model.zoo import PublishedModel, download, list_models
 from mote_fast.training.losses import Loss, training_loss
 from mote_fast.training.method import Draws, TrainingMethod
 from mote_fast.training.optim import head_optimizer
@@ -22,14 +23,17 @@ __all__ = [
     "Loss",
     "Prediction",
     "Prompts",
+    "PublishedModel",
     "TrainingMethod",
     "VideoClassifier",
     "VideoHead",
     "__version__",
     "create_model",
     "data",
+    "download",
     "errors",
     "head_optimizer",
+    "list_models",
     "load",
     "training_loss",
 ]

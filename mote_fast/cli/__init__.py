@@ -13,8 +13,10 @@ from mote_fast.cli import (
     convert,
     demo,
     doctor,
+    download,
     embed,
     eval,
+    models,
     options,
     outputs,
     prepare,
@@ -32,7 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = options.CommandParser(prog="mote-fast", description="Open-vocabulary video recognition with MoTE on CLIP.")
     parser.add_argument("--verbose", action="store_true", help="log what the library does")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (classify, embed, eval, retrieval, tradeoff, sweep, analyse, prepare, convert, doctor, demo):
+    of_models = (classify, embed, eval, retrieval, tradeoff, sweep, analyse, convert, models, download)
+    for module in (*of_models, prepare, doctor, demo):
         module.add_command(commands)
     return parser
 

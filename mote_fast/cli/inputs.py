@@ -27,8 +27,9 @@ from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, VideoError
 from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, ProtocolName
 from mote_fast.evaluation.splits import Split, read_split
-from mote_fast.model.checkpoint import SHIPPED, create_model, load
+from mote_fast.model.checkpoint import create_model, load
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.model.zoo import SHIPPED_MODEL
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.environment import best_device
 from mote_fast.runtime.progress import Progress
@@ -37,7 +38,7 @@ from mote_fast.runtime.text import visible
 
 def is_untrained(arguments: argparse.Namespace) -> bool:
     """Whether the head of the selected model has random weights."""
-    shipped = arguments.model in SHIPPED and arguments.clip_pretrained is None and not arguments.untrained
+    shipped = arguments.model == SHIPPED_MODEL and arguments.clip_pretrained is None and not arguments.untrained
     return arguments.checkpoint is None and not shipped
 
 

@@ -23,16 +23,13 @@ from mote_fast.head.video_head import VideoHead
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.model.model_config import DEFAULT_EXPERTS, DEFAULT_FRAMES, ModelConfig, default_layers
 from mote_fast.model.released import head_from_released, head_to_released
-from mote_fast.runtime.environment import PRESETS
+from mote_fast.model.zoo import CLIP_SCHEMA, find_weights
 from mote_fast.runtime.weights import TEXT_FOLDER, check_numbers, read_model_folder, read_weights, state_dict_of
 
 log = logging.getLogger(__name__)
 
 # Type of the parameters; "int8" means float32 parameters with a quantised image tower.
 Dtype: TypeAlias = torch.dtype | Literal["int8"]
-
-# Models whose trained weights come with the package, one folder each, with a model card beside the folder.
-SHIPPED = ("tiny",)
 
 # The parts of a released checkpoint.
 _CLIP_KEY = "model_state_dict"
@@ -107,14 +104,15 @@ def load(
     device: str | torch.device = "cpu",
     dtype: Dtype = torch.float32,
 ) -> VideoClassifier:
-    """Load a classifier from a released .pt file, from a folder that ``save`` wrote, or one that the package ships.
+    """Load a classifier by its name, from a released .pt file, or from a folder that ``save`` wrote.
 
     A released file holds the fine-tuned image tower and the head. The original CLIP is needed too: it gives the text
     tower, and the image tower is interpolated with it (eq. (21)).
 
     Args:
-        path: the file or folder; or "tiny", if no file or folder has that name, for the weights that come with the
-            package (see mote_fast/presets/tiny.md).
+        path: the file or folder; or, if nothing has that path, a name of ``mote_fast.list_models()``, whose file is
+            fetched the first time (``mote_fast.download``); or "clip:ARCHITECTURE/TAG", such as
+            "clip:ViT-B-16/openai": CLIP with mean pooling over frames, without a temporal head.
         clip: the original CLIP of a released file: OpenAI's .pt, an open_clip tag, or None for the tag "openai" of
             the architecture that follows from the file's shapes. A folder is complete and takes none.
         interpolate: share of the fine-tuned image tower, in [0, 1]; the rest is the original's. 1 keeps the tuned
@@ -133,12 +131,15 @@ def load(
     """
     if not 0.0 <= interpolate <= 1.0:
         raise ConfigError(f"interpolate must lie in [0, 1], got {interpolate}")
-    if str(path) in SHIPPED and not Path(path).exists():
-        path = PRESETS / str(path)
-    if Path(path).is_dir():
+    if str(path).startswith(CLIP_SCHEMA):
+        if clip is not None:
+            raise ConfigError(f"{path} is a CLIP itself; leave out clip={str(clip)!r}")
+        return _mean_clip(str(path), frames, activation, device, dtype)
+    path = find_weights(path)
+    if path.is_dir():
         if clip is not None:
             raise ConfigError(f"{path} is a complete model folder; leave out clip={str(clip)!r}")
-        return _load_folder(Path(path), device, dtype)
+        return _load_folder(path, device, dtype)
     content = read_weights(path)
     visual = state_dict_of(content, _CLIP_KEY, path)
     head_state = state_dict_of(content, _HEAD_KEY, path)
@@ -168,6 +169,26 @@ def released_checkpoint(model: VideoClassifier) -> dict[str, object]:
         _HEAD_KEY: head_to_released(model.head),
         "optimizer_state_dict": {},
     }
+
+
+def _mean_clip(
+    name: str, frames: int, activation: Activation | None, device: str | torch.device, dtype: Dtype
+) -> VideoClassifier:
+    """Build "clip:ARCHITECTURE/TAG"."""
+    architecture, _, tag = name.removeprefix(CLIP_SCHEMA).partition("/")
+    if not architecture or not tag:
+        raise ConfigError(f"{name}: write {CLIP_SCHEMA}ARCHITECTURE/TAG, such as {CLIP_SCHEMA}ViT-B-16/openai")
+    # Mean pooling has no attention heads.
+    return create_model(
+        architecture,
+        heads=1,
+        frames=frames,
+        clip_pretrained=tag,
+        activation=activation,
+        device=device,
+        dtype=dtype,
+        header="mean",
+    )
 
 
 def _load_folder(folder: Path, device: str | torch.device, dtype: Dtype) -> VideoClassifier:

@@ -30,15 +30,16 @@ class FileLock:
     Args:
         path: path of the file, created if missing; its folder exists.
         what: what the lock protects, for the message.
+        wait: wait for another owner to end, which is logged.
 
     Raises:
         ConfigError: another process, or another part of this one, holds the lock; or the file cannot be written.
     """
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path, what: str, *, wait: bool = False) -> None:
         self.path = path
         try:
-            self._descriptor = _locked(path, what)
+            self._descriptor = _locked(path, what, wait)
         except BlockingIOError as error:
             raise ConfigError(f"{what}: in use by {_owner(path)}; wait for it, or choose another folder") from error
         except OSError as error:
@@ -63,18 +64,18 @@ class FileLock:
         self.release()
 
 
-def lock_descriptor(descriptor: int) -> None:
+def lock_descriptor(descriptor: int, *, wait: bool = False) -> None:
     """Lock an open file or folder until it is closed, by this process or by its end.
 
     Raises:
-        BlockingIOError: another open file holds the lock.
+        BlockingIOError: another open file holds the lock, and ``wait`` is not set.
         OSError: the system or the file system has no locks.
     """
     if sys.platform == "win32":
         raise OSError(errno.ENOSYS, "no file locks on Windows")
     import fcntl
 
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def still_names(path: Path, descriptor: int) -> bool:
@@ -85,13 +86,13 @@ def still_names(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _locked(path: Path, what: str) -> int | None:
+def _locked(path: Path, what: str, wait: bool) -> int | None:
     """Open and lock the file, and write the owner to it; None where the file system has no locks."""
     while True:
         # A link would have the file that it names overwritten.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
-            lock_descriptor(descriptor)
+            _lock_or_wait(descriptor, path, what, wait)
             if still_names(path, descriptor):
                 # On a full disk the lock holds without its text.
                 with suppress(OSError):
@@ -105,6 +106,16 @@ def _locked(path: Path, what: str) -> int | None:
             log.warning("%s: cannot be locked (%s); let no second process write there", what, error)
             return None
         os.close(descriptor)
+
+
+def _lock_or_wait(descriptor: int, path: Path, what: str, wait: bool) -> None:
+    try:
+        lock_descriptor(descriptor)
+    except BlockingIOError:
+        if not wait:
+            raise
+        log.warning("%s: waiting for %s", what, _owner(path))
+        lock_descriptor(descriptor, wait=True)
 
 
 def _this_process() -> str:
