@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import pickle
-import re
+import os
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,15 +15,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mote_fast.errors import CheckpointError, ConfigError
+from mote_fast.errors import CheckpointError, ConfigError, one_line, quoted
+from mote_fast.runtime.archives import Archive
 from mote_fast.runtime.files import make_folder, staged_folder
 from mote_fast.runtime.json_text import from_json, to_json
-from mote_fast.runtime.torchscript import UnsafeArchiveError, is_torchscript, read_torchscript
+from mote_fast.runtime.plain_pickle import MAX_BYTES, UnsafeContentError, read_plain
+from mote_fast.runtime.reading import check_regular, open_regular, read_small
+from mote_fast.runtime.torchscript import names_of_weights, weights_of
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 # Folder of the files of a text tower or tokenizer that transformers implements; other models have none.
 TEXT_FOLDER = "text"
+# Bytes of a model folder's configuration, the merges of a tokenizer included.
+MAX_CONFIG = 2**22
+# Bytes of the header of a safetensors file; one of two thousand tensors has 200 KB.
+_MAX_HEADER = 2**24
+# How often the numbers of a file may occur in its state dict: tied weights have two names.
+_MAX_REPEATS = 4
+# The types of weights.
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # All that a model folder holds.
 _MEMBERS = {CONFIG_FILE, WEIGHTS_FILE, TEXT_FOLDER}
 
@@ -38,29 +49,18 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         A state dict, or a dictionary that contains state dicts.
 
     Raises:
-        CheckpointError: the file is missing or unreadable, or holds objects other than tensors and plain containers.
-            Such a file could run any code when it is loaded, so nothing of it is run.
+        CheckpointError: the file is missing, unreadable or damaged, or holds objects other than tensors and plain
+            containers. Such a file could run any code when it is loaded, so nothing of it is run.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if is_torchscript(path):
-            return read_torchscript(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Weights only load failed" not in str(error):
-            raise CheckpointError(f"{path}: not a weights file, or damaged ({_first_line(error)})") from error
-        raise CheckpointError(
-            f"{path}: refused, because it holds a pickled Python object, which could run any code when loaded "
-            f"({_blamed_global(error)}); save state dicts only"
-        ) from error
-    except UnsafeArchiveError as error:
-        raise CheckpointError(f"{path}: refused, because {error}; save its state dict instead") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: not a weights file, or damaged ({_first_line(error)})") from error
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_archive(path)
+    except UnsafeContentError as error:
+        raise CheckpointError(f"{path}: refused, because {error}; save state dicts only") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: {_reason(error)}") from error
+    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a weights file, or damaged ({one_line(error)})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a dictionary of tensors")
     return content
@@ -73,14 +73,21 @@ def state_dict_of(content: Mapping[str, Any], key: str, path: str | Path) -> dic
         CheckpointError: the key is missing, or holds something other than named tensors.
     """
     if key not in content:
-        raise CheckpointError(f"{path}: key {key!r} is missing; found {sorted(map(str, content))[:8]}")
+        raise CheckpointError(f"{path}: key {key!r} is missing; found {quoted(sorted(map(str, content)))}")
     return plain_state_dict(content[key], path)
 
 
 def plain_state_dict(state: object, path: str | Path) -> dict[str, Tensor]:
-    """Check that ``state`` maps names to tensors, and remove the "module." prefix of data-parallel training."""
+    """Check that ``state`` maps names to tensors, and remove the "module." prefix of data-parallel training.
+
+    Raises:
+        CheckpointError: it is something else, or has so many names for the same numbers that a copy would not fit.
+    """
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path}: expected names mapped to tensors")
+    owned = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in state.values()}
+    if sum(value.nbytes for value in state.values()) > _MAX_REPEATS * sum(owned.values()):
+        raise CheckpointError(f"{path}: has over {_MAX_REPEATS} names for each of its numbers")
     return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
@@ -138,7 +145,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
         save_file(dict(tensors), path)
     except SafetensorError as error:
-        raise OSError(_first_line(error)) from error
+        raise OSError(one_line(error)) from error
 
 
 def save_pickled(content: Mapping[str, Any], path: Path) -> None:
@@ -153,7 +160,7 @@ def save_pickled(content: Mapping[str, Any], path: Path) -> None:
     except RuntimeError as error:
         # PyTorch fails while it handles the file's own error.
         cause = error.__context__ if isinstance(error.__context__, OSError) else None
-        raise OSError(_first_line(cause or error)) from error
+        raise OSError(one_line(cause or error)) from error
 
 
 def check_numbers(
@@ -161,8 +168,8 @@ def check_numbers(
 ) -> None:
     """Check that weights are the numbers that a model expects, before they are loaded into it.
 
-    Floating-point numbers of any width are converted to the model's; integers in their place would be taken for weights
-    without a sign of it, and NaN or infinity makes every score NaN.
+    Floating-point numbers of 16, 32 and 64 bits are converted to the model's; integers in their place would be taken
+    for weights without a sign of it, and NaN or infinity makes every score NaN.
 
     Args:
         state: tensors by name.
@@ -177,8 +184,8 @@ def check_numbers(
         own = None if expected is None else expected.get(name)
         if expected is not None and own is None:
             continue
-        if value.is_floating_point() != (own is None or own.is_floating_point()):
-            wanted = "floating-point numbers" if own is None else own.dtype
+        if (value.dtype in _FLOATS) != (own is None or own.is_floating_point()):
+            wanted = "floating-point numbers of 16 to 64 bits" if own is None else own.dtype
             raise CheckpointError(f"{source}: {name} holds {value.dtype}, expected {wanted}")
         if not is_finite(value) and (own is None or is_finite(own)):
             raise CheckpointError(
@@ -203,12 +210,47 @@ def read_model_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Ten
     """
     folder = Path(folder)
     try:
-        config = from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = from_json(read_small(folder / CONFIG_FILE, MAX_CONFIG).decode("utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder}: no {CONFIG_FILE}; expected a folder written by save()") from error
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / CONFIG_FILE}: unreadable ({error})") from error
+        raise CheckpointError(f"{folder / CONFIG_FILE}: unreadable ({_reason(error)})") from error
     return config, read_weights(folder / WEIGHTS_FILE)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    # safetensors compares the header with the file's size, but first reads one of 100 MB.
+    with open_regular(path) as file:
+        length = int.from_bytes(os.read(file.fileno(), 8), "little")
+    if length > _MAX_HEADER:
+        raise ValueError(f"a header of {length} bytes")
+    return load_file(path)
+
+
+def _read_archive(path: Path) -> Any:
+    """Read what ``torch.save`` or ``torch.jit.save`` wrote: its pickle, or the weights of its module."""
+    check_regular(path)
+    if not zipfile.is_zipfile(path):
+        raise ValueError("neither .safetensors nor an archive of PyTorch; what PyTorch saved before 1.6, save again")
+    with Archive(path) as archive:
+        root = next((name.removesuffix("data.pkl") for name in archive.names if name.endswith("/data.pkl")), None)
+        if root is None:
+            raise ValueError("an archive without data.pkl")
+        order = f"{root}byteorder"
+        if order in archive and archive.read(order, 16) != sys.byteorder.encode():
+            raise ValueError("its numbers have another byte order than this machine's")
+        scripted = f"{root}constants.pkl" in archive
+        storages: dict[str, Tensor] = {}
+
+        def storage(key: str, dtype: torch.dtype, length: int) -> Tensor:
+            if key not in storages:
+                storages[key] = archive.tensor(f"{root}data/{key}", dtype, length)
+            if (storages[key].dtype, len(storages[key])) != (dtype, length):
+                raise ValueError(f"its storage {quoted(key)} is of two kinds")
+            return storages[key]
+
+        content = read_plain(archive.read(f"{root}data.pkl", MAX_BYTES), storage, records=scripted)
+        return weights_of(content, names_of_weights(archive, root)) if scripted else content
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -222,12 +264,8 @@ def _check_replaceable(folder: Path) -> None:
         raise CheckpointError(f"{folder}: exists and holds something else than a model; choose another name")
 
 
-def _blamed_global(error: BaseException) -> str:
-    """Extract the name of the object that PyTorch refused from its long message."""
-    match = re.search(r"GLOBAL (\S+)", str(error))
-    return match[1] if match else "unnamed"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _reason(error: Exception) -> str:
+    """What is wrong with a file that the message names already."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return (error.strerror if isinstance(error, OSError) else None) or one_line(error)

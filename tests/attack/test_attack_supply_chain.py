@@ -25,7 +25,6 @@ _SAFE_LOADERS = {"SafeLoader", "CSafeLoader", "_StrictLoader"}
 # What reads pickles, where it reads only what this process or its parent wrote, or plain tensors.
 _PICKLE_READERS = {
     "mote_fast/runtime/workers.py": "tasks between a process and the workers that it started",
-    "mote_fast/runtime/torchscript.py": "an unpickler that knows tensors and plain containers only",
 }
 
 
