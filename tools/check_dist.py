@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -61,10 +63,17 @@ def check_contents(wheel: Path, source: Path) -> None:
     tracked = subprocess.run(
         ["git", "-C", str(ROOT), "ls-files", "mote_fast", "kernels"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
+    configs = {
+        f"{link}/{path.relative_to(ROOT / link).as_posix()}"
+        for link in tracked
+        if (ROOT / link).is_dir()
+        for path in (ROOT / link).rglob("*.yaml")
+    }
+    tracked = [name for name in tracked if (ROOT / name).is_file()]
     installed = {
         name.replace("kernels/", "mote_fast/kernels/", 1) if name.startswith("kernels/") else name for name in tracked
     }
-    _none(installed - packed, wheel)
+    _none((installed | configs) - packed, wheel)
     _none({name for name in packed if not name.startswith(("mote_fast/", "mote_fast-"))}, wheel, "does not belong into")
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -92,6 +101,20 @@ def check_installed(python: str, wheel: Path) -> None:
         )
         if len(answer["videos"][0]["predictions"]) != 2:
             raise SystemExit(f"{wheel.name}: classify answered {answer}")
+        for name in ("train/a/1.mp4", "train/b/2.mp4", "val/a/3.mp4"):
+            (place / "videos" / name).parent.mkdir(parents=True)
+            shutil.copyfile(video, place / "videos" / name)
+        printed = _run([command, "prepare", "folder", "--root", "videos", "--output", "lists"], place)
+        # The extra [train] brings TensorBoard.
+        settings = ["run.max_steps=2", "run.tensorboard=false", "data.batch_size=2", *_settings_of(printed)]
+        _run([command, "train", "--config", "smoke", *settings], place)
+        if not (place / "runs" / "lists" / "last").is_dir():
+            raise SystemExit(f"{wheel.name}: train left no model in runs/lists")
+
+
+def _settings_of(printed: str) -> list[str]:
+    """The settings of the command that ``prepare folder`` ends with."""
+    return [word for word in shlex.split(printed.splitlines()[-1]) if "=" in word]
 
 
 def _none(names: set[str], archive: Path, what: str = "is missing in") -> None:

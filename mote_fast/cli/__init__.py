@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from mote_fast.cli import (
     analyse,
     classify,
+    configs,
     convert,
     demo,
     doctor,
@@ -23,6 +24,7 @@ from mote_fast.cli import (
     retrieval,
     sweep,
     tradeoff,
+    train,
 )
 from mote_fast.errors import MoteError
 
@@ -35,14 +37,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="log what the library does")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     of_models = (classify, embed, eval, retrieval, tradeoff, sweep, analyse, convert, models, download)
-    for module in (*of_models, prepare, doctor, demo):
+    for module in (*of_models, train, configs, prepare, doctor, demo):
         module.add_command(commands)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 if all of it succeeded, 2 if any part failed."""
-    arguments = build_parser().parse_args(argv)
+    arguments = options.parse(build_parser(), argv)
     handler = logging.StreamHandler()
     handler.setFormatter(outputs.LogFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.INFO if arguments.verbose else logging.WARNING)

@@ -30,6 +30,9 @@ SEVERAL: dict[str, Any] = {"action": "extend", "nargs": "+"}
 # Seconds that decoding one video may take.
 TIME_LIMIT = 60.0
 
+# Name of the arguments KEY=VALUE, which may stand before and after options.
+SETTINGS = "settings"
+
 # A parser, or a group of its options.
 Options = argparse._ActionsContainer
 
@@ -39,6 +42,16 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line; ``argparse`` alone refuses settings that follow an option that follows settings."""
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(arguments, SETTINGS) or any(text.startswith("-") for text in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        setattr(arguments, SETTINGS, [*getattr(arguments, SETTINGS), *rest])
+    return arguments
 
 
 class _Given(argparse.Action):

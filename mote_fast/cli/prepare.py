@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,19 @@ def run(arguments: argparse.Namespace) -> int:
     scanned = scan if arguments.scan else None
     report = write_data_set(data_set, root, output, scan=scanned, drop_bad=arguments.drop_bad, force=arguments.force)
     outputs.show(arguments, report, [(output / REPORT_FILES[1]).read_text(encoding="utf-8").rstrip()])
+    if arguments.step == "folder" and not arguments.json:
+        print(f"\nNext:\n  {_training_command(root, output)}")
     return 0
+
+
+def _training_command(root: Path, output: Path) -> str:
+    """The command that trains on the lists of a folder."""
+    settings = {"train_list": output / "trainlist.txt", "train_root": root, "labels": output / "labels.csv"}
+    # A class of one video leaves none to validate on.
+    if (validation := output / "vallist.txt").exists():
+        settings |= {"val_list": validation, "val_root": root}
+    words = ["mote-fast", "train", "--config", "folder", *(f"data.{key}={path}" for key, path in settings.items())]
+    return shlex.join([*words, f"run.output={Path('runs', output.name)}"])
 
 
 def _read_published(arguments: argparse.Namespace, root: Path) -> DataSet:

@@ -18,6 +18,7 @@ from mote_fast.head.video_head import MAX_FRAMES
 from mote_fast.training.config import released_yaml
 from mote_fast.training.config.sections import DataConfig, ModelSection, OptimConfig, RunConfig
 from mote_fast.training.config.settings import Setting, flatten, parse_overrides, read_document
+from mote_fast.training.config.shipped import config_path, shipped
 from mote_fast.training.config.values import coerce
 from mote_fast.training.method import TrainingMethod
 
@@ -84,11 +85,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a training configuration.
 
     A file has our schema (the sections of ``TrainConfig``) or that of the official code, recognised by its sections. A
-    file of ours may name another one as ``base``, relative to itself, which is read first. Paths of data are relative
-    to the working folder.
+    file of ours may name another one as ``base``, relative to itself or one of ``shipped``, which is read first. Paths
+    of data are relative to the working folder.
 
     Args:
-        path: a YAML file.
+        path: a YAML file, or the name of one that comes with the package, such as "smoke".
         overrides: ``key=value`` texts with our keys, such as "optim.lr=1e-4"; for a file of the official schema also
             with official keys, which ours override.
 
@@ -96,6 +97,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         ConfigError: a file or key is unknown, a value has the wrong type, is out of range or contradicts another, or a
             named file does not exist. The message is one line that names the file and the key.
     """
+    path = config_path(path)
     given = parse_overrides(overrides)
     document = read_document(path)
     if released_yaml.is_released(document):
@@ -104,7 +106,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         known = [*OPTIONS, *released_yaml.KEYS]
         given = {key: setting for key, setting in given.items() if key not in theirs}
     else:
-        settings = _with_bases(Path(path), document, ())
+        settings = _with_bases(path, document, ())
         known = [*OPTIONS]
     settings |= given
     config = _build(_typed(settings, known), settings, str(path))
@@ -119,7 +121,8 @@ def stated_options(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: see ``load_config``.
     """
-    settings = _with_bases(Path(path), read_document(path), ())
+    path = config_path(path)
+    settings = _with_bases(path, read_document(path), ())
     return _typed(settings, [*OPTIONS, *released_yaml.KEYS])
 
 
@@ -151,10 +154,19 @@ def _with_bases(path: Path, document: dict[Any, Any], above: tuple[Path, ...]) -
     if "base" not in settings:
         return settings
     name = settings.pop("base").value
-    if not isinstance(name, str) or not os.path.isfile(path.parent / name):
-        raise ConfigError(f"{path}: base must name a configuration file, relative to this one, got {quoted(name)}")
-    base = path.parent / name
+    base = _base(path, name)
     return _with_bases(base, read_document(base), (*above, here)) | settings
+
+
+def _base(path: Path, name: object) -> Path:
+    if isinstance(name, str) and os.path.isfile(path.parent / name):
+        return path.parent / name
+    if isinstance(name, str) and name in (known := shipped()):
+        return known[name]
+    raise ConfigError(
+        f"{path}: base must name a configuration file, relative to this one, or one that comes with mote_fast, "
+        f"got {quoted(name)}"
+    )
 
 
 def _typed(settings: Mapping[str, Setting], known: Sequence[str]) -> dict[str, Any]:

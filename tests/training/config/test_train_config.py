@@ -213,7 +213,8 @@ def test_errors_of_a_base_name_its_file(write: Write) -> None:
 def test_bad_bases(write: Write) -> None:
     """A base that is missing, not a file name, or cyclic is refused."""
     path = write("{base: none.yaml}")
-    assert refusal(path) == f"{path}: base must name a configuration file, relative to this one, got 'none.yaml'"
+    relative = "base must name a configuration file, relative to this one, or one that comes with mote_fast"
+    assert refusal(path) == f"{path}: {relative}, got 'none.yaml'"
     assert "got ['a', 'b']" in refusal(write("{base: [a, b]}"))
     write("{base: b.yaml}", "a.yaml")
     write("{base: c.yaml}", "b.yaml")

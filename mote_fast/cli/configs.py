@@ -1,0 +1,33 @@
+"""``mote-fast configs``: list the configurations that come with the package, or print one of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from mote_fast.cli import options
+from mote_fast.training.config.shipped import config_path, shipped, summary
+
+
+def add_command(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser("configs", help="configurations for training, by name", description=__doc__)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="print this one; another file's `base` may name it")
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the names with what each is for, or one file. Returns 0."""
+    if arguments.name is not None:
+        print(config_path(arguments.name).read_text(encoding="utf-8"), end="")
+        return 0
+    described = {name: summary(path) for name, path in shipped().items()}
+    if arguments.json:
+        print(json.dumps(described, indent=2, ensure_ascii=False))
+        return 0
+    width = max(map(len, described))
+    for name, purpose in described.items():
+        print(f"{name:{width}}  {purpose}".rstrip())
+    return 0
