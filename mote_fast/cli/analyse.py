@@ -73,17 +73,13 @@ def run_experts(arguments: argparse.Namespace) -> int:
     close = inputs.split_of(arguments, "close_set")
     zero = inputs.split_of(arguments, "zero_shot")
     outputs.prepare_drawing(arguments, arguments.analysis)
-    model = _judging_model(arguments)
+    model = inputs.whole_model(arguments)
     judged = [(model, [*expert_variants(model.head), tower_alone(model.head)])]
     if arguments.clip_mean is not None:
         judged.append(_mean_model(arguments))
     on_close, on_zero = (
-        {
-            name: predictions
-            for each, variants in judged
-            for name, predictions in _predict(arguments, each, variants, split, protocol).items()
-        }
-        for split, protocol in ((close, "closeset"), (zero, "zeroshot"))
+        _predict_all(arguments, judged, close, "closeset"),
+        _predict_all(arguments, judged, zero, "zeroshot"),
     )
     rows = expert_accuracies(on_close, on_zero, arguments.score)
     document = {
@@ -105,7 +101,7 @@ def run_classes(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--shown must be at least 1, got {arguments.shown}")
     split = read_split(arguments.list, arguments.labels_file, arguments.root)
     outputs.prepare_drawing(arguments, arguments.analysis)
-    model = _judging_model(arguments)
+    model = inputs.whole_model(arguments)
     judged = _predict(arguments, model, expert_variants(model.head), split, "zeroshot")
     failures = judged[MERGED].failures
     if len(failures) == len(split.items):
@@ -190,17 +186,10 @@ def _add_analysis(
 
 def _add_judging_options(parser: argparse.ArgumentParser, views: str) -> None:
     options.add_score(parser)
-    parser.add_argument("--no-modulation", action="store_true", help="use the temporal features in full")
+    options.add_modulation(parser)
     options.add_loading(parser, views)
     options.add_model(parser, encodes_labels=True)
     options.add_prompts(parser)
-
-
-def _judging_model(arguments: argparse.Namespace) -> VideoClassifier:
-    model = inputs.whole_model(arguments)
-    if arguments.no_modulation:
-        model.head.set_inference(modulation=False)
-    return model
 
 
 def _mean_model(arguments: argparse.Namespace) -> tuple[VideoClassifier, list[Variant]]:
@@ -222,6 +211,18 @@ def _predict(
     views = inputs.views_of(arguments, protocol)
     with inputs.open_loader(arguments, model, split.items, views, title=split.name) as (loader, progress):
         return predict_variants(model, variants, loader, classes, progress=progress)
+
+
+def _predict_all(
+    arguments: argparse.Namespace,
+    models: Sequence[tuple[VideoClassifier, Sequence[Variant]]],
+    split: Split,
+    protocol: ProtocolName,
+) -> Mapping[str, Predictions]:
+    found: dict[str, Predictions] = {}
+    for model, variants in models:
+        found |= _predict(arguments, model, variants, split, protocol)
+    return found
 
 
 def _finish(

@@ -25,7 +25,7 @@ from mote_fast.errors import ConfigError
 from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, Evaluation, ProtocolName, check_protocol, evaluate
 from mote_fast.evaluation.prediction_table import check_parquet
 from mote_fast.evaluation.report import REPORT_FILES, accuracy_lines, result_document, write_report
-from mote_fast.evaluation.splits import Split, pool_splits, read_split
+from mote_fast.evaluation.splits import Split, mix_splits, pool_splits, read_split
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.distributed import ProcessGroup, joined
 from mote_fast.runtime.files import make_folder
@@ -48,6 +48,7 @@ def add_command(commands: Any) -> None:
     )
     options.add_json(results)
     options.add_model(parser, encodes_labels=True)
+    options.add_modulation(parser)
     options.add_prompts(parser)
     parser.set_defaults(run=run, given=frozenset())
 
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         evaluation = _evaluate(arguments, splits, views, world)
         if world.leads:
             facts = {
-                "dataset": arguments.dataset or "+".join(split.name for split in splits),
+                "dataset": arguments.dataset or "+".join(split.name for split in splits[: len(arguments.list)]),
                 **inputs.facts_of(arguments, views, world),
                 "seconds": round(time.perf_counter() - started, 3),
             }
@@ -99,7 +100,7 @@ def _splits_of(arguments: argparse.Namespace) -> list[Split]:
     per_list = labels if len(labels) == len(lists) else [labels[0]] * len(lists)
     splits = [read_split(source, names, arguments.root) for source, names in zip(lists, per_list, strict=True)]
     check_protocol(arguments.protocol, splits)
-    return splits
+    return [*splits, *mix_splits(splits)] if arguments.protocol == "mixed" else splits
 
 
 def _evaluate(arguments: argparse.Namespace, splits: list[Split], views: Views, world: ProcessGroup) -> Evaluation:

@@ -97,6 +97,8 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     model.prompts = prompts
     if arguments.no_cache:
         model.feature_cache = None
+    if arguments.no_modulation:
+        model.head.set_inference(modulation=False)
     return model
 
 
@@ -187,6 +189,7 @@ def facts_of(arguments: argparse.Namespace, views: Views, world: ProcessGroup) -
         "views": f"{views.clips}x{views.crops}",
         "crops_along": arguments.crops_along,
         "dtype": arguments.dtype,
+        "without_modulation": arguments.no_modulation,
         "templates": arguments.templates,
         "descriptions": arguments.descriptions,
         "description_weight": arguments.description_weight if arguments.descriptions is not None else None,

@@ -109,9 +109,14 @@ def add_model(parser: argparse.ArgumentParser, *, encodes_labels: bool = False) 
     parameters = "dtype of the parameters; int8 runs the image tower quantised, on the CPU"
     add_value(group, "--dtype", "float32", parameters, choices=sorted(DTYPES))
     add_value(group, "--decode", "auto", "video decoder: auto, torchcodec or pyav", "BACKEND")
-    parser.set_defaults(no_cache=False, templates=None, descriptions=None, description_weight=0.5)
+    parser.set_defaults(no_modulation=False, no_cache=False, templates=None, descriptions=None, description_weight=0.5)
     if encodes_labels:
         group.add_argument("--no-cache", action="store_true", help="neither read nor write class features on disk")
+
+
+def add_modulation(options: Options) -> None:
+    """Add the choice of leaving temporal feature modulation out; it is the model's otherwise."""
+    options.add_argument("--no-modulation", action="store_true", help="use the temporal features in full")
 
 
 def add_prompts(parser: argparse.ArgumentParser) -> None:

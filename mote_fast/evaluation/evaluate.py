@@ -20,10 +20,16 @@ from mote_fast.head.scores import full_class_scores
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.progress import Progress
 
-ProtocolName = Literal["closeset", "zeroshot", "halfclass", "fewshot"]
+ProtocolName = Literal["closeset", "zeroshot", "halfclass", "mixed", "fewshot"]
 
-# Default views of each protocol. Close-set tables have 1x1 too; half-class follows zero-shot.
-DEFAULT_VIEWS: Mapping[ProtocolName, str] = {"closeset": "4x3", "zeroshot": "3x1", "halfclass": "3x1", "fewshot": "1x1"}
+# Default views of each protocol. Close-set tables have 1x1 too; half-class and mixed follow zero-shot.
+DEFAULT_VIEWS: Mapping[ProtocolName, str] = {
+    "closeset": "4x3",
+    "zeroshot": "3x1",
+    "halfclass": "3x1",
+    "mixed": "3x1",
+    "fewshot": "1x1",
+}
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,8 @@ class Evaluation:
 
     Attributes:
         protocol: its name.
-        lists: one result per list.
-        scores: the splits that the protocol averages over: the lists, or the ten halves of the classes.
+        lists: one result per split that was given.
+        scores: the splits that the protocol averages over: the lists, mixed or not, or the ten halves of the classes.
         failures: the videos that could not be read, in the order of the pool.
     """
 
@@ -76,11 +82,14 @@ def check_protocol(protocol: ProtocolName, splits: Sequence[Split]) -> None:
     """Check that the lists fit the protocol, before anything is decoded.
 
     Raises:
-        ConfigError: half-class got several lists or fewer than four classes; two lists have one name.
+        ConfigError: half-class got several lists or fewer than four classes; mixed got one list; two lists have one
+            name.
     """
     names = [split.name for split in splits]
     if len(set(names)) < len(names):
         raise ConfigError(f"the lists need different file names, for the report names them by it; got {names}")
+    if protocol == "mixed" and len(splits) < 2:
+        raise ConfigError("the mixed protocol judges each list among the classes of all: give several lists")
     if protocol != "halfclass":
         return
     if len(splits) > 1:
@@ -107,10 +116,10 @@ def evaluate(
         model: the classifier.
         loader: a loader for evaluation of this process's share of ``pool.items``.
         pool: ``pool_splits(splits)``.
-        splits: see ``check_protocol``.
+        splits: see ``check_protocol``; for "mixed" the lists followed by their ``mix_splits``.
         class_features: [C, d] for each of ``pool.class_names``.
-        protocol: "closeset", "zeroshot", "halfclass" or "fewshot". All but half-class compute the same; they differ in
-            data, checkpoint and views.
+        protocol: "closeset", "zeroshot", "halfclass", "mixed" or "fewshot". All but half-class compute the same; they
+            differ in data, checkpoint and views.
         progress: see ``predict``.
 
     Raises:
@@ -130,7 +139,8 @@ def evaluate(
     if protocol == "halfclass":
         scores = _halves(lists[0])
     else:
-        scores = [Score(each.split.name, len(each.split.class_names), each.ranked) for each in lists]
+        scored = lists[len(lists) // 2 :] if protocol == "mixed" else lists
+        scores = [Score(each.split.name, len(each.split.class_names), each.ranked) for each in scored]
     return Evaluation(protocol, lists, scores, [failures[index] for index in sorted(failures)])
 
 

@@ -45,9 +45,9 @@ def result_document(evaluation: Evaluation, facts: Mapping[str, Any]) -> dict[st
 
     Returns:
         ``facts`` and: ``protocol``; ``splits``, which the protocol averages over (the lists, or the halves of the
-        classes); ``mean``, over the splits; ``failures``; and for the half-class protocol ``whole``, the list with all
-        of its classes. The key of an accuracy is [score][videos]["top1"], score "running" or "full-class", videos
-        "readable" or "all".
+        classes); ``mean``, over the splits; ``failures``; for the half-class protocol ``whole``, the list with all of
+        its classes, and for the mixed one ``alone``, each list with its own. The key of an accuracy is
+        [score][videos]["top1"], score "running" or "full-class", videos "readable" or "all".
     """
     splits = [_entry(each.name, each.classes, each.ranked) for each in evaluation.scores]
     failures = [{"path": each.path, "kind": each.kind, "reason": each.reason} for each in evaluation.failures]
@@ -55,6 +55,9 @@ def result_document(evaluation: Evaluation, facts: Mapping[str, Any]) -> dict[st
     if evaluation.protocol == "halfclass":
         whole = evaluation.lists[0]
         document["whole"] = _entry(whole.split.name, len(whole.split.class_names), whole.ranked)
+    if evaluation.protocol == "mixed":
+        own = evaluation.lists[: len(splits)]
+        document["alone"] = [_entry(each.split.name, len(each.split.class_names), each.ranked) for each in own]
     return document
 
 
@@ -82,7 +85,7 @@ def accuracy_lines(document: Mapping[str, Any]) -> list[str]:
         *(f"{top}, {of}" for of in (READABLE, ALL) for top in _TOPS),
     ]
     lines = [_row(header), _rule(len(header))]
-    entries = [document["whole"]] if "whole" in document else []
+    entries = [document["whole"]] if "whole" in document else document.get("alone", [])
     for entry in [*entries, *document["splits"]]:
         for score in _scores(entry):
             counts = [entry["name"], entry["classes"], entry["videos"], entry["failed"], score]

@@ -90,6 +90,29 @@ def _renumber(items: Sequence[VideoItem], folders: Sequence[str], names: Sequenc
     return [replace(item, label=numbers[item.label]) for item in items]
 
 
+def mix_splits(splits: Sequence[Split]) -> list[Split]:
+    """Return the splits with the classes of all of them as candidates.
+
+    Names that differ only in case, spaces and punctuation are one class, unless one list has both.
+    """
+    numbers: dict[str, int] = {}
+    names: list[str] = []
+    mixed: list[Split] = []
+    for split in splits:
+        folded = [plain(name) for name in split.class_names]
+        keys = [
+            key if key and folded.count(key) == 1 else name for key, name in zip(folded, split.class_names, strict=True)
+        ]
+        for key, name in zip(keys, split.class_names, strict=True):
+            if key not in numbers:
+                numbers[key] = len(names)
+                names.append(name)
+        items = [replace(item, label=numbers[keys[item.label]]) for item in split.items]
+        # The list of names is complete after the last split.
+        mixed.append(Split(f"{split.name}, mixed", items, names))
+    return mixed
+
+
 def pool_splits(splits: Sequence[Split]) -> VideoPool:
     """Collect the videos of all splits, each once, even if several splits list it.
 

@@ -174,6 +174,23 @@ def test_trade_off_of_results(capsys: Captured, videos: Path, tmp_path: Path) ->
     assert (status, "HM_ZS" in out, "66.67  trade-off" in out) == (0, True, True)
 
 
+def test_mixed_label_sets(capsys: Captured, videos: Path) -> None:
+    """Each list alone and among the classes of both; the result says that modulation was left out."""
+    (videos / "other.csv").write_text("id,name\n" + "".join(f"{label},other {label}\n" for label in range(CLASSES)))
+    names = ("--labels-file", videos / "names.csv", videos / "other.csv")
+    (videos / "rest.txt").write_text("".join(f"data/class2/{number}.mp4 2\n" for number in range(2)))
+    data = ("--list", videos / "one.txt", videos / "rest.txt", *names, "--root", videos, "--no-modulation")
+    status, out, _ = evaluate(capsys, "--protocol", "mixed", *data, "--json")
+    document = json.loads(out)
+    assert (status, document["without_modulation"], document["dataset"]) == (0, True, "one+rest")
+    assert [(each["name"], each["classes"]) for each in document["alone"]] == [("one", 3), ("rest", 3)]
+    assert [(each["name"], each["classes"]) for each in document["splits"]] == [("one, mixed", 6), ("rest, mixed", 6)]
+    status, out, _ = evaluate(capsys, "--protocol", "zeroshot", *data, "--json")
+    assert json.loads(out)["splits"] == document["alone"]
+    status, out, _ = evaluate(capsys, "--protocol", "mixed", *data)
+    assert (status, "| one | 3 |" in out, "| one, mixed | 6 |" in out) == (0, True, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -189,6 +206,7 @@ def test_trade_off_of_results(capsys: Captured, videos: Path, tmp_path: Path) ->
         (["--list", "LIST", "--labels-file", "NAMES", "--output", "LIST"], "--output"),
         (["--list", "LIST", "LIST", "--labels-file", "NAMES"], "different file names"),
         (["--list", "LIST", "--labels-file", "NAMES", "--protocol", "halfclass"], "half of 3 classes"),
+        (["--list", "LIST", "--labels-file", "NAMES", "--protocol", "mixed"], "several lists"),
     ],
 )
 def test_failures_are_one_clear_line(capsys: Captured, videos: Path, arguments: list[str], message: str) -> None:

@@ -14,7 +14,7 @@ from mote_fast.evaluation import evaluate as evaluate_module
 from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
 from mote_fast.evaluation.evaluate import check_protocol, evaluate
 from mote_fast.evaluation.predict import Predictions, predict
-from mote_fast.evaluation.splits import Split, pool_splits
+from mote_fast.evaluation.splits import Split, mix_splits, pool_splits
 from mote_fast.head.scores import pool_views
 from tests.conftest import GOLDEN
 from tests.evaluation.made_up import MadeUpLoader, failure_of, made_up_pixels, random_classes, small_model
@@ -89,12 +89,35 @@ def test_a_loader_that_loses_videos_is_refused() -> None:
         evaluate(model, MadeUpLoader(made_up_pixels(2)), pool, [split], [random_classes(model, 4)], "closeset")
 
 
+def test_mixed_lists_have_the_classes_of_all() -> None:
+    """Each list is judged among its own classes and among all; the videos are read once."""
+    model = small_model()
+    own = [split_of("a", [0, 1, 2]), split_of("b", [3, 4], 2, "other")]
+    splits = [*own, *mix_splits(own)]
+    pool = pool_splits(splits)
+    assert pool.class_names == [
+        *(tuple(split.class_names) for split in own),
+        ("class0", "class1", "class2", "class3", "other0", "other1"),
+    ]
+    classes = [random_classes(model, len(names), seed=len(names)) for names in pool.class_names]
+    loader = MadeUpLoader(made_up_pixels(5), 3)
+    found = evaluate(model, loader, pool, splits, classes, "mixed")
+    assert sorted(loader.yielded) == list(range(5))
+    assert [result.split.name for result in found.lists] == ["a", "b", "a, mixed", "b, mixed"]
+    assert [(score.name, score.classes) for score in found.scores] == [("a, mixed", 6), ("b, mixed", 6)]
+    alone = predict(model, MadeUpLoader(made_up_pixels(5)), classes[2])
+    best = alone.running.argmax(-1)
+    assert found.scores[1].ranked[RUNNING].best[:, 0].tolist() == best[3:].tolist()
+    assert found.scores[1].ranked[RUNNING].labels.tolist() == [5, 4]
+
+
 @pytest.mark.parametrize(
     ("protocol", "splits", "message"),
     [
         ("halfclass", [split_of("a", [0]), split_of("b", [1])], "one list"),
         ("halfclass", [split_of("a", [0], classes=3)], "half of 3"),
         ("zeroshot", [split_of("a", [0]), split_of("a", [1])], "different file names"),
+        ("mixed", [split_of("a", [0])], "several lists"),
     ],
 )
 def test_lists_that_do_not_fit_the_protocol(protocol: Any, splits: list[Split], message: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mote_fast.data.items import UNLABELLED, VideoItem
 from mote_fast.errors import ListError
-from mote_fast.evaluation.splits import Split, pool_splits, read_split
+from mote_fast.evaluation.splits import Split, mix_splits, pool_splits, read_split
 
 # Lists of video numbers, and which of two label sets each list uses.
 listings = st.lists(
@@ -101,3 +101,15 @@ def test_folders_take_the_numbers_of_a_file_that_names_them(tmp_path: Path) -> N
         ("long_jump", 1),
         ("zumba", 0),
     ]
+
+
+def test_mixed_classes_are_one_where_their_names_are() -> None:
+    """The name "High Jump" of one list is "high_jump" of another; names that one list tells apart stay apart."""
+    one = Split("one", [VideoItem("0.mp4", 1)], ["archery", "high_jump", "C", "C++"])
+    two = Split("two", [VideoItem("1.mp4", 0), VideoItem("2.mp4", 1), VideoItem("3.mp4", 2)], ["High Jump", "c", "!"])
+    mixed = mix_splits([one, two])
+    assert [split.name for split in mixed] == ["one, mixed", "two, mixed"]
+    for split in mixed:
+        assert split.class_names == ["archery", "high_jump", "C", "C++", "c", "!"]
+    assert [[item.label for item in split.items] for split in mixed] == [[1], [1, 4, 5]]
+    assert [item.label for item in two.items] == [0, 1, 2]
