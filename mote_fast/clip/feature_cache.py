@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FILE_NAME = "class_features.sqlite3"
+_FILE_NAMES = (FILE_NAME, *(f"{FILE_NAME}-{kind}" for kind in ("journal", "wal", "shm")))
 # About 120,000 labels of ViT-B/16.
 DEFAULT_MAX_BYTES = 256 * 1024**2
 # Seconds to wait for another process's write, which takes milliseconds; computing the features anew takes seconds.
@@ -92,9 +93,11 @@ class FeatureCache:
         return self._attempt("measured", self._measure, 0)
 
     def clear(self) -> None:
-        """Delete the cache file."""
+        """Delete the cache file, and what SQLite keeps beside it."""
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            # A journal that stayed would be applied to the next file.
+            for name in _FILE_NAMES:
+                self.path.with_name(name).unlink(missing_ok=True)
 
     def _read(self, path: Path, space: str, labels: Sequence[str], embed_dim: int) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
@@ -171,7 +174,8 @@ def _opened(path: Path, mode: str = "rw", timeout: float | None = None) -> Itera
 
 def _has_table(database: sqlite3.Connection) -> bool:
     # A process that was killed, or a full disk, leaves an empty file.
-    return database.execute("SELECT 1 FROM sqlite_master WHERE name = 'features'").fetchone() is not None
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'features'"
+    return database.execute(query).fetchone() is not None
 
 
 def _stored_bytes(database: sqlite3.Connection) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -20,6 +22,15 @@ WeightsFingerprint = tuple[tuple[int, int, torch.dtype], ...]
 def weights_fingerprint(state: Mapping[str, Tensor]) -> WeightsFingerprint:
     """Return the address of each tensor and how often it was modified in place."""
     return tuple((value.data_ptr(), value._version, value.dtype) for value in state.values())
+
+
+def machine() -> str:
+    """Describe the processor by what decides its arithmetic: architecture and instruction sets."""
+    flags = platform.processor()
+    # Elsewhere than on Linux the instruction sets have no file.
+    with suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
+        flags = next(line for line in info if line.startswith(("flags", "Features")))
+    return f"{platform.system()} {platform.machine()} {' '.join(sorted(flags.split()))}"
 
 
 class Fingerprint:

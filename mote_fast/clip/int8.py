@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mote_fast.clip.fingerprint import WeightsFingerprint, weights_fingerprint
+from mote_fast.clip.fingerprint import WeightsFingerprint, machine, weights_fingerprint
 from mote_fast.clip.model_cache import ModelCache
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.errors import BackendError, ConfigError
 from mote_fast.runtime.forks import HomeProcess
+from mote_fast.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +119,7 @@ class Int8Tower:
         if not towers.is_plain_vision_tower:
             raise ConfigError(f"dtype='int8' serves CLIP's own ViT image towers, which {towers.config.name} is not")
         onnxruntime = _required("onnxruntime")
-        versions = f"recipe {RECIPE_VERSION}, onnxruntime {onnxruntime.__version__}"
-        key = hashlib.sha256(f"{towers.image_fingerprint()}, {versions}".encode()).hexdigest()
+        key = hashlib.sha256(repr((towers.image_fingerprint(), machine(), _versions(onnxruntime))).encode()).hexdigest()
         content = self.cache.read(key)
         if content is None:
             content = quantized(towers)
@@ -134,6 +134,10 @@ class Int8Tower:
     def __getstate__(self) -> dict[str, Any]:
         """Leave the session out of copies: each copy makes its own from the cache."""
         return self.__dict__ | {"_made": None}
+
+
+def _versions(onnxruntime: Any) -> tuple[object, ...]:
+    return RECIPE_VERSION, __version__, torch.__version__, onnxruntime.__version__
 
 
 def quantized(towers: ClipTowers) -> bytes:

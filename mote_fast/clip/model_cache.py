@@ -13,19 +13,22 @@ from mote_fast.clip import feature_cache
 from mote_fast.errors import MoteError
 from mote_fast.runtime.files import staged
 from mote_fast.runtime.parts import remove_abandoned
+from mote_fast.runtime.reading import read_small
 
 log = logging.getLogger(__name__)
 
 # About 20 towers of ViT-B/16, or 6 of ViT-L/14.
 DEFAULT_MAX_BYTES = 2 * 1024**3
+# ONNX files are protocol buffers, which have no more.
+MAX_FILE_BYTES = 2**31
 
 
 class ModelCache:
     """A folder of exported towers, safe under concurrent processes, bounded in size, removable at any time.
 
-    A file's name holds its key and the SHA-256 of its content: a damaged file is recognised before use, logged, and
-    removed. When the files exceed ``max_bytes``, the least recently used are dropped. A cache that cannot be read or
-    written costs time and a logged warning, never a result.
+    A file's name holds its key and the SHA-256 of key and content: a file that is damaged, or was stored under another
+    key, is recognised before use, logged, and removed. When the files exceed ``max_bytes``, the least recently used are
+    dropped. A cache that cannot be read or written costs time and a logged warning, never a result.
 
     Args:
         folder: folder of the files; None takes the folder "int8" in the user's cache folder.
@@ -42,14 +45,9 @@ class ModelCache:
         """Return the content stored under ``key`` (hexadecimal), or None."""
         with self._tolerant("read"):
             for path in sorted(self._stored(f"{key}-*.onnx")):
-                content = path.read_bytes()
-                if path.stem == f"{key}-{_digest(content)}":
-                    # The folder may be read-only.
-                    with suppress(OSError):
-                        os.utime(path)
+                content = _read_whole(key, path)
+                if content is not None:
                     return content
-                log.warning("%s is damaged; it is removed, and the tower exported again", path)
-                path.unlink(missing_ok=True)
         return None
 
     def write(self, key: str, content: bytes) -> None:
@@ -58,7 +56,7 @@ class ModelCache:
             log.warning("this user has no home folder and so no cache of int8 towers (set HOME or XDG_CACHE_HOME)")
             return
         with self._tolerant("written"):
-            target = self.folder / f"{key}-{_digest(content)}.onnx"
+            target = self.folder / f"{key}-{_digest(key, content)}.onnx"
             with staged(target) as part:
                 part.write_bytes(content)
             self._prune(self.folder, target)
@@ -103,5 +101,24 @@ class ModelCache:
             log.warning("cache of int8 towers %s could not be %s: %s", self.folder, attempt, error)
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _read_whole(key: str, path: Path) -> bytes | None:
+    """Return the content of a file that was stored under ``key``, or None after a warning."""
+    try:
+        content = read_small(path, MAX_FILE_BYTES)
+    except FileNotFoundError:
+        # Another process dropped it.
+        return None
+    except OSError as error:
+        log.warning("%s cannot be read (%s); the tower is exported again", path, error)
+        return None
+    whole = path.stem == f"{key}-{_digest(key, content)}"
+    if not whole:
+        log.warning("%s is damaged, or was made for another model or machine; the tower is exported again", path)
+    # The folder may be read-only.
+    with suppress(OSError):
+        os.utime(path) if whole else path.unlink(missing_ok=True)
+    return content if whole else None
+
+
+def _digest(key: str, content: bytes) -> str:
+    return hashlib.sha256(key.encode() + b"\n" + content).hexdigest()
