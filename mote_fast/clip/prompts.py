@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from mote_fast.clip.texts import check_texts
 from mote_fast.data.text_tables import read_json, read_lines
@@ -61,6 +62,10 @@ class Prompts:
         frozen = {name: tuple(sentences) for name, sentences in self.descriptions.items()}
         object.__setattr__(self, "templates", tuple(self.templates))
         object.__setattr__(self, "descriptions", MappingProxyType(frozen))
+
+    def __reduce__(self) -> tuple[type[Prompts], tuple[Any, ...]]:
+        """Return what copies and pickles are made of: a read-only mapping has neither."""
+        return type(self), (self.templates, dict(self.descriptions), self.weight)
 
     def described(self, labels: Sequence[str]) -> dict[str, Sequence[str]]:
         """Return label -> sentences of the labels that have descriptions; empty if their weight is 0.

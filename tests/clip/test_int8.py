@@ -137,6 +137,37 @@ def test_changed_weights_are_followed(
     assert exported == [towers]
 
 
+@pytest.mark.parametrize("changed", ["weights", "machine", "version"])
+def test_a_tower_of_another_origin_is_not_taken(
+    quantized_tiny: VideoClassifier,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    changed: str,
+) -> None:
+    """A file of other weights, another machine or version is no hit, and under the name of the right one it is seen."""
+    towers, cache, content = quantized_tiny.clip, ModelCache(tmp_path), tiny_export()
+    exported: list[ClipTowers] = []
+    monkeypatch.setattr(int8, "quantized", lambda towers: exported.append(towers) or content)
+    Int8Tower(towers, cache).prepare()
+    (first,) = tmp_path.iterdir()
+    if changed == "weights":
+        with torch.no_grad():
+            towers.model.visual.proj.mul_(2)
+    else:
+        name = {"machine": "machine", "version": "_versions"}[changed]
+        monkeypatch.setattr(int8, name, lambda *_: "another")
+    Int8Tower(towers, cache).prepare()
+    assert len(exported) == 2
+    assert not caplog.text
+    (second,) = set(tmp_path.iterdir()) - {first}
+    first.rename(tmp_path / f"{second.name.split('-')[0]}-{first.name.split('-')[1]}")
+    second.unlink()
+    Int8Tower(towers, cache).prepare()
+    assert len(exported) == 3
+    assert "made for another model or machine" in caplog.text
+
+
 def test_saving_keeps_the_float_weights(quantized_tiny: VideoClassifier, no_export: None, tmp_path: Path) -> None:
     """save() writes what was quantised, bit for bit; it loads in float32 and, from the cache, in int8."""
     quantized_tiny.save(tmp_path / "model")

@@ -43,6 +43,39 @@ def test_a_damaged_file_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert cache.read("aa") == b"tower"
 
 
+def test_a_file_of_another_key_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A sound file under the name of another model's is not that model."""
+    cache = ModelCache(tmp_path)
+    cache.write("aa", b"tower")
+    path = only_file(cache)
+    path.rename(path.with_name(path.name.replace("aa-", "bb-", 1)))
+    assert cache.read("bb") is None
+    assert "made for another model or machine" in caplog.text
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "too large", "circle"])
+def test_other_things_in_place_of_a_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """None is waited for or read, one warning says which, and a sound file beside it serves."""
+    cache = ModelCache(tmp_path)
+    cache.write("aa", b"tower")
+    odd = tmp_path / f"aa-{'0' * 64}.onnx"
+    if kind == "pipe":
+        os.mkfifo(odd)
+    elif kind == "folder":
+        odd.mkdir()
+    elif kind == "circle":
+        odd.symlink_to(odd)
+    else:
+        monkeypatch.setattr("mote_fast.clip.model_cache.MAX_FILE_BYTES", 5)
+        odd.write_bytes(b"larger")
+    assert cache.read("aa") == b"tower"
+    assert caplog.text.count("cannot be read") == 1
+    assert odd.name in caplog.text
+
+
 def test_the_oldest_go_when_it_is_full(tmp_path: Path) -> None:
     """Beyond the bound, the least recently used files are removed; a single file over the bound stays."""
     cache = ModelCache(tmp_path, max_bytes=3)

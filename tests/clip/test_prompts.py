@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,10 @@ def test_weights_are_shares(weight: float) -> None:
     """A weight beyond [0, 1] would turn a feature away from its texts."""
     with pytest.raises(ConfigError, match=r"\[0, 1\]"):
         Prompts(weight=weight)
+
+
+def test_copies_and_pickles_are_equal() -> None:
+    """A model that has prompts can be copied, and sent to another process."""
+    prompts = Prompts(["{} here."], {"a": ["One.", "Two."]}, 0.25)
+    for other in (copy.deepcopy(prompts), pickle.loads(pickle.dumps(prompts))):
+        assert other == prompts
