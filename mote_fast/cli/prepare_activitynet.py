@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mote_fast.cli import options, prepare_reencode
 from mote_fast.prepare.activitynet import cut_activitynet, read_activitynet, read_segments
+from mote_fast.prepare.cut import JOURNAL_FILE
 from mote_fast.prepare.lists import LABELS_FILE, DataSet
 from mote_fast.prepare.write_data_set import REPORT_FILES
 from mote_fast.runtime.files import check_writable, make_folder
@@ -33,9 +34,10 @@ def read(arguments: argparse.Namespace, root: Path) -> DataSet:
     notes: tuple[str, ...] = ()
     if arguments.cut_from is not None:
         segments, _ = read_segments(places)
-        # Before hours of cutting.
-        lists = {f"{segment.split}list.txt" for segment in segments}
-        check_writable(Path(arguments.output), [*sorted(lists), LABELS_FILE, *REPORT_FILES], arguments.force)
+        if not (root / JOURNAL_FILE).exists():
+            # Before hours of cutting. An interrupted run may have left lists, which are compared in the end.
+            lists = {f"{segment.split}list.txt" for segment in segments}
+            check_writable(Path(arguments.output), [*sorted(lists), LABELS_FILE, *REPORT_FILES], arguments.force)
         make_folder(root, "--root")
         notes = cut_activitynet(
             segments,

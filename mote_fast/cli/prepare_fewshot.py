@@ -11,8 +11,9 @@ from mote_fast.cli import options, outputs
 from mote_fast.data.items import read_list
 from mote_fast.errors import ConfigError
 from mote_fast.prepare.fewshot import few_shot, repeat_to
-from mote_fast.prepare.lists import format_list
-from mote_fast.runtime.files import write_texts
+from mote_fast.prepare.lists import LOCK_FILE, format_list
+from mote_fast.runtime.files import make_folder, write_texts
+from mote_fast.runtime.lock import FileLock
 
 PAPER_SHOTS = (2, 4, 8, 16)
 
@@ -50,9 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
         contents[name] = format_list(repeat_to(drawn, length))
         classes = len(Counter(item.label for item in drawn))
         written.append({"list": name, "shots": shots, "classes": classes, "videos": len(drawn), "entries": length})
-    write_texts(Path(arguments.output), contents, arguments.force)
+    output = Path(arguments.output)
+    make_folder(output, names=contents)
+    with FileLock(output / LOCK_FILE, f"--output {output}"):
+        write_texts(output, contents, arguments.force)
     lines = [
-        f"{Path(arguments.output) / str(each['list'])}: {each['videos']} videos of {each['classes']} classes, "
+        f"{output / str(each['list'])}: {each['videos']} videos of {each['classes']} classes, "
         f"repeated to {each['entries']} entries"
         for each in written
     ]

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mote_fast.cli import options, outputs
-from mote_fast.errors import ConfigError
+from mote_fast.data.find_videos import FoundVideos, find_videos
+from mote_fast.errors import ConfigError, ListError
 from mote_fast.prepare.encoding import PRESETS, Encoding
-from mote_fast.prepare.reencode import FAULT_FILE, find_videos, listed_videos, reencode, rewrite_list
+from mote_fast.prepare.reencode import FAULT_FILE, listed_videos, reencode, rewrite_list
 from mote_fast.runtime.files import make_folder, staged
 
 
@@ -49,18 +50,21 @@ def encoding_of(arguments: argparse.Namespace) -> Encoding:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Re-encode; a bad video is reported and the others are processed. Returns 0, or 2 if any failed."""
+    """Re-encode; a bad video or folder is reported and the others are processed. Returns 0, or 2 if any failed."""
     lists = [Path(path) for path in arguments.list]
     repeated = {path.name for path in lists if [other.name for other in lists].count(path.name) > 1}
     if repeated:
         raise ConfigError(f"--list: two lists are named {min(repeated)}; both would be rewritten to the same file")
     listed = [video for path in lists for video in listed_videos(path)]
+    found = FoundVideos(listed, []) if lists else find_videos(arguments.source)
+    if not found.paths:
+        raise ListError(f"{arguments.source}: no such folder, or no videos below it")
     encoding = encoding_of(arguments)
     make_folder(Path(arguments.target), "TARGET", (FAULT_FILE, *(path.name for path in lists)))
     done = reencode(
         arguments.source,
         arguments.target,
-        listed or find_videos(arguments.source),
+        found.paths,
         encoding,
         keep_intact_prefix=arguments.keep_intact_prefix,
         workers=arguments.workers,
@@ -80,4 +84,4 @@ def run(arguments: argparse.Namespace) -> int:
         arguments, document, [f"{target}: {done.written} videos written, {done.already_done} were done before"]
     )
     damaged = f"{len(done.failures)} of {len(done.names)} videos are damaged or missing; see {target / FAULT_FILE}"
-    return outputs.report([damaged] if done.failures else [])
+    return outputs.report([*found.unreadable, *([damaged] if done.failures else [])])

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mote_fast.data.find_videos import find_videos
 from mote_fast.data.text_tables import read_lines, read_table, split_right, whole_number
 from mote_fast.errors import ListError, quoted
 
 log = logging.getLogger(__name__)
-
-# File extensions that a folder scan accepts as videos.
-VIDEO_SUFFIXES = frozenset(
-    {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".3gp"}
-)
 
 # The label of a video of unknown class.
 UNLABELLED = -1
@@ -74,24 +70,27 @@ def scan_folder(root: str | os.PathLike[str]) -> tuple[list[VideoItem], list[str
     """List the videos under ``root``, whose sub-folders are the classes; return the items and the class names.
 
     Classes are sorted by name, videos by path within a class; folders below a class folder belong to that class.
-    Files without a known extension (``VIDEO_SUFFIXES``) are ignored.
+    Links, hidden files and other files than videos are treated as ``find_videos`` does.
 
     Raises:
-        ListError: the folder is missing, or holds no class folder with a video.
+        ListError: the folder is missing, holds no class folder with a video, or a folder below it cannot be read.
     """
     folder = Path(root)
     if not folder.is_dir():
         raise ListError(f"{folder}: no such folder; give one with a sub-folder for each class")
-    try:
-        names = sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    except OSError as error:
-        raise ListError(f"{folder}: cannot be read ({error.strerror})") from error
-    found = [sorted(_videos_under(folder / name)) for name in names]
-    kept = [(name, paths) for name, paths in zip(names, found, strict=True) if paths]
-    if not kept:
+    paths, unreadable = find_videos(folder)
+    if unreadable:
+        # Left out, it could shift the numbers of all later classes.
+        raise ListError(f"{unreadable[0]}; make it readable, or move it elsewhere")
+    classes: dict[str, list[str]] = {}
+    for path in paths:
+        name, _, rest = path.partition(os.sep)
+        if rest:
+            classes.setdefault(name, []).append(os.path.join(folder, path))
+    if not classes:
         raise ListError(f"{folder}: no videos in its sub-folders; expected {folder}/CLASS/VIDEO.mp4")
-    items = [VideoItem(path, label) for label, (_, paths) in enumerate(kept) for path in paths]
-    return items, [name for name, _ in kept]
+    names = sorted(classes)
+    return [VideoItem(path, label) for label, name in enumerate(names) for path in sorted(classes[name])], names
 
 
 def read_labels(path: str | os.PathLike[str]) -> list[str]:
@@ -163,8 +162,3 @@ def _parse_line(line: str, where: str, root: str | os.PathLike[str]) -> VideoIte
 
 def _join(root: str | os.PathLike[str], path: str) -> str:
     return os.path.join(root, path) if os.fspath(root) else path
-
-
-def _videos_under(folder: Path) -> Iterator[str]:
-    for at, _, names in os.walk(folder):
-        yield from (os.path.join(at, name) for name in names if Path(name).suffix.lower() in VIDEO_SUFFIXES)

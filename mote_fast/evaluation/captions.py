@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mote_fast.data.items import UNLABELLED, VIDEO_SUFFIXES, VideoItem
+from mote_fast.data.find_videos import VIDEO_SUFFIXES
+from mote_fast.data.items import UNLABELLED, VideoItem
 from mote_fast.data.text_tables import read_json, read_table
 from mote_fast.errors import ListError, quoted
 from mote_fast.runtime.text import is_text

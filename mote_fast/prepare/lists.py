@@ -17,6 +17,9 @@ from mote_fast.runtime.text import is_text
 # The label file of the lists that cover all classes of a data set.
 LABELS_FILE = "labels.csv"
 
+# Locks a folder while lists are made for it.
+LOCK_FILE = ".prepare.lock"
+
 
 @dataclass(frozen=True)
 class VideoList:

@@ -13,7 +13,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mote_fast.data.items import VIDEO_SUFFIXES, VideoItem, read_list
+from mote_fast.data.find_videos import is_video_name
+from mote_fast.data.items import VideoItem, read_list
 from mote_fast.data.loading.faults import Failure, write_faults
 from mote_fast.data.loading.samples import failure_of
 from mote_fast.data.text_tables import read_table
@@ -37,25 +38,6 @@ class Reencoded:
     written: int
     already_done: int
     failures: tuple[Failure, ...]
-
-
-def find_videos(source: str | os.PathLike[str]) -> list[str]:
-    """Return the sorted paths of all videos below ``source``, relative to it; links to folders are followed.
-
-    Raises:
-        ListError: the folder is missing, or holds no file with a video extension.
-    """
-    found, seen = [], set()
-    for at, folders, names in os.walk(source, followlinks=True):
-        if os.path.realpath(at) in seen:
-            # A link to a parent folder would cause an endless walk.
-            folders.clear()
-            continue
-        seen.add(os.path.realpath(at))
-        found += [os.path.relpath(os.path.join(at, name), source) for name in names if _is_video(name)]
-    if not found:
-        raise ListError(f"{source}: no such folder, or no videos below it")
-    return sorted(found)
 
 
 def target_names(source: str | os.PathLike[str], videos: Sequence[str]) -> dict[str, str]:
@@ -208,11 +190,7 @@ def _stems_in(folder: str) -> Counter[str]:
     except OSError:
         # Reading the folder's videos will report the error.
         return Counter()
-    return Counter(PurePath(name).stem for name in names if _is_video(name))
-
-
-def _is_video(name: str) -> bool:
-    return PurePath(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
+    return Counter(PurePath(name).stem for name in names if is_video_name(name))
 
 
 def _check_apart(source: Path, target: Path) -> None:

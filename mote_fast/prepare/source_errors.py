@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from mote_fast.errors import MoteError, UndecodableVideoError, one_line
+from mote_fast.runtime.reading import open_regular
 
 _CHANGED = "changed while the command ran; run it again, with an empty output folder"
 
@@ -45,7 +46,7 @@ class SourceFile(io.RawIOBase):
         self._path = path
         self._left = state["size"]
         with reading(path):
-            self._file = io.FileIO(path)
+            self._file = open_regular(path)
             status = os.fstat(self._file.fileno())
         if state != {"size": status.st_size, "mtime_ns": status.st_mtime_ns}:
             self._file.close()

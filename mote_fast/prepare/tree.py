@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
-from mote_fast.data.items import VIDEO_SUFFIXES
+from mote_fast.data.find_videos import find_videos
 from mote_fast.errors import ListError
 from mote_fast.runtime.text import plain
+
+log = logging.getLogger(__name__)
 
 
 class VideoTree:
@@ -21,7 +21,7 @@ class VideoTree:
     none) and in their containers (re-encoded, or as crawled), but rarely in the file names.
 
     Args:
-        root: folder to search, with all folders below it; links to folders are followed.
+        root: folder to search, as ``find_videos`` does. A folder that cannot be read is named in the log.
         ignore_case: also find names that differ in case, for data sets whose files and lists disagree.
 
     Raises:
@@ -34,8 +34,11 @@ class VideoTree:
             raise ListError(f"{self.root}: no such folder; give --root the folder that holds the videos")
         self.ignore_case = ignore_case
         self._paths: defaultdict[str, list[str]] = defaultdict(list)
-        for path in tqdm(_walk(self.root), unit="videos", desc="find", disable=None, delay=2):
-            self._paths[self._key(PurePosixPath(path).stem)].append(path)
+        paths, unreadable = find_videos(self.root)
+        for reason in unreadable:
+            log.warning("%s; its videos count as missing", reason)
+        for path in paths:
+            self._paths[self._key(PurePosixPath(path).stem)].append(Path(path).as_posix())
         if not self._paths:
             raise ListError(f"{self.root}: holds no videos; give --root the folder that holds them")
 
@@ -58,18 +61,3 @@ class VideoTree:
 
     def _key(self, stem: str) -> str:
         return stem.casefold() if self.ignore_case else stem
-
-
-def _walk(root: Path) -> Iterator[str]:
-    seen: set[tuple[int, int]] = set()
-    for at, folders, names in os.walk(root, followlinks=True):
-        status = os.stat(at)
-        # A link to a parent folder would cause an endless walk.
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders.sort()
-        for name in names:
-            if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
-                yield Path(at, name).relative_to(root).as_posix()

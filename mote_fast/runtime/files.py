@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mote_fast.errors import ConfigError, MoteError
 from mote_fast.runtime.parts import complete, discard, flush, flush_names, new_part, remove_abandoned, umask, writing
+from mote_fast.runtime.reading import read_small
 
 # Bytes written to find out whether a disk is full: one block.
 _PROBE = 4096
@@ -104,12 +105,24 @@ def write_text(target: Path, text: str) -> None:
 def write_texts(folder: Path, texts: Mapping[str, str], force: bool = False) -> None:
     """Write files of the given names into ``folder``, which is created if missing; each is replaced atomically.
 
+    Files that have the text already, as an interrupted call leaves them, stay as they are.
+
     Raises:
-        ConfigError: a file exists and ``force`` is not set (nothing is written), or a file cannot be written.
+        ConfigError: a file has another text and ``force`` is not set (nothing is written), or cannot be written.
     """
-    check_writable(folder, texts, force)
-    for name, text in texts.items():
-        write_text(folder / name, text)
+    contents = {name: text.encode() for name, text in texts.items()}
+    missing = [name for name, content in contents.items() if not _holds(folder / name, content)]
+    check_writable(folder, missing, force)
+    for name in missing:
+        write_bytes(folder / name, contents[name])
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether a file exists and has this content."""
+    try:
+        return path.stat().st_size == len(content) and read_small(path, len(content)) == content
+    except OSError:
+        return False
 
 
 def check_writable(folder: Path, names: Iterable[str], force: bool) -> None:
@@ -150,6 +163,8 @@ def check_file(path: Path, option: str = "--output") -> None:
 
 def _prepare(folder: Path, names: Iterable[str], what: str) -> None:
     try:
+        if os.path.exists(folder) and not os.path.isdir(folder):
+            raise NotADirectoryError(f"{folder} is not a folder")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
             # A full disk still makes empty files.

@@ -10,8 +10,9 @@ import pytest
 from mote_fast.cli import build_parser
 from mote_fast.data.decoding.decode import probe
 from mote_fast.data.decoding.video_writer import write_video
+from mote_fast.data.find_videos import FoundVideos
 from mote_fast.data.items import read_list
-from mote_fast.errors import ConfigError
+from mote_fast.errors import ConfigError, ListError
 from tests.data.conftest import NumberedVideos
 
 
@@ -51,6 +52,20 @@ def test_a_list(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     items = read_list(tmp_path / "out" / "val.txt")
     assert [(item.path, item.label) for item in items] == [("x/a.mp4", 4), ("bad.mp4", 2)]
     assert "1 of 2 videos are damaged or missing" in capsys.readouterr().err
+
+
+def test_an_unreadable_folder_is_reported(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other videos are written, and the status tells; a source without videos is refused."""
+    found = FoundVideos(["b.webm"], ["x: cannot be read (Permission denied)"])
+    monkeypatch.setattr("mote_fast.cli.prepare_reencode.find_videos", lambda _: found)
+    assert run(root, tmp_path / "out") == 2
+    assert (tmp_path / "out" / "b.mp4").exists()
+    assert "error: x: cannot be read (Permission denied)" in capsys.readouterr().err
+    monkeypatch.undo()
+    with pytest.raises(ListError, match="none: no such folder"):
+        run(root / "none", tmp_path / "other")
 
 
 def test_lists_of_one_name_are_refused(root: Path, tmp_path: Path) -> None:

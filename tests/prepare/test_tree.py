@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mote_fast.data.find_videos import FoundVideos
 from mote_fast.errors import ListError
 from mote_fast.prepare.tree import VideoTree
 from tests.prepare.conftest import touch
@@ -47,6 +48,14 @@ def test_links(tmp_path: Path) -> None:
     (tmp_path / "root" / "jump").symlink_to(tmp_path / "disk" / "jump")
     (tmp_path / "disk" / "jump" / "up").symlink_to(tmp_path / "root")
     assert VideoTree(tmp_path / "root").find("a") == "jump/a.mp4"
+
+
+def test_unreadable_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Their videos are not missing in silence."""
+    touch(tmp_path, "a.mp4")
+    monkeypatch.setattr("mote_fast.prepare.tree.find_videos", lambda _: FoundVideos(["a.mp4"], ["b: cannot be read"]))
+    assert VideoTree(tmp_path).find("a") == "a.mp4"
+    assert "b: cannot be read; its videos count as missing" in caplog.text
 
 
 def test_wrong_root(tmp_path: Path) -> None:

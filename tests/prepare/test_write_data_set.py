@@ -12,9 +12,10 @@ import pytest
 from mote_fast.data.flip_labels import read_flip_labels
 from mote_fast.data.items import VideoItem, read_labels, read_list
 from mote_fast.errors import ConfigError, ListError
-from mote_fast.prepare.lists import LABELS_FILE, DataSet, VideoList
+from mote_fast.prepare.lists import LABELS_FILE, LOCK_FILE, DataSet, VideoList
 from mote_fast.prepare.scan import ScanOptions
 from mote_fast.prepare.write_data_set import write_data_set
+from mote_fast.runtime.lock import FileLock
 from tests.prepare.conftest import VideoMaker, write
 
 TRAIN = (
@@ -119,6 +120,52 @@ def test_earlier_files_are_safe(root: Path, tmp_path: Path) -> None:
     assert [path.name for path in output.iterdir()] == ["vallist.txt"]
     write_data_set(DATA_SET, root, output, force=True, scan=ScanOptions())
     assert read_list(output / "vallist.txt") == list(VAL)
+
+
+@pytest.mark.heavy
+def test_the_same_call_completes_an_interrupted_one(root: Path, tmp_path: Path) -> None:
+    """After a kill between two files, only the missing ones are written; after a whole call, none; no lock is left."""
+    output = tmp_path / "out"
+    options = {"scan": ScanOptions(workers=2), "drop_bad": True}
+    report = write_data_set(DATA_SET, root, output, **options)
+    whole = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in output.iterdir()}
+    for name in ("vallist.txt", "report.json"):
+        (output / name).unlink()
+    assert write_data_set(DATA_SET, root, output, **options) == report
+    again = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in output.iterdir()}
+    assert {name for name in whole if whole[name] != again[name]} == {"vallist.txt", "report.json", "scan.jsonl"}
+    assert {name: again[name][0] for name in again if name != "scan.jsonl"} == {
+        name: whole[name][0] for name in whole if name != "scan.jsonl"
+    }
+    with pytest.raises(ConfigError, match=r"trainlist\.txt: exists; give --force"):
+        write_data_set(DATA_SET, root, output, scan=ScanOptions(workers=2))
+
+
+def test_two_calls_do_not_share_an_output(root: Path, tmp_path: Path) -> None:
+    """The second is told who is first."""
+    (tmp_path / "out").mkdir()
+    with (
+        FileLock(tmp_path / "out" / LOCK_FILE, "out"),
+        pytest.raises(ConfigError, match=f"out: in use by process {os.getpid()} "),
+    ):
+        write_data_set(DATA_SET, root, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_no_file_can_hold_is_refused_before_the_scan(root: Path, tmp_path: Path) -> None:
+    """A class whose name has a line break; files that are no videos are named and not opened."""
+    data_set = DataSet("odd", DATA_SET.lists, {LABELS_FILE: ("a\nb", "c")})
+    with pytest.raises(ListError, match="not one line"):
+        write_data_set(data_set, root, tmp_path / "out", scan=ScanOptions())
+    assert not (tmp_path / "out").exists()
+    os.mkfifo(root / "to left" / "gone.avi")
+    (root / "to left" / "empty.avi").unlink()
+    (root / "to left" / "empty.avi").mkdir()
+    report = write_data_set(DATA_SET, root, tmp_path / "out")
+    assert [(each["path"], each["reason"]) for each in report["problems"]] == [
+        ("to left/empty.avi", "not a regular file"),
+        ("to left/gone.avi", "not a regular file"),
+    ]
 
 
 def test_a_wrong_root(tmp_path: Path) -> None:

@@ -50,6 +50,10 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"a\.txt: exists; give --force"):
         write_texts(folder, {"b.txt": "2\n", "a.txt": "2\n"})
     assert sorted(path.name for path in folder.iterdir()) == ["a.txt"]
+    # An interrupted call left the first of two.
+    write_texts(folder, {"a.txt": "1\n", "c.txt": ""})
+    with pytest.raises(ConfigError, match=r"c\.txt: exists"):
+        write_texts(folder, {"a.txt": "1\n", "c.txt": "3\n"})
     write_texts(folder, {"b.txt": "2\n", "a.txt": "é\n"}, force=True)
     assert (folder / "a.txt").read_bytes() == "é\n".encode()
 

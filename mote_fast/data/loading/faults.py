@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mote_fast.errors import ConfigError
+from mote_fast.runtime.files import write_text
 from mote_fast.runtime.json_text import from_json, to_json
+from mote_fast.runtime.parts import writing
 
 logger = logging.getLogger(__name__)
 
@@ -99,10 +101,13 @@ def write_faults(failures: Sequence[Failure], file: Path) -> None:
     Raises:
         ConfigError: the file cannot be written.
     """
-    file.unlink(missing_ok=True)
-    faults = FaultLog(file)
     for failure in failures:
-        faults.record(failure)
+        logger.warning("%s: %s", failure.path, failure.reason)
+    if failures:
+        write_text(file, "".join(to_json(asdict(failure)) + "\n" for failure in failures))
+    else:
+        with writing(file):
+            file.unlink(missing_ok=True)
 
 
 def _check_writable(file: Path) -> None:
