@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 from mote_fast.analysis.tables import to_csv
-from mote_fast.clip.pretrained import SCHEMAS, load_towers
-from mote_fast.clip.towers import ClipTowers
 from mote_fast.data.loading.video_loader import VideoLoader
 from mote_fast.errors import CheckpointError, ConfigError
 from mote_fast.evaluation.combine import harmonic_mean
@@ -21,9 +19,8 @@ from mote_fast.evaluation.protocols import Accuracy
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.checkpoint import load
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.model.original import image_tower, load_original
 from mote_fast.runtime.progress import Progress
-
-_TOWER = "visual."
 
 
 class InterpolatedTowers:
@@ -41,7 +38,7 @@ class InterpolatedTowers:
     def __init__(self, model: VideoClassifier, original: Mapping[str, Tensor], shares: Sequence[float]) -> None:
         self.model = model
         self.shares = tuple(shares)
-        self.tuned = {name: tensor.clone() for name, tensor in _tower_of(model.clip).items()}
+        self.tuned = {name: tensor.clone() for name, tensor in image_tower(model.clip).items()}
         self.original = {name: original[name].to(tensor) for name, tensor in self.tuned.items()}
 
     @torch.no_grad()
@@ -57,7 +54,7 @@ class InterpolatedTowers:
         return torch.cat([self._encode_at(share, pixels) for share in self.shares], dim=-1)
 
     def _encode_at(self, share: float, pixels: Tensor) -> Tensor:
-        for name, tensor in _tower_of(self.model.clip).items():
+        for name, tensor in image_tower(self.model.clip).items():
             # As in loading a released checkpoint, to the last bit.
             tensor.copy_(share * self.tuned[name] + (1.0 - share) * self.original[name])
         return self.model.encode_frames(pixels)
@@ -106,32 +103,20 @@ def load_with_original(
         device: device of the model, which is float32; the original's tensors are on the CPU.
 
     Raises:
-        CheckpointError: a file is missing, damaged or does not fit; or the CLIP is another one than the model's.
+        CheckpointError: a file is missing, damaged or does not fit; the CLIP is another one than the model's; or the
+            model is interpolated already.
         ActivationMismatchError: the CLIP was trained with another activation than the model.
     """
     if Path(checkpoint).is_file():
         original = load(checkpoint, clip=clip, interpolate=0.0, frames=frames)
         model = load(checkpoint, clip=clip, interpolate=1.0, frames=frames, device=device)
-        return model, _tower_of(original.clip)
+        return model, image_tower(original.clip)
     model = load(checkpoint, interpolate=1.0, device=device)
-    config = model.clip.config
-    try:
-        if clip.startswith(SCHEMAS):
-            towers = load_towers(clip, activation=config.activation)
-        else:
-            known = config.preprocessing if Path(clip).is_file() else None
-            towers = load_towers(config.name, clip, activation=config.activation, preprocessing=known)
-    except ConfigError as error:
-        # Of another architecture, image size or preprocessing than the model.
-        raise CheckpointError(f"{clip}: is not the CLIP that {checkpoint} was tuned from ({error})") from error
-    wanted, found = _tower_of(model.clip), _tower_of(towers)
-    different = [
-        name for name in sorted(wanted.keys() | found.keys()) if _shape(wanted.get(name)) != _shape(found.get(name))
-    ]
-    if different:
-        names = ", ".join(different[:4])
-        raise CheckpointError(f"{clip}: is not the CLIP that {checkpoint} was tuned from ({names} differ)")
-    return model, found
+    if model.tuned_share != 1.0:
+        raise CheckpointError(
+            f"{checkpoint}: has an interpolated image tower already, with {model.tuned_share:g} of the tuned one"
+        )
+    return model, load_original(model.clip, model.original, clip, checkpoint)
 
 
 def predict_shares(
@@ -169,13 +154,3 @@ def _judge_part(
 ) -> tuple[Tensor, Tensor]:
     """See ``Judge.scores``; the features of one share are a part of the last dimension."""
     return judge_by_head(head, frame_features[..., part].contiguous(), class_features, indices)
-
-
-def _tower_of(towers: ClipTowers) -> dict[str, Tensor]:
-    """Return the image tower's tensors of floating-point numbers; writing into them changes the tower."""
-    state = towers.model.state_dict()
-    return {name: tensor for name, tensor in state.items() if name.startswith(_TOWER) and tensor.is_floating_point()}
-
-
-def _shape(tensor: Tensor | None) -> torch.Size | None:
-    return None if tensor is None else tensor.shape

@@ -33,7 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
         if not target.parent.is_dir():
             raise CheckpointError(f"{target}: its folder does not exist; make it, or give another name")
         check_file(target, "TARGET")
-        content = released_checkpoint(load(source, clip=arguments.clip))
+        # Without a request the tuned tower is kept, whatever share its training asks for at evaluation.
+        share = 1.0 if arguments.clip is None and arguments.interpolate is None else arguments.interpolate
+        content = released_checkpoint(load(source, clip=arguments.clip, interpolate=share))
         with staged(target, CheckpointError) as part:
             save_pickled(content, part)
     else:

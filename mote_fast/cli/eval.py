@@ -65,11 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
             if world.leads:
                 make_folder(Path(arguments.output), names=REPORT_FILES)
         started = time.perf_counter()
-        evaluation = _evaluate(arguments, splits, views, world)
+        model = inputs.model_of(arguments)
+        evaluation = _evaluate(arguments, model, splits, views, world)
         if world.leads:
             facts = {
                 "dataset": arguments.dataset or "+".join(split.name for split in splits[: len(arguments.list)]),
-                **inputs.facts_of(arguments, views, world),
+                **inputs.facts_of(arguments, model, views, world),
                 "seconds": round(time.perf_counter() - started, 3),
             }
             document = result_document(evaluation, facts)
@@ -103,9 +104,10 @@ def _splits_of(arguments: argparse.Namespace) -> list[Split]:
     return [*splits, *mix_splits(splits)] if arguments.protocol == "mixed" else splits
 
 
-def _evaluate(arguments: argparse.Namespace, splits: list[Split], views: Views, world: ProcessGroup) -> Evaluation:
+def _evaluate(
+    arguments: argparse.Namespace, model: VideoClassifier, splits: list[Split], views: Views, world: ProcessGroup
+) -> Evaluation:
     pool = pool_splits(splits)
-    model = inputs.model_of(arguments)
     replica = Replica(world.rank, world.size)
     class_features = [class_features_on_all(model, names, world) for names in pool.class_names]
     with inputs.open_loader(arguments, model, pool.items, views, replica=replica) as (loader, progress):

@@ -47,6 +47,9 @@ def apply_configs(arguments: argparse.Namespace) -> None:
         value = _common(stated, key)
         if value is not None and name not in arguments.given:
             setattr(arguments, name, value)
+    # A file or folder has a tuned image tower; what goes by a name says how it is read.
+    if arguments.interpolate is None and arguments.checkpoint is not None and Path(arguments.checkpoint).exists():
+        arguments.interpolate = _common(stated, "model.interpolate")
     arguments.dense = arguments.dense or bool(_common(stated, "data.dense"))
 
 

@@ -83,6 +83,8 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
         model = load(arguments.checkpoint, **released, **place)
     elif arguments.clip is not None:
         raise ConfigError("--clip goes with --checkpoint; for fresh towers use --clip-pretrained")
+    elif arguments.interpolate is not None:
+        raise ConfigError("--interpolate goes with --checkpoint; without one there is no tuned image tower")
     elif not is_untrained(arguments):
         model = load(arguments.model, **place)
         # A model folder records its own number of frames.
@@ -181,11 +183,14 @@ def recipe_of(model: VideoClassifier, views: Views, **options: Any) -> ClipRecip
     return ClipRecipe(frames=model.frames, preprocessing=model.clip.config.preprocessing, views=views, **options)
 
 
-def facts_of(arguments: argparse.Namespace, views: Views, world: ProcessGroup) -> dict[str, Any]:
+def facts_of(
+    arguments: argparse.Namespace, model: VideoClassifier, views: Views, world: ProcessGroup
+) -> dict[str, Any]:
     """Return what the results of evaluations record: the model, the views, the processes."""
     return {
         "checkpoint": arguments.checkpoint,
         "untrained": is_untrained(arguments),
+        "tuned_share": model.tuned_share,
         "views": f"{views.clips}x{views.crops}",
         "crops_along": arguments.crops_along,
         "dtype": arguments.dtype,

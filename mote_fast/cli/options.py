@@ -14,8 +14,9 @@ from mote_fast.data.decoding.video_info import PixelAspect
 from mote_fast.data.loaders import LoaderBackend
 from mote_fast.data.transforms import CropsAlong
 from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
-from mote_fast.model.checkpoint import DEFAULT_INTERPOLATION, Dtype
+from mote_fast.model.checkpoint import Dtype
 from mote_fast.model.model_config import DEFAULT_FRAMES
+from mote_fast.model.original import DEFAULT_INTERPOLATION
 
 DTYPES: dict[str, Dtype] = {
     "float32": torch.float32,
@@ -88,10 +89,12 @@ def add_score(options: Options) -> None:
 
 
 def add_released(options: Options) -> None:
-    """Add the settings that a released checkpoint does not record."""
-    options.add_argument("--clip", metavar="PATH|TAG", help="original CLIP of a released file: OpenAI's .pt or a tag")
-    interpolated = "share of a released file's tuned image tower; 1 makes converting back lossless"
-    add_value(options, "--interpolate", DEFAULT_INTERPOLATION, interpolated, "SHARE")
+    """Add the settings that a released checkpoint does not record, and those of the interpolation with its CLIP."""
+    original = "CLIP that a checkpoint was tuned from: OpenAI's .pt or a tag (default openai; a folder records it)"
+    options.add_argument("--clip", metavar="PATH|TAG", help=original)
+    share = f"share of the tuned image tower, the rest is the CLIP's (default {DEFAULT_INTERPOLATION} for a file, "
+    share += "1 for a folder, or with --clip what its training asks for)"
+    options.add_argument("--interpolate", type=float, metavar="SHARE", help=share)
     add_value(options, "--frames", DEFAULT_FRAMES, "frames per view", "T")
 
 

@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
             facts = {
                 "dataset": arguments.dataset or listed.name,
                 "split": arguments.split,
-                **inputs.facts_of(arguments, views, world),
+                **inputs.facts_of(arguments, model, views, world),
                 "seconds": round(time.perf_counter() - started, 3),
             }
             document = retrieval_document(listed, videos, texts, facts)

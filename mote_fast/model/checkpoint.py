@@ -22,6 +22,14 @@ from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.model.model_config import DEFAULT_EXPERTS, DEFAULT_FRAMES, ModelConfig, default_layers
+from mote_fast.model.original import (
+    DEFAULT_INTERPOLATION,
+    OriginalClip,
+    check_share,
+    interpolate_tower,
+    load_original,
+    record_original,
+)
 from mote_fast.model.released import head_from_released, head_to_released
 from mote_fast.model.zoo import CLIP_SCHEMA, find_weights
 from mote_fast.runtime.weights import TEXT_FOLDER, check_numbers, read_model_folder, read_weights, state_dict_of
@@ -34,9 +42,6 @@ Dtype: TypeAlias = torch.dtype | Literal["int8"]
 # The parts of a released checkpoint.
 _CLIP_KEY = "model_state_dict"
 _HEAD_KEY = "fusion_model_state_dict"
-
-# Share of the fine-tuned image tower in the interpolation with the original one (eq. (21)).
-DEFAULT_INTERPOLATION = 0.99
 
 
 def create_model(
@@ -85,20 +90,24 @@ def create_model(
         check_installed(known)
         heads = known.text_heads if heads is None else heads
     towers = load_towers(name, clip_pretrained, activation=activation, preprocessing=preprocessing)
-    if clip_pretrained is None and not name.startswith(SCHEMAS):
+    random = clip_pretrained is None and not name.startswith(SCHEMAS)
+    original = None if random else record_original(towers, name, clip_pretrained)
+    if random:
         log.info("%s: CLIP towers are random; pass clip_pretrained='openai' or a file for trained ones", name)
     depth = default_layers(name) if layers is None else layers
     config = HeadConfig(
         towers.embed_dim, towers.config.text_heads if heads is None else heads, depth, experts, **head_options
     )
-    return _finish(towers, VideoHead(config), frames, device, dtype)
+    model = _finish(towers, VideoHead(config), frames, device, dtype)
+    model.original = original
+    return model
 
 
 def load(
     path: str | Path,
     *,
     clip: str | Path | None = None,
-    interpolate: float = DEFAULT_INTERPOLATION,
+    interpolate: float | None = None,
     frames: int = DEFAULT_FRAMES,
     activation: Activation | None = None,
     device: str | torch.device = "cpu",
@@ -107,16 +116,21 @@ def load(
     """Load a classifier by its name, from a released .pt file, or from a folder that ``save`` wrote.
 
     A released file holds the fine-tuned image tower and the head. The original CLIP is needed too: it gives the text
-    tower, and the image tower is interpolated with it (eq. (21)).
+    tower, and the image tower is interpolated with it (eq. (21)). A folder is complete, and its image tower is
+    interpolated on request alone: it records which CLIP that needs, and nothing outside it is opened unless
+    ``interpolate`` or ``clip`` is given.
 
     Args:
         path: the file or folder; or, if nothing has that path, a name of ``mote_fast.list_models()``, whose file is
             fetched the first time (``mote_fast.download``); or "clip:ARCHITECTURE/TAG", such as
             "clip:ViT-B-16/openai": CLIP with mean pooling over frames, without a temporal head.
         clip: the original CLIP of a released file: OpenAI's .pt, an open_clip tag, or None for the tag "openai" of
-            the architecture that follows from the file's shapes. A folder is complete and takes none.
+            the architecture that follows from the file's shapes. For a folder, the CLIP that it was tuned from, to
+            interpolate with; None takes the recorded tag.
         interpolate: share of the fine-tuned image tower, in [0, 1]; the rest is the original's. 1 keeps the tuned
-            tower. Applies to released files.
+            tower. None takes 0.99 for a released file. For a folder it takes, with ``clip``, the share that its
+            training's ``model.interpolate`` asked for, and otherwise keeps the tuned tower, with a warning if another
+            share was asked for.
         frames: T, frames per view, which a released file does not record (8, or 16 for the 16-frame models).
         activation: activation of the file ``clip``, if its origin is unknown; released files are QuickGELU by origin,
             so "gelu" raises.
@@ -124,33 +138,37 @@ def load(
         dtype: type of its parameters, or "int8", see ``create_model``.
 
     Raises:
-        CheckpointError: a file is missing, damaged, unsafe or does not fit.
+        CheckpointError: a file is missing, damaged, unsafe or does not fit; or ``clip`` is not the CLIP that a folder
+            was tuned from.
         ConfigError: an argument is out of range or does not apply.
         BackendError: a package that int8 needs is missing.
         ActivationMismatchError: ``clip`` was not trained with QuickGELU.
     """
-    if not 0.0 <= interpolate <= 1.0:
-        raise ConfigError(f"interpolate must lie in [0, 1], got {interpolate}")
+    if interpolate is not None:
+        check_share("interpolate", interpolate)
     if str(path).startswith(CLIP_SCHEMA):
-        if clip is not None:
-            raise ConfigError(f"{path} is a CLIP itself; leave out clip={str(clip)!r}")
+        if clip is not None or interpolate is not None:
+            raise ConfigError(f"{path} is a CLIP itself; leave out clip and interpolate")
         return _mean_clip(str(path), frames, activation, device, dtype)
     path = find_weights(path)
     if path.is_dir():
-        if clip is not None:
-            raise ConfigError(f"{path} is a complete model folder; leave out clip={str(clip)!r}")
-        return _load_folder(path, device, dtype)
+        return _load_folder(path, clip, interpolate, device, dtype)
     content = read_weights(path)
     visual = state_dict_of(content, _CLIP_KEY, path)
     head_state = state_dict_of(content, _HEAD_KEY, path)
     check_numbers(head_state, path)
     head_state = {name: value.float() for name, value in head_state.items()}
     towers = _original_clip(path, visual, clip, activation)
-    _interpolate_visual(towers, visual, interpolate, path)
+    share = DEFAULT_INTERPOLATION if interpolate is None else interpolate
+    # An interpolated tower is not interpolated again.
+    original = _record_released(towers, clip) if share == 1.0 else None
+    _interpolate_visual(towers, visual, share, path)
     head = head_from_released(head_state, towers.config.text_heads)
     if head.embed_dim != towers.embed_dim:
         raise CheckpointError(f"{path}: its head has width {head.embed_dim}, but {clip} gives {towers.embed_dim}")
-    return _finish(towers, head, frames, device, dtype)
+    model = _finish(towers, head, frames, device, dtype)
+    model.original, model.tuned_share = original, share
+    return model
 
 
 def released_checkpoint(model: VideoClassifier) -> dict[str, object]:
@@ -191,9 +209,12 @@ def _mean_clip(
     )
 
 
-def _load_folder(folder: Path, device: str | torch.device, dtype: Dtype) -> VideoClassifier:
+def _load_folder(
+    folder: Path, clip: str | Path | None, interpolate: float | None, device: str | torch.device, dtype: Dtype
+) -> VideoClassifier:
     values, tensors = read_model_folder(folder)
     config = ModelConfig.from_json(values, str(folder))
+    share = _share_of_folder(folder, config, clip, interpolate)
     text_files = folder / TEXT_FOLDER if needs_transformers(config.clip) else None
     if text_files is not None and not text_files.is_dir():
         raise CheckpointError(
@@ -208,7 +229,44 @@ def _load_folder(folder: Path, device: str | torch.device, dtype: Dtype) -> Vide
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{folder}: its configuration does not describe a head ({error})") from error
     fit_state_dict(head, state, folder)
-    return _finish(towers, head, config.frames, device, dtype)
+    original, tuned_share = config.original, config.tuned_share
+    if share is not None:
+        interpolate_tower(towers, load_original(towers, original, clip, folder), share)
+        original, tuned_share = original if share == 1.0 else None, share
+    model = _finish(towers, head, config.frames, device, dtype)
+    model.original, model.tuned_share = original, tuned_share
+    return model
+
+
+def _share_of_folder(
+    folder: Path, config: ModelConfig, clip: str | Path | None, interpolate: float | None
+) -> float | None:
+    """Return the share to interpolate a folder's image tower at; None leaves it as it is.
+
+    Raises:
+        ConfigError: the model cannot be interpolated, or nothing says at which share.
+    """
+    original = config.original
+    wanted = None if original is None else original.share
+    if clip is None and interpolate in (None, 1.0):
+        if interpolate is None and wanted not in (None, 1.0):
+            log.warning(
+                "%s: its training asks for evaluation with %g of its image tower and the rest of the original CLIP's; "
+                "this is the tuned tower alone. Give interpolate=%g for the other",
+                folder,
+                wanted,
+                wanted,
+            )
+        return None
+    if original is None:
+        reason = "records no original CLIP"
+        if config.tuned_share != 1.0:
+            reason = f"has an interpolated image tower already, with {config.tuned_share:g} of the tuned one"
+        raise ConfigError(f"{folder}: {reason}, so interpolate and clip do not apply; give interpolate=1")
+    share = wanted if interpolate is None else interpolate
+    if share is None:
+        raise ConfigError(f"{folder}: its training asks for no interpolation; give interpolate too, or leave out clip")
+    return share
 
 
 def _check_released(towers: ClipTowers, head: VideoHead) -> None:
@@ -260,6 +318,12 @@ def _original_clip(
     # The official code knows no other, whatever CLIP it starts from.
     towers.config = replace(towers.config, preprocessing=Preprocessing(towers.image_size))
     return towers
+
+
+def _record_released(towers: ClipTowers, clip: str | Path | None) -> OriginalClip:
+    """Describe what ``_original_clip`` loaded."""
+    is_file = clip is not None and Path(clip).is_file()
+    return record_original(towers, None if is_file else towers.config.name, clip or "openai")
 
 
 def _interpolate_visual(towers: ClipTowers, tuned: Mapping[str, Tensor], share: float, path: str | Path) -> None:

@@ -32,6 +32,7 @@ from mote_fast.errors import ConfigError, LabelError
 from mote_fast.head.scores import view_probabilities
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.model_config import ModelConfig
+from mote_fast.model.original import OriginalClip
 from mote_fast.runtime.checks import check_finite
 from mote_fast.runtime.forks import HomeProcess
 from mote_fast.runtime.progress import Progress
@@ -71,6 +72,9 @@ class VideoClassifier(nn.Module):
         clip: the CLIP towers.
         head: the video head.
         frames: T, frames per view.
+        original: the CLIP that the image tower is tuned from, recorded for ``mote_fast.load``; None if that is unknown
+            or the tower is interpolated with it already.
+        tuned_share: share of tuned weights in the image tower; the rest is the original's.
         int8: runs the image tower in int8; None, as built, runs it in its own dtype. Set by ``quantize``.
         decode_backend: "auto", "torchcodec" or "pyav", see ``mote_fast.data.read_frames``.
         decode_time_limit: seconds for decoding one video. With a number, decoding runs in another process, so that a
@@ -90,6 +94,8 @@ class VideoClassifier(nn.Module):
         self.clip = clip
         self.head = head
         self.frames = frames
+        self.original: OriginalClip | None = None
+        self.tuned_share = 1.0
         self.int8: Int8Tower | None = None
         self.decode_backend = "auto"
         self.decode_time_limit: float | None = None
@@ -103,7 +109,7 @@ class VideoClassifier(nn.Module):
     @property
     def config(self) -> ModelConfig:
         """The configuration of this model."""
-        return ModelConfig(self.clip.config, self.head.config, self.frames)
+        return ModelConfig(self.clip.config, self.head.config, self.frames, self.original, self.tuned_share)
 
     @property
     def device(self) -> torch.device:
@@ -277,6 +283,7 @@ class VideoClassifier(nn.Module):
         """
         self._home.check_threads()
         folded = VideoClassifier(self.clip, self.head.fold(), self.frames)
+        folded.original, folded.tuned_share = self.original, self.tuned_share
         folded.int8 = self.int8
         folded.decode_backend = self.decode_backend
         folded.decode_time_limit = self.decode_time_limit

@@ -10,12 +10,13 @@ from mote_fast.clip.clip_config import ClipConfig, image_size_of
 from mote_fast.data.transforms import Preprocessing
 from mote_fast.errors import CheckpointError, ConfigError
 from mote_fast.head.head_config import HeadConfig
+from mote_fast.model.original import OriginalClip, check_share
 
 # Version of the folder format; raised when older code cannot read the new format. Version 1 had no head options; its
 # heads have the defaults. Versions 1 and 2 had the normalisation alone; their frames are otherwise preprocessed as
-# OpenAI's.
-FORMAT_VERSION = 3
-READABLE_VERSIONS = (1, 2, 3)
+# OpenAI's. Versions 1 to 3 did not record the original CLIP.
+FORMAT_VERSION = 4
+READABLE_VERSIONS = (1, 2, 3, 4)
 
 # Frames per view of the paper's main results.
 DEFAULT_FRAMES = 8
@@ -28,15 +29,27 @@ DEFAULT_LAYERS = 4
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A whole classifier: its towers, its head, and the number of frames per view."""
+    """A whole classifier.
+
+    Attributes:
+        clip: its towers.
+        head: its head.
+        frames: T, frames per view.
+        original: the CLIP that the image tower is tuned from; None if it started from random weights, is interpolated
+            already, or nobody recorded it.
+        tuned_share: share of tuned weights in the image tower; the rest is the original CLIP's.
+    """
 
     clip: ClipConfig
     head: HeadConfig
     frames: int = DEFAULT_FRAMES
+    original: OriginalClip | None = None
+    tuned_share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.frames < 1:
             raise ConfigError(f"frames must be at least 1, got {self.frames}")
+        check_share("tuned_share", self.tuned_share)
         if self.head.embed_dim != self.clip.embed_dim:
             raise ConfigError(
                 f"the head takes features of width {self.head.embed_dim}, the towers give {self.clip.embed_dim}"
@@ -67,7 +80,9 @@ class ModelConfig:
             if clip.get("merges") is not None:
                 clip["merges"] = tuple(clip["merges"])
             towers = ClipConfig(**clip, preprocessing=Preprocessing(**own))
-            return cls(clip=towers, head=HeadConfig(**values.pop("head")), **values)
+            original = values.pop("original", None)
+            recorded = None if original is None else OriginalClip(**original)
+            return cls(clip=towers, head=HeadConfig(**values.pop("head")), original=recorded, **values)
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
             raise CheckpointError(f"{source}: not a model configuration ({error})") from error
 

@@ -87,6 +87,13 @@ def build_model(model: ModelSection, data: DataConfig, world: ProcessGroup) -> V
             preprocessing=model.preprocessing,
             **{option.name: getattr(model, option.name) for option in fields(HeadOptions)},
         )
+    if model.interpolate is not None:
+        if built.original is None:
+            raise ConfigError(
+                f"model.interpolate is {model.interpolate:g}, but {model.checkpoint or model.arch} records no original "
+                "CLIP to interpolate with; leave it out"
+            )
+        built.original = replace(built.original, share=model.interpolate)
     built.decode_backend = data.decode
     built.prompts = read_prompts(data.templates, data.descriptions, data.description_weight)
     if built.clip.is_plain_vision_tower and built.clip.image_size != data.size:

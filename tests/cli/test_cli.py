@@ -22,6 +22,7 @@ from mote_fast.cli.demo import RIGHT_MARK
 from mote_fast.cli.inputs import kinetics400_labels
 from mote_fast.clip import ClipTowers
 from mote_fast.data import write_video
+from mote_fast.runtime.environment import PRESETS
 
 Captured = pytest.CaptureFixture[str]
 
@@ -223,6 +224,9 @@ def test_convert_there_and_back(
         (["classify", "VIDEO", "--labels", "a", "--device", "tpu"], "--device"),
         (["classify", "VIDEO", "--labels", "a", "--checkpoint", "none.pt"], "none.pt"),
         (["classify", "VIDEO", "--labels", "a", "--clip", "x.pt"], "--clip"),
+        (["classify", "VIDEO", "--labels", "a", "--interpolate", "0.5"], "--interpolate"),
+        (["embed", "VIDEO", "--json", "--checkpoint", "TINY", "--interpolate", "0.5"], "records no original CLIP"),
+        (["convert", "TINY", "out.pt", "--interpolate", "0.5"], "records no original CLIP"),
         (["classify", "VIDEO", "--labels", "a", "--model", "nosuch"], "nosuch"),
         (["classify", "VIDEO", "--labels", "a", "--decode", "nosuch"], "nosuch"),
         (["embed", "none.mp4", "--json"], "none.mp4"),
@@ -239,7 +243,8 @@ def test_failures_are_one_clear_line(
 ) -> None:
     """The status is 2, and exactly one line of error names the problem."""
     monkeypatch.chdir(tmp_path)
-    status, _, err = run(capsys, *(str(moving_video) if each == "VIDEO" else each for each in arguments))
+    files = {"VIDEO": str(moving_video), "TINY": str(PRESETS / "tiny")}
+    status, _, err = run(capsys, *(files.get(each, each) for each in arguments))
     errors = [line for line in err.splitlines() if line.startswith("mote-fast: error: ")]
     assert status == 2
     assert len(errors) == 1

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import mote_fast
 from mote_fast.cli import main
 from mote_fast.data import ClipRecipe, VideoDataset, VideoLoader, make_loader, write_video
 
@@ -80,6 +81,22 @@ def test_own_prompts(capsys: Captured, videos: Path, tmp_path: Path) -> None:
     for options in (("--descriptions", tmp_path / "templates.txt"), ("--description-weight", 2)):
         status, _, err = evaluate(capsys, *command, *options)
         assert (status, err.count("\n")) == (2, 1)
+
+
+def test_the_share_of_a_folder(capsys: Captured, videos: Path, tmp_path: Path) -> None:
+    """A folder that train.py wrote is interpolated with the CLIP of its record, and the result states the share."""
+    torch.save(mote_fast.create_model("tiny").clip.model.state_dict(), tmp_path / "clip.pt")
+    towers = {"clip_pretrained": tmp_path / "clip.pt", "activation": "quick_gelu"}
+    mote_fast.create_model("tiny", **towers).save(tmp_path / "model")
+    command = ("--protocol", "closeset", "--list", videos / "data", "--json", "--checkpoint", tmp_path / "model")
+    assert json.loads(evaluate(capsys, *command)[1])["tuned_share"] == 1.0
+    mixed = evaluate(capsys, *command, "--clip", tmp_path / "clip.pt", "--interpolate", 0.25)
+    assert json.loads(mixed[1])["tuned_share"] == 0.25
+    lists = {"val_list": str(videos / "one.txt"), "labels": str(videos / "names.csv"), "val_root": str(videos)}
+    (tmp_path / "row.yaml").write_text(json.dumps({"data": lists, "model": {"interpolate": 0.75}}))
+    command = ("--protocol", "closeset", "--config", tmp_path / "row.yaml", "--json", *command[-2:])
+    assert json.loads(evaluate(capsys, *command, "--clip", tmp_path / "clip.pt")[1])["tuned_share"] == 0.75
+    assert "give clip" in evaluate(capsys, *command)[2]
 
 
 def test_two_splits(capsys: Captured, videos: Path, tmp_path: Path) -> None:

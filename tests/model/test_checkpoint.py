@@ -315,7 +315,7 @@ def test_bad_requests_are_named(tmp_path: Path, released_file: Any, clip_file: P
     folder = tmp_path / "ours"
     model = mote_fast.create_model("tiny")
     model.save(folder)
-    with pytest.raises(ConfigError, match="leave out clip"):
+    with pytest.raises(ConfigError, match="do not apply"):
         mote_fast.load(folder, clip=clip_file)
     config = json.loads((folder / CONFIG_FILE).read_text())
     for change, message in (({"format_version": 99}, "99"), ({"surprise": 1}, "surprise"), ({"frames": 0}, "frames")):

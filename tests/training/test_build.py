@@ -8,12 +8,14 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from mote_fast import create_model
+from mote_fast import create_model, load
 from mote_fast.data import ClipRecipe, VideoDataset, VideoLoader, make_loader
 from mote_fast.data.transforms import CropsAlong
+from mote_fast.errors import ConfigError
 from mote_fast.runtime.distributed import ProcessGroup
-from mote_fast.training.build import build_loaders
+from mote_fast.training.build import build_loaders, build_model
 from mote_fast.training.config.train_config import load_config
+from mote_fast.training.loop import train
 from tests.training.conftest import COLOURS, VideoFolder
 
 
@@ -33,3 +35,30 @@ def test_crops_along_reaches_validation(
     world = ProcessGroup(0, 1, torch.device("cpu"))
     build_loaders(config, create_model("tiny"), list(COLOURS), world).close()
     assert [(recipe.views.crops, recipe.crops_along) for recipe in recipes] == [(1, along), (3, along)]
+
+
+def test_a_trained_model_is_interpolated_with_its_start(videos: VideoFolder, tmp_path: Path) -> None:
+    """What train.py writes records the CLIP that it started from and the wanted share, and a later run passes it on."""
+    clip = tmp_path / "clip.pt"
+    torch.save(create_model("tiny").clip.model.state_dict(), clip)
+    start = {"model__clip_pretrained": str(clip), "model__activation": "quick_gelu", "model__interpolate": 0.75}
+    train(videos.config(tmp_path / "run", **start, run__max_steps=2))
+    tuned = load(tmp_path / "run" / "model", interpolate=1.0)
+    world = ProcessGroup(0, 1, torch.device("cpu"))
+    config = videos.config(tmp_path / "next", model__checkpoint=str(tmp_path / "run" / "model"), model__interpolate=0.5)
+    build_model(config.model, config.data, world).save(tmp_path / "again")
+    original = torch.load(clip, weights_only=True)["visual.proj"]
+    for folder, share in ((tmp_path / "run" / "model", 0.75), (tmp_path / "again", 0.5)):
+        mixed = load(folder, clip=clip).clip.model.visual.proj
+        assert torch.equal(mixed, share * tuned.clip.model.visual.proj + (1 - share) * original)
+        assert not torch.equal(mixed, tuned.clip.model.visual.proj)
+
+
+def test_a_share_without_an_original_is_refused(videos: VideoFolder, tmp_path: Path) -> None:
+    """A run cannot ask for an interpolation that nobody could make, and says so before it trains."""
+    with pytest.raises(ConfigError, match="random towers have no original"):
+        videos.config(tmp_path / "run", model__interpolate=0.99)
+    create_model("tiny").save(tmp_path / "random")
+    config = videos.config(tmp_path / "run", model__checkpoint=str(tmp_path / "random"), model__interpolate=0.99)
+    with pytest.raises(ConfigError, match="records no original CLIP"):
+        build_model(config.model, config.data, ProcessGroup(0, 1, torch.device("cpu")))

@@ -13,6 +13,7 @@ from pathlib import PurePath
 from typing import Any
 
 from mote_fast.errors import ConfigError
+from mote_fast.model.original import DEFAULT_INTERPOLATION
 from mote_fast.training.config.settings import Setting
 from mote_fast.training.config.values import coerce, show
 
@@ -173,7 +174,10 @@ def _arch(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:
 
 
 def _init(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:
-    return {"model.clip_pretrained": "openai" if _read(key, settings, bool) else None}
+    if not _read(key, settings, bool):
+        return {"model.clip_pretrained": None}
+    # The official test scripts interpolate every checkpoint.
+    return {"model.clip_pretrained": "openai", "model.interpolate": DEFAULT_INTERPOLATION}
 
 
 def _fix_video(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:

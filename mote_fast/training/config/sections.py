@@ -18,6 +18,7 @@ from mote_fast.data.transforms import CropsAlong
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError
 from mote_fast.head.head_config import HeadOptions
+from mote_fast.model.original import check_share
 
 Decoder = Literal["auto", "torchcodec", "pyav"]
 Schedule = Literal["cosine", "multistep"]
@@ -111,6 +112,8 @@ class ModelSection(HeadOptions):
         heads: attention heads of a temporal layer; null takes the text tower's width / 64.
         experts: E, experts per layer; 0 or 1 is a plain FFN.
         train_clip: tune CLIP's image tower too; false freezes it.
+        interpolate: share of the tuned image tower, the rest being the original CLIP's, that the written models ask for
+            at evaluation, see ``mote_fast.load``; null asks for none. Training and its validations do without.
     """
 
     arch: str = "ViT-B-16"
@@ -122,12 +125,15 @@ class ModelSection(HeadOptions):
     heads: int | None = None
     experts: int = 4
     train_clip: bool = True
+    interpolate: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_depth(1 if self.layers is None else self.layers, self.experts)
         if self.header == "mean" and not self.train_clip:
             raise ConfigError("train_clip is false and header is 'mean': there is nothing to train")
+        if self.interpolate is not None:
+            check_share("interpolate", self.interpolate)
 
 
 @dataclass(frozen=True)

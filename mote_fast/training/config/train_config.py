@@ -55,6 +55,13 @@ class TrainConfig:
             raise ConfigError("optim.precision 'fp16' needs a GPU, but run.device is 'cpu'; use 'bf16' or 'fp32'")
         if self.model.header != "mean" and self.data.frames > MAX_FRAMES:
             raise ConfigError(f"data.frames must be at most {MAX_FRAMES} with a temporal head, got {self.data.frames}")
+        model = self.model
+        random = model.clip_pretrained is None and not model.arch.startswith(SCHEMAS)
+        if model.interpolate is not None and model.checkpoint is None and random:
+            raise ConfigError(
+                f"model.interpolate is {model.interpolate:g}, but model.clip_pretrained is null: random towers have no "
+                "original; set model.interpolate to null"
+            )
 
 
 # The type of every option, by its dotted key.

@@ -57,6 +57,7 @@ def test_released_recipe_is_ours(lists: Path, document: dict[str, Any]) -> None:
     assert (config.data.augmentation, config.data.views) == ("kinetics", "1x1")
     assert (config.run.seed, config.run.log_every, config.run.eval_every) == (1024, 10, 1)
     assert (config.run.resume, config.model.checkpoint) == ("auto", None)
+    assert config.model.interpolate == 0.99
 
 
 def test_paths_stay_as_given(lists: Path, document: dict[str, Any]) -> None:
