@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from mote_fast.evaluation.paper_rows import ROWS as PAPER_ROWS
+from mote_fast.evaluation.paper_rows import PaperRow
+from mote_fast.model.zoo import list_models
 from mote_fast.training.config.train_config import OptimConfig, TrainConfig, load_config, to_dict
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -27,26 +30,7 @@ ROWS = sorted(set(FILES) - SHARED - EXAMPLES)
 
 # The training that the paper's ablations vary.
 DEFAULT = "table1/mse.yaml"
-# The options that the rows of each ablation may vary. A row's name ends with its value of the first option.
-ABLATIONS: dict[str, tuple[str, ...]] = {
-    "table1/": ("model.header", "method.regulariser", "method.mse_weight", "model.modulation"),
-    "table2/a_": ("model.expert_init", "method.expert_data", "method.regulariser"),
-    "table2/b_experts_": ("model.experts",),
-    "table2/c_aggregation_": ("model.aggregation",),
-    "table2/d_routing_": ("method.routing", "model.experts"),
-    "table2/e_wmr_": ("method.regulariser", "method.beta"),
-    "table2/e_wmr_region_beta_": ("method.beta",),
-    "table2/f_gamma_": ("model.modulation_gamma", "model.modulation"),
-    "table7/a_design_": ("model.expert_design",),
-    "table7/b_top_k_": ("model.modulation_top_k", "model.modulation"),
-    "table7/c_supervision_": ("method.regulariser_loss",),
-    "table7/e_ucf101_": ("model.header", "model.modulation"),
-    "table7/f_temperature_": ("method.temperature",),
-    "figure1b/plain_layers_": ("model.layers", "model.header"),
-    "figure1b/mote_layers_": ("model.layers", "model.modulation"),
-}
-# Rows whose names contain several values, or a value in other words.
-TOLD_OTHERWISE = {"table1/", "table2/a_", "table2/e_wmr_", "table7/e_ucf101_"}
+CONFIGURED = [row for row in PAPER_ROWS if row.config is not None]
 # Options that act at test alone: rows that differ only in these share a checkpoint.
 AT_TEST = {"model.aggregation", "model.modulation", "model.modulation_gamma", "model.modulation_top_k"}
 
@@ -73,38 +57,43 @@ def differences(name: str, other: str, folder: Path) -> set[str]:
     return {key for key in one if one[key] != two[key]} - {*PATHS, "run.output"}
 
 
-def named_values(ablation: str) -> dict[str, str]:
-    """The rows of an ablation, and the part of their names after the ablation's."""
-    return {
-        name: name.removeprefix(ablation).removesuffix(".yaml") for name in ROWS if re.match(f"{ablation}[^/]+$", name)
-    }
-
-
 def marked(mark: str) -> set[str]:
     """The files with this mark in configs/README.md."""
     rows = re.findall(r"^\| \[[^]]+\]\(([\w./]+)\) \| (.*?) \|", (CONFIGS / "README.md").read_text(), re.MULTILINE)
     return {name for name, said in rows if said.endswith(f" {mark}")}
 
 
-@pytest.mark.parametrize("ablation", ABLATIONS)
-def test_an_ablation_varies_its_options_alone(ablation: str, tmp_path: Path) -> None:
-    """A row must vary one option only, and no two rows may be equal."""
-    found = [flat(load(name, tmp_path)) for name in named_values(ablation)]
-    assert len({tuple(config[key] for key in ABLATIONS[ablation]) for config in found}) == len(found) >= 2
-    for name in named_values(ablation):
-        assert differences(name, DEFAULT, tmp_path) <= set(ABLATIONS[ablation]), name
+@pytest.mark.parametrize("row", CONFIGURED, ids=lambda row: f"{row.table}-{row.config}-{row.views}")
+def test_a_configuration_is_the_row_that_it_names(row: PaperRow, tmp_path: Path) -> None:
+    """It has the row's options, and otherwise those of the training that the row varies."""
+    config = flat(load(f"{row.config}.yaml", tmp_path))
+    assert {key: config[key] for key in row.options} == row.options
+    assert differences(f"{row.config}.yaml", f"{row.base}.yaml", tmp_path) <= row.options.keys()
 
 
-@pytest.mark.parametrize("ablation", sorted(ABLATIONS.keys() - TOLD_OTHERWISE))
-def test_a_row_is_what_its_name_says(ablation: str, tmp_path: Path) -> None:
-    """experts_3 has 3 experts, gamma_0.04 a gamma of 0.04."""
-    for name, said in named_values(ablation).items():
-        assert str(flat(load(name, tmp_path))[ABLATIONS[ablation][0]]) == said, name
+def test_rows_and_configurations_are_the_same() -> None:
+    """Every file of a table or figure has its row; rows of one table differ; README has the same figures."""
+    assert {f"{row.config}.yaml" for row in CONFIGURED} == set(ROWS)
+    for table in {row.table for row in CONFIGURED}:
+        options = [(row.base, row.views, *row.options.items()) for row in CONFIGURED if row.table == table]
+        # The few-shot lists, which are paths, differ too.
+        assert table == "5" or len(set(options)) == len(options)
+    cells = re.findall(
+        r"^\| \[[^]]+\]\(([\w./]+)\)((?: \|[^|]*)+)\|$", (CONFIGS / "README.md").read_text(), re.MULTILINE
+    )
+    written = {name: rest.split("|")[2:] for name, rest in cells}
+    for name in ROWS:
+        figures = [
+            f"{value:.1f}" for row in CONFIGURED if f"{row.config}.yaml" == name for value in row.figures.values()
+        ]
+        assert re.findall(r"\d+\.\d", "".join(written[name])) == figures, name
 
 
-def test_clip_mean_differs_in_its_head_alone(tmp_path: Path) -> None:
-    """Figure 3's baseline: the recipe of the other models, without temporal layers."""
-    assert differences("figure3/clip_mean.yaml", "k400_vit_l_14.yaml", tmp_path) == {"model.header"}
+def test_released_models_have_the_figures_of_their_rows() -> None:
+    """``mote-fast models`` shows those of Table 4."""
+    for row in PAPER_ROWS:
+        if row.table == "4" and row.model is not None and row.views == "4x3":
+            assert list(list_models()[row.model].figures.values()) == list(row.figures.values())
 
 
 def test_rows_of_one_training_share_a_checkpoint(tmp_path: Path) -> None:
