@@ -74,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _training_command(root: Path, output: Path) -> str:
     """The command that trains on the lists of a folder."""
     settings = {"train_list": output / "trainlist.txt", "train_root": root, "labels": output / "labels.csv"}
+    settings["flip_labels"] = output / "flip_labels.csv"
     # A class of one video leaves none to validate on.
     if (validation := output / "vallist.txt").exists():
         settings |= {"val_list": validation, "val_root": root}

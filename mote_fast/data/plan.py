@@ -7,13 +7,13 @@ backend and number of workers.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
 from mote_fast.data.decoding.video_info import PixelAspect
+from mote_fast.data.flip_labels import FlipLabels
 from mote_fast.data.sampling import Mode, sample_frames
 from mote_fast.data.transforms import (
     CLIP_PREPROCESSING,
@@ -57,7 +57,8 @@ class ClipRecipe:
         augmentation: "none" for evaluation crops at evaluation frames; "kinetics" or "ssv2" for random frames and
             crops (docs/method.md, Views).
         dense: sample from a window instead of the whole video, see ``sample_frames``.
-        flip_labels: label -> label of the mirrored video; labels not listed stay unchanged.
+        flip_labels: label -> label of the mirrored video, or None where it must not be mirrored; labels not listed stay
+            unchanged.
         pixel_aspect: "ignore" takes pixels as square, as the released recipe does; "apply" scales frames to their true
             shape.
         crops_along: three crops lie along the "width", as in the released recipe, or along the "long_side", which
@@ -72,7 +73,7 @@ class ClipRecipe:
     views: Views = ONE_VIEW
     augmentation: Augmentation = "none"
     dense: bool = False
-    flip_labels: Mapping[int, int] = field(default_factory=dict)
+    flip_labels: FlipLabels = field(default_factory=dict)
     pixel_aspect: PixelAspect = "ignore"
     crops_along: CropsAlong = "width"
 
@@ -150,9 +151,9 @@ def plan_clip(
     scaled = SSV2_SIZE if ssv2 else short_side_size(height, width, train_short_side(recipe.size))
     box = _random_box(*scaled, random)
     flip, gray = torch.rand(2, generator=random, dtype=torch.float64).tolist()
-    flipped = flip < FLIP_CHANCE
-    geometry = Geometry(scaled, (box,), flipped, not ssv2 and gray < GRAYSCALE_CHANCE)
-    return ClipPlan(views, geometry, recipe.flip_labels.get(label, label) if flipped else label)
+    mirrored = recipe.flip_labels.get(label, label) if flip < FLIP_CHANCE else None
+    geometry = Geometry(scaled, (box,), mirrored is not None, not ssv2 and gray < GRAYSCALE_CHANCE)
+    return ClipPlan(views, geometry, label if mirrored is None else mirrored)
 
 
 def _random_box(height: int, width: int, random: torch.Generator) -> Box:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from mote_fast.data.flip_labels import mirror_labels, one_sided
 from mote_fast.data.items import VideoItem, scan_folder
 from mote_fast.errors import ConfigError, ListError
 from mote_fast.prepare.lists import LABELS_FILE, DataSet, VideoList, underscores_to_spaces
@@ -25,7 +26,7 @@ def read_folder(root: Path, *, val_share: float = 0.1, seed: int = 0) -> DataSet
     The second form applies if the only folders are one of ``TRAIN_FOLDERS`` and one of ``VAL_FOLDERS``. In the first
     form, ``val_share`` of each class goes to the validation list, rounded, at least one video of a class with two or
     more, and never the whole class. The choice depends on (seed, class) and the paths alone. Underscores in the names
-    of class folders become spaces in class names.
+    of class folders become spaces in class names. Classes that name a side get labels of mirrored videos.
 
     Raises:
         ConfigError: ``val_share`` is not in [0, 1).
@@ -96,5 +97,11 @@ def _split(
 
 
 def _data_set(lists: dict[str, list[VideoItem]], folders: list[str], notes: tuple[str, ...]) -> DataSet:
-    named = tuple(VideoList(f"{which}list.txt", tuple(items)) for which, items in lists.items() if items)
-    return DataSet("folder", named, {LABELS_FILE: tuple(map(underscores_to_spaces, folders))}, notes=notes)
+    lists_of_parts = tuple(VideoList(f"{which}list.txt", tuple(items)) for which, items in lists.items() if items)
+    names = tuple(map(underscores_to_spaces, folders))
+    kept = one_sided(names)
+    if kept:
+        listed = ", ".join(names[label] for label in kept)
+        notes += (f"Training mirrors no videos of {len(kept)} classes whose mirror image is no class: {listed}.",)
+    flips = mirror_labels(names) | dict.fromkeys(kept)
+    return DataSet("folder", lists_of_parts, {LABELS_FILE: names}, flips, notes)

@@ -7,8 +7,9 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from mote_fast.data.flip_labels import FlipLabels
 from mote_fast.data.items import VideoItem
 from mote_fast.data.text_tables import BLANKS
 from mote_fast.errors import ListError
@@ -44,14 +45,14 @@ class DataSet:
         name: such as "ucf101".
         lists: in the order of the report.
         labels: file name -> class names in index order, one entry for every ``VideoList.labels``.
-        flip_labels: label -> label of the mirrored video, see ``mote_fast.prepare.flip``.
+        flip_labels: labels of mirrored videos, see ``mote_fast.data.flip_labels``; None for no file of them.
         notes: notes on these annotations for the user, one sentence each.
     """
 
     name: str
     lists: tuple[VideoList, ...]
     labels: Mapping[str, tuple[str, ...]]
-    flip_labels: Mapping[int, int] = field(default_factory=dict)
+    flip_labels: FlipLabels | None = None
     notes: tuple[str, ...] = ()
 
     def paths(self) -> list[str]:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mote_fast.data.flip_labels import mirror_labels
 from mote_fast.data.items import VideoItem
 from mote_fast.data.text_tables import read_json, whole_number
 from mote_fast.errors import ListError
 from mote_fast.prepare.annotations import find_file
-from mote_fast.prepare.flip import flip_labels
 from mote_fast.prepare.lists import LABELS_FILE, DataSet, VideoList
 from mote_fast.prepare.tree import VideoTree
 
@@ -33,7 +33,7 @@ def read_ssv2(annotations: Sequence[Path], root: Path) -> DataSet:
         for ours, theirs in (("train", "train"), ("val", "validation"))
     )
     names = tuple(classes)
-    return DataSet("ssv2", lists, {LABELS_FILE: names}, flip_labels(names))
+    return DataSet("ssv2", lists, {LABELS_FILE: names}, mirror_labels(names))
 
 
 def readable_template(template: str) -> str:

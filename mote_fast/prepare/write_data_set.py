@@ -11,10 +11,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mote_fast.data.flip_labels import format_flip_labels
 from mote_fast.errors import ListError
 from mote_fast.prepare.data_report import BAD_KINDS, Problem, build_report, format_report
 from mote_fast.prepare.duplicates import Duplicates, find_duplicates
-from mote_fast.prepare.flip import format_flip_labels
 from mote_fast.prepare.lists import LOCK_FILE, DataSet, format_labels, format_list, why_unlistable
 from mote_fast.prepare.scan import Scanned, ScanOptions, scan_videos
 from mote_fast.runtime.files import check_writable, make_folder, write_texts
@@ -61,7 +61,7 @@ def write_data_set(
     """
     # Before hours of scanning: a class may have a name that no label file can hold.
     contents = {name: format_labels(names) for name, names in data_set.labels.items()}
-    if data_set.flip_labels:
+    if data_set.flip_labels is not None:
         contents[FLIP_LABELS_FILE] = format_flip_labels(data_set.flip_labels)
     files = [*(each.name for each in data_set.lists), *contents, *REPORT_FILES]
     problems, sizes = _look_for_files(data_set, root)

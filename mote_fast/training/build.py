@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from mote_fast.clip.prompts import read_prompts
 from mote_fast.data.dataset import VideoDataset
-from mote_fast.data.flip_labels import read_flip_labels
+from mote_fast.data.flip_labels import mirror_labels, one_sided, read_flip_labels
 from mote_fast.data.items import check_items, read_list
 from mote_fast.data.loaders import make_loader
 from mote_fast.data.loading.order import Replica
@@ -31,6 +32,8 @@ from mote_fast.runtime.json_text import to_json
 from mote_fast.training.config.sections import DataConfig, ModelSection, OptimConfig
 from mote_fast.training.config.train_config import TrainConfig
 from mote_fast.training.optim import HeadAdamW, head_optimizer
+
+log = logging.getLogger(__name__)
 
 # Folder of reports on unreadable videos, one file per list and process.
 FAULT_FOLDER = "faults"
@@ -153,6 +156,7 @@ def build_loaders(config: TrainConfig, model: VideoClassifier, names: list[str],
         crops_along=data.crops_along,
     )
     flips = read_flip_labels(data.flip_labels) if data.flip_labels is not None else {}
+    _warn_of_sides(data, names)
     augmented = replace(plain, augmentation=data.augmentation, flip_labels=flips)
     loader, videos, content = _loader(config, augmented, names, world, "train")
     streams = world.size * max(1, data.workers) if isinstance(loader, ShardLoader) else 0
@@ -160,6 +164,17 @@ def build_loaders(config: TrainConfig, model: VideoClassifier, names: list[str],
         return Loaders(loader, None, videos, 0, streams, content)
     val_loader, val_videos, _ = _loader(config, replace(plain, views=Views.parse(data.views)), names, world, "val")
     return Loaders(loader, val_loader, videos, val_videos, streams, content)
+
+
+def _warn_of_sides(data: DataConfig, names: Sequence[str]) -> None:
+    sided = [*mirror_labels(names), *one_sided(names)]
+    if data.augmentation == "kinetics" and data.flip_labels is None and sided:
+        log.warning(
+            "%s: half of the videos are mirrored, also of classes that name a side, such as %r; give data.flip_labels, "
+            "which `mote-fast prepare folder` writes, or data.augmentation=none",
+            data.train_list,
+            names[min(sided)],
+        )
 
 
 def _loader(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -144,6 +145,16 @@ def test_a_flip_swaps_the_label_that_has_a_mirror() -> None:
     for label, mirrored in ((3, 4), (4, 3), (5, 5)):
         plans = [plan(recipe, label=label, index=index) for index in range(50)]
         assert {(found.geometry.flip, found.label) for found in plans} == {(False, label), (True, mirrored)}
+
+
+def test_a_class_that_must_not_be_mirrored_is_not() -> None:
+    """The other draws of its clips are those of a class that is."""
+    recipe = ClipRecipe(augmentation="kinetics", flip_labels={3: None})
+    for index in range(50):
+        kept, free = (plan(recipe, label=label, index=index) for label in (3, 4))
+        assert not kept.geometry.flip
+        assert kept.label == 3
+        assert replace(free.geometry, flip=False) == kept.geometry
 
 
 @pytest.mark.parametrize(

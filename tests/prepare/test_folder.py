@@ -46,6 +46,16 @@ def test_small_classes(tmp_path: Path) -> None:
     assert labels_in(read_folder(tmp_path, val_share=0.99), "trainlist.txt") == {0: 1, 1: 1}
 
 
+def test_classes_that_name_a_side(tmp_path: Path) -> None:
+    """Mirrored videos of a pair change places; those of a class without its counterpart are not mirrored."""
+    touch(tmp_path, *(f"{name}/1.mp4" for name in ("turn_left", "turn_right", "wave", "circle_moving_right")))
+    data_set = read_folder(tmp_path)
+    assert data_set.labels[LABELS_FILE] == ("circle moving right", "turn left", "turn right", "wave")
+    assert data_set.flip_labels == {0: None, 1: 2, 2: 1}
+    (note,) = data_set.notes
+    assert note.endswith("1 classes whose mirror image is no class: circle moving right.")
+
+
 def test_existing_parts(tmp_path: Path) -> None:
     """train and val folders are kept; classes are numbered over both."""
     touch(tmp_path, "train/b/1.mp4", "train/c/deep er/2.mp4", "Validation/a/3.mp4", "Validation/c/4.mp4")

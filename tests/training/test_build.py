@@ -19,6 +19,27 @@ from mote_fast.training.loop import train
 from tests.training.conftest import COLOURS, VideoFolder
 
 
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [({}, True), ({"data__augmentation": "none"}, False), ({"data__flip_labels": "f.csv"}, False)],
+)
+def test_mirrored_sides_are_warned_of(
+    settings: dict,
+    warned: bool,
+    videos: VideoFolder,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Kinetics' recipe mirrors half of the videos, which for "moving right" teaches the opposite."""
+    monkeypatch.chdir(tmp_path)
+    Path("f.csv").write_text("id,flipped\n1,\n")
+    config = load_config(videos.write_config(tmp_path / "run", **settings))
+    names = ["moving", "moving right", *COLOURS][: len(COLOURS)]
+    build_loaders(config, create_model("tiny"), names, ProcessGroup(0, 1, torch.device("cpu"))).close()
+    assert ("'moving right'" in caplog.text) == warned
+
+
 @pytest.mark.parametrize("along", get_args(CropsAlong))
 def test_crops_along_reaches_validation(
     along: CropsAlong, videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -43,7 +43,7 @@ def load(name: str, folder: Path) -> TrainConfig:
     existing = folder / "exists"
     existing.touch()
     keys = ["data.train_list", "data.val_list", "data.labels"]
-    keys += ["data.flip_labels"] * name.startswith("table5/ssv2")
+    keys += ["data.flip_labels"] * name.startswith(("table5/ssv2", "folder", "smoke"))
     return load_config(CONFIGS / name, [f"{key}={existing}" for key in keys])
 
 
