@@ -29,6 +29,8 @@ from mote_fast.cli import (
 from mote_fast.errors import MoteError
 
 INTERRUPTED = 130
+# What a shell reports of a tool that ends because the reader of its output has ended.
+PIPE_CLOSED = 141
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,14 +46,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 if all of it succeeded, 2 if any part failed."""
-    arguments = options.parse(build_parser(), argv)
-    handler = logging.StreamHandler()
-    handler.setFormatter(outputs.LogFormatter("%(levelname)s: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.INFO if arguments.verbose else logging.WARNING)
     try:
-        return arguments.run(arguments)
+        try:
+            arguments = options.parse(build_parser(), argv)
+            handler = logging.StreamHandler()
+            handler.setFormatter(outputs.LogFormatter("%(levelname)s: %(message)s"))
+            logging.basicConfig(handlers=[handler], level=logging.INFO if arguments.verbose else logging.WARNING)
+            return arguments.run(arguments)
+        finally:
+            # Also a help text. At the end of the interpreter an error could not be handled.
+            outputs.write("", end="")
     except MoteError as error:
         return outputs.report([str(error)])
+    except BrokenPipeError:
+        outputs.discard_output()
+        return PIPE_CLOSED
     except KeyboardInterrupt:
         print("mote-fast: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from mote_fast.cli import options
+from mote_fast.cli import options, outputs
 from mote_fast.training.config.shipped import config_path, shipped, summary
 
 
@@ -21,13 +21,12 @@ def add_command(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the names with what each is for, or one file. Returns 0."""
     if arguments.name is not None:
-        print(config_path(arguments.name).read_text(encoding="utf-8"), end="")
+        outputs.write(config_path(arguments.name).read_text(encoding="utf-8").removesuffix("\n"))
         return 0
     described = {name: summary(path) for name, path in shipped().items()}
     if arguments.json:
-        print(json.dumps(described, indent=2, ensure_ascii=False))
+        outputs.write(json.dumps(described, indent=2, ensure_ascii=False))
         return 0
     width = max(map(len, described))
-    for name, purpose in described.items():
-        print(f"{name:{width}}  {purpose}".rstrip())
+    outputs.write("\n".join(f"{name:{width}}  {purpose}".rstrip() for name, purpose in described.items()))
     return 0

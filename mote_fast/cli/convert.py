@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from mote_fast.cli import options
+from mote_fast.cli import options, outputs
 from mote_fast.errors import CheckpointError
 from mote_fast.model.checkpoint import load, released_checkpoint
 from mote_fast.runtime.files import check_file, staged
-from mote_fast.runtime.text import printable, visible
+from mote_fast.runtime.text import visible
 from mote_fast.runtime.weights import check_model_folder, save_pickled
 
 
@@ -42,5 +41,5 @@ def run(arguments: argparse.Namespace) -> int:
         check_model_folder(target)
         model = load(source, clip=arguments.clip, interpolate=arguments.interpolate, frames=arguments.frames)
         model.save(target)
-    print(printable(visible(f"{source} -> {target}"), sys.stdout.encoding or "utf-8"))
+    outputs.write(visible(f"{source} -> {target}"))
     return 0

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from mote_fast.cli import outputs
 from mote_fast.data.items import read_labels
 from mote_fast.errors import ConfigError, one_line
 from mote_fast.model.checkpoint import load
@@ -41,13 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
     for video in videos:
         labels = read_labels(video.parent.with_suffix(".csv"))
         truth = video.stem.split("_", 1)[1].replace("_", " ")
-        print(f"{video} (labels: {len(labels)} unseen {video.parent.name})")
+        outputs.write(f"{video} (labels: {len(labels)} unseen {video.parent.name})")
         ranked = model.classify(video, labels, views="3x1", topk=_PRINTED)
         right += ranked[0].label == truth
         for place, prediction in enumerate(ranked):
             mark = f"  {RIGHT_MARK}" if place == 0 and prediction.label == truth else ""
-            print(f"  {100 * prediction.score:6.2f} %  {prediction.label}{mark}")
-    print(
+            outputs.write(f"  {100 * prediction.score:6.2f} %  {prediction.label}{mark}")
+    outputs.write(
         f"{right} of {len(videos)} right. The shipped model knows drawn objects only; for real videos: "
         "mote-fast classify VIDEO --label-set k400 --checkpoint RELEASED.pt --clip ViT-B-16.pt"
     )

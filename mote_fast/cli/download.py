@@ -12,7 +12,7 @@ from tqdm import tqdm
 from mote_fast.cli import outputs
 from mote_fast.errors import MoteError
 from mote_fast.model import zoo
-from mote_fast.runtime.text import printable, visible
+from mote_fast.runtime.text import visible
 
 
 def add_command(commands: Any) -> None:
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         except MoteError as error:
             errors.append(str(error))
         else:
-            print(printable(visible(str(path)), sys.stdout.encoding or "utf-8"))
+            outputs.write(visible(str(path)))
     return outputs.report(errors)
 
 

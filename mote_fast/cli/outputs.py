@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mote_fast.analysis.plots.canvas import check_plots, to_png
 from mote_fast.data.loading.faults import Failure
+from mote_fast.errors import ConfigError
 from mote_fast.runtime.files import make_folder, write_bytes
 from mote_fast.runtime.json_text import to_json
 from mote_fast.runtime.text import printable, visible
@@ -30,8 +33,31 @@ def show(arguments: argparse.Namespace, document: Mapping[str, Any], lines: Sequ
     """Print a result on standard output, as one JSON document or as lines."""
     text = to_json(document, indent=2) if arguments.json else "\n".join(map(visible, lines))
     if text:
+        write(text)
+
+
+def write(text: str, end: str = "\n") -> None:
+    """Print text on standard output, at once, with all that was printed before.
+
+    Raises:
+        ConfigError: standard output cannot be written, as on a full disk.
+        BrokenPipeError: its reader has ended, as ``head`` does.
+    """
+    try:
         # A name may hold what standard output cannot encode, such as bytes that are not UTF-8.
-        print(printable(text, sys.stdout.encoding or "utf-8"))
+        print(printable(text, getattr(sys.stdout, "encoding", None) or "utf-8"), end=end, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard_output()
+        raise ConfigError(f"standard output cannot be written ({error})") from error
+
+
+def discard_output() -> None:
+    """Lead what is still to be written to standard output nowhere; Python would write it at the end, and fail again."""
+    # A stream in memory, as in tests, has no descriptor.
+    with suppress(OSError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def report(errors: Sequence[str]) -> int:

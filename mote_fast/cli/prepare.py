@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     report = write_data_set(data_set, root, output, scan=scanned, drop_bad=arguments.drop_bad, force=arguments.force)
     outputs.show(arguments, report, [(output / REPORT_FILES[1]).read_text(encoding="utf-8").rstrip()])
     if arguments.step == "folder" and not arguments.json:
-        print(f"\nNext:\n  {_training_command(root, output)}")
+        outputs.write(f"\nNext:\n  {_training_command(root, output)}")
     return 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import mote_fast
-from mote_fast.cli import inputs
+from mote_fast.cli import PIPE_CLOSED, inputs
 from tests.cli.test_eval import Captured, run
 from tests.cli.test_eval import videos as videos
 from tests.full_disk import files_of_at_most
@@ -184,3 +186,28 @@ def test_row_order_gives_the_index_that_eval_uses(capsys: Captured, videos: Path
     _, out, _ = run(capsys, "classify", clip, "--labels-file", tmp_path / "labels.csv", "--json")
     found = {each["label"]: each["index"] for each in strict(out)["videos"][0]["predictions"]}
     assert found == {"first": 0, "second": 1, "third": 2}
+
+
+PROGRAM = "import sys; from mote_fast.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("arguments", [["configs"], ["prepare", "fewshot"]])
+def test_output_that_nobody_reads(arguments: list[str], tmp_path: Path) -> None:
+    """Nothing but the status tells that a reader such as ``head`` has ended; a full disk is an error of one line."""
+    if "fewshot" in arguments:
+        (tmp_path / "list.txt").write_text("a.mp4 0\n")
+        output = ["--output", str(tmp_path / "out"), "--shots", "1"]
+        arguments = [*arguments, "--list", str(tmp_path / "list.txt"), *output]
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (PIPE_CLOSED, "")
+    if Path("/dev/full").exists():
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.startswith("mote-fast: error: standard output cannot be written")
+        assert done.stderr.count("\n") == 1
