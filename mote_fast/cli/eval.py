@@ -99,7 +99,7 @@ def _splits_of(arguments: argparse.Namespace) -> list[Split]:
     if len(labels) not in (1, len(lists)):
         raise ConfigError(f"--labels-file: give one file, or one for each of the {len(lists)} lists; got {len(labels)}")
     per_list = labels if len(labels) == len(lists) else [labels[0]] * len(lists)
-    splits = [read_split(source, names, arguments.root) for source, names in zip(lists, per_list, strict=True)]
+    splits = [read_split(*pair, arguments.root, several_labels=True) for pair in zip(lists, per_list, strict=True)]
     check_protocol(arguments.protocol, splits)
     return [*splits, *mix_splits(splits)] if arguments.protocol == "mixed" else splits
 

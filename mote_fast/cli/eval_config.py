@@ -12,6 +12,9 @@ from mote_fast.training.config.train_config import stated_options
 
 # The option of ``eval`` for each of a file's. The checkpoint says what the model is.
 _OPTIONS = {
+    "data.templates": "templates",
+    "data.descriptions": "descriptions",
+    "data.description_weight": "description_weight",
     "data.frames": "frames",
     "data.batch_size": "batch_size",
     "data.workers": "workers",

@@ -20,6 +20,7 @@ from mote_fast.clip.prompts import PAPER_PROMPTS, Prompts
 from mote_fast.clip.texts import check_labels
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.clip.transformer import KeysValues
+from mote_fast.errors import quoted
 from mote_fast.runtime.checks import check_finite
 from mote_fast.runtime.progress import Progress
 
@@ -71,7 +72,7 @@ def encode_classes(
         missing = sorted(set(labels) - described.keys())
         if missing:
             total = len(set(labels))
-            log.warning("%d of %d classes have no description, such as %r", len(missing), total, missing[0][:80])
+            log.warning("%d of %d classes have no description, such as %s", len(missing), total, quoted(missing[0]))
         texts = list(dict.fromkeys(text for sentences in described.values() for text in sentences))
         place = {text: at for at, text in enumerate(texts)}
         encoded = _encode_texts(towers, texts, ("{}",), cache, progress)

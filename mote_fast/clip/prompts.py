@@ -11,7 +11,7 @@ from typing import Any
 
 from mote_fast.clip.texts import check_texts
 from mote_fast.data.text_tables import read_json, read_lines
-from mote_fast.errors import ConfigError, LabelError, ListError
+from mote_fast.errors import ConfigError, LabelError, ListError, quoted
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Prompts:
         if not 0 <= self.weight <= 1:
             raise ConfigError(f"the weight of descriptions must be in [0, 1], got {self.weight}")
         for name, sentences in self.descriptions.items():
-            check_texts(sentences, f"descriptions of {name[:80]!r}", "sentence")
+            check_texts(sentences, f"descriptions of {quoted(name, 80)}", "sentence")
         frozen = {name: tuple(sentences) for name, sentences in self.descriptions.items()}
         object.__setattr__(self, "templates", tuple(self.templates))
         object.__setattr__(self, "descriptions", MappingProxyType(frozen))
@@ -79,8 +79,8 @@ class Prompts:
         if not found:
             there, wanted = next(iter(self.descriptions)), labels[0]
             raise LabelError(
-                f"the descriptions are of none of the {len(labels)} classes: they name {there[:80]!r}, the first class "
-                f"is {wanted[:80]!r}; names must be equal letter by letter"
+                f"the descriptions are of none of the {len(labels)} classes: they name {quoted(there, 80)}, the first "
+                f"class is {quoted(wanted, 80)}; names must be equal letter by letter"
             )
         return found
 
@@ -127,8 +127,9 @@ def _check_templates(templates: Sequence[str]) -> None:
         raise LabelError("templates must be a list of at least one text, such as ['a video of {}.']")
     for template in templates:
         if not isinstance(template, str) or template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
-            shown = template if len(str(template)) <= 80 else f"{str(template)[:80]}..."
-            raise LabelError(f"a template holds one {{}}, in place of the name, and no other brace; got {shown!r}")
+            raise LabelError(
+                f"a template holds one {{}}, in place of the name, and no other brace; got {quoted(template, 80)}"
+            )
     check_texts(templates, "templates", "template")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mote_fast.errors import LabelError
+from mote_fast.errors import LabelError, quoted
 from mote_fast.runtime.text import is_text
 
 # A token of CLIP has at most 32 characters, so that 77 of them hold no more than 2,464. The tokenizer's time grows with
@@ -45,8 +45,8 @@ def check_texts(texts: Sequence[str], name: str, kind: str) -> None:
         longest = max(map(len, text.split()))
         if longest > MAX_WORD_CHARACTERS:
             raise LabelError(
-                f"{name}[{position}], {text[:40]!r}..., has a word of {longest} characters, over the limit of "
+                f"{name}[{position}], {quoted(text, 40)}, has a word of {longest} characters, over the limit of "
                 f"{MAX_WORD_CHARACTERS}: shorten it"
             )
         if not is_text(text):
-            raise LabelError(f"{name}[{position}] {text!r} is not valid Unicode text; write it in UTF-8")
+            raise LabelError(f"{name}[{position}] {quoted(text)} is not valid Unicode text; write it in UTF-8")

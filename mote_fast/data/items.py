@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import string
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mote_fast.data.find_videos import find_videos
-from mote_fast.data.text_tables import read_lines, read_table, split_right, whole_number
+from mote_fast.data.find_videos import VIDEO_SUFFIXES, find_videos
+from mote_fast.data.text_tables import BLANKS, read_lines, read_table, split_right, whole_number
 from mote_fast.errors import ListError, quoted
 
 log = logging.getLogger(__name__)
@@ -23,22 +25,31 @@ class VideoItem:
     """One entry of a list: the video's path and its class (``UNLABELLED`` if unknown).
 
     ``num_frames`` is 0 for a video file; for a folder of extracted frames it is the number in the list's middle column.
+    ``others`` are the further classes of a video with several; loaders deliver ``label``.
     """
 
     path: str
     label: int
     num_frames: int = 0
+    others: tuple[int, ...] = ()
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """All classes, in the order of the list."""
+        return (self.label, *self.others)
 
 
 def read_list(path: str | os.PathLike[str], root: str | os.PathLike[str] = "") -> list[VideoItem]:
     """Read a list in the released format: lines ``PATH LABEL``, or ``FOLDER NUM_FRAMES LABEL`` for extracted frames.
 
     Columns are split from the right at blanks and tabs, so paths may contain them. A line has the second form if its
-    path has no file extension and its middle column is a positive integer. Paths are joined to ``root``. ``read_csv``
-    reads ``.csv`` files.
+    path has no file extension and its middle column is a positive integer. Several labels of a video are separated by
+    commas, ``PATH 3,17,42``; after a path that ends in one of ``VIDEO_SUFFIXES`` also by blanks, ``PATH 3 17 42``.
+    Paths are joined to ``root``. ``read_csv`` reads ``.csv`` files.
 
     Raises:
-        ListError: the file is missing, empty or not UTF-8, or a line has no label; the message names file and line.
+        ListError: the file is missing, empty or not UTF-8, or a line has no label or one twice; the message names file
+            and line.
     """
     source = Path(path)
     if source.suffix.lower() == ".csv":
@@ -52,6 +63,8 @@ def read_list(path: str | os.PathLike[str], root: str | os.PathLike[str] = "") -
 def read_csv(path: str | os.PathLike[str], root: str | os.PathLike[str] = "") -> list[VideoItem]:
     """Read a CSV with the columns ``path`` and ``label`` (class indices); other columns are ignored.
 
+    Several labels of a video are one cell, separated by commas and in double quotes: ``clip.mp4,"3,17,42"``.
+
     Raises:
         ListError: as ``read_list``, or the file is no CSV that ``mote_fast.data.text_tables.read_table`` reads.
     """
@@ -60,7 +73,8 @@ def read_csv(path: str | os.PathLike[str], root: str | os.PathLike[str] = "") ->
     for row in read_table(source, ("path", "label")).rows:
         if not row.named["path"].strip():
             raise ListError(f"{row.where}: names no video")
-        items.append(VideoItem(_join(root, row.named["path"]), whole_number(row.named["label"], row.where, "a label")))
+        label, *others = _labels(row.named["label"].split(","), row.where)
+        items.append(VideoItem(_join(root, row.named["path"]), label, others=tuple(others)))
     if not items:
         raise ListError(f"{source}: lists no videos")
     return items
@@ -134,8 +148,20 @@ def check_items(items: Sequence[VideoItem], classes: int, source: str) -> None:
         ListError: a label is out of range; the message names the video.
     """
     for item in items:
-        if not 0 <= item.label < classes:
-            raise ListError(f"{source}: {item.path} has label {item.label}, but there are {classes} class names")
+        for label in item.labels:
+            if not 0 <= label < classes:
+                raise ListError(f"{source}: {item.path} has label {label}, but there are {classes} class names")
+
+
+def check_one_label(items: Sequence[VideoItem], source: str, advice: str) -> None:
+    """Check that no video has several labels, of which all but the first would be ignored.
+
+    Raises:
+        ListError: a video has several labels; the message names it and ends with ``advice``.
+    """
+    for item in items:
+        if item.others:
+            raise ListError(f"{source}: {item.path} has {len(item.labels)} labels; {advice}")
 
 
 def _labels_of_csv(source: Path) -> list[tuple[int, tuple[str, str]]]:
@@ -151,13 +177,40 @@ def _parse_line(line: str, where: str, root: str | os.PathLike[str]) -> VideoIte
     columns = split_right(line, 2)
     if len(columns) < 2:
         raise ListError(f"{where}: expected 'PATH LABEL', found {quoted(line)}")
-    path, label = columns[0], whole_number(columns[1], where, "a label")
+    several = _labels_after_suffix(line)
+    if several is not None:
+        path, (label, *others) = several[0], _labels(several[1], where)
+        return VideoItem(_join(root, path), label, others=tuple(others))
+    path, (label, *others) = columns[0], _labels(columns[1].split(","), where)
+    rest = split_right(path, 2)[-1]
+    if rest.endswith(",") and rest.replace(",", "").isdecimal():
+        raise ListError(f"{where}: labels are separated by commas without blanks, found {quoted(line)}")
     before = split_right(path, 2)
     if len(before) == 2 and before[1].isascii() and before[1].isdecimal() and not Path(before[0]).suffix:
         frames = whole_number(before[1], where, "the number of frames")
         if frames > 0:
-            return VideoItem(_join(root, before[0]), label, frames)
-    return VideoItem(_join(root, path), label)
+            return VideoItem(_join(root, before[0]), label, frames, tuple(others))
+    return VideoItem(_join(root, path), label, others=tuple(others))
+
+
+def _labels_after_suffix(line: str) -> tuple[str, list[str]] | None:
+    """Split ``PATH LABEL LABEL ...`` whose path ends in a suffix of videos; None if the line has another form."""
+    numbers = len(line.rstrip(string.digits + BLANKS))
+    # The path may itself end in digits, such as those of ".mp4".
+    while numbers < len(line) and line[numbers] not in BLANKS:
+        numbers += 1
+    cells = line[numbers:].split()
+    if len(cells) < 2 or Path(line[:numbers]).suffix.lower() not in VIDEO_SUFFIXES:
+        return None
+    return line[:numbers], cells
+
+
+def _labels(cells: Sequence[str], where: str) -> list[int]:
+    labels = [whole_number(cell, where, "a label") for cell in cells]
+    if len(set(labels)) < len(labels):
+        repeated = next(label for label, count in Counter(labels).items() if count > 1)
+        raise ListError(f"{where}: the label {repeated} is given twice")
+    return labels
 
 
 def _join(root: str | os.PathLike[str], path: str) -> str:

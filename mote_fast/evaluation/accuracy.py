@@ -55,6 +55,16 @@ class Ranked:
         return (self.best[:, :top] == self.labels[:, None]).any(-1) & self.read
 
     @property
+    def percentages(self) -> dict[str, float]:
+        """``accuracy`` by name."""
+        return self.accuracy._asdict()
+
+    @property
+    def percentages_of_all(self) -> dict[str, float]:
+        """``accuracy_of_all`` by name."""
+        return self.accuracy_of_all._asdict()
+
+    @property
     def accuracy(self) -> Accuracy:
         """Accuracy over the readable videos; NaN if none could be read."""
         return self._percent(int(self.read.sum()))

@@ -90,6 +90,8 @@ def combine(results: Sequence[Mapping[str, Any]], score: str = RUNNING, videos: 
         protocol, dataset = result["protocol"], result["dataset"]
         if protocol not in (CLOSE_SET, ZERO_SHOT):
             raise ConfigError(f"{dataset}: a {protocol} result has no part in the trade-off; give zero-shot ones")
+        if "top1" not in result["mean"][score][videos]:
+            raise ConfigError(f"{dataset}: its videos have several labels, so there is no accuracy to combine")
         value = result["mean"][score][videos]["top1"]["mean"]
         if value is None:
             raise ConfigError(f"{dataset}: no video could be read, so there is no accuracy to combine")

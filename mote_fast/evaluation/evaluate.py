@@ -13,6 +13,7 @@ from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.video_loader import VideoLoader
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING, Ranked, rank
+from mote_fast.evaluation.average_precision import COSINE, Relevance, positives_of
 from mote_fast.evaluation.predict import LabelSet, Predictions, predict_label_sets
 from mote_fast.evaluation.protocols import half_class_tasks
 from mote_fast.evaluation.splits import Split, VideoPool
@@ -40,25 +41,26 @@ class SplitResult:
         split: the videos and class names.
         predictions: predictions of all videos with those class names, possibly of other splits too.
         rows: int64 [n], each listed video's row in ``predictions``; -1 if it could not be read.
-        ranked: the best labels by each score, by its name.
+        ranked: by the name of each score: the best labels, or the scores of all classes if videos have several labels.
     """
 
     split: Split
     predictions: Predictions
     rows: Tensor
-    ranked: Mapping[str, Ranked]
+    ranked: Mapping[str, Ranked] | Mapping[str, Relevance]
 
 
 @dataclass(frozen=True)
 class Score:
     """The ranked videos of one split of the protocol; the protocol averages the accuracies of its splits.
 
-    ``ranked`` has the scores that the protocol defines: both, or the full-class one for a half of the classes.
+    ``ranked`` has the scores that the protocol defines: both, or the full-class one for a half of the classes; for
+    videos with several labels both, and "cosine".
     """
 
     name: str
     classes: int
-    ranked: Mapping[str, Ranked]
+    ranked: Mapping[str, Ranked] | Mapping[str, Relevance]
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,23 @@ def check_protocol(protocol: ProtocolName, splits: Sequence[Split]) -> None:
     """Check that the lists fit the protocol, before anything is decoded.
 
     Raises:
-        ConfigError: half-class got several lists or fewer than four classes; mixed got one list; two lists have one
-            name.
+        ConfigError: half-class got several lists or fewer than four classes; mixed got one list; one of the two got
+            videos with several labels; two lists have one name; some lists have videos with several labels and some
+            have not.
     """
     names = [split.name for split in splits]
     if len(set(names)) < len(names):
         raise ConfigError(f"the lists need different file names, for the report names them by it; got {names}")
     if protocol == "mixed" and len(splits) < 2:
         raise ConfigError("the mixed protocol judges each list among the classes of all: give several lists")
+    several = [split.several_labels for split in splits]
+    if len(set(several)) > 1:
+        raise ConfigError(
+            f"the videos of {names[several.index(True)]} have several labels, those of {names[several.index(False)]} "
+            "one: the former are measured by average precision, so evaluate them apart"
+        )
+    if protocol in ("halfclass", "mixed") and any(several):
+        raise ConfigError(f"the {protocol} protocol needs one label for each video; those of {names[0]} have several")
     if protocol != "halfclass":
         return
     if len(splits) > 1:
@@ -148,7 +159,9 @@ def _result(split: Split, predictions: Predictions, positions: Tensor, videos: i
     row_of = torch.full((videos,), -1)
     row_of[predictions.indices] = torch.arange(len(predictions.indices))
     rows = row_of[positions]
-    labels = torch.tensor([item.label for item in split.items])
+    if split.several_labels:
+        return SplitResult(split, predictions, rows, _relevance(split, predictions, rows))
+    labels = _labels_of(split)
     ranked = {
         RUNNING: rank(predictions.running, rows, labels),
         FULL_CLASS: rank(predictions.full_class, rows, labels),
@@ -156,9 +169,28 @@ def _result(split: Split, predictions: Predictions, positions: Tensor, videos: i
     return SplitResult(split, predictions, rows, ranked)
 
 
+def _relevance(split: Split, predictions: Predictions, rows: Tensor) -> dict[str, Relevance]:
+    positives, read = positives_of(split.items, len(split.class_names)), rows >= 0
+    by_name = {
+        RUNNING: predictions.running,
+        FULL_CLASS: predictions.full_class,
+        COSINE: predictions.features.double() @ predictions.class_features.double().T,
+    }
+    found: dict[str, Relevance] = {}
+    for name, values in by_name.items():
+        scores = torch.zeros(positives.shape, dtype=torch.float64)
+        scores[read] = values[rows[read]].double()
+        found[name] = Relevance(scores, positives, read)
+    return found
+
+
+def _labels_of(split: Split) -> Tensor:
+    return torch.tensor([item.label for item in split.items])
+
+
 def _halves(result: SplitResult) -> list[Score]:
     """Score the videos of each half of the classes among that half; their features are those of the whole label set."""
-    labels = result.ranked[FULL_CLASS].labels
+    labels = _labels_of(result.split)
     predictions = result.predictions
     scores: list[Score] = []
     for number, task in enumerate(half_class_tasks(labels, len(result.split.class_names))):

@@ -7,12 +7,12 @@ import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING, Ranked, count_classes, mean_and_deviation
-from mote_fast.evaluation.evaluate import Evaluation
+from mote_fast.evaluation.average_precision import COSINE, Relevance
+from mote_fast.evaluation.evaluate import Evaluation, SplitResult
 from mote_fast.evaluation.prediction_table import prediction_parquet
-from mote_fast.evaluation.protocols import Accuracy
 from mote_fast.runtime.files import write_bytes
 from mote_fast.runtime.json_text import to_json
 from mote_fast.runtime.text import markdown, printable
@@ -26,6 +26,8 @@ REPORT_FILES = (PREDICTION_FILE, CLASS_FILE, REPORT_FILE, RESULT_FILE)
 # The videos that an accuracy covers.
 READABLE, ALL = "readable", "all"
 
+SCORES = (RUNNING, FULL_CLASS, COSINE)
+
 # Classes that the Markdown report lists; the CSV file has all of them.
 _HARDEST = 10
 
@@ -34,6 +36,10 @@ _EXPLANATION = f"""\
 - {FULL_CLASS}: softmax of 100 x cosine of the mean view feature (computed at the end from all features).
 - {READABLE}: over the videos that could be read. {ALL}: over all listed ones, an unreadable one counted as wrong.
 - The deviation is that of the population (divided by the number of splits)."""
+
+_PRECISION = f"""\
+- map: mean over classes of average precision, for videos with several labels; {ALL}: unreadable ones are never found.
+- {COSINE}: of the mean view feature; the classes do not compete, as binary cross-entropy trains them."""
 
 
 def result_document(evaluation: Evaluation, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,6 +54,7 @@ def result_document(evaluation: Evaluation, facts: Mapping[str, Any]) -> dict[st
         classes); ``mean``, over the splits; ``failures``; for the half-class protocol ``whole``, the list with all of
         its classes, and for the mixed one ``alone``, each list with its own. The key of an accuracy is
         [score][videos]["top1"], score "running" or "full-class", videos "readable" or "all".
+        Where videos have several labels, "map" is in place of "top1" and "top5", and "cosine" is a third score.
     """
     splits = [_entry(each.name, each.classes, each.ranked) for each in evaluation.scores]
     failures = [{"path": each.path, "kind": each.kind, "reason": each.reason} for each in evaluation.failures]
@@ -66,7 +73,8 @@ def result_markdown(document: Mapping[str, Any], evaluation: Evaluation) -> str:
     facts = {key: value for key, value in document.items() if not isinstance(value, (list, dict))}
     lines = [f"# {document['protocol']}: {markdown(str(document['dataset']))}", ""]
     lines += [f"- {key}: {markdown(str(value))}" for key, value in facts.items() if value is not None]
-    lines += ["", *accuracy_lines(document), "", _EXPLANATION, ""]
+    lines += ["", *accuracy_lines(document), "", _EXPLANATION]
+    lines += [*([_PRECISION] if COSINE in document["mean"] else []), ""]
     lines += ["## Hardest classes", "", *_hardest_lines(evaluation)]
     if document["failures"]:
         lines += ["", f"## Unreadable videos ({len(document['failures'])})", ""]
@@ -76,41 +84,41 @@ def result_markdown(document: Mapping[str, Any], evaluation: Evaluation) -> str:
 
 def accuracy_lines(document: Mapping[str, Any]) -> list[str]:
     """Return the accuracies of a document as the lines of a Markdown table."""
+    tops = _measures(document["splits"][0])
     header = [
         "split",
         "classes",
         "videos",
         "failed",
         "score",
-        *(f"{top}, {of}" for of in (READABLE, ALL) for top in _TOPS),
+        *(f"{top}, {of}" for of in (READABLE, ALL) for top in tops),
     ]
     lines = [_row(header), _rule(len(header))]
     entries = [document["whole"]] if "whole" in document else document.get("alone", [])
     for entry in [*entries, *document["splits"]]:
         for score in _scores(entry):
             counts = [entry["name"], entry["classes"], entry["videos"], entry["failed"], score]
-            lines.append(_row([*counts, *(_percent(entry[score][of][top]) for of in (READABLE, ALL) for top in _TOPS)]))
+            lines.append(_row([*counts, *(_percent(entry[score][of][top]) for of in (READABLE, ALL) for top in tops)]))
     if len(document["splits"]) > 1:
         for score, mean in document["mean"].items():
-            spreads = (mean[of][top] for of in (READABLE, ALL) for top in _TOPS)
+            spreads = (mean[of][top] for of in (READABLE, ALL) for top in tops)
             cells = [f"{_percent(each['mean'])} ± {_percent(each['deviation'])}" for each in spreads]
             lines.append(_row([f"mean of {len(document['splits'])}", "", "", "", score, *cells]))
     return lines
 
 
 def class_csv(evaluation: Evaluation) -> str:
-    """Return the accuracy of each class of each list, over its readable videos, as CSV."""
+    """Return the accuracy, or average precision, of each class of each list, over its readable videos, as CSV."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["split", "class", "name", "videos", "failed", "running_top1", "full_class_top1"])
+    suffix = "ap" if evaluation.lists[0].split.several_labels else "top1"
+    scores = [score.replace("-", "_") for score in evaluation.lists[0].ranked]
+    writer.writerow(["split", "class", "name", "videos", "failed", *(f"{score}_{suffix}" for score in scores)])
     for result in evaluation.lists:
-        names = result.split.class_names
-        running, full_class = (count_classes(result.ranked[score], len(names)) for score in (RUNNING, FULL_CLASS))
-        for label, name in enumerate(names):
-            videos, read = int(running.videos[label]), int(running.read[label])
-            shares = [
-                f"{100 * int(counts.correct[label]) / read:.4f}" if read else "" for counts in (running, full_class)
-            ]
+        columns = [_by_class(result, score) for score in result.ranked]
+        for label, name in enumerate(result.split.class_names):
+            videos, read, _ = columns[0][label]
+            shares = ["" if share is None else f"{share:.4f}" for _, _, share in (column[label] for column in columns)]
             writer.writerow([result.split.name, label, name, videos, videos - read, *shares])
     return buffer.getvalue()
 
@@ -128,20 +136,42 @@ def write_report(folder: Path, evaluation: Evaluation, document: Mapping[str, An
     write_bytes(folder / RESULT_FILE, (to_json(document, indent=2) + "\n").encode())
 
 
-_TOPS = ("top1", "top5")
+class _ClassShare(NamedTuple):
+    """A class's listed and readable videos, and its accuracy or average precision, percent; None if it has none."""
+
+    videos: int
+    read: int
+    share: float | None
 
 
-def _entry(name: str, classes: int, ranked: Mapping[str, Ranked]) -> dict[str, Any]:
-    any_score = next(iter(ranked.values()))
-    videos = len(any_score.labels)
+def _by_class(result: SplitResult, score: str) -> list[_ClassShare]:
+    ranked, classes = result.ranked[score], len(result.split.class_names)
+    if isinstance(ranked, Relevance):
+        counts = (ranked.positives.sum(0).tolist(), ranked.positives[ranked.read].sum(0).tolist())
+        return [
+            _ClassShare(videos, read, None if math.isnan(share) else share)
+            for videos, read, share in zip(*counts, ranked.by_class.tolist(), strict=True)
+        ]
+    counted = zip(*(part.tolist() for part in count_classes(ranked, classes)), strict=True)
+    return [_ClassShare(videos, read, 100 * correct / read if read else None) for videos, read, correct in counted]
+
+
+def _entry(name: str, classes: int, ranked: Mapping[str, Ranked] | Mapping[str, Relevance]) -> dict[str, Any]:
+    read = next(iter(ranked.values())).read
     scores = {
-        score: {READABLE: _finite(each.accuracy), ALL: _finite(each.accuracy_of_all)} for score, each in ranked.items()
+        score: {READABLE: _finite(each.percentages), ALL: _finite(each.percentages_of_all)}
+        for score, each in ranked.items()
     }
-    return {"name": name, "classes": classes, "videos": videos, "failed": videos - int(any_score.read.sum()), **scores}
+    return {"name": name, "classes": classes, "videos": len(read), "failed": int((~read).sum()), **scores}
 
 
-def _finite(accuracy: Accuracy) -> dict[str, float | None]:
-    return {top: None if math.isnan(value) else value for top, value in accuracy._asdict().items()}
+def _measures(entry: Mapping[str, Any]) -> list[str]:
+    """Return the names of an entry's percentages: "top1" and "top5", or "map"."""
+    return list(entry[_scores(entry)[0]][READABLE])
+
+
+def _finite(percentages: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in percentages.items()}
 
 
 def _mean(splits: list[dict[str, Any]]) -> dict[str, Any]:
@@ -154,27 +184,23 @@ def _mean(splits: list[dict[str, Any]]) -> dict[str, Any]:
         return dict(mean_and_deviation(values)._asdict())
 
     return {
-        score: {of: {top: spread(score, of, top) for top in _TOPS} for of in (READABLE, ALL)}
+        score: {of: {top: spread(score, of, top) for top in _measures(splits[0])} for of in (READABLE, ALL)}
         for score in _scores(splits[0])
     }
 
 
 def _scores(entry: Mapping[str, Any]) -> list[str]:
-    return [score for score in (RUNNING, FULL_CLASS) if score in entry]
+    return [score for score in SCORES if score in entry]
 
 
 def _hardest_lines(evaluation: Evaluation) -> list[str]:
-    lines = [_row(["split", "class", "readable videos", f"top1, {RUNNING}"]), _rule(4)]
+    measure = "average precision" if evaluation.lists[0].split.several_labels else "top1"
+    lines = [_row(["split", "class", "readable videos", f"{measure}, {RUNNING}"]), _rule(4)]
     for result in evaluation.lists:
-        counts = count_classes(result.ranked[RUNNING], len(result.split.class_names))
-        shares = [
-            (100 * correct / read, label)
-            for label, (read, correct) in enumerate(zip(counts.read.tolist(), counts.correct.tolist(), strict=True))
-            if read
-        ]
+        found = _by_class(result, RUNNING)
+        shares = [(each.share, label) for label, each in enumerate(found) if each.share is not None]
         for share, label in sorted(shares)[:_HARDEST]:
-            name, read = result.split.class_names[label], int(counts.read[label])
-            lines.append(_row([result.split.name, name, read, _percent(share)]))
+            lines.append(_row([result.split.name, result.split.class_names[label], found[label].read, _percent(share)]))
     return lines
 
 

@@ -10,7 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mote_fast.data.items import UNLABELLED, VideoItem, check_items, read_labels, read_list, scan_folder
+from mote_fast.data.items import (
+    UNLABELLED,
+    VideoItem,
+    check_items,
+    check_one_label,
+    read_labels,
+    read_list,
+    scan_folder,
+)
 from mote_fast.errors import ListError
 from mote_fast.runtime.text import plain
 
@@ -22,6 +30,11 @@ class Split:
     name: str
     items: Sequence[VideoItem]
     class_names: Sequence[str]
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether a video has several labels."""
+        return any(item.others for item in self.items)
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ class VideoPool:
         items: the P videos. Their ``label`` is that of the first split that lists them; ``labels`` has all.
         class_names: the distinct label sets of the splits.
         labels: for each label set int64 [P], each video's class, or ``UNLABELLED`` if no split with these names lists
-            it.
+            it; of several, the first.
         memberships: one per split, in the same order.
     """
 
@@ -51,7 +64,11 @@ class VideoPool:
 
 
 def read_split(
-    source: str | os.PathLike[str], labels: str | os.PathLike[str] | None, root: str | os.PathLike[str] = ""
+    source: str | os.PathLike[str],
+    labels: str | os.PathLike[str] | None,
+    root: str | os.PathLike[str] = "",
+    *,
+    several_labels: bool = False,
 ) -> Split:
     """Read one split; its name is the list's, without the suffix.
 
@@ -60,9 +77,11 @@ def read_split(
         labels: file of class names (``read_labels``); optional for a folder. Names that are those of the folders,
             except for case, spaces and punctuation, number the folders; other names are taken in the folders' order.
         root: folder that a list file's paths are relative to.
+        several_labels: whether videos may have several labels.
 
     Raises:
-        ListError: a file is missing or malformed, a list comes without names, or a label has none.
+        ListError: a file is missing or malformed, a list comes without names, a label has none, or a video has several
+            labels that are not allowed.
     """
     path = Path(source)
     names = None if labels is None else read_labels(labels)
@@ -78,6 +97,8 @@ def read_split(
     else:
         items = read_list(path, root)
     check_items(items, len(names), str(path))
+    if not several_labels:
+        check_one_label(items, str(path), "mote-fast eval measures such lists, by average precision")
     return Split(path.name if path.is_dir() else path.stem, items, names)
 
 
@@ -121,6 +142,7 @@ def pool_splits(splits: Sequence[Split]) -> VideoPool:
     """
     items: list[VideoItem] = []
     at: dict[str, int] = {}
+    labels_of: dict[tuple[int, str], frozenset[int]] = {}
     for split in splits:
         for item in split.items:
             if item.path not in at:
@@ -133,11 +155,12 @@ def pool_splits(splits: Sequence[Split]) -> VideoPool:
         label_set = class_names.index(tuple(split.class_names))
         known = labels[label_set]
         for item in split.items:
-            position = at[item.path]
-            if known[position] not in (UNLABELLED, item.label):
+            position, labels_here = at[item.path], frozenset(item.labels)
+            if labels_of.setdefault((label_set, item.path), labels_here) != labels_here:
+                elsewhere = ",".join(map(str, sorted(labels_of[label_set, item.path])))
                 raise ListError(
-                    f"{split.name}: {item.path} has label {item.label} here and {known[position]} elsewhere; "
-                    "a video has one class"
+                    f"{split.name}: {item.path} has label {','.join(map(str, item.labels))[:80]} here and "
+                    f"{elsewhere[:80]} elsewhere; a video has one class, or all of its classes in one line"
                 )
             known[position] = item.label
         memberships.append(Membership(label_set, torch.tensor([at[item.path] for item in split.items])))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from mote_fast.data.items import VideoItem
+from mote_fast.data.items import VideoItem, check_one_label
 from mote_fast.errors import ConfigError, ListError
 from mote_fast.runtime.seeding import generator_of
 
@@ -20,10 +20,11 @@ def few_shot(items: Sequence[VideoItem], shots: int, seed: int = 0) -> list[Vide
 
     Raises:
         ConfigError: ``shots`` is below 1.
-        ListError: a class has fewer videos than ``shots``.
+        ListError: a class has fewer videos than ``shots``, or a video has several labels.
     """
     if shots < 1:
         raise ConfigError(f"--shots must be at least 1, got {shots}")
+    check_one_label(items, "the list", "a draw of some videos per class needs one for each")
     by_label: defaultdict[int, dict[str, VideoItem]] = defaultdict(dict)
     for item in items:
         by_label[item.label][item.path] = item

@@ -63,7 +63,7 @@ class DataSet:
 def format_list(items: Iterable[VideoItem]) -> str:
     """Return the text of a list: lines ``PATH LABEL``, or ``FOLDER NUM_FRAMES LABEL`` for extracted frames.
 
-    ``mote_fast.data.items.read_list`` reads the same items from it.
+    Several labels are separated by commas. ``mote_fast.data.items.read_list`` reads the same items from it.
 
     Raises:
         ListError: a list cannot hold a path, see ``why_unlistable``.
@@ -74,7 +74,7 @@ def format_list(items: Iterable[VideoItem]) -> str:
         if reason:
             raise ListError(f"{item.path!r} cannot be listed: {reason}")
         middle = f" {item.num_frames}" if item.num_frames else ""
-        lines.append(f"{item.path}{middle} {item.label}\n")
+        lines.append(f"{item.path}{middle} {','.join(map(str, item.labels))}\n")
     return "".join(lines)
 
 

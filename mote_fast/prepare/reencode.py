@@ -7,14 +7,14 @@ import io
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
 from tqdm import tqdm
 
 from mote_fast.data.find_videos import is_video_name
-from mote_fast.data.items import VideoItem, read_list
+from mote_fast.data.items import read_list
 from mote_fast.data.loading.faults import Failure, write_faults
 from mote_fast.data.loading.samples import failure_of
 from mote_fast.data.text_tables import read_table
@@ -135,7 +135,7 @@ def rewrite_list(path: str | os.PathLike[str], names: Mapping[str, str]) -> str:
     Raises:
         ListError: the list cannot be read, or has a video without a target.
     """
-    items = [VideoItem(_target_of(item.path, names, path), item.label) for item in read_list(path)]
+    items = [replace(item, path=_target_of(item.path, names, path)) for item in read_list(path)]
     if Path(path).suffix.lower() != ".csv":
         return format_list(items)
     table = read_table(path, ("path", "label"))

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from mote_fast.data.decoding.decode import probe
-from mote_fast.data.items import VideoItem
+from mote_fast.data.items import VideoItem, check_one_label
 from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.samples import failure_of
 from mote_fast.data.shards.shard_index import INDEX_FILE, ShardIndex, TarShard, key_of
@@ -87,8 +87,9 @@ def write_shards(
 
     Raises:
         ConfigError: an argument is out of range, or the folder holds other shards, cannot be written, or is in use.
-        ListError: the list has folders of extracted frames, or no readable video.
+        ListError: the list has folders of extracted frames, a video with several labels, or no readable video.
     """
+    check_one_label(items, "the list", "a tar shard holds one for each video")
     if max_bytes < 1 or (max_samples is not None and max_samples < 1):
         raise ConfigError(f"max_bytes and max_samples must be at least 1, got {max_bytes} and {max_samples}")
     sources, refused = _find(items, root)

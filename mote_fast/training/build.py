@@ -5,25 +5,28 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from mote_fast.clip.prompts import read_prompts
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.flip_labels import mirror_labels, one_sided, read_flip_labels
-from mote_fast.data.items import check_items, read_list
+from mote_fast.data.items import VideoItem, check_items, check_one_label, read_list
 from mote_fast.data.loaders import make_loader
+from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.order import Replica
 from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.shards.shard_loader import ShardLoader
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, ListError
+from mote_fast.evaluation.average_precision import positives_of
 from mote_fast.head.head_config import HeadOptions
 from mote_fast.model.checkpoint import create_model, load
 from mote_fast.model.classifier import VideoClassifier
@@ -42,6 +45,8 @@ FAULT_FOLDER = "faults"
 class Loaders(NamedTuple):
     """The loaders of a run; ``validation`` is None without a validation list.
 
+    ``training_items`` and ``validation_items`` are the lists for binary cross-entropy, None for cross-entropy.
+
     ``DataPosition`` explains the streams and the content.
     """
 
@@ -51,6 +56,15 @@ class Loaders(NamedTuple):
     validation_videos: int
     training_streams: int
     training_content: str
+    training_items: Sequence[VideoItem] | None = None
+    validation_items: Sequence[VideoItem] | None = None
+
+    def with_targets(self, batches: Iterator[Batch], classes: int) -> Iterator[Batch]:
+        """Yield the batches with the targets of binary cross-entropy, float32 [B, C]; unchanged for cross-entropy."""
+        items = self.training_items
+        if items is None:
+            return batches
+        return (replace(batch, labels=_targets(batch, items, classes)) for batch in batches)
 
     def close(self) -> None:
         """Stop the workers of both."""
@@ -158,12 +172,13 @@ def build_loaders(config: TrainConfig, model: VideoClassifier, names: list[str],
     flips = read_flip_labels(data.flip_labels) if data.flip_labels is not None else {}
     _warn_of_sides(data, names)
     augmented = replace(plain, augmentation=data.augmentation, flip_labels=flips)
-    loader, videos, content = _loader(config, augmented, names, world, "train")
+    loader, videos, content, items = _loader(config, augmented, names, world, "train")
     streams = world.size * max(1, data.workers) if isinstance(loader, ShardLoader) else 0
     if data.val_list is None:
-        return Loaders(loader, None, videos, 0, streams, content)
-    val_loader, val_videos, _ = _loader(config, replace(plain, views=Views.parse(data.views)), names, world, "val")
-    return Loaders(loader, val_loader, videos, val_videos, streams, content)
+        return Loaders(loader, None, videos, 0, streams, content, items)
+    views = replace(plain, views=Views.parse(data.views))
+    val_loader, val_videos, _, val_items = _loader(config, views, names, world, "val")
+    return Loaders(loader, val_loader, videos, val_videos, streams, content, items, val_items)
 
 
 def _warn_of_sides(data: DataConfig, names: Sequence[str]) -> None:
@@ -179,8 +194,8 @@ def _warn_of_sides(data: DataConfig, names: Sequence[str]) -> None:
 
 def _loader(
     config: TrainConfig, recipe: ClipRecipe, names: list[str], world: ProcessGroup, split: str
-) -> tuple[VideoLoader, int, str]:
-    """Open the loader of one list; also return its number of videos and the digest of its content."""
+) -> tuple[VideoLoader, int, str, Sequence[VideoItem] | None]:
+    """Open the loader of one list; also return its number of videos, the digest of its content, and its ``items``."""
     data = config.data
     training = split == "train"
     source = data.train_list if training else data.val_list or ""
@@ -196,23 +211,33 @@ def _loader(
     if Path(source).is_dir():
         if data.backend == "dali":
             raise ConfigError(f"data.backend=dali reads no tar shards, but data.{split}_list is {source}; use auto")
+        if config.method.loss == "bce":
+            raise ConfigError("method.loss=bce needs a list, not tar shards, which hold one label a video")
         shards = ShardLoader(
             source, recipe, options, classes=len(names), seed=config.run.seed, decode_backend=data.decode
         )
         if shards.index.labels and list(shards.index.labels) != names:
             raise ListError(f"{source}: was written for other class names than {data.labels} has")
         rows = [(shard.name, shard.size, *shard.indices) for shard in shards.index.shards]
-        return shards, shards.index.samples, _digest(rows)
+        return shards, shards.index.samples, _digest(rows), None
     root = data.train_root if training else data.val_root
     items = read_list(source, root)
     check_items(items, len(names), source)
+    if config.method.loss == "ce":
+        check_one_label(items, source, "set method.loss=bce")
     dataset = VideoDataset(
         items, recipe, seed=config.run.seed, decode_backend=data.decode, frame_template=data.frame_template
     )
     # Without the root, so that the videos may move to another disk.
     below = os.path.join(root, "") if root else ""
-    rows = [(item.path.removeprefix(below), item.label, item.num_frames) for item in items]
-    return make_loader(dataset, options, data.backend), len(items), _digest(rows)
+    rows = [(item.path.removeprefix(below), item.label, item.num_frames, *item.others) for item in items]
+    kept = items if config.method.loss == "bce" else None
+    return make_loader(dataset, options, data.backend), len(items), _digest(rows), kept
+
+
+def _targets(batch: Batch, items: Sequence[VideoItem], classes: int) -> Tensor:
+    listed = [items[index] for index in batch.indices.tolist()]
+    return positives_of(listed, classes).to(batch.labels.device, torch.float32)
 
 
 def _digest(rows: Iterable[tuple[str | int, ...]]) -> str:

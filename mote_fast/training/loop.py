@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from mote_fast.data.items import read_labels
 from mote_fast.errors import ConfigError, MoteError
-from mote_fast.evaluation.accuracy import accuracies
 from mote_fast.evaluation.predict import predict
 from mote_fast.runtime.distributed import ProcessGroup, joined
 from mote_fast.runtime.files import make_folder, write_text
@@ -48,6 +47,7 @@ from mote_fast.training.step import (
     train_step,
 )
 from mote_fast.training.stopping import StoppableLoader, Stopped, StopRequest
+from mote_fast.training.validation import measure
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +227,7 @@ def _take_steps(run: Run) -> None:
             result = train_step(
                 run.objective,
                 run.state.optimizer,
-                run.stop.batches_of_step(batches, count, run.world),
+                run.loaders.with_targets(run.stop.batches_of_step(batches, count, run.world), len(run.order.classes)),
                 draws,
                 run.arithmetic,
                 clip_gradient=config.optim.clip_gradient,
@@ -288,22 +288,21 @@ def _validate(run: Run) -> None:
         leave=False,
         disable=None if run.world.leads else True,
     ) as bar:
-        found = accuracies(predict(state.model, loader, classes, progress=bar.update))
-    top1, top5 = found.running
-    best = progress.best_accuracy is None or top1 > progress.best_accuracy
-    if best and not math.isnan(top1):
-        progress.best_accuracy, progress.best_epoch = top1, progress.epoch
+        predictions = predict(state.model, loader, classes, progress=bar.update)
+    found = measure(predictions, run.loaders.validation_items)
+    decisive = next(iter(found.percentages.values()))
+    best = progress.best_accuracy is None or decisive > progress.best_accuracy
+    if best and not math.isnan(decisive):
+        progress.best_accuracy, progress.best_epoch = decisive, progress.epoch
         if run.world.leads:
             state.model.save(Path(run.config.run.output) / BEST_MODEL)
     values = {
         "epoch": progress.epoch + 1,
-        "top1": top1,
-        "top5": top5,
+        **found.percentages,
         "videos": found.videos,
         "failed": found.failed,
     }
-    line = f"validation after epoch {progress.epoch + 1}: top-1 {top1:.2f}%, top-5 {top5:.2f}% of "
-    line += f"{found.videos - found.failed} videos ({found.failed} unreadable)"
+    line = f"validation after epoch {progress.epoch + 1}: {found.line()}"
     if progress.best_accuracy is not None and progress.best_epoch is not None:
         line += f"; best {progress.best_accuracy:.2f}% after epoch {progress.best_epoch + 1}"
     run.log.record("val", progress.step, values, line)

@@ -13,6 +13,7 @@ from torch import Tensor
 from mote_fast.errors import ConfigError
 from mote_fast.runtime.checks import check_choice
 
+LabelLoss = Literal["ce", "bce"]
 Routing = Literal["multinomial", "random", "fixed"]
 ExpertData = Literal["routed", "all"]
 Regulariser = Literal["none", "point", "region"]
@@ -56,6 +57,9 @@ class TrainingMethod:
     """The training method; the defaults are the paper's (eq. (8) to eq. (12)), the other values its ablations.
 
     Attributes:
+        loss: what the labels teach. "ce": cross-entropy over the classes, one label for each video; "bce": binary
+            cross-entropy of each class, for videos with several labels (not part of the paper).
+        bce_threshold: cosine at which "bce" takes a class to be as likely as not.
         routing: how each layer's expert is drawn. "multinomial": with probabilities ``softmax([1..E])``; "random": with
             equal probabilities; "fixed": not at all, always the last expert, which multinomial routing favours
             (Table 2d).
@@ -64,8 +68,8 @@ class TrainingMethod:
         regulariser: weight merging regularisation. "none": no merged stream, and hence no MSE term; "point": the merge
             is always the plain average; "region": at a drawn temperature (Tables 1 and 2e).
         beta: unit of the discrete temperatures (Table 2e).
-        regulariser_loss: what the merged stream learns from. "ce": the labels; "kl": the routed stream's logits;
-            "mse": the routed stream's features (Table 7c).
+        regulariser_loss: what the merged stream learns from. "ce": the labels, by ``loss``; "kl": the routed stream's
+            logits; "mse": the routed stream's features (Table 7c).
         temperature: how "region" draws. "discrete": from ``temperatures()``; "normal": from the standard normal
             distribution; "uniform": from the range of the discrete ones, [-16 beta, 16 beta] (Table 7f).
         wmr_weight: weight of the merged stream's loss.
@@ -77,6 +81,8 @@ class TrainingMethod:
         ConfigError: a value is unknown or out of range.
     """
 
+    loss: LabelLoss = "ce"
+    bce_threshold: float = 0.25
     routing: Routing = "multinomial"
     expert_data: ExpertData = "routed"
     regulariser: Regulariser = "region"
@@ -87,11 +93,16 @@ class TrainingMethod:
     mse_weight: float = 0.1
 
     def __post_init__(self) -> None:
+        check_choice("loss", self.loss, LabelLoss)
         check_choice("routing", self.routing, Routing)
         check_choice("expert_data", self.expert_data, ExpertData)
         check_choice("regulariser", self.regulariser, Regulariser)
         check_choice("regulariser_loss", self.regulariser_loss, RegulariserLoss)
         check_choice("temperature", self.temperature, Temperature)
+        if self.loss == "bce" and self.regulariser_loss == "kl":
+            raise ConfigError("regulariser_loss 'kl' compares distributions over the classes, which loss 'bce' has not")
+        if not -1 <= self.bce_threshold <= 1:
+            raise ConfigError(f"bce_threshold is a cosine, in [-1, 1], got {self.bce_threshold}")
         if not 0 < self.beta < math.inf:
             raise ConfigError(f"beta must be positive, got {self.beta}")
         for name, weight in (("wmr_weight", self.wmr_weight), ("mse_weight", self.mse_weight)):

@@ -40,7 +40,7 @@ class RunProgress:
         epoch: current epoch, counted from 0; the number of epochs once all are done.
         step_in_epoch: optimiser steps taken in the epoch; all of them while its validation is pending.
         step: optimiser steps taken in total.
-        best_accuracy: best top-1 of a validation so far, percent; None before the first.
+        best_accuracy: best top-1, or mAP, of a validation so far, percent; None before the first.
         best_epoch: the epoch of the best accuracy.
         metrics_bytes: length of the metrics file.
     """

@@ -65,7 +65,7 @@ class Objective(nn.Module):
 
         Args:
             pixels: [B, T, 3, S, S], normalised.
-            labels: int64 [B].
+            labels: int64 [B], or [B, C] as in ``training_loss``.
             draws: the random choices of this pass.
         """
         with torch.set_grad_enabled(self.train_clip and torch.is_grad_enabled()):

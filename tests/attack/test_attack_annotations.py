@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mote_fast.clip.prompts import read_prompts
-from mote_fast.errors import MoteError
+from mote_fast.data.items import check_items, read_list
+from mote_fast.errors import ListError, MoteError
 from mote_fast.evaluation.captions import read_captions
 from mote_fast.prepare.activitynet import read_segments
 from mote_fast.prepare.kinetics import read_k700
@@ -76,6 +78,17 @@ def templates_text(path: Path) -> None:
     assert all(template.format("x").count("x") for template in read_prompts(path, None).templates)
 
 
+def video_list(path: Path) -> None:
+    items = read_list(path)
+    assert items
+    for item in items:
+        assert item.path
+        assert len(set(item.labels)) == len(item.labels)
+    with suppress(ListError):
+        check_items(items, 50, str(path))
+        assert all(0 <= label < 50 for item in items for label in item.labels)
+
+
 ANNOTATION = {"segment": [0.5, 2], "label": "Long jump"}
 DOORS: dict[str, tuple[str, Any, Callable[[Path], None]]] = {
     "caption list": ("l.json", [{"video": "a", "caption": "b"}, {"video": "c", "text": ["d", "e"]}], captions_json),
@@ -93,6 +106,8 @@ DOORS: dict[str, tuple[str, Any, Callable[[Path], None]]] = {
     ),
     "descriptions": ("d.json", {"a": ["one", "two words"], "b": ["three"]}, descriptions_json),
     "templates": ("t.txt", "a photo of {}.\na video of {}.\n", templates_text),
+    "list": ("l.txt", "a.mp4 3,17,2\nframes/x 12 1,4\nb c.webm 3 17 2\nd.mp4 5\n", video_list),
+    "list csv": ("l.csv", 'path,label\na.mp4,"3,17"\nb.mp4,2\n', video_list),
     "kinetics": ("t.csv", 'label,youtube_id,time_start,time_end,split\n"x, y",a,1,11,train\n', kinetics_csv),
 }
 
@@ -147,6 +162,33 @@ def test_damaged_annotations(attack: Attack, tmp_path: Path, door: str) -> None:
             assert "\n" not in said
             assert len(said) < 600
             assert not said or str(path) in said
+
+
+LISTS: dict[str, bytes] = {
+    "100,000 labels": b"a.mp4 " + b",".join(b"%d" % number for number in range(100_000)),
+    "100,000 labels with blanks": b"a.mp4 " + b" ".join(b"%d" % number for number in range(100_000)),
+    "one label 100,000 times": b"a.mp4 " + b",".join([b"7"] * 100_000),
+    "numbers before a name": b"1 " * 100_000 + b"x 1",
+    "a label of 100,000 digits": b"a.mp4 " + b"9" * 100_000,
+    "a label beyond int64": b"a.mp4 3,9223372036854775808",
+    "negative labels": b"a.mp4 3,-1",
+    "commas": b"a.mp4 " + b"," * 100_000,
+    "no path": b"3,17",
+    "NUL": b"a.mp4 3,1\x007",
+    "other digits": "a.mp4 \u0663,\u0664".encode(),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_hostile_lists(attack: Attack, tmp_path: Path, name: str) -> None:
+    """Label counts and numbers that exhaust time or a message are read or refused in one short line."""
+    path = tmp_path / "l.txt"
+    path.write_bytes(LISTS[name])
+    with attack.attempt(name):
+        said = refusal(lambda place: check_items(read_list(place), 50, str(place)), path)
+        assert not said or str(path) in said
+        assert "\n" not in said
+        assert len(said) < 600
 
 
 HOSTILE: dict[str, bytes] = {

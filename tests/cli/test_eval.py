@@ -99,6 +99,40 @@ def test_the_share_of_a_folder(capsys: Captured, videos: Path, tmp_path: Path) -
     assert "give clip" in evaluate(capsys, *command)[2]
 
 
+def test_several_labels(capsys: Captured, videos: Path, tmp_path: Path) -> None:
+    """Lists of videos with several labels are measured by average precision, in every file; accuracies need one."""
+    lines = ["data/class0/0.mp4 0,2", "data/class0/1.mp4 0 1", "data/class1/0.mp4 1", "bad.mp4 0,1"]
+    (tmp_path / "several.txt").write_text("\n".join(lines))
+    data = ("--list", tmp_path / "several.txt", "--labels-file", videos / "names.csv", "--root", videos)
+    status, out, _ = evaluate(
+        capsys, "--protocol", "closeset", *data, "--output", tmp_path / "out", "--json", "--workers", 1
+    )
+    document = json.loads(out)
+    assert status == 2
+    (split,) = document["splits"]
+    assert (split["videos"], split["failed"]) == (4, 1)
+    for score in ("running", "full-class", "cosine"):
+        assert 0 < split[score]["all"]["map"] <= split[score]["readable"]["map"] <= 100
+        assert document["mean"][score]["readable"]["map"]["mean"] == split[score]["readable"]["map"]
+    table = (tmp_path / "out" / "per_class.csv").read_text().splitlines()
+    assert table[0] == "split,class,name,videos,failed,running_ap,full_class_ap,cosine_ap"
+    assert table[3].startswith("several,2,thing 2,1,0,")
+    rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
+    assert [row["labels"] for row in rows] == [[0, 2], [0, 1], [1], [0, 1]]
+    assert "| several | 3 | 4 | 1 | cosine |" in (tmp_path / "out" / "report.md").read_text()
+    for command, said in (
+        (("eval", "--protocol", "halfclass", *data), "halfclass protocol needs one label"),
+        (("eval", "--protocol", "closeset", *data, "--list", videos / "one.txt"), "evaluate them apart"),
+        (("tradeoff", tmp_path / "out"), "several labels, so there is no accuracy"),
+        (("prepare", "fewshot", "--list", tmp_path / "several.txt", "--output", tmp_path / "few"), "has 2 labels"),
+        (("prepare", "shards", tmp_path / "several.txt", tmp_path / "shards"), "has 2 labels"),
+        (("analyse", "classes", *data, "--output", tmp_path / "plots"), "has 2 labels"),
+    ):
+        status, _, err = run(capsys, *command)
+        assert (status, err.count("\n")) == (2, 1)
+        assert said in err
+
+
 def test_two_splits(capsys: Captured, videos: Path, tmp_path: Path) -> None:
     """Files and standard output have each split's accuracies and their mean."""
     lists = (videos / "one.txt", videos / "two.txt")

@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mote_fast.data.items import VideoItem, check_items, read_csv, read_labels, read_list, scan_folder
+from mote_fast.data.items import (
+    VideoItem,
+    check_items,
+    check_one_label,
+    read_csv,
+    read_labels,
+    read_list,
+    scan_folder,
+)
 from mote_fast.errors import ListError
+from mote_fast.prepare.lists import format_list
 
 # File names with inner spaces, digits and other scripts, but without leading or trailing white space.
 Name = st.text("ab 1é漢_-", min_size=1, max_size=12).filter(lambda name: name == name.strip())
@@ -179,3 +188,54 @@ def test_videos_of_a_list_need_names_and_numbers(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text, encoding="utf-8")
         with pytest.raises(ListError, match=message):
             read_list(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "item"),
+    [
+        ("l.txt", "a b.mp4 3,17,2", VideoItem("a b.mp4", 3, 0, (17, 2))),
+        ("l.txt", "frames/x 120 3,17", VideoItem("frames/x", 3, 120, (17,))),
+        ("l.txt", "a.mp4 3 17 2", VideoItem("a.mp4", 3, 0, (17, 2))),
+        ("l.txt", "take 2.webm\t3  17", VideoItem("take 2.webm", 3, 0, (17,))),
+        ("l.txt", "frames/x 1 2", VideoItem("frames/x", 2, 1)),
+        ("l.txt", "a.mp4 -1", VideoItem("a.mp4", -1)),
+        ("l.csv", 'path,label\na.mp4,"3, 17"', VideoItem("a.mp4", 3, 0, (17,))),
+    ],
+)
+def test_several_labels(tmp_path: Path, name: str, line: str, item: VideoItem) -> None:
+    """Separated by commas, or by blanks after a video's suffix; the lines that existed before mean what they did."""
+    path = tmp_path / name
+    path.write_text(f"{line}\n")
+    assert read_list(path) == [item]
+    assert item.labels == (item.label, *item.others)
+    if name == "l.txt":
+        path.write_text(format_list([item]))
+        assert read_list(path) == [item]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a.mp4 3,17,3", "the label 3 is given twice"),
+        ("a.mp4 3 3", "the label 3 is given twice"),
+        ("a.mp4 3,,17", "a label must be an integer, found ''"),
+        ("a.mp4 3,", "found ''"),
+        ("a.mp4 3, 17", "commas without blanks"),
+        ("a.mp4 3;17", "found '3;17'"),
+    ],
+)
+def test_malformed_labels_are_refused(tmp_path: Path, line: str, message: str) -> None:
+    """A label that would be lost, or become part of the path, is an error that names the line."""
+    (tmp_path / "l.txt").write_text(f"good.mp4 1\n{line}\n")
+    with pytest.raises(ListError, match=f":2: .*{message}"):
+        read_list(tmp_path / "l.txt")
+
+
+def test_every_label_is_checked() -> None:
+    """A later label beyond the classes is found too, and lists for one label name the video that has more."""
+    items = [VideoItem("a.mp4", 0), VideoItem("b.mp4", 0, others=(5,))]
+    with pytest.raises(ListError, match=r"b\.mp4 has label 5"):
+        check_items(items, 5, "l.txt")
+    check_one_label(items[:1], "l.txt", "")
+    with pytest.raises(ListError, match=r"b\.mp4 has 2 labels; use one"):
+        check_one_label(items, "l.txt", "use one")

@@ -18,10 +18,10 @@ import torch
 import mote_fast
 from mote_fast.cli import main
 from mote_fast.data.loading.cpu_loader import CpuLoader
-from mote_fast.errors import ConfigError, MoteError
+from mote_fast.errors import ConfigError, ListError, MoteError
 from mote_fast.evaluation.predict import Predictions
 from mote_fast.runtime.lock import FileLock
-from mote_fast.training import loop
+from mote_fast.training import loop, validation
 from mote_fast.training.config.train_config import TrainConfig, load_config
 from mote_fast.training.loop import train
 from mote_fast.training.state import list_checkpoints, read_checkpoint, save_checkpoint
@@ -88,8 +88,8 @@ def test_best_model_is_the_best_ones(videos: VideoFolder, tmp_path: Path, monkey
         found = accuracies(predictions)
         return found._replace(running=found.running._replace(top1=next(given)))
 
-    accuracies = loop.accuracies
-    monkeypatch.setattr(loop, "accuracies", pretend)
+    accuracies = validation.accuracies
+    monkeypatch.setattr(validation, "accuracies", pretend)
     output = tmp_path / "run"
     train(videos.config(output, run__eval_every=1))
     content = read_checkpoint(list_checkpoints(output / "checkpoints")[0][1])
@@ -369,6 +369,27 @@ def test_an_edited_list_is_not_resumed(videos: VideoFolder, tmp_path: Path) -> N
     edited.write_text("\n".join(lines))
     (tmp_path / "moved").symlink_to(videos.folder)
     train(replace(config, data=replace(config.data, train_root=f"{tmp_path}/moved/")))
+
+
+def test_several_labels_train(videos: VideoFolder, tmp_path: Path) -> None:
+    """Binary cross-entropy over every label of a list, mAP in place of accuracies; resumed like any run."""
+    lists: dict[str, str] = {}
+    for name in ("train", "val"):
+        lines = (videos.folder / f"{name}.txt").read_text().splitlines()
+        changed = [f"{line},{(int(line.split()[-1]) + 1) % 2}" if at % 3 else line for at, line in enumerate(lines)]
+        (tmp_path / f"{name}.txt").write_text("\n".join(changed))
+        lists[f"data__{name}_list"] = str(tmp_path / f"{name}.txt")
+    options = {**lists, "method__loss": "bce", "run__eval_every": 1}
+    assert train(videos.config(tmp_path / "run", **options))
+    last = metrics_of(tmp_path / "run", "val")[-1]
+    assert 0 < last["map"] <= 100
+    assert "top1" not in last
+    assert train(videos.config(tmp_path / "halves", **options, run__max_steps=1))
+    assert train(videos.config(tmp_path / "halves", **options))
+    ours, theirs = (final_weights(tmp_path / name) for name in ("run", "halves"))
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    with pytest.raises(ListError, match=r"has 2 labels; set method\.loss=bce"):
+        train(videos.config(tmp_path / "other", **lists))
 
 
 @pytest.mark.parametrize("header", ["plain", "mean"])

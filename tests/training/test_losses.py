@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mote_fast import VideoHead, head_optimizer
-from mote_fast.errors import ConfigError
+from mote_fast.errors import ConfigError, ShapeError
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import cosine_logits
 from mote_fast.training.losses import Loss, training_loss
@@ -349,3 +349,44 @@ def test_bad_draws_are_named(method: TrainingMethod, draws: Draws, message: str)
     """Draws that do not fit the head raise a ConfigError that says which."""
     with pytest.raises(ConfigError, match=message):
         loss_of(make_head(expert_design="up_down"), method, draws)
+
+
+@pytest.mark.parametrize("expert_data", ["routed", "all"])
+def test_binary_cross_entropy(expert_data: Any) -> None:
+    """Each class of each stream is judged on its own, against the threshold; labels may be bool."""
+    frames, classes, labels = INPUTS
+    targets = F.one_hot(labels, CLASSES).float()
+    targets[0, 4] = 1
+    head, method = make_head(), TrainingMethod(loss="bce", bce_threshold=0.1, expert_data=expert_data)
+    found = training_loss(head, frames, classes, targets, SCALE, method, DRAWS)
+    assert torch.equal(training_loss(head, frames, classes, targets.bool(), SCALE, method, DRAWS).total, found.total)
+
+    def plainly(features: Tensor) -> Tensor:
+        chances = (SCALE * (cosine_logits(features, classes) - 0.1)).sigmoid()
+        wanted = targets.repeat(len(features) // len(targets), 1)
+        return -(wanted * chances.log() + (1 - wanted) * (1 - chances).log()).mean()
+
+    if expert_data == "routed":
+        routed, merged = stream_features(head, frames, DRAWS.experts, DRAWS.temperatures, DRAWS.down_experts)
+        assert_close(found.routed, plainly(routed))
+        assert_close(found.merged, plainly(merged))
+    assert_close(found.total, found.routed + 0.5 * found.merged + 0.1 * found.mse)
+    found.total.backward()
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels"),
+    [
+        ("ce", torch.zeros(4, CLASSES)),
+        ("ce", torch.zeros(3, dtype=torch.int64)),
+        ("ce", torch.zeros(4)),
+        ("bce", torch.zeros(4, dtype=torch.int64)),
+        ("bce", torch.zeros(4, CLASSES, dtype=torch.int64)),
+        ("bce", torch.zeros(4, CLASSES - 1)),
+    ],
+)
+def test_labels_of_another_loss_are_refused(loss: Any, labels: Tensor) -> None:
+    """PyTorch would broadcast some of them, or take counts for probabilities."""
+    frames, classes, _ = INPUTS
+    with pytest.raises(ShapeError, match=f"loss '{loss}' needs labels"):
+        training_loss(make_head(), frames, classes, labels, SCALE, TrainingMethod(loss=loss), DRAWS)

@@ -53,6 +53,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.optim.precision == "fp16" and self.run.device == "cpu":
             raise ConfigError("optim.precision 'fp16' needs a GPU, but run.device is 'cpu'; use 'bf16' or 'fp32'")
+        if self.method.loss == "bce" and self.data.flip_labels is not None:
+            raise ConfigError("method.loss 'bce' and data.flip_labels: mirroring swaps the one label of a video")
         if self.model.header != "mean" and self.data.frames > MAX_FRAMES:
             raise ConfigError(f"data.frames must be at most {MAX_FRAMES} with a temporal head, got {self.data.frames}")
         model = self.model
