@@ -71,7 +71,7 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     prompts = prompts_of(arguments)
     if limit is not None:
         # The process starts while the model is built.
-        start_watched_reader(limit)
+        start_watched_reader()
     place: dict[str, Any] = {"device": device_of(arguments), "dtype": dtype}
     if dtype == "int8":
         # The first run of a model exports it for half a minute; the log then says so.

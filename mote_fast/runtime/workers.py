@@ -72,7 +72,7 @@ class WorkerPool:
         function: takes a task, and a uint8 tensor [buffer_bytes] to write to if ``buffer_bytes`` is above 0. It is
             pickled and sent to each process.
         workers: number of processes, at least 1.
-        time_limit: seconds per task.
+        time_limit: seconds per task for which ``run`` gives none.
         buffer_bytes: size of the memory that each process shares with this one.
         start: called in each process before its first task; its time does not count against the time limit.
         memory_limit: bytes that a process may take beyond what it has at its start; then its allocations fail. Linux
@@ -92,8 +92,9 @@ class WorkerPool:
         start: Callable[[], object] | None = None,
         memory_limit: int | None = None,
     ) -> None:
-        if workers < 1 or time_limit <= 0:
-            raise ConfigError(f"workers must be at least 1 and time_limit above 0, got {workers} and {time_limit}")
+        if workers < 1:
+            raise ConfigError(f"workers must be at least 1, got {workers}")
+        self._time_limit = _checked(time_limit)
         try:
             pickled = pickle.dumps((function, start, memory_limit))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -101,7 +102,7 @@ class WorkerPool:
                 f"worker processes need a data set that can be pickled ({error}); use workers=0"
             ) from error
         module = getattr(function, "__module__", type(function).__module__)
-        self._workers = [_Worker(pickled, module, buffer_bytes, time_limit) for _ in range(workers)]
+        self._workers = [_Worker(pickled, module, buffer_bytes) for _ in range(workers)]
         # The last one used comes first, so that one task at a time starts one process.
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
         for worker in self._workers:
@@ -110,24 +111,27 @@ class WorkerPool:
         self.owner = os.getpid()
         _open_pools.add(self)
 
-    def run(self, task: Any, out: Tensor | None = None) -> Any:
+    def run(self, task: Any, out: Tensor | None = None, time_limit: float | None = None) -> Any:
         """Return the function's result for a task; callable from as many threads as there are processes.
 
         Args:
             task: a picklable value.
             out: uint8; the process's buffer is copied into it.
+            time_limit: seconds for this task; None takes the pool's.
 
         Raises:
+            ConfigError: the time limit is not above 0.
             WorkerLostError: the process died, or was stopped after its time limit.
             BackendError: processes cannot be started here, or the pool was closed.
             MoteError: the function raised it.
             RuntimeError: the function raised an error that is not the library's; its traceback is the message.
         """
+        limit = self._time_limit if time_limit is None else _checked(time_limit)
         if self._closed:
             raise BackendError("the worker pool was closed while a task waited")
         worker = self._idle.get()
         try:
-            return worker.run(task, out)
+            return worker.run(task, out, limit)
         except WorkerLostError as lost:
             if self._closed:
                 raise BackendError("the worker pool was closed while a task ran") from lost
@@ -144,6 +148,13 @@ class WorkerPool:
         processes = [process for worker in self._workers if (process := worker.kill()) is not None]
         for process in processes:
             process.join(END_LIMIT)
+
+
+def _checked(time_limit: float) -> float:
+    # Not NaN either.
+    if not time_limit > 0:
+        raise ConfigError(f"time_limit must be above 0, got {time_limit}")
+    return time_limit
 
 
 def run_each(
@@ -204,21 +215,20 @@ getattr(threading, "_register_atexit", atexit.register)(_close_pools)
 class _Worker:
     """The parent's side of one process and its pipe; a lost process is started again."""
 
-    def __init__(self, pickled: bytes, module: str, buffer_bytes: int, time_limit: float) -> None:
+    def __init__(self, pickled: bytes, module: str, buffer_bytes: int) -> None:
         self._pickled = pickled
         self._module = module
         self._buffer_bytes = buffer_bytes
-        self._time_limit = time_limit
         self._process: Any = None
 
-    def run(self, task: Any, out: Tensor | None) -> Any:
+    def run(self, task: Any, out: Tensor | None, time_limit: float) -> Any:
         # This task did not cause the death of an idle process, for example when memory runs out.
         if self._process is None or self._process.exitcode is not None:
             self._start()
         try:
             self._connection.send(task)
-            if not self._connection.poll(self._time_limit):
-                raise self._lost(f"took over {self._time_limit:g} s", timed_out=True)
+            if not self._connection.poll(time_limit):
+                raise self._lost(f"took over {time_limit:g} s", timed_out=True)
             answer = self._connection.recv()
             if isinstance(answer, WithTensor):
                 answer = answer._replace(tensor=receive_tensor(self._connection))

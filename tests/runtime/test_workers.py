@@ -62,8 +62,24 @@ def test_errors_that_are_not_the_files_fault_end_it() -> None:
 @pytest.mark.parametrize(("workers", "limit"), [(0, 1.0), (1, 0.0)])
 def test_limits_are_checked(workers: int, limit: float) -> None:
     """A pool without processes would wait forever."""
-    with pytest.raises(ConfigError, match="time_limit above 0"):
+    with pytest.raises(
+        ConfigError, match="workers must be at least 1" if not workers else "time_limit must be above 0"
+    ):
         list(run_each(act, ["a"], workers, limit))
+
+
+@pytest.mark.heavy
+def test_a_task_has_its_own_limit() -> None:
+    """One pool serves callers of different patience; a limit that is none is refused before anything starts."""
+    with contextlib.closing(WorkerPool(act, 1, 60.0)) as pool:
+        for limit in (0.0, -1.0, float("nan")):
+            with pytest.raises(ConfigError, match="time_limit must be above 0"):
+                pool.run("a", time_limit=limit)
+        assert not multiprocessing.active_children()
+        assert pool.run("a") == "A"
+        with pytest.raises(WorkerLostError, match=r"took over 0\.1 s"):
+            pool.run("hang", time_limit=0.1)
+        assert pool.run("b") == "B"
 
 
 def answer_and_die(task: int) -> int:

@@ -15,7 +15,7 @@ from mote_fast.data.decoding.video_info import MAX_MEMORY, PixelAspect, check_re
 from mote_fast.data.transforms import Preprocessing
 from mote_fast.data.views import ViewPlan, Views, plan_views
 from mote_fast.errors import UndecodableVideoError
-from mote_fast.runtime.workers import WithTensor, WorkerLostError, WorkerPool
+from mote_fast.runtime.workers import START_LIMIT, WithTensor, WorkerLostError, WorkerPool
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ def read_view_frames(source: str | bytes, request: ViewRequest, time_limit: floa
     return _read(source, request) if time_limit is None else _read_watched(source, request, time_limit)
 
 
-def start_watched_reader(time_limit: float) -> None:
-    """Start the process that ``read_view_frames`` with this time limit uses, without waiting for it."""
-    threading.Thread(target=_pool(time_limit, os.getpid()).run, args=(None,), daemon=True).start()
+def start_watched_reader() -> None:
+    """Start the process that ``read_view_frames`` with a time limit uses, without waiting for it."""
+    threading.Thread(target=_pool(os.getpid()).run, args=(None,), daemon=True).start()
 
 
 def _read(source: str | bytes, request: ViewRequest) -> ViewFrames:
@@ -97,7 +97,7 @@ def _read_watched(source: str | bytes, request: ViewRequest, time_limit: float) 
     # The cause of a crash may be external, such as lack of memory; a video that takes too long is not tried again.
     while len(losses) < 2:
         try:
-            answer = _pool(time_limit, os.getpid()).run((source, request, os.getcwd()))
+            answer = _pool(os.getpid()).run((source, request, os.getcwd()), time_limit=time_limit)
         except WorkerLostError as lost:
             if lost.timed_out:
                 raise UndecodableVideoError(
@@ -112,10 +112,10 @@ def _read_watched(source: str | bytes, request: ViewRequest, time_limit: float) 
 
 
 @functools.cache
-def _pool(time_limit: float, process: int) -> WorkerPool:
+def _pool(process: int) -> WorkerPool:
     """The processes of this process; a fork must not use its parent's."""
     del process
-    return WorkerPool(_serve, os.cpu_count() or 1, time_limit, memory_limit=MAX_MEMORY)
+    return WorkerPool(_serve, os.cpu_count() or 1, START_LIMIT, memory_limit=MAX_MEMORY)
 
 
 def _serve(task: tuple[str | bytes, ViewRequest, str] | None) -> WithTensor | None:

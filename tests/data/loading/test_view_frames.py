@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -45,6 +46,14 @@ def test_a_watched_process_reads_the_same(video: Path, monkeypatch: pytest.Monke
         assert there.path == ("<bytes>" if isinstance(source, bytes) else source)
     there.frames[:] = 0
     assert torch.equal(read_view_frames(video.name, REQUEST, 60.0).frames, here.frames)
+
+
+@pytest.mark.heavy
+def test_limits_share_their_processes(video: Path) -> None:
+    """A program that takes other limits, one after another, does not collect processes."""
+    for limit in (60.0, 61.0, 62.0):
+        read_view_frames(str(video), REQUEST, limit)
+    assert sum(child.name == "mote-fast-worker" for child in multiprocessing.active_children()) == 1
 
 
 @pytest.mark.heavy
