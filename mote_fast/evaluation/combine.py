@@ -12,7 +12,10 @@ from mote_fast.errors import ConfigError
 from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
 from mote_fast.evaluation.report import ALL, READABLE
 from mote_fast.runtime.json_text import from_json
+from mote_fast.runtime.reading import read_small
 
+# Bytes of a result file.
+MAX_BYTES = 2**26
 CLOSE_SET, ZERO_SHOT = "closeset", "zeroshot"
 
 
@@ -59,7 +62,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
     if file.is_dir():
         file = file / "result.json"
     try:
-        document = from_json(file.read_text(encoding="utf-8"))
+        document = from_json(read_small(file, MAX_BYTES).decode())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: not a result of mote-fast eval ({error})") from error
     if not isinstance(document, dict) or not {"protocol", "dataset", "mean"} <= document.keys():

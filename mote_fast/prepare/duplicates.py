@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from mote_fast.runtime.reading import open_regular
+
 _CHUNK = 2**20
 
 
@@ -53,7 +55,7 @@ def find_duplicates(root: Path, sizes: Mapping[str, int], workers: int = 1) -> l
 def _digest(file: Path) -> str | None:
     state = hashlib.blake2b(digest_size=16)
     try:
-        with file.open("rb") as content:
+        with open_regular(file) as content:
             while chunk := content.read(_CHUNK):
                 state.update(chunk)
     except OSError:

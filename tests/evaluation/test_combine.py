@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,5 +83,7 @@ def test_read_result(tmp_path: Path) -> None:
         (tmp_path / name).write_text(content)
         with pytest.raises(ConfigError, match=name):
             read_result(tmp_path / name)
-    with pytest.raises(ConfigError, match=r"none\.json"):
-        read_result(tmp_path / "none.json")
+    os.mkfifo(tmp_path / "pipe.json")
+    for name in ("none.json", "pipe.json"):
+        with pytest.raises(ConfigError, match=name):
+            read_result(tmp_path / name)

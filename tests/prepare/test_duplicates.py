@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mote_fast.prepare.duplicates import find_duplicates
@@ -25,3 +26,10 @@ def test_groups_by_content(tmp_path: Path) -> None:
     assert [group.paths for group in groups] == [("3.mp4", "5.mp4"), ("a/2.mp4", "b/1.mp4", "c d.mp4")]
     assert [group.size for group in groups] == [4, 4]
     assert groups[0].digest != groups[1].digest
+
+
+def test_pipes_are_in_no_group(tmp_path: Path) -> None:
+    """They are not waited for."""
+    for name in "ab":
+        os.mkfifo(tmp_path / name)
+    assert find_duplicates(tmp_path, {"a": 0, "b": 0}) == []
