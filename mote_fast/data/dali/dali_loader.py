@@ -1,50 +1,93 @@
-"""The loader that decodes with DALI: threads prepare the videos, the DALI graph decodes and transforms them.
+"""The loader that decodes with DALI: worker processes look at the videos, and one more runs the DALI graph.
 
-The CPU backends decode the videos that DALI cannot decode, or would decode differently from the CPU loader
-(``routing``); the frames enter the same batch slots. Labels and order therefore equal the CPU loader's, and the pixels
-differ only as two decoders do.
+The workers decode the videos that DALI cannot decode, or would decode differently from the CPU loader (``routing``), as
+the CPU loader does, into the rows of the same batch. Labels and order therefore equal the CPU loader's, and the pixels
+differ only as two decoders do. A file that ends DALI's process is decoded by a worker, like any that DALI refuses.
 """
 
 from __future__ import annotations
 
 import functools
-import gc
 import logging
-import time
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import TimeoutError as FutureTimeoutError
+import math
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mote_fast.data.dali.pipeline import DALI_ERRORS, PREFETCH, Device, build_pipeline, why_unavailable
-from mote_fast.data.dali.ready_clips import ClipPreparer
-from mote_fast.data.dali.runner import DaliRunner, PendingSample, ReadyBatch, SampleQueue, clips_of, other_shapes
-from mote_fast.data.dali.threads import DaemonThreads
-from mote_fast.data.dali.trial import TRIAL_CLIPS, Trial
+from mote_fast.data.dali.pipeline import PREFETCH, Device, why_unavailable
+from mote_fast.data.dali.ready_clips import ClipReader, OwnClip, ReadyClip
+from mote_fast.data.dali.routing import Chooser
+from mote_fast.data.dali.server import TRIAL_CLIPS, DaliServer, other_shape
+from mote_fast.data.dali.trial import Trial
 from mote_fast.data.dataset import VideoDataset
+from mote_fast.data.decoding.video_info import MAX_MEMORY
 from mote_fast.data.loading.batch import Batch
-from mote_fast.data.loading.faults import TIMEOUT, Failure
-from mote_fast.data.loading.samples import SampleReader, failure_of
-from mote_fast.data.loading.video_loader import DatasetLoader, LoaderOptions
-from mote_fast.errors import BackendError, ConfigError, MoteError, one_line
+from mote_fast.data.loading.decode_pool import DecodePool
+from mote_fast.data.loading.faults import Failure
+from mote_fast.data.loading.samples import Sample, SampleReader
+from mote_fast.data.loading.video_loader import DatasetLoader, LoaderOptions, run_now
+from mote_fast.errors import BackendError, ConfigError
+from mote_fast.runtime.workers import WithTensor, WorkerLostError, WorkerPool
 
 logger = logging.getLogger(__name__)
 
 # Batches prepared beyond those that DALI holds.
 _AHEAD = 2
 
+# Bytes that DALI's process may take for each video of a batch, beside MAX_MEMORY: its file, frames, and scaled frames.
+MAX_CLIP_MEMORY = 2**31
+
+
+@dataclass(eq=False)
+class _Slot:
+    """One slot of a batch: uint8 [V, T, 3, S, S] on the host, the sample, and its clip if DALI decodes it."""
+
+    epoch: int
+    position: int
+    index: int
+    row: Tensor
+    sample: Future[Sample] = field(init=False)
+    clip: ReadyClip | None = None
+
+
+@dataclass
+class _Pending:
+    """A batch being read: uint8 [B, V, T, 3, S, S] on the host, its slots, and whether DALI has it."""
+
+    pixels: Tensor
+    slots: list[_Slot]
+    fed: bool = False
+
+    @property
+    def clips(self) -> list[ReadyClip]:
+        return [slot.clip for slot in self.slots if slot.clip is not None]
+
+
+class _Engine:
+    """Sends requests to a ``DaliServer``, in a watched process or in this one."""
+
+    def __init__(self, server: DaliServer, isolated: bool, time_limit: float, memory_limit: int | None) -> None:
+        start = functools.partial(why_unavailable, "cpu")
+        self._pool = WorkerPool(server, 1, time_limit, start=start, memory_limit=memory_limit) if isolated else None
+        self.ask: Callable[[tuple], Any] = self._pool.run if self._pool is not None else server
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+
 
 class DaliLoader(DatasetLoader):
     """Loads the videos of a ``VideoDataset`` through DALI; see ``make_loader``.
 
-    ``workers`` are threads, at least one, that read files and decode what DALI does not; DALI gets the same number of
-    threads. A video that exceeds the time limit is given up, and its thread is abandoned. A crash of DALI's decoder
-    ends the process.
-
-    On a CUDA device the pixels belong to the stream that is current when ``next`` is called.
+    ``workers`` processes look at files and decode what DALI does not; DALI gets the same number of threads. A crash of
+    a decoder, and a video that exceeds the time limit, cost that video, as in the CPU loader. With ``workers=0``, and
+    without ``isolate``, all run in this process, which a decoder can end.
     """
 
     def __init__(self, dataset: VideoDataset, options: LoaderOptions) -> None:
@@ -59,23 +102,37 @@ class DaliLoader(DatasetLoader):
         if kind == "gpu" and device.index is None:
             self._device = torch.device("cuda", torch.cuda.current_device())
         threads = max(1, options.workers)
-        self._build = functools.partial(
-            build_pipeline,
-            recipe=dataset.recipe,
-            device=kind,
-            device_id=self._device.index if kind == "gpu" else None,
-            dtype=torch.float16 if options.dtype == torch.float16 else torch.float32,
-            threads=threads,
+        self._read_clip: Callable[[tuple[int, int, str], Tensor], ReadyClip | OwnClip | Failure] = ClipReader(
+            dataset, kind
         )
-        self._trial = Trial(
-            functools.partial(self._build, batch_size=TRIAL_CLIPS, prefetch=1), threads, timed=kind == "gpu"
+        self._pool = self._threads = None
+        if options.processes:
+            self._pool = DecodePool(self._read_clip, dataset.recipe, options.processes, options.time_limit)
+        if options.workers:
+            self._threads = ThreadPoolExecutor(threads, thread_name_prefix="mote-fast-dali")
+        server = functools.partial(
+            DaliServer,
+            dataset.recipe,
+            kind,
+            self._device.index if kind == "gpu" else None,
+            options.batch_size,
+            threads,
         )
-        self._preparer = ClipPreparer(dataset, kind, self._trial)
+        # A driver reserves memory by the gigabyte.
+        memory = MAX_MEMORY + options.batch_size * MAX_CLIP_MEMORY if kind == "cpu" else None
+        self._build_engine = lambda clips: _Engine(
+            server(), options.processes > 0, options.time_limit * math.ceil(clips / threads), memory
+        )
+        self._engines: list[_Engine] = []
+        tried = self._new_engine(TRIAL_CLIPS if kind == "gpu" else 1)
+        self._trial = Trial(tried.ask, threads, timed=kind == "gpu")
+        self._chooser = Chooser()
         self._reader = SampleReader(dataset, options.training, self._load, self.faults)
-        self._stalled: dict[int, Failure] = {}
-        self._threads: DaemonThreads | None = DaemonThreads(threads)
-        self._engine: DaliRunner | None = None
-        self._kept: deque[tuple[Tensor, torch.cuda.Event]] = deque()
+        self._engine: _Engine | None = None
+        self._refused: dict[int, str] = {}
+        self._passed_over: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._closed = False
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from batch ``start`` on; earlier calls do not affect them.
@@ -85,169 +142,194 @@ class DaliLoader(DatasetLoader):
             ListError: a training batch cannot be filled, see ``SampleReader``.
             BackendError: DALI fails, and no single video is the cause.
         """
-        if self._threads is None:
-            raise ConfigError("the loader is closed; make another")
-        # A pipeline is reused only when it is empty.
-        engine, self._engine = self._engine or self._new_engine(), None
-        waiting = self._wait_for_batches(epoch, start)
-        feed = SampleQueue(waiting)
-        engine.serve(feed)
+        self._check_open()
+        engine, self._engine = self._engine or self._new_engine(self._options.batch_size), None
+        prepared = self._prepare_batches(epoch, start)
+        held: deque[_Pending] = deque()
         try:
-            while True:
-                try:
-                    outputs = engine.run(self._device)
-                except StopIteration:
-                    break
-                except MoteError:
-                    raise
-                except DALI_ERRORS as error:
-                    refused = self._find_refused(feed.in_flight)
-                    if not refused:
-                        raise BackendError(f"DALI fails, and not over one video: {one_line(error)}") from error
-                else:
-                    yield from feed.pop_empty(self._finish)
-                    refused = other_shapes(feed.in_flight[0], outputs.shapes)
-                    if not refused:
-                        try:
-                            yield self._finish(feed.in_flight.popleft(), outputs.pixels)
-                        finally:
-                            self._keep(outputs.pixels)
-                        continue
-                # The pipeline is unusable; a new one takes the batches that it held.
-                engine, feed = self._new_engine(), SampleQueue(waiting, self._repair(feed.in_flight, refused))
-                engine.serve(feed)
-                # Pipelines are in reference cycles, with megabytes of buffers that Python does not count.
-                gc.collect()
-            yield from feed.pop_empty(self._finish)
+            for batch in prepared:
+                held.append(batch)
+                if len(held) == PREFETCH:
+                    yield self._take(engine, held)
+            while held:
+                yield self._take(engine, held)
             self.faults.end_epoch()
-            engine.pipeline.reset()
-            self._engine = engine
         finally:
-            # The caller may have stopped in the middle of the epoch.
-            waiting.close()
-        reasons = self._preparer.pop_passed_over().most_common()
+            # The caller may have stopped in the middle of the epoch, or begun another.
+            prepared.close()
+            if self._engine is None:
+                self._engine = engine
+            else:
+                engine.close()
+                self._engines.remove(engine)
+        with self._lock:
+            reasons, self._passed_over = self._passed_over.most_common(), Counter()
         if reasons:
             text = ", ".join(f"{videos} ({reason})" for reason, videos in reasons)
             logger.info("epoch %d, videos decoded before DALI: %s", epoch, text)
 
     def close(self) -> None:
-        """Stop the threads and free DALI's memory."""
+        """See ``VideoLoader.close``."""
+        self._closed = True
         if self._threads is not None:
-            self._threads.close()
-        self._threads = self._engine = None
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.close()
+        for engine in self._engines:
+            engine.close()
+        if self._threads is not None:
+            self._threads.shutdown()
 
-    def _new_engine(self) -> DaliRunner:
-        return DaliRunner(functools.partial(self._build, batch_size=self._options.batch_size, prefetch=PREFETCH))
+    def _new_engine(self, clips: int) -> _Engine:
+        """Make an engine for batches of so many clips; its process starts with the first request."""
+        engine = self._build_engine(clips)
+        self._engines.append(engine)
+        return engine
 
-    def _wait_for_batches(self, epoch: int, start: int) -> Generator[ReadyBatch, None, None]:
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConfigError("the loader is closed; make another")
+
+    def _prepare_batches(self, epoch: int, start: int) -> Generator[_Pending, None, None]:
         """Prepare batches in order, ``_AHEAD`` of them in advance."""
-        begun: deque[list[PendingSample]] = deque()
+        begun: deque[_Pending] = deque()
+        ahead = _AHEAD if self._threads is not None else 0
         try:
-            for slots in self._batches(epoch)[start:]:
-                begun.append([self._begin(epoch, *place) for place in zip(*slots, strict=True)])
-                if len(begun) > _AHEAD:
-                    yield [self._wait(place) for place in begun.popleft()]
+            for places in self._batches(epoch)[start:]:
+                pixels = self._new_pixels(len(places.indices))
+                slots = [self._begin(epoch, *place) for place in zip(*places, pixels, strict=True)]
+                begun.append(_Pending(pixels, slots))
+                if len(begun) > ahead:
+                    yield self._complete(begun.popleft())
             while begun:
-                yield [self._wait(place) for place in begun.popleft()]
+                yield self._complete(begun.popleft())
         finally:
-            for place in (place for places in begun for place in places):
-                place.sample.cancel()
+            for slot in (slot for batch in begun for slot in batch.slots):
+                slot.sample.cancel()
 
-    def _begin(self, epoch: int, position: int, index: int) -> PendingSample:
-        if self._threads is None:
-            raise ConfigError("the loader was closed in the middle of an epoch")
-        place = PendingSample(epoch, position, index)
-        # The reader only passes it on to _load.
-        target: Any = place
-        place.sample = self._threads.submit(functools.partial(self._reader.read, epoch, position, index, target))
-        return place
+    def _begin(self, epoch: int, position: int, index: int, row: Tensor) -> _Slot:
+        self._check_open()
+        slot = _Slot(epoch, position, index, row)
+        submit = self._threads.submit if self._threads is not None else run_now
+        # The reader only passes the slot on to _load.
+        target: Any = slot
+        slot.sample = submit(self._reader.read, epoch, position, index, target)
+        return slot
 
-    def _load(self, index: int, epoch: int, place: Any) -> int | Failure:
-        """Do as ``samples.load_row``, but into a ``PendingSample``."""
-        if index in self._stalled:
-            return self._stalled[index]
-        place.reading = index, time.monotonic()
-        path, planned = self._dataset.items[index].path, False
-        try:
-            info, plan = self._dataset.plan(index, epoch)
-            planned = True
-            place.clip = self._preparer.prepare(index, info, plan)
-        except Exception as error:
-            return failure_of(index, path, error, lasting=not planned)
-        return plan.label
+    def _load(self, index: int, epoch: int, slot: Any) -> int | Failure:
+        """Do as ``samples.load_row``; a video for DALI is left in the slot instead."""
+        slot.clip = None
+        found = self._read(index, epoch, self._refused.get(index, ""), slot.row)
+        if isinstance(found, ReadyClip):
+            clip = found
 
-    def _wait(self, place: PendingSample) -> PendingSample:
-        """Wait for a sample; if its video exceeds the time limit, give the video up and read the sample again."""
+            def readable() -> bool:
+                return isinstance(self._read(index, epoch, "to compare", slot.row), OwnClip)
+
+            if self._chooser.prefers_dali(clip.kind, lambda: self._trial.measure(clip, readable)):
+                slot.clip = clip
+                return clip.label
+            reason = f"{clip.kind.codec} in {clip.kind.container}: refused, or slower"
+            found = self._read(index, epoch, reason, slot.row)
+        if isinstance(found, Failure):
+            return found
+        assert isinstance(found, OwnClip)
+        logger.debug("%s: decoded before DALI: %s", self._dataset.items[index].path, found.reason)
+        with self._lock:
+            self._passed_over[found.reason] += 1
+        return found.label
+
+    def _read(self, index: int, epoch: int, reason: str, row: Tensor) -> ReadyClip | OwnClip | Failure:
+        task = index, epoch, reason
+        if self._pool is None:
+            return self._read_clip(task, row)
+        return self._pool.load(index, self._dataset.items[index].path, task, row)
+
+    def _take(self, engine: _Engine, held: deque[_Pending]) -> Batch:
+        """Return the oldest batch. If DALI fails, find the videos at fault, and read them without DALI."""
         while True:
-            reading = place.reading
-            left = (
-                self._options.time_limit
-                if reading is None
-                else reading[1] + self._options.time_limit - time.monotonic()
-            )
+            self._check_open()
+            lost: WorkerLostError | None = None
             try:
-                place.sample.result(max(0.0, left))
-                return place
-            except FutureTimeoutError:
-                # The sample has not been started, or its stand-in is being read now.
-                if place.sample.done() or place.reading != reading or reading is None:
-                    continue
-            index, threads = reading[0], self._threads
-            reason = f"took more than {self._options.time_limit:g} s to read; check the file, or raise time_limit"
-            self._stalled[index] = Failure(index, self._dataset.items[index].path, TIMEOUT, reason, lasting=True)
-            if threads is not None:
-                threads.add()
-            place = self._begin(place.epoch, place.position, place.index)
+                answer = _decode(engine, held)
+            except WorkerLostError as error:
+                answer, lost = f"in DALI, {error}", error
+            if isinstance(answer, str):
+                refused = self._find_refused(held)
+                if not refused and lost is None:
+                    raise BackendError(f"DALI fails, and not over one video: {answer}")
+                # Damaged memory may end the process after the video that damaged it: none of them is trusted.
+                refused = refused or {clip.index: answer for batch in held for clip in batch.clips}
+            else:
+                refused = _other_shapes(held[0], answer)
+                if not refused:
+                    return self._finish(held.popleft(), answer)
+            self._repair(held, refused)
 
-    def _find_refused(self, batches: Iterable[ReadyBatch]) -> dict[int, str]:
-        """Retry the clips of each batch one by one; return those that DALI refuses in the first bad batch, and why."""
+    def _find_refused(self, batches: Iterable[_Pending]) -> dict[int, str]:
+        """Try the clips of each batch one by one; return those that DALI refuses in the first bad batch, and why."""
         for batch in batches:
-            clips = [clip for clip in clips_of(batch) if clip.item.is_encoded]
-            reasons = ((clip.index, self._trial.why_refused(clip.item, clip.shape)) for clip in clips)
+            reasons = ((clip.index, self._trial.why_refused(clip)) for clip in batch.clips)
             refused = {index: reason for index, reason in reasons if reason is not None}
             if refused:
                 return refused
         return {}
 
-    def _repair(self, batches: Iterable[ReadyBatch], refused: dict[int, str]) -> list[ReadyBatch]:
-        """Read the samples of refused videos again; DALI no longer gets these videos."""
+    def _repair(self, batches: Iterable[_Pending], refused: dict[int, str]) -> None:
+        """Read the samples of refused videos again; DALI no longer gets these videos, and must begin again."""
         for index, reason in refused.items():
             logger.warning("%s: decoded before DALI from now on: %s", self._dataset.items[index].path, reason)
-            self._preparer.refuse(index, reason)
-        return [
-            [
-                self._wait(self._begin(place.epoch, place.position, place.index))
-                if place.clip is not None and place.clip.index in refused
-                else place
-                for place in batch
+            self._refused[index] = reason
+        for batch in batches:
+            batch.fed = False
+            self._complete(batch)
+
+    def _complete(self, batch: _Pending) -> _Pending:
+        """Wait for the samples; read those again whose video DALI has refused since."""
+        while True:
+            for slot in batch.slots:
+                slot.sample.result()
+            again = [slot for slot in batch.slots if slot.clip is not None and slot.clip.index in self._refused]
+            if not again:
+                return batch
+            batch.slots = [
+                self._begin(slot.epoch, slot.position, slot.index, slot.row) if slot in again else slot
+                for slot in batch.slots
             ]
-            for batch in batches
-        ]
 
-    def _finish(self, batch: ReadyBatch, pixels: Tensor | None = None) -> Batch:
-        """Make a ``Batch``; ``pixels`` are [B, V * T, 3, S, S], or None if no video could be read."""
-        samples = [place.sample.result() for place in batch]
+    def _finish(self, batch: _Pending, decoded: WithTensor | None) -> Batch:
+        """Make a ``Batch``; ``decoded`` are DALI's clips."""
+        if decoded is not None:
+            rows = [slot.row for slot in batch.slots if slot.clip is not None]
+            for row, pixels in zip(rows, decoded.tensor, strict=True):
+                row.copy_(pixels.view(row.shape))
+        samples = [slot.sample.result() for slot in batch.slots]
         failures = [failure for sample in samples for failure in sample.failures]
-        for failure in failures:
-            self.faults.record(failure)
-        clips, recipe = clips_of(batch), self._dataset.recipe
-        if pixels is None:
-            pixels = torch.empty(0, device=self._device)
-        return Batch(
-            pixels.reshape(-1, recipe.frames, 3, recipe.size, recipe.size).to(self._options.dtype),
-            torch.tensor([clip.label for clip in clips], dtype=torch.int64).to(self._device),
-            torch.tensor([clip.index for clip in clips], dtype=torch.int64),
-            failures,
-        )
+        read = [(row, sample.label, sample.index) for row, sample in enumerate(samples) if sample.label is not None]
+        pixels = batch.pixels if len(read) == len(samples) else batch.pixels[[row for row, _, _ in read]]
+        return self._deliver(pixels, [label for _, label, _ in read], [index for _, _, index in read], failures)
 
-    def _keep(self, pixels: Tensor) -> None:
-        """Keep outputs alive until the work queued on the caller's stream has finished.
 
-        PyTorch frees its own memory in stream order; DALI would overwrite its memory at once.
-        """
-        if pixels.is_cuda:
-            event = torch.cuda.Event()
-            event.record(torch.cuda.current_stream(pixels.device))
-            self._kept.append((pixels, event))
-        while self._kept and self._kept[0][1].query():
-            self._kept.popleft()
+def _decode(engine: _Engine, held: deque[_Pending]) -> WithTensor | str | None:
+    """Feed DALI the batches that it does not have, and decode the oldest; None if no video of it is for DALI.
+
+    Raises:
+        WorkerLostError: DALI's process died, or was stopped.
+    """
+    if not any(batch.fed for batch in held):
+        engine.ask((DaliServer.clear,))
+    for batch in held:
+        if batch.clips and not batch.fed:
+            problem = engine.ask((DaliServer.feed, batch.clips))
+            if problem is not None:
+                return problem
+            batch.fed = True
+    return engine.ask((DaliServer.take,)) if held[0].clips else None
+
+
+def _other_shapes(batch: _Pending, answer: WithTensor | None) -> dict[int, str]:
+    """Videos whose frames came out of DALI in another number or size than requested, with the reason."""
+    if answer is None:
+        return {}
+    pairs = zip(batch.clips, answer.value, strict=True)
+    return {clip.index: other_shape(found, clip) for clip, found in pairs if found != clip.shape}

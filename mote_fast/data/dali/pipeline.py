@@ -1,7 +1,6 @@
-"""The DALI graph: decodes chosen frames, then scales, crops, mirrors, greys, normalises and lays them out as views.
+"""The DALI graph: decodes chosen frames, then scales, crops, mirrors, greys and lays them out as views.
 
 The graph has no randomness: every clip comes with its plan (``mote_fast.data.plan``), the same as in the CPU loader.
-Samples that DALI should not decode enter as frames; the rest of the graph is the same for all samples.
 """
 
 from __future__ import annotations
@@ -48,16 +47,10 @@ def why_unavailable(device: Device = "cpu") -> str | None:
 
 
 class ClipInput(NamedTuple):
-    """Input of the graph for one video: U distinct frames, V views of T frames.
+    """Input of the graph for one video: U distinct frames, V views of T frames."""
 
-    Either ``encoded`` holds the file and ``frames`` one pixel, or ``frames`` holds the decoded frames and ``encoded``
-    one byte, because DALI accepts no empty arrays.
-    """
-
-    is_encoded: np.ndarray  # bool []
     encoded: np.ndarray  # uint8 [bytes], the whole file
     indices: np.ndarray  # int32 [U], of the frames to decode
-    frames: np.ndarray  # uint8 [U, H, W, 3]
     scaled: np.ndarray  # float32 [2], (height, width) that the frames are scaled to
     boxes: np.ndarray  # int32 [crops, 4], (top, left, height, width) in the scaled frame
     colors: np.ndarray  # float32 [3, 4], an affine map of RGB in grey levels
@@ -82,11 +75,10 @@ def build_pipeline(
     batch_size: int,
     device: Device,
     device_id: int | None = None,
-    dtype: torch.dtype = torch.float32,
     threads: int = 1,
     prefetch: int = PREFETCH,
 ) -> Pipeline:
-    """Build the pipeline; its outputs are pixels [B, V * T, 3, S, S], normalised, and int32 [B, 4], (U, H, W, 3).
+    """Build the pipeline; its outputs are uint8 pixels [B, V * T, 3, S, S] and int32 [B, 4], (U, H, W, 3).
 
     Args:
         source: returns the next batch's ``columns``, of at most ``batch_size`` videos, and raises ``StopIteration``
@@ -95,7 +87,6 @@ def build_pipeline(
         batch_size: the largest batch.
         device: "gpu" decodes with NVDEC and keeps all later steps on the GPU; "cpu" needs no GPU.
         device_id: index of the GPU; None on the CPU.
-        dtype: dtype of the pixels, float32 or float16.
         threads: DALI's CPU threads.
         prefetch: batches that DALI prepares in advance.
     """
@@ -108,10 +99,8 @@ def build_pipeline(
     nodes_of_clip: Any = ClipInput
     integer, byte, real = DALIDataType.INT32, DALIDataType.UINT8, DALIDataType.FLOAT
     fields = {
-        "is_encoded": (DALIDataType.BOOL, 0),
         "encoded": (byte, 1),
         "indices": (integer, 1),
-        "frames": (byte, 4),
         "scaled": (real, 1),
         "boxes": (integer, 2),
         "colors": (real, 2),
@@ -119,20 +108,14 @@ def build_pipeline(
         "order": (integer, 1),
     }
     types, dims = zip(*(fields[name] for name in ClipInput._fields), strict=True)
-    layouts = ["FHWC" if name == "frames" else "" for name in ClipInput._fields]
     # Evaluation crops have their final size already.
     resizes_crops = recipe.augmentation != "none"
     size = [recipe.size, recipe.size]
     decoder = "mixed" if device == "gpu" else "cpu"
-    own = recipe.preprocessing
-    mean, std = ([255.0 * value for value in values] for values in (own.mean, own.std))
-    bilinear = own.interpolation == "bilinear"
+    bilinear = recipe.preprocessing.interpolation == "bilinear"
     interpolation = DALIInterpType.INTERP_LINEAR if bilinear else DALIInterpType.INTERP_CUBIC
-    output = {torch.float32: real, torch.float16: DALIDataType.FLOAT16}[dtype]
 
-    # DALI recompiles this function so that a condition on a node splits the batch and merges it again in order; its
-    # compiler does not accept annotated variables.
-    @pipeline_def(enable_conditionals=True)
+    @pipeline_def
     def graph():
         item = nodes_of_clip(
             *fn.external_source(
@@ -141,13 +124,9 @@ def build_pipeline(
                 batch=True,
                 dtype=list(types),
                 ndim=list(dims),
-                layout=layouts,
             )
         )
-        if item.is_encoded:
-            frames = fn.decoders.video(item.encoded, frames=item.indices, device=decoder)
-        else:
-            frames = item.frames.gpu() if device == "gpu" else item.frames
+        frames = fn.decoders.video(item.encoded, frames=item.indices, device=decoder)
         scaled = fn.resize(frames, size=item.scaled, interp_type=interpolation, antialias=True)
         crops = []
         for number in range(recipe.views.crops):
@@ -159,9 +138,7 @@ def build_pipeline(
         pixels = fn.cat(*crops, axis=0)
         pixels = fn.coord_transform(pixels, MT=item.colors, dtype=byte)
         pixels = fn.sequence_rearrange(pixels, new_order=item.order)
-        pixels = fn.crop_mirror_normalize(
-            pixels, mirror=item.mirrored, mean=mean, std=std, output_layout="FCHW", dtype=output
-        )
+        pixels = fn.crop_mirror_normalize(pixels, mirror=item.mirrored, output_layout="FCHW", dtype=byte)
         return pixels, frames.shape(dtype=integer)
 
     return graph(

@@ -1,119 +1,109 @@
-"""Prepares videos for the DALI graph: plans, checks, and reads them from disk or decodes them."""
+"""Reads videos for the DALI loader: what DALI may decode is planned and checked, the rest is decoded."""
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
-from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from mote_fast.data.dali import color as dali_color
 from mote_fast.data.dali.pipeline import ClipInput, Device
-from mote_fast.data.dali.routing import Chooser, kind_of, read_header, why_not_dali
-from mote_fast.data.dali.trial import Trial
+from mote_fast.data.dali.routing import StreamKind, kind_of, read_header, why_not_dali
 from mote_fast.data.dataset import VideoDataset
-from mote_fast.data.decoding.decode import read_frames
-from mote_fast.data.decoding.frame_folders import read_frame_folder
 from mote_fast.data.decoding.video_info import VideoInfo
+from mote_fast.data.loading.faults import Failure
+from mote_fast.data.loading.samples import load_row
 from mote_fast.data.plan import ClipPlan
 
-logger = logging.getLogger(__name__)
-
-# DALI accepts no empty arrays; these fill the inputs that the graph does not use.
-_NO_FILE = np.zeros(1, np.uint8)
-_NO_FRAMES = np.zeros((1, 1, 1, 3), np.uint8)
+_NO_FILE = np.zeros(0, np.uint8)
 
 
 @dataclass(frozen=True)
 class ReadyClip:
-    """A video prepared for the graph: list index, label, input, and the shape [U, H, W, 3] expected of its frames."""
+    """A video that DALI may decode.
+
+    Attributes:
+        index: of the video in the list.
+        label: of the clip.
+        path: of the file.
+        kind: of the video.
+        item: the input of the graph, still without the file.
+        shape: (U, H, W, 3), expected of its frames.
+    """
 
     index: int
     label: int
+    path: str
+    kind: StreamKind
     item: ClipInput
     shape: tuple[int, ...]
 
 
-class ClipPreparer:
-    """Prepares videos; thread-safe.
+class OwnClip(NamedTuple):
+    """A video that was decoded without DALI: its label, and why."""
+
+    label: int
+    reason: str
+
+
+class ClipReader:
+    """Reads one video after another, usually in a worker process.
 
     Args:
         dataset: the videos.
         device: DALI's device.
-        trial: measures the first video of each kind.
     """
 
-    def __init__(self, dataset: VideoDataset, device: Device, trial: Trial) -> None:
+    def __init__(self, dataset: VideoDataset, device: Device) -> None:
         self._dataset = dataset
         self._device: Device = device
-        self._trial = trial
-        self._chooser = Chooser()
-        self._refused: dict[int, str] = {}
-        self._passed_over: Counter[str] = Counter()
-        self._lock = threading.Lock()
 
-    def refuse(self, index: int, reason: str) -> None:
-        """Never give this video to DALI again."""
-        self._refused[index] = reason
+    def __call__(self, task: tuple[int, int, str], row: Tensor) -> ReadyClip | OwnClip | Failure:
+        """Read a video.
 
-    def pop_passed_over(self) -> Counter[str]:
-        """The reasons why videos did not go to DALI since the last call, with the number of videos for each."""
-        with self._lock:
-            counts, self._passed_over = self._passed_over, Counter()
-        return counts
-
-    def prepare(self, index: int, info: VideoInfo, plan: ClipPlan) -> ReadyClip:
-        """Read video ``index`` as planned: as a file for DALI to decode, or as frames.
+        Args:
+            task: index, epoch, and why DALI must not decode it; empty if it may.
+            row: uint8 [V, T, 3, S, S], filled if DALI does not decode the video.
 
         Raises:
-            VideoError: the video cannot be read.
+            MoteError: the recipe or a backend is at fault, not the video.
         """
+        index, epoch, reason = task
+        prepared = reason or self._prepare(index, epoch)
+        if isinstance(prepared, ReadyClip):
+            return prepared
+        label = load_row(self._dataset, index, epoch, row)
+        return label if isinstance(label, Failure) else OwnClip(label, prepared)
+
+    def _prepare(self, index: int, epoch: int) -> ReadyClip | str:
+        """Plan a video for DALI, or say why DALI should not decode it."""
         if self._dataset.items[index].num_frames:
-            return self._pass_over(index, info, plan, "a folder of images")
-        if index in self._refused:
-            return self._pass_over(index, info, plan, self._refused[index])
-        header = read_header(info.path)
-        reason = why_not_dali(info, header, os.path.getsize(info.path), self._device)
-        if reason is not None:
-            return self._pass_over(index, info, plan, reason)
-        colors = dali_color.to_ffmpeg(info.colors)
-        encoded = _clip_input(plan, colors, encoded=np.fromfile(info.path, np.uint8))
-        kind = kind_of(info, header)
-        if not self._chooser.prefers_dali(
-            kind, lambda: self._trial.measure(encoded, lambda: self._decode(index, info, plan))
-        ):
-            return self._pass_over(index, info, plan, f"{kind.codec} in {kind.container}: refused, or slower")
-        return ReadyClip(index, plan.label, encoded, (len(encoded.indices), info.height, info.width, 3))
-
-    def _pass_over(self, index: int, info: VideoInfo, plan: ClipPlan, reason: str) -> ReadyClip:
-        logger.debug("%s: decoded before DALI: %s", info.path, reason)
-        with self._lock:
-            self._passed_over[reason] += 1
-        item = self._decode(index, info, plan)
-        return ReadyClip(index, plan.label, item, item.frames.shape)
-
-    def _decode(self, index: int, info: VideoInfo, plan: ClipPlan) -> ClipInput:
-        dataset, item, indices = self._dataset, self._dataset.items[index], plan.views.frame_indices
-        if item.num_frames:
-            frames = read_frame_folder(item.path, indices, item.num_frames, dataset.frame_template)
-        else:
-            frames = read_frames(item.path, indices, dataset.decode_backend, info=info)
-        return _clip_input(plan, dali_color.identity(), frames=frames.numpy())
+            return "a folder of images"
+        try:
+            info, plan = self._dataset.plan(index, epoch)
+            header = read_header(info.path)
+            size = os.path.getsize(info.path)
+        # Reading without DALI meets the same error, and reports it.
+        except Exception:
+            return "unreadable"
+        item = _clip_input(plan, info)
+        frames = len(item.indices), info.height, info.width, 3
+        scaled = len(item.indices), *plan.geometry.scaled, 3
+        frame_bytes = max(int(np.prod(shape, dtype=np.int64)) for shape in (frames, scaled))
+        reason = why_not_dali(info, header, size, frame_bytes, self._device)
+        return reason or ReadyClip(index, plan.label, info.path, kind_of(info, header), item, frames)
 
 
-def _clip_input(
-    plan: ClipPlan, colors: np.ndarray, *, encoded: np.ndarray = _NO_FILE, frames: np.ndarray = _NO_FRAMES
-) -> ClipInput:
+def _clip_input(plan: ClipPlan, info: VideoInfo) -> ClipInput:
     views, geometry = plan.views, plan.geometry
     crops = np.arange(views.crops)[None, :, None] * len(views.frame_indices)
+    colors = dali_color.to_ffmpeg(info.colors)
     return ClipInput(
-        is_encoded=np.array(encoded is not _NO_FILE),
-        encoded=encoded,
+        encoded=_NO_FILE,
         indices=views.frame_indices.numpy().astype(np.int32),
-        frames=frames,
         scaled=np.array(geometry.scaled, np.float32),
         boxes=np.array(geometry.boxes, np.int32),
         colors=dali_color.to_gray(colors) if geometry.grayscale else colors,

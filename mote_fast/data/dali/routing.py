@@ -30,6 +30,9 @@ _MATRICES = frozenset({UNSPECIFIED, BT470BG, SMPTE170M})
 # DALI gets the whole file in memory. The CPU backends read a larger one from its path.
 MAX_BYTES = 2**28
 
+# DALI decodes the videos of a batch at once. A video whose frames take more is read alone.
+MAX_FRAME_BYTES = 2**29
+
 # Refused videos of a kind after which DALI gets no more of that kind.
 MAX_REFUSALS = 3
 
@@ -54,8 +57,8 @@ def read_header(path: str) -> Header:
         return Header(container.format.name, stream.frames)
 
 
-def why_not_dali(info: VideoInfo, header: Header, size: int, device: Device) -> str | None:
-    """Why DALI should not decode a video of ``size`` bytes, or None if it may.
+def why_not_dali(info: VideoInfo, header: Header, size: int, frame_bytes: int, device: Device) -> str | None:
+    """Why DALI should not decode a video of ``size`` bytes and ``frame_bytes`` of frames, or None if it may.
 
     DALI counts frames by packets, ignores rotation and edit lists, decodes colours as BT.601, and returns black for
     frames that it does not find. The colours are those of a decoded frame, because a header may contradict them.
@@ -84,6 +87,8 @@ def why_not_dali(info: VideoInfo, header: Header, size: int, device: Device) -> 
         return "full colour range"
     if size > MAX_BYTES:
         return f"over {MAX_BYTES >> 20} MiB"
+    if frame_bytes > MAX_FRAME_BYTES:
+        return f"frames of over {MAX_FRAME_BYTES >> 20} MiB"
     return None
 
 
@@ -120,15 +125,19 @@ class Chooser:
         self._refusals: Counter[StreamKind] = Counter()
         self._locks: dict[StreamKind, threading.Lock] = {}
 
-    def prefers_dali(self, kind: StreamKind, measure: Callable[[], DecodeTiming]) -> bool:
+    def prefers_dali(self, kind: StreamKind, measure: Callable[[], DecodeTiming | None]) -> bool:
         """Return whether DALI should decode a video of ``kind``; ``measure`` times it. Thread-safe.
 
-        Other threads wait during a measurement, so that all get the same answer.
+        ``measure`` returns None for a video that nothing can read: it says nothing about its kind. Other threads wait
+        during a measurement, so that all get the same answer.
         """
         # setdefault is atomic.
         with self._locks.setdefault(kind, threading.Lock()):
             timing = self._timings.get(kind)
             if timing is None or (timing.dali is None and self._refusals[kind] < MAX_REFUSALS):
-                timing = self._timings[kind] = measure()
+                timing = measure()
+                if timing is None:
+                    return False
+                self._timings[kind] = timing
                 self._refusals[kind] += timing.dali is None
         return timing.dali is not None and timing.dali <= timing.cpu

@@ -1,83 +1,53 @@
-"""Tries single videos in a separate pipeline, because one bad video makes a whole pipeline unusable."""
+"""Tries single videos in DALI, in another process than batches: one bad video makes a whole pipeline unusable."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-import torch
-
-from mote_fast.data.dali.pipeline import DALI_ERRORS, ClipInput, Columns, columns
+from mote_fast.data.dali.ready_clips import ReadyClip
 from mote_fast.data.dali.routing import DecodeTiming
-from mote_fast.errors import one_line
-
-if TYPE_CHECKING:
-    from nvidia.dali.pipeline import Pipeline
-
-# Clips decoded at once in a measurement: enough to keep a GPU's decoders busy.
-TRIAL_CLIPS = 8
+from mote_fast.data.dali.server import TRIAL_CLIPS, DaliServer
+from mote_fast.runtime.workers import WorkerLostError
 
 
 class Trial:
     """Tests and times single videos in DALI.
 
     Args:
-        build: makes a pipeline for batches of up to ``TRIAL_CLIPS``, given its source.
-        readers: threads that decode in parallel where DALI does not.
+        ask: sends a request to a ``DaliServer``.
+        readers: processes that decode in parallel where DALI does not.
         timed: whether to measure. If not, DALI decodes every video that it accepts, because the caller requested DALI.
     """
 
-    def __init__(self, build: Callable[[Callable[[], Columns]], Pipeline], readers: int, *, timed: bool) -> None:
-        self._build = build
+    def __init__(self, ask: Callable[[tuple], float | str], readers: int, *, timed: bool) -> None:
+        self._ask = ask
         self._readers = readers
         self._timed = timed
 
-    def why_refused(self, item: ClipInput, shape: tuple[int, ...]) -> str | None:
-        """Why DALI refuses a video, or None if it decodes it to frames of ``shape``, [U, H, W, 3]."""
-        try:
-            _, shapes = self._build(_Repeat([item])).run()
-        except DALI_ERRORS as error:
-            return one_line(error)
-        found = tuple(torch.from_dlpack(shapes.as_tensor())[0].tolist())
-        return None if found == shape else f"it gives frames of {found} instead of {shape}"
+    def why_refused(self, clip: ReadyClip) -> str | None:
+        """Why DALI refuses a video, or None if it decodes it to frames of the expected shape."""
+        result = self._attempt(clip, timed=False)
+        return result if isinstance(result, str) else None
 
-    def measure(self, item: ClipInput, read: Callable[[], ClipInput]) -> DecodeTiming:
+    def measure(self, clip: ReadyClip, read: Callable[[], bool]) -> DecodeTiming | None:
         """Time ``TRIAL_CLIPS`` copies of a video, decoded by DALI and by ``read``.
 
-        Raises:
-            VideoError: ``read`` raised it.
+        ``read`` returns whether the video can be read; if DALI fails too, nothing is known about its kind, and None is
+        returned.
         """
+        dali = self._attempt(clip, self._timed)
+        if isinstance(dali, str):
+            return DecodeTiming(None, math.inf) if read() else None
+        if not self._timed:
+            return DecodeTiming(0.0, math.inf)
+        start = time.perf_counter()
+        read()
+        return DecodeTiming(dali, (time.perf_counter() - start) * TRIAL_CLIPS / min(self._readers, TRIAL_CLIPS))
+
+    def _attempt(self, clip: ReadyClip, timed: bool) -> float | str:
         try:
-            if not self._timed:
-                self._build(_Repeat([item])).run()
-                return DecodeTiming(0.0, math.inf)
-            dali = self._seconds(item)
-        except DALI_ERRORS:
-            # Raises if the video itself is at fault; its kind is then not judged.
-            read()
-            return DecodeTiming(None, math.inf)
-        start = time.perf_counter()
-        decoded = read()
-        reading = (time.perf_counter() - start) * TRIAL_CLIPS / min(self._readers, TRIAL_CLIPS)
-        return DecodeTiming(dali, reading + self._seconds(decoded))
-
-    def _seconds(self, item: ClipInput) -> float:
-        pipeline = self._build(_Repeat([item] * TRIAL_CLIPS))
-        # The first run sets decoders up and fills memory pools.
-        pipeline.run()
-        start = time.perf_counter()
-        # No stream is given, so the outputs are complete on return.
-        pipeline.run()
-        return time.perf_counter() - start
-
-
-class _Repeat:
-    """Yields the same batch forever."""
-
-    def __init__(self, items: list[ClipInput]) -> None:
-        self._columns = columns(items)
-
-    def __call__(self) -> Columns:
-        return self._columns
+            return self._ask((DaliServer.attempt, clip, timed))
+        except WorkerLostError as lost:
+            return f"in DALI, {lost}"

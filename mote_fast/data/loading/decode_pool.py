@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
@@ -18,13 +18,15 @@ from mote_fast.runtime.workers import WorkerLostError, WorkerPool
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 
-class DecodePool:
+
+class DecodePool(Generic[T]):
     """Processes that decode clips; a crash or hang is retried once and then reported, other videos are unaffected.
 
     Args:
-        decode: takes a task and a row to fill, uint8 [V, T, 3, S, S]; returns the label or the failure. It is pickled
-            and sent to each process.
+        decode: takes a task and a row to fill, uint8 [V, T, 3, S, S]; returns the label, the failure, or something
+            else. It is pickled and sent to each process.
         recipe: recipe of the clips.
         workers: number of processes.
         time_limit: seconds per video.
@@ -33,9 +35,7 @@ class DecodePool:
         ConfigError: ``decode`` cannot be pickled.
     """
 
-    def __init__(
-        self, decode: Callable[[Any, Tensor], int | Failure], recipe: ClipRecipe, workers: int, time_limit: float
-    ) -> None:
+    def __init__(self, decode: Callable[[Any, Tensor], T], recipe: ClipRecipe, workers: int, time_limit: float) -> None:
         self._pool = WorkerPool(
             _Shaped(decode, recipe.clip_shape),
             workers,
@@ -46,7 +46,7 @@ class DecodePool:
             memory_limit=MAX_MEMORY,
         )
 
-    def load(self, index: int, path: str, task: Any, row: Tensor) -> int | Failure:
+    def load(self, index: int, path: str, task: Any, row: Tensor) -> T | Failure:
         """Decode a task in a process; callable from as many threads as there are processes.
 
         Args:
@@ -78,9 +78,9 @@ class DecodePool:
 class _Shaped:
     """Calls ``decode`` with the worker's buffer as a row of pixels."""
 
-    def __init__(self, decode: Callable[[Any, Tensor], int | Failure], clip_shape: tuple[int, ...]) -> None:
+    def __init__(self, decode: Callable[[Any, Tensor], Any], clip_shape: tuple[int, ...]) -> None:
         self._decode = decode
         self._clip_shape = clip_shape
 
-    def __call__(self, task: Any, buffer: Tensor) -> int | Failure:
+    def __call__(self, task: Any, buffer: Tensor) -> Any:
         return self._decode(task, buffer.view(self._clip_shape))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
+import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,11 @@ import torch
 from mote_fast.data import sample_frames
 from mote_fast.data.dali import dali_loader
 from mote_fast.data.dali import routing as dali_routing
+from mote_fast.data.dali import trial as dali_trial
 from mote_fast.data.dali.dali_loader import DaliLoader
 from mote_fast.data.dali.pipeline import why_unavailable
 from mote_fast.data.dali.routing import DecodeTiming
-from mote_fast.data.dali.runner import DaliRunner
+from mote_fast.data.dali.server import DaliServer
 from mote_fast.data.dali.trial import Trial
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.decoding.video_info import VideoInfo
@@ -33,6 +37,7 @@ from mote_fast.data.views import Views
 from mote_fast.errors import BackendError, ConfigError, ListError
 from tests.data.charts import COLORS, FULL, KR_KB, LIMITED, SIZE, Coding, chart, read_patches
 from tests.data.conftest import NumberedVideos
+from tests.data.dali.deadly import DeadlyServer
 from tests.tolerances import GREY_LEVELS
 
 # Pipelines and worker processes.
@@ -77,8 +82,10 @@ def _dataset(paths: Sequence[Path], recipe: ClipRecipe = _PLAIN) -> VideoDataset
     return VideoDataset([VideoItem(str(path), 10 + index) for index, path in enumerate(paths)], recipe, seed=3)
 
 
-def _loader(dataset: VideoDataset, batch_size: int = 3, *, training: bool = False, **options: Any) -> DaliLoader:
-    return DaliLoader(dataset, LoaderOptions(batch_size, training=training, workers=2, **options))
+def _loader(
+    dataset: VideoDataset, batch_size: int = 3, *, training: bool = False, workers: int = 2, **options: Any
+) -> DaliLoader:
+    return DaliLoader(dataset, LoaderOptions(batch_size, training=training, workers=workers, **options))
 
 
 def _difference(one: Batch, two: Batch) -> float:
@@ -274,7 +281,7 @@ def test_nothing_to_train_on(tmp_path: Path) -> None:
 
 @pytest.fixture
 def believes_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DALI is given H.264 on the CPU, which it refuses, and no video is tried out first."""
+    """DALI is given H.264 on the CPU, which it refuses, and no video is tried out first; in this process alone."""
     monkeypatch.setitem(dali_routing.CODECS, "cpu", frozenset({"vp9", "mjpeg", "h264"}))
     monkeypatch.setattr(Trial, "measure", lambda *_: DecodeTiming(0.0, 1.0))
 
@@ -283,7 +290,10 @@ def believes_all(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_video_that_breaks_the_pipeline_is_found(paths: list[Path], caplog: pytest.LogCaptureFixture) -> None:
     """One bad sample ends a DALI pipeline. The other samples are kept, and it happens only once."""
     dataset = _dataset([paths[0], paths[1], paths[4], paths[2], paths[0]])
-    loader, expected = _loader(dataset, 1), list(CpuLoader(dataset, LoaderOptions(1, training=False)).epoch(0))
+    loader, expected = (
+        _loader(dataset, 1, workers=0),
+        list(CpuLoader(dataset, LoaderOptions(1, training=False)).epoch(0)),
+    )
     _assert_same(list(loader.epoch(0)), expected)
     found = [record.message for record in caplog.records if "from now on" in record.message]
     assert len(found) == 1
@@ -301,7 +311,7 @@ def test_a_refused_kind_is_decoded_by_the_cpu(
     """A GPU may lack a decoder that the table lists; the trial detects it before a pipeline breaks."""
     monkeypatch.setitem(dali_routing.CODECS, "cpu", frozenset({"vp9", "h264"}))
     dataset = _dataset([paths[4], paths[0]])
-    loader = _loader(dataset)
+    loader = _loader(dataset, workers=0)
     with caplog.at_level(logging.DEBUG, "mote_fast"):
         _assert_same(list(loader.epoch(0)), list(CpuLoader(dataset, LoaderOptions(3, training=False)).epoch(0)))
     assert "h264 in mov,mp4,m4a,3gp,3g2,mj2: refused, or slower" in caplog.text
@@ -329,11 +339,8 @@ def test_frames_of_another_size_are_not_delivered(paths: list[Path], caplog: pyt
 def test_an_error_of_dalis_own_is_raised(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Running out of memory is not a video's fault."""
 
-    def fail(*_: object) -> None:
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(DaliRunner, "run", fail)
-    loader = _loader(_dataset(paths))
+    monkeypatch.setattr(DaliServer, "take", lambda _: "out of memory")
+    loader = _loader(_dataset(paths), workers=0)
     with pytest.raises(BackendError, match="out of memory"):
         list(loader.epoch(0))
     loader.close()
@@ -342,29 +349,19 @@ def test_an_error_of_dalis_own_is_raised(paths: list[Path], monkeypatch: pytest.
 class _Stalling(VideoDataset):
     """Never finishes with one video."""
 
-    def __init__(self, *args: Any, gate: threading.Event, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._gate = gate
-
     def plan(self, index: int, epoch: int = 0) -> tuple[VideoInfo, ClipPlan]:
         if index == 1:
-            self._gate.wait()
+            threading.Event().wait()
         return super().plan(index, epoch)
 
 
-@pytest.fixture
-def gate() -> Iterator[threading.Event]:
-    event = threading.Event()
-    yield event
-    event.set()
-
-
 @pytest.mark.parametrize("training", [False, True])
-def test_a_video_that_stalls_is_given_up(training: bool, paths: list[Path], gate: threading.Event) -> None:
-    """The video costs the time limit once; its thread is replaced."""
+def test_a_video_that_stalls_is_given_up(training: bool, paths: list[Path]) -> None:
+    """The video costs the time limit, twice and only once; its process is started again."""
     recipe = replace(_PLAIN, augmentation="kinetics" if training else "none")
-    dataset = _Stalling(_dataset(paths[:4]).items, recipe, seed=3, gate=gate)
-    loader = DaliLoader(dataset, LoaderOptions(2, training=training, workers=1, time_limit=2.0))
+    dataset = _Stalling(_dataset(paths[:4]).items, recipe, seed=3)
+    # Enough for DALI's first batch on a busy machine.
+    loader = DaliLoader(dataset, LoaderOptions(2, training=training, workers=1, time_limit=10.0))
     for epoch in (0, 1):
         batches = list(loader.epoch(epoch))
         failures = [failure for batch in batches for failure in batch.failures]
@@ -376,13 +373,78 @@ def test_a_video_that_stalls_is_given_up(training: bool, paths: list[Path], gate
     loader.close()
 
 
+@pytest.fixture
+def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (dali_loader, dali_trial):
+        monkeypatch.setattr(module, "DaliServer", DeadlyServer)
+
+
+@pytest.mark.usefixtures("deadly")
+@pytest.mark.parametrize("training", [False, True])
+def test_a_file_that_ends_dali_costs_nothing(
+    training: bool, paths: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The CPU loader's batches, in both epochs: workers decode what ends DALI's process, and what was in it."""
+    names = ["crash.webm", "late.webm", "crash.avi"]
+    for name in names:
+        (tmp_path / name).write_bytes(paths[name.endswith("avi")].read_bytes())
+    # The first videos of each kind are tried alone.
+    listed = [*paths[:2], *(each for name in names for each in (tmp_path / name, paths[2])), *paths[:5]]
+    dataset = _dataset(listed, replace(_PLAIN, augmentation="kinetics" if training else "none"))
+    loader = _loader(dataset, 2, training=training)
+    plain = CpuLoader(dataset, LoaderOptions(2, training=training))
+    for epoch in (0, 1):
+        _assert_same(list(loader.epoch(epoch)), list(plain.epoch(epoch)))
+    assert not loader.faults.failures
+    assert "its process died (SIGSEGV)" in caplog.text
+    loader.close()
+
+
+@pytest.mark.usefixtures("deadly")
+def test_a_file_that_stops_dali_costs_the_time_limit(
+    paths: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once; a worker decodes it."""
+    (tmp_path / "hang.webm").write_bytes(paths[0].read_bytes())
+    dataset = _dataset([paths[0], tmp_path / "hang.webm", paths[2]])
+    loader = _loader(dataset, 1, workers=1, time_limit=8.0)
+    plain = CpuLoader(dataset, LoaderOptions(1, training=False))
+    for _ in range(2):
+        _assert_same(list(loader.epoch(0)), list(plain.epoch(0)))
+    assert caplog.text.count("took over") >= 1
+    assert not loader.faults.failures
+    loader.close()
+
+
+def test_the_processes_may_be_killed(paths: list[Path]) -> None:
+    """Whoever kills them, in the middle of an epoch: the rest is delivered, in order."""
+    dataset = _dataset(paths * 2)
+    loader, expected = _loader(dataset, 2), list(CpuLoader(dataset, LoaderOptions(2, training=False)).epoch(0))
+    batches = []
+    for batch in loader.epoch(0):
+        batches.append(batch)
+        if len(batches) in (2, 5):
+            for process in _processes():
+                os.kill(process, signal.SIGKILL)
+    _assert_same(batches, expected)
+    assert not loader.faults.failures
+    loader.close()
+
+
+def _processes() -> set[int]:
+    return {process.pid for process in multiprocessing.active_children() if process.pid is not None}
+
+
 def test_a_closed_loader_says_so(paths: list[Path]) -> None:
-    """It also raises in the middle of an epoch; closing twice is harmless."""
+    """It also raises in the middle of an epoch; closing twice is harmless, and no process is left."""
+    before = _processes()
     loader = _loader(_dataset(paths * 3), 1)
     batches = loader.epoch(0)
     next(batches)
+    assert _processes() > before
     loader.close()
     loader.close()
+    assert _processes() <= before
     with pytest.raises(ConfigError, match="closed"):
         list(batches)
     with pytest.raises(ConfigError, match="closed"):
@@ -395,7 +457,8 @@ def test_bad_arguments(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> No
     def make(batch_size: int = 2, **options: Any) -> DaliLoader:
         return DaliLoader(_dataset(paths), LoaderOptions(batch_size, training=True, **options))
 
-    for options in ({"workers": -1}, {"time_limit": 0}, {"device": "meta"}):
+    refused: list[dict[str, Any]] = [{"workers": -1}, {"time_limit": 0}, {"device": "meta"}]
+    for options in refused:
         with pytest.raises(ConfigError, match=next(iter(options))):
             make(**options)
     with pytest.raises(ConfigError, match="one step takes"):
