@@ -21,6 +21,7 @@ from mote_fast.cli import (
     options,
     outputs,
     prepare,
+    reproduce,
     retrieval,
     sweep,
     tradeoff,
@@ -38,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = options.CommandParser(prog="mote-fast", description="Open-vocabulary video recognition with MoTE on CLIP.")
     parser.add_argument("--verbose", action="store_true", help="log what the library does")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    of_models = (classify, embed, eval, retrieval, tradeoff, sweep, analyse, convert, models, download)
+    of_models = (classify, embed, eval, retrieval, reproduce, tradeoff, sweep, analyse, convert, models, download)
     for module in (*of_models, train, configs, prepare, doctor, demo):
         module.add_command(commands)
     return parser

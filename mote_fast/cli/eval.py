@@ -34,6 +34,12 @@ from mote_fast.runtime.files import make_folder
 def add_command(commands: Any) -> None:
     """Register the command."""
     parser = commands.add_parser("eval", help="accuracies by the protocols of the paper", description=__doc__)
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
     views = ", ".join(f"{protocol} {default}" for protocol, default in DEFAULT_VIEWS.items())
     parser.add_argument("--protocol", choices=get_args(ProtocolName), required=True, help="what is measured")
     data = parser.add_argument_group("data")
@@ -50,37 +56,43 @@ def add_command(commands: Any) -> None:
     options.add_model(parser, encodes_labels=True)
     options.add_modulation(parser)
     options.add_prompts(parser)
-    parser.set_defaults(run=run, given=frozenset())
+    parser.set_defaults(given=frozenset())
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate on all processes; the first one writes and prints. Returns 0, or 2 if any video failed."""
     apply_configs(arguments)
     with processes(arguments) as world:
-        arguments.device = str(world.device)
-        splits = _splits_of(arguments)
-        views = inputs.views_of(arguments, arguments.protocol)
-        if arguments.output is not None:
-            check_parquet()
-            if world.leads:
-                make_folder(Path(arguments.output), names=REPORT_FILES)
-        started = time.perf_counter()
-        model = inputs.model_of(arguments)
-        evaluation = _evaluate(arguments, model, splits, views, world)
+        evaluation, document = evaluate_lists(arguments, world)
         if world.leads:
-            facts = {
-                "dataset": arguments.dataset or "+".join(split.name for split in splits[: len(arguments.list)]),
-                **inputs.facts_of(arguments, model, views, world),
-                "seconds": round(time.perf_counter() - started, 3),
-            }
-            document = result_document(evaluation, facts)
-            if arguments.output is not None:
-                write_report(Path(arguments.output), evaluation, document)
             outputs.show(arguments, document, accuracy_lines(document))
             outputs.report_unread(evaluation.failures, inputs.is_untrained(arguments))
         # torchrun stops the others when a process ends with status 2, so all wait until the first has written.
         world.wait()
     return outputs.FAILED if evaluation.failures else 0
+
+
+def evaluate_lists(arguments: argparse.Namespace, world: ProcessGroup) -> tuple[Evaluation, dict[str, Any]]:
+    """Evaluate the lists of the arguments, and write the report on the first process; return it too."""
+    arguments.device = str(world.device)
+    splits = splits_of(arguments)
+    views = inputs.views_of(arguments, arguments.protocol)
+    if arguments.output is not None:
+        check_parquet()
+        if world.leads:
+            make_folder(Path(arguments.output), names=REPORT_FILES)
+    started = time.perf_counter()
+    model = inputs.model_of(arguments)
+    evaluation = _evaluate(arguments, model, splits, views, world)
+    facts = {
+        "dataset": arguments.dataset or "+".join(split.name for split in splits[: len(arguments.list)]),
+        **inputs.facts_of(arguments, model, views, world),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    document = result_document(evaluation, facts)
+    if arguments.output is not None and world.leads:
+        write_report(Path(arguments.output), evaluation, document)
+    return evaluation, document
 
 
 def processes(arguments: argparse.Namespace) -> contextlib.AbstractContextManager[ProcessGroup]:
@@ -93,7 +105,8 @@ def processes(arguments: argparse.Namespace) -> contextlib.AbstractContextManage
     return contextlib.nullcontext(ProcessGroup(0, 1, torch.device(inputs.device_of(arguments))))
 
 
-def _splits_of(arguments: argparse.Namespace) -> list[Split]:
+def splits_of(arguments: argparse.Namespace) -> list[Split]:
+    """Read the lists of the arguments, and check that they fit the protocol."""
     lists: Sequence[str] = arguments.list
     labels: Sequence[str | None] = arguments.labels_file or [None]
     if len(labels) not in (1, len(lists)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mote_fast.errors import ConfigError
+from mote_fast.errors import ConfigError, one_line, quoted
 from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
 from mote_fast.evaluation.report import ALL, READABLE
 from mote_fast.runtime.json_text import from_json
@@ -64,10 +64,44 @@ def read_result(path: str | Path) -> dict[str, Any]:
     try:
         document = from_json(read_small(file, MAX_BYTES).decode())
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: not a result of mote-fast eval ({error})") from error
-    if not isinstance(document, dict) or not {"protocol", "dataset", "mean"} <= document.keys():
+        raise ConfigError(f"{file}: not a result of mote-fast eval ({one_line(error)})") from error
+    if (
+        not isinstance(document, dict)
+        or not {"protocol", "dataset", "mean"} <= document.keys()
+        or not (isinstance(document["protocol"], str) and isinstance(document["dataset"], str))
+    ):
         raise ConfigError(f"{file}: not a result of mote-fast eval")
     return document
+
+
+def top1_in(entry: Any, data_set: str, score: str, videos: str) -> float | None:
+    """Return a top-1 accuracy of ``mean``, or of one of ``splits``, in a document of ``read_result``.
+
+    Args:
+        entry: that part of the document.
+        data_set: its name, for errors.
+        score: "running" or "full-class".
+        videos: "readable" or "all".
+
+    Returns:
+        The percentage; None if no video could be read.
+
+    Raises:
+        ConfigError: there is no such accuracy, or it is no percentage.
+    """
+    found = entry
+    for key in (score, videos, "top1"):
+        if key == "top1" and isinstance(found, Mapping) and "map" in found:
+            raise ConfigError(f"{data_set}: its videos have several labels, so there is no accuracy to combine")
+        if not isinstance(found, Mapping) or key not in found:
+            raise ConfigError(f"{data_set}: the result has no top-1 of the {score} score over {videos} videos")
+        found = found[key]
+    if isinstance(found, Mapping):
+        # The mean over splits, which has a deviation too.
+        found = found.get("mean")
+    if found is not None and (isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= 100):
+        raise ConfigError(f"{data_set}: the result has {quoted(str(found))} as an accuracy, which is no percentage")
+    return found
 
 
 def combine(results: Sequence[Mapping[str, Any]], score: str = RUNNING, videos: str = READABLE) -> TradeOff:
@@ -93,9 +127,7 @@ def combine(results: Sequence[Mapping[str, Any]], score: str = RUNNING, videos: 
         protocol, dataset = result["protocol"], result["dataset"]
         if protocol not in (CLOSE_SET, ZERO_SHOT):
             raise ConfigError(f"{dataset}: a {protocol} result has no part in the trade-off; give zero-shot ones")
-        if "top1" not in result["mean"][score][videos]:
-            raise ConfigError(f"{dataset}: its videos have several labels, so there is no accuracy to combine")
-        value = result["mean"][score][videos]["top1"]["mean"]
+        value = top1_in(result["mean"], dataset, score, videos)
         if value is None:
             raise ConfigError(f"{dataset}: no video could be read, so there is no accuracy to combine")
         if dataset in zero_shot if protocol == ZERO_SHOT else close_set is not None:
