@@ -65,7 +65,7 @@ class Benchmark:
         default_factory=lambda: {"": partial(bars, metric="ratio")}
     )
     presets: tuple[str, ...] = ("ViT-B-16",)
-    quick_presets: tuple[str, ...] = ("tiny",)
+    quick_presets: tuple[str, ...] = ("ViT-test",)
     threads: int | None = None
 
 

@@ -32,7 +32,7 @@ SECONDS, RATE, HEIGHT, WIDTH = 10, 30, 256, 340
 HEADS = {
     "ViT-B-16": HeadConfig(512, 8, 4, 4),
     "ViT-L-14": HeadConfig(768, 12, 6, 4),
-    "tiny": HeadConfig(64, 1, 2, 4),
+    "ViT-test": HeadConfig(64, 1, 2, 4),
 }
 # The official zero-shot protocol: three clips along time, one crop. One view in a quick run.
 VIEWS, QUICK_VIEWS = Views(3, 1), Views(1, 1)

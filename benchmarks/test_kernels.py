@@ -27,7 +27,7 @@ ARMS = {
 def test_workload(benchmark: Any, request: pytest.FixtureRequest, workload: str, arm: str) -> None:
     """One arm of one workload."""
     enabled = not request.config.getoption("benchmark_disable") or request.config.getoption("benchmark_enable")
-    preset, batch = ("ViT-B-16", 8) if enabled else ("tiny", 2)
+    preset, batch = ("ViT-B-16", 8) if enabled else ("ViT-test", 2)
     config, device = HEADS[preset], torch.device(best_device())
     benchmark.group = f"{workload}, {preset}, batch {batch}"
     if workload == "step":

@@ -55,6 +55,10 @@ class ActivationMismatchError(CheckpointError):
     """Weights trained with one MLP activation were asked to run with another (the QuickGELU trap)."""
 
 
+class UntrainedWarning(UserWarning):
+    """A model ranks videos although its head or towers are untrained, or know drawn videos alone."""
+
+
 class LabelError(MoteError, ValueError):
     """A list of class names is empty, or one of its entries cannot be encoded."""
 

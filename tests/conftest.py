@@ -104,6 +104,12 @@ def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CACHE_FOLDER, lambda: tmp_path / "cache")
 
 
+@pytest.fixture(autouse=True)
+def shipped_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands that name no model take the shipped one; their own default would be fetched from the web."""
+    monkeypatch.setattr("mote_fast.cli.options.DEFAULT_MODEL", "tiny")
+
+
 @pytest.fixture(scope="session")
 def golden() -> dict[str, Any]:
     return json.loads((GOLDEN / "golden.json").read_text())
@@ -154,9 +160,9 @@ def clip_file(
 
 @pytest.fixture
 def tiny() -> mote_fast.VideoClassifier:
-    """The tiny preset with fixed random weights."""
+    """The smallest architecture with fixed random weights."""
     torch.manual_seed(0)
-    return mote_fast.create_model("tiny")
+    return mote_fast.create_model("ViT-test")
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ def test_a_video_through_classify_visits_four_rooms(tmp_path: Path, monkeypatch:
     """From file to labels: the rooms whose functions run, in the order in which they are first entered."""
     monkeypatch.setattr("mote_fast.clip.feature_cache.default_cache_folder", lambda: tmp_path / "cache")
     video = write_video(tmp_path / "video.mp4", torch.zeros(12, 64, 64, 3, dtype=torch.uint8))
-    model = mote_fast.create_model("tiny")
+    model = mote_fast.create_model("ViT-test")
     labels = ["archery", "juggling balls"]
     class_features = model.class_features(labels)
     rooms: list[str] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 
 from mote_fast.cli import (
@@ -27,7 +28,7 @@ from mote_fast.cli import (
     tradeoff,
     train,
 )
-from mote_fast.errors import MoteError
+from mote_fast.errors import MoteError, UntrainedWarning
 
 INTERRUPTED = 130
 # What a shell reports of a tool that ends because the reader of its output has ended.
@@ -53,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             handler = logging.StreamHandler()
             handler.setFormatter(outputs.LogFormatter("%(levelname)s: %(message)s"))
             logging.basicConfig(handlers=[handler], level=logging.INFO if arguments.verbose else logging.WARNING)
-            return arguments.run(arguments)
+            with warnings.catch_warnings():
+                # Commands print it themselves, on one line.
+                warnings.simplefilter("ignore", UntrainedWarning)
+                return arguments.run(arguments)
         finally:
             # Also a help text. At the end of the interpreter an error could not be handled.
             outputs.write("", end="")

@@ -236,7 +236,7 @@ def _finish(
     """Write the files of an analysis, named after it, and print its numbers. Returns 0, or 2 if a video failed."""
     files = outputs.write_drawing(arguments, arguments.analysis, figure, csv)
     outputs.show(arguments, {**document, "files": files}, [*lines, f"wrote {' and '.join(files)}"])
-    return outputs.report_unread(failures, inputs.is_untrained(arguments))
+    return outputs.report_unread(failures)
 
 
 def _accuracy_entry(row: ExpertAccuracy) -> dict[str, Any]:

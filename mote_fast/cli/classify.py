@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     results = inputs.judge_each(model, arguments.videos, "predictions", ranked)
     document = {
-        "untrained": inputs.is_untrained(arguments),
+        "checkpoint": arguments.checkpoint or arguments.model,
+        "caution": model.caution,
         "views": f"{views.clips}x{views.crops}",
         "crops_along": arguments.crops_along,
         "videos": results,
@@ -54,8 +55,6 @@ def run(arguments: argparse.Namespace) -> int:
             f"note: int8 against float32, one view of the first video: feature cosine {effect.cosine:.5f}, scores "
             f"within {100 * effect.score:.2f} %, {'the same' if effect.same_top else 'another'} best label"
         ]
-    if document["untrained"]:
-        notes += [outputs.UNTRAINED_NOTE]
     lines: list[str] = []
     for result in readable:
         lines += [result["video"]]

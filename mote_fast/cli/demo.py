@@ -50,6 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
             outputs.write(f"  {100 * prediction.score:6.2f} %  {prediction.label}{mark}")
     outputs.write(
         f"{right} of {len(videos)} right. The shipped model knows drawn objects only; for real videos: "
-        "mote-fast classify VIDEO --label-set k400 --checkpoint RELEASED.pt --clip ViT-B-16.pt"
+        "mote-fast classify VIDEO --label-set k400"
     )
     return 0

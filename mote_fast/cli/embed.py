@@ -48,6 +48,12 @@ def run(arguments: argparse.Namespace) -> int:
             save_tensors({printable(name): vector for name, vector in vectors.items()}, part)
     listed = [{**each, "embedding": None if each["error"] else each["embedding"].tolist()} for each in results]
     lines = [f"{arguments.output}: {len(vectors)} embeddings of width {model.clip.embed_dim}"]
-    document = {"views": arguments.views, "crops_along": arguments.crops_along, "videos": listed}
+    document = {
+        "checkpoint": arguments.checkpoint or arguments.model,
+        "caution": model.caution,
+        "views": arguments.views,
+        "crops_along": arguments.crops_along,
+        "videos": listed,
+    }
     outputs.show(arguments, document, lines)
     return outputs.report([each["error"] for each in results if each["error"]])

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         evaluation, document = evaluate_lists(arguments, world)
         if world.leads:
             outputs.show(arguments, document, accuracy_lines(document))
-            outputs.report_unread(evaluation.failures, inputs.is_untrained(arguments))
+            outputs.report_unread(evaluation.failures)
         # torchrun stops the others when a process ends with status 2, so all wait until the first has written.
         world.wait()
     return outputs.FAILED if evaluation.failures else 0

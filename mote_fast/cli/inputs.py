@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mote_fast.cli.download import download_shown
 from mote_fast.cli.options import DTYPES
 from mote_fast.clip.prompts import Prompts, read_prompts
 from mote_fast.clip.texts import check_labels
@@ -29,17 +31,11 @@ from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, ProtocolName
 from mote_fast.evaluation.splits import Split, read_split
 from mote_fast.model.checkpoint import create_model, load
 from mote_fast.model.classifier import VideoClassifier
-from mote_fast.model.zoo import SHIPPED_MODEL
-from mote_fast.runtime.distributed import ProcessGroup
+from mote_fast.model.zoo import CLIP_SCHEMA, list_models
+from mote_fast.runtime.distributed import ProcessGroup, is_first
 from mote_fast.runtime.environment import best_device
 from mote_fast.runtime.progress import Progress
 from mote_fast.runtime.text import visible
-
-
-def is_untrained(arguments: argparse.Namespace) -> bool:
-    """Whether the head of the selected model has random weights."""
-    shipped = arguments.model == SHIPPED_MODEL and arguments.clip_pretrained is None and not arguments.untrained
-    return arguments.checkpoint is None and not shipped
 
 
 def device_of(arguments: argparse.Namespace) -> str:
@@ -76,24 +72,9 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     if dtype == "int8":
         # The first run of a model exports it for half a minute; the log then says so.
         logging.getLogger("mote_fast.clip.int8").setLevel(logging.INFO)
-    if arguments.checkpoint is not None:
-        if arguments.untrained:
-            raise ConfigError("--untrained goes with --model; --checkpoint says which weights to take")
-        released = {"clip": arguments.clip, "interpolate": arguments.interpolate, "frames": arguments.frames}
-        model = load(arguments.checkpoint, **released, **place)
-    elif arguments.clip is not None:
-        raise ConfigError("--clip goes with --checkpoint; for fresh towers use --clip-pretrained")
-    elif arguments.interpolate is not None:
-        raise ConfigError("--interpolate goes with --checkpoint; without one there is no tuned image tower")
-    elif not is_untrained(arguments):
-        model = load(arguments.model, **place)
-        # A model folder records its own number of frames.
-        model.frames = arguments.frames
-    else:
-        # A fixed seed: an untrained model has the same weights in every run.
-        torch.manual_seed(0)
-        towers = arguments.clip_pretrained
-        model = create_model(arguments.model, frames=arguments.frames, clip_pretrained=towers, **place)
+    model = _trained_model(arguments, place) if _is_trained(arguments) else _fresh_model(arguments, place)
+    if model.caution is not None and is_first():
+        print(f"note: {model.caution}", file=sys.stderr)
     model.decode_backend = arguments.decode
     model.decode_time_limit = limit
     model.prompts = prompts
@@ -102,6 +83,43 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     if arguments.no_modulation:
         model.head.set_inference(modulation=False)
     return model
+
+
+def _is_trained(arguments: argparse.Namespace) -> bool:
+    """Whether the options name a file, a folder or a model of the registry, and not an architecture."""
+    named = arguments.model in list_models() or arguments.model.startswith(CLIP_SCHEMA)
+    return arguments.checkpoint is not None or named
+
+
+def _trained_model(arguments: argparse.Namespace, place: dict[str, Any]) -> VideoClassifier:
+    if arguments.clip_pretrained is not None or arguments.header is not None:
+        raise ConfigError("--clip-pretrained and --header go with --model ARCHITECTURE; a trained model has its own")
+    name = arguments.checkpoint or arguments.model
+    if name in list_models() and not Path(name).exists():
+        download_shown(name)
+    released = {"clip": arguments.clip, "interpolate": arguments.interpolate, "frames": arguments.frames}
+    model = load(name, **released, **place)
+    if "frames" in getattr(arguments, "given", ()):
+        # A model folder records its own number.
+        model.frames = arguments.frames
+    return model
+
+
+def _fresh_model(arguments: argparse.Namespace, place: dict[str, Any]) -> VideoClassifier:
+    if arguments.clip is not None or arguments.interpolate is not None:
+        raise ConfigError("--clip and --interpolate go with a trained model; for an architecture use --clip-pretrained")
+    header = arguments.header or "mean"
+    # A fixed seed: an untrained model has the same weights in every run.
+    torch.manual_seed(0)
+    return create_model(
+        arguments.model,
+        # Mean pooling has no attention heads.
+        heads=1 if header == "mean" else None,
+        frames=arguments.frames,
+        clip_pretrained=arguments.clip_pretrained,
+        header=header,
+        **place,
+    )
 
 
 def prompts_of(arguments: argparse.Namespace) -> Prompts:
@@ -188,8 +206,8 @@ def facts_of(
 ) -> dict[str, Any]:
     """Return what the results of evaluations record: the model, the views, the processes."""
     return {
-        "checkpoint": arguments.checkpoint,
-        "untrained": is_untrained(arguments),
+        "checkpoint": arguments.checkpoint or arguments.model,
+        "caution": model.caution,
         "tuned_share": model.tuned_share,
         "views": f"{views.clips}x{views.crops}",
         "crops_along": arguments.crops_along,

@@ -14,9 +14,11 @@ from mote_fast.data.decoding.video_info import PixelAspect
 from mote_fast.data.loaders import LoaderBackend
 from mote_fast.data.transforms import CropsAlong
 from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
+from mote_fast.head.head_config import Header
 from mote_fast.model.checkpoint import Dtype
 from mote_fast.model.model_config import DEFAULT_FRAMES
 from mote_fast.model.original import DEFAULT_INTERPOLATION
+from mote_fast.model.zoo import DEFAULT_MODEL
 
 DTYPES: dict[str, Dtype] = {
     "float32": torch.float32,
@@ -103,11 +105,11 @@ def add_model(parser: argparse.ArgumentParser, *, encodes_labels: bool = False) 
     group = parser.add_argument_group("model")
     group.add_argument("--checkpoint", metavar="PATH", help="released MoTE .pt file, or a folder written by save()")
     add_released(group)
-    shipped = "tiny, trained on drawn videos and shipped with the package; or an architecture, with an untrained head"
-    add_value(group, "--model", "tiny", f"without --checkpoint: {shipped}", "NAME")
-    random = "without --checkpoint: random weights for the tiny model too"
-    group.add_argument("--untrained", action="store_true", help=random)
-    group.add_argument("--clip-pretrained", metavar="PATH|TAG", help="without --checkpoint: weights of the CLIP towers")
+    named = "without --checkpoint: a name of `mote-fast models`, fetched once, or an architecture of open_clip"
+    add_value(group, "--model", DEFAULT_MODEL, named, "NAME")
+    group.add_argument("--clip-pretrained", metavar="PATH|TAG", help="of an architecture: weights of its CLIP towers")
+    header = "of an architecture: how frames are joined; only mean pooling (default) is of use untrained"
+    group.add_argument("--header", choices=get_args(Header), help=header)
     add_value(group, "--device", "auto", "auto, cpu, cuda, cuda:1, ...")
     parameters = "dtype of the parameters; int8 runs the image tower quantised, on the CPU"
     add_value(group, "--dtype", "float32", parameters, choices=sorted(DTYPES))

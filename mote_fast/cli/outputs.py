@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 # Exit status of bad usage and of failures, as in argparse.
 FAILED = 2
-UNTRAINED_NOTE = (
-    "note: these weights are untrained, so the ranking means nothing; "
-    "give --checkpoint a released MoTE .pt file or a saved folder for real ones"
-)
 
 
 def show(arguments: argparse.Namespace, document: Mapping[str, Any], lines: Sequence[str]) -> None:
@@ -75,13 +71,10 @@ class LogFormatter(logging.Formatter):
         return visible(super().formatMessage(record))
 
 
-def report_unread(failures: Sequence[Failure], untrained: bool) -> int:
-    """Report failed videos and untrained weights on standard error; return the exit status, 2 if any video failed."""
+def report_unread(failures: Sequence[Failure]) -> int:
+    """Report the number of failed videos on standard error; return the exit status, 2 if any failed."""
     # The log named each video when it failed.
-    status = report([f"{len(failures)} videos could not be read"] if failures else [])
-    if untrained:
-        print(UNTRAINED_NOTE, file=sys.stderr)
-    return status
+    return report([f"{len(failures)} videos could not be read"] if failures else [])
 
 
 def prepare_drawing(arguments: argparse.Namespace, name: str) -> None:

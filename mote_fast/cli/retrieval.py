@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.output is not None:
                 write_retrieval(Path(arguments.output), document)
             outputs.show(arguments, document, retrieval_lines(document))
-            outputs.report_unread(videos.failures, inputs.is_untrained(arguments))
+            outputs.report_unread(videos.failures)
         # torchrun stops the others when a process ends with status 2, so all wait until the first has written.
         world.wait()
     return outputs.FAILED if videos.failures else 0

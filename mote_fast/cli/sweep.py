@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         failures = [*on_close[0].failures, *on_zero[0].failures]
         if world.leads:
             _write(arguments, points, close, zero)
-            outputs.report_unread(failures, untrained=False)
+            outputs.report_unread(failures)
         # torchrun stops the others when a process ends with status 2, so all wait until the first has written.
         world.wait()
     return outputs.FAILED if failures else 0

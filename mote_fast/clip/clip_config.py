@@ -18,8 +18,11 @@ from mote_fast.errors import CheckpointError, ConfigError
 # CLIP's width of one attention head, in both towers.
 HEAD_WIDTH = 64
 
+# The name of the smallest architecture, which open_clip does not know.
+TEST_NAME = "ViT-test"
+
 # Small enough to build and run in a second; apart from its size a real tower.
-TINY: dict[str, Any] = {
+TEST_MODEL: dict[str, Any] = {
     "embed_dim": 64,
     "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
@@ -122,7 +125,7 @@ def image_size_of(model: Mapping[str, Any]) -> int:
 
 
 def config_of_name(name: str) -> ClipConfig:
-    """Return the configuration of an open_clip architecture, or of the preset "tiny".
+    """Return the configuration of an open_clip architecture, or of "ViT-test", the smallest one, for tests.
 
     Its preprocessing is the one that all of the architecture's published weights share; OpenAI's if they differ, or
     there are none.
@@ -130,11 +133,14 @@ def config_of_name(name: str) -> ClipConfig:
     Raises:
         ConfigError: open_clip knows no such architecture.
     """
-    if name == "tiny":
-        return ClipConfig.of_clip(deepcopy(TINY))
+    if name == TEST_NAME:
+        return ClipConfig.of_clip(deepcopy(TEST_MODEL))
     model = None if name.startswith(("hf-hub:", "local-dir:")) else open_clip.get_model_config(name)
     if model is None:
-        raise ConfigError(f"unknown model {name!r}; open_clip.list_models() names the architectures, or use 'tiny'")
+        raise ConfigError(
+            f"unknown architecture {name!r}; open_clip.list_models() names them, and {TEST_NAME!r} is one for tests. "
+            "Trained models, such as 'tiny', are loaded: mote_fast.load, --checkpoint, model.checkpoint"
+        )
     plain = ClipConfig.of_clip(model, name)
     documented = documented_preprocessing(name, plain.preprocessing.size)
     return replace(plain, preprocessing=next(iter(documented))) if len(documented) == 1 else plain

@@ -25,7 +25,7 @@ from open_clip.pretrained import download_pretrained, download_pretrained_from_h
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from mote_fast.clip.clip_config import ClipConfig, config_of_name, config_of_state_dict, image_size_of
+from mote_fast.clip.clip_config import TEST_NAME, ClipConfig, config_of_name, config_of_state_dict, image_size_of
 from mote_fast.clip.published import (
     QUICK_SUFFIX,
     Activation,
@@ -65,7 +65,7 @@ def load_towers(
     """Build CLIP towers in float32 on the CPU.
 
     Args:
-        name: an open_clip architecture ("ViT-B-16"), "hf-hub:..." or "local-dir:...", or the preset "tiny". None
+        name: an open_clip architecture ("ViT-B-16"), "hf-hub:..." or "local-dir:...", or "ViT-test", for tests. None
             with a file infers the architecture from its shapes.
         pretrained: an open_clip tag ("openai"), a weights file (OpenAI's .pt as archive or state dict, an open_clip
             checkpoint, safetensors), or None for random weights.
@@ -325,7 +325,7 @@ def _asked_preprocessing(asked: Preprocessing | str, config: ClipConfig) -> Prep
 
 def _default_activation(name: str, config: ClipConfig) -> Activation:
     """The activation for random weights, as in MoTE: OpenAI's for CLIP's towers, else the architecture's."""
-    openai = name == "tiny" or bool(open_clip.get_pretrained_cfg(name, "openai").get("quick_gelu", False))
+    openai = name == TEST_NAME or bool(open_clip.get_pretrained_cfg(name, "openai").get("quick_gelu", False))
     return "quick_gelu" if openai else config.activation
 
 

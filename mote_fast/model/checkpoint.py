@@ -31,7 +31,7 @@ from mote_fast.model.original import (
     record_original,
 )
 from mote_fast.model.released import head_from_released, head_to_released
-from mote_fast.model.zoo import CLIP_SCHEMA, find_weights
+from mote_fast.model.zoo import CLIP_SCHEMA, find_weights, is_drawn_only
 from mote_fast.runtime.weights import TEXT_FOLDER, check_numbers, read_model_folder, read_weights, state_dict_of
 
 log = logging.getLogger(__name__)
@@ -61,8 +61,8 @@ def create_model(
     """Build a classifier with a fresh head.
 
     Args:
-        name: "ViT-B-16", "ViT-L-14", "tiny", or any architecture that open_clip knows; "hf-hub:..." or "local-dir:..."
-            for a repository or a folder in open_clip's layout.
+        name: "ViT-B-16", "ViT-L-14", "ViT-test" (small, for tests), or any architecture that open_clip knows;
+            "hf-hub:..." or "local-dir:..." for a repository or a folder in open_clip's layout.
         experts: E, temporal experts per layer.
         layers: temporal layers; None takes the preset's (4 for ViT-B-16, 6 for ViT-L-14).
         heads: attention heads of a temporal layer; None takes the width of the text tower / 64, the paper's, and fails
@@ -152,7 +152,9 @@ def load(
         return _mean_clip(str(path), frames, activation, device, dtype)
     path = find_weights(path)
     if path.is_dir():
-        return _load_folder(path, clip, interpolate, device, dtype)
+        model = _load_folder(path, clip, interpolate, device, dtype)
+        model.drawn_only = is_drawn_only(path)
+        return model
     content = read_weights(path)
     visual = state_dict_of(content, _CLIP_KEY, path)
     head_state = state_dict_of(content, _HEAD_KEY, path)

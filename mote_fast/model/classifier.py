@@ -31,6 +31,7 @@ from mote_fast.data.views import ViewPlan, Views, plan_views
 from mote_fast.errors import ConfigError, LabelError
 from mote_fast.head.scores import view_probabilities
 from mote_fast.head.video_head import VideoHead
+from mote_fast.model.caution import DRAWN_ONLY, untrained_part, warn_user
 from mote_fast.model.model_config import ModelConfig
 from mote_fast.model.original import OriginalClip
 from mote_fast.runtime.checks import check_finite
@@ -48,6 +49,12 @@ log = logging.getLogger(__name__)
 # and fit the caches better (ViT-B/16: 8 took 11% less time per frame than 24 in int8, and no more in float32).
 FRAMES_PER_BATCH = 32
 FRAMES_PER_BATCH_ON_CPU = 8
+
+# What a folded model has of the model that it came from.
+_KEPT_BY_FOLD = (
+    *("original", "tuned_share", "int8", "decode_backend", "decode_time_limit", "pixel_aspect", "crops_along"),
+    *("drawn_only", "prompts", "feature_cache", "_home"),
+)
 
 # Held while a count changes. One for all models, because a lock cannot be copied with a model.
 _COUNTING = threading.Lock()
@@ -84,6 +91,7 @@ class VideoClassifier(nn.Module):
             were trained; "apply" scales videos whose pixels are not square to their true shape.
         crops_along: three crops lie along the "width", as in the released recipe, so that those of a portrait video are
             three times its middle; or along the "long_side".
+        drawn_only: the weights were trained on drawn videos alone, as those of the shipped tiny model.
         replaced_frames: frames so far that could not be decoded and were replaced by their nearest neighbors.
         prompts: templates and descriptions that class features are made of.
         feature_cache: cache of class features between processes; None disables it.
@@ -101,6 +109,7 @@ class VideoClassifier(nn.Module):
         self.decode_time_limit: float | None = None
         self.pixel_aspect: PixelAspect = "ignore"
         self.crops_along: CropsAlong = "width"
+        self.drawn_only = False
         self.replaced_frames = 0
         self.prompts: Prompts = PAPER_PROMPTS
         self.feature_cache: FeatureCache | None = FeatureCache()
@@ -115,6 +124,14 @@ class VideoClassifier(nn.Module):
     def device(self) -> torch.device:
         """The device of the model."""
         return self.clip.device
+
+    @property
+    def caution(self) -> str | None:
+        """Why the model's ranking of real videos means nothing; None if it is trained for them.
+
+        ``classify``, ``scores`` and ``embed`` warn with it (``mote_fast.errors.UntrainedWarning``).
+        """
+        return untrained_part(self.clip.model, self.head) or (DRAWN_ONLY if self.drawn_only else None)
 
     @overload
     def classify(
@@ -198,6 +215,7 @@ class VideoClassifier(nn.Module):
     def scores_from_features(self, features: Tensor, class_features: Tensor) -> Tensor:
         """Score a video from its frame features ``[views, T, d]``, from ``view_features``; otherwise as ``scores``."""
         self._home.check_threads()
+        warn_user(self.caution)
         cosines = self.head(features, class_features.to(features))
         scores = view_probabilities(cosines, len(cosines), self.clip.logit_scale.double()).squeeze(0)
         check_finite(scores, "scores")
@@ -209,6 +227,7 @@ class VideoClassifier(nn.Module):
 
         Without a label set there is no modulation: the temporal features enter in full.
         """
+        warn_user(self.caution)
         pooled = self.head.features(self.view_features(video, views)).float().mean(1)
         check_finite(pooled, "video features")
         return F.normalize(F.normalize(pooled, dim=-1).mean(0), dim=-1)
@@ -283,15 +302,8 @@ class VideoClassifier(nn.Module):
         """
         self._home.check_threads()
         folded = VideoClassifier(self.clip, self.head.fold(), self.frames)
-        folded.original, folded.tuned_share = self.original, self.tuned_share
-        folded.int8 = self.int8
-        folded.decode_backend = self.decode_backend
-        folded.decode_time_limit = self.decode_time_limit
-        folded.pixel_aspect = self.pixel_aspect
-        folded.crops_along = self.crops_along
-        folded.prompts = self.prompts
-        folded.feature_cache = self.feature_cache
-        folded._home = self._home
+        for name in _KEPT_BY_FOLD:
+            setattr(folded, name, getattr(self, name))
         return folded.train(self.training)
 
     def quantize(self) -> None:

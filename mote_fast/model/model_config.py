@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mote_fast.clip.clip_config import ClipConfig, image_size_of
+from mote_fast.clip.clip_config import TEST_NAME, ClipConfig, image_size_of
 from mote_fast.data.transforms import Preprocessing
 from mote_fast.errors import CheckpointError, ConfigError
 from mote_fast.head.head_config import HeadConfig
@@ -23,7 +23,7 @@ DEFAULT_FRAMES = 8
 DEFAULT_EXPERTS = 4
 
 # Temporal layers per architecture (docs/method.md, Sizes); others take DEFAULT_LAYERS.
-PRESET_LAYERS: Mapping[str, int] = {"ViT-B-16": 4, "ViT-L-14": 6, "tiny": 2}
+PRESET_LAYERS: Mapping[str, int] = {"ViT-B-16": 4, "ViT-L-14": 6, TEST_NAME: 2}
 DEFAULT_LAYERS = 4
 
 

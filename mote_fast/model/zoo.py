@@ -154,3 +154,8 @@ def find_weights(path: str | Path) -> Path:
         f"{path}: no such file or folder, and none of the models {', '.join(list_models())}, "
         f"{CLIP_SCHEMA}ARCHITECTURE/TAG"
     )
+
+
+def is_drawn_only(folder: Path) -> bool:
+    """Whether a model folder is that of the shipped model, which knows drawn videos alone."""
+    return folder.resolve() == (PRESETS / SHIPPED_MODEL).resolve()

@@ -69,6 +69,11 @@ class ProcessGroup:
         self.any(False)
 
 
+def is_first() -> bool:
+    """Whether this is the first process of the run, or the only one."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
 def gather(value: T) -> list[T]:
     """Return the values of all processes in rank order; any picklable value. A single process gets a list of one."""
     if not (dist.is_available() and dist.is_initialized()):

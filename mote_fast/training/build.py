@@ -30,6 +30,7 @@ from mote_fast.evaluation.average_precision import positives_of
 from mote_fast.head.head_config import HeadOptions
 from mote_fast.model.checkpoint import create_model, load
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.model.zoo import find_weights
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.json_text import to_json
 from mote_fast.training.config.sections import DataConfig, ModelSection, OptimConfig
@@ -83,10 +84,11 @@ def build_model(model: ModelSection, data: DataConfig, world: ProcessGroup) -> V
         CheckpointError: weights cannot be read or do not fit.
     """
     if model.checkpoint is not None:
-        is_folder = Path(model.checkpoint).is_dir()
+        weights = find_weights(model.checkpoint)
+        is_folder = weights.is_dir()
         # A released file takes its text tower from the given CLIP; a folder is complete.
         built = load(
-            model.checkpoint,
+            weights,
             clip=None if is_folder else model.clip_pretrained,
             interpolate=1.0,
             activation=None if is_folder else model.activation,

@@ -81,7 +81,7 @@ def test_another_type(released: Path, clip_file: Path) -> None:
 
 def test_another_original_is_refused(folder: Path, tmp_path: Path, clip_state: dict[str, Tensor]) -> None:
     """A CLIP of another shape or activation is no original of the model."""
-    other = mote_fast.create_model("tiny").clip.model.state_dict()
+    other = mote_fast.create_model("ViT-test").clip.model.state_dict()
     torch.save(other, tmp_path / "tiny.pt")
     with pytest.raises(CheckpointError, match=r"tiny\.pt: is not the CLIP that .*model was tuned from \(preproc"):
         load_with_original(str(folder), str(tmp_path / "tiny.pt"), 4, "cpu")
@@ -91,7 +91,7 @@ def test_another_original_is_refused(folder: Path, tmp_path: Path, clip_state: d
         load_with_original(str(folder), str(tmp_path / "deeper.pt"), 4, "cpu")
     with pytest.raises(CheckpointError, match=r"none\.pt"):
         load_with_original(str(folder), str(tmp_path / "none.pt"), 4, "cpu")
-    gelu = mote_fast.create_model("tiny", activation="gelu")
+    gelu = mote_fast.create_model("ViT-test", activation="gelu")
     gelu.save(tmp_path / "gelu")
     torch.save(
         clip_state | {"input_resolution": torch.tensor(32), "context_length": torch.tensor(77)}, tmp_path / "openai.pt"

@@ -74,7 +74,7 @@ class Warned(logging.Handler):
 def towers(seed: int = 0) -> ClipTowers:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return load_towers("tiny")
+        return load_towers("ViT-test")
 
 
 def features(folder: str) -> tuple[list[list[float]], list[str]]:

@@ -296,7 +296,7 @@ from mote_fast.clip.towers import ClipTowers
 import mote_fast
 
 if __name__ == "__main__":
-    preprocessing = mote_fast.create_model("tiny").clip.config.preprocessing
+    preprocessing = mote_fast.create_model("ViT-test").clip.config.preprocessing
     recipe = ClipRecipe(frames=8, preprocessing=preprocessing, views=Views.parse("1x1"))
     dataset = VideoDataset([VideoItem(sys.argv[1], 0)] * 64, recipe)
     for batch in make_loader(dataset, LoaderOptions(2, training=False, workers=2)):

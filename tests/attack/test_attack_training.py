@@ -164,7 +164,7 @@ def test_one_of_two_runs_has_the_folder(attack: Attack, videos: VideoFolder, tmp
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two checkpoints with the weights of a model."""
-    folder, weights = tmp_path_factory.mktemp("saved"), create_model("tiny").state_dict()
+    folder, weights = tmp_path_factory.mktemp("saved"), create_model("ViT-test").state_dict()
     for step in (1, 2):
         progress = {"step": step}
         save_checkpoint(folder, {"format_version": 1, "progress": progress, "model": weights}, keep_last=2)
@@ -245,7 +245,7 @@ def damage(path: Path, content: bytes, kind: str, value: Any) -> None:
 def test_a_disk_that_fills_while_saving_loses_nothing(attack: Attack, saved: Path, tmp_path: Path) -> None:
     """At whatever byte the disk is full: a typed error that names the file, no partial file, the earlier one kept."""
     (_, first), (_, second) = list_checkpoints(saved)
-    content, draws, model = read_checkpoint(second), random.Random(11), create_model("tiny")
+    content, draws, model = read_checkpoint(second), random.Random(11), create_model("ViT-test")
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     shutil.copy(first, folder)

@@ -12,7 +12,7 @@ from setting import Setting, write_scene
 @pytest.fixture(scope="session")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     folder = tmp_path_factory.mktemp("benchmarks")
-    return Setting(folder, ("tiny",), write_scene(folder / "video.mp4", 0.7), frames=4, quick=True)
+    return Setting(folder, ("ViT-test",), write_scene(folder / "video.mp4", 0.7), frames=4, quick=True)
 
 
 @pytest.fixture
@@ -24,5 +24,5 @@ def result() -> Result:
         "versions": {"torch": "2.14.1"},
         "commit": "abc",
     }
-    sizes = {"presets": ["tiny"], "frames": 8, "experts": 4, "quick": True, "dtype": "float32"}
+    sizes = {"presets": ["ViT-test"], "frames": 8, "experts": 4, "quick": True, "dtype": "float32"}
     return Result(environment, sizes, [])

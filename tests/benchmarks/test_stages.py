@@ -72,7 +72,7 @@ def test_exponents_stand_beside_their_order() -> None:
 def test_memory_arms_run(setting: Setting, work: str, arm: str) -> None:
     """Both arms of each kind of work run, in this process; peaks are taken in children."""
     pytest.importorskip("decord", reason="the official recipe decodes with decord")
-    memory.WORK[work](arm, Setting(setting.folder, ("tiny",), setting.given, frames=4, quick=True))()
+    memory.WORK[work](arm, Setting(setting.folder, ("ViT-test",), setting.given, frames=4, quick=True))()
 
 
 def test_bytes_explain_a_step_that_only_moves_them() -> None:

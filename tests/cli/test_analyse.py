@@ -42,10 +42,10 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tiny preset, its experts different from each other, with fine-tuning classes."""
+    """A folder with the smallest architecture, its experts different from each other, with fine-tuning classes."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     torch.manual_seed(0)
-    classifier = mote_fast.create_model("tiny", frames=4)
+    classifier = mote_fast.create_model("ViT-test", frames=4)
     for parameter in classifier.head.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     classifier.head.set_train_class_features(torch.randn(6, classifier.clip.embed_dim))
@@ -167,7 +167,7 @@ def test_similarity(capsys: Captured, videos: Path, model: Path, tmp_path: Path)
 def test_clip_mean_is_another_model(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
     """Figure 3's baseline has its own towers: its accuracy is that of ``eval`` with that model."""
     torch.manual_seed(1)
-    mote_fast.create_model("tiny", frames=4, header="mean").save(tmp_path / "mean")
+    mote_fast.create_model("ViT-test", frames=4, header="mean").save(tmp_path / "mean")
     data = ("--views", "2x1", "--json")
     lists = ("--close-set", videos / "data", "--zero-shot", videos / "data", "--checkpoint", model)
     command = ("experts", *lists, *data, "--output", tmp_path / "out", "--clip-mean")
@@ -216,7 +216,7 @@ def test_attention(capsys: Captured, videos: Path, model: Path, tmp_path: Path) 
         (["classes", "--list", "BAD", "--labels-file", "NAMES", "--workers", "0"], "none of its videos"),
         (["experts", "--close-set", "LIST", "--zero-shot", "LIST"], "--close-set-labels-file"),
         (["attention", "none.mp4"], "none.mp4"),
-        (["attention", "none.mp4", "--clip", "x.pt"], "--clip"),
+        (["attention", "none.mp4", "--clip", "x.pt"], "records no original CLIP"),
         (["attention", "none.mp4", "--output", "LIST"], "--output"),
     ],
 )
@@ -227,7 +227,7 @@ def test_failures_are_one_clear_line(
     (tmp_path / "bad.txt").write_text(f"{videos / 'bad.mp4'} 0\n")
     files = {"LIST": videos / "broken.txt", "NAMES": videos / "names.txt", "BAD": tmp_path / "bad.txt"}
     if "FOLDED" in arguments:
-        mote_fast.create_model("tiny").fold().save(tmp_path / "folded")
+        mote_fast.create_model("ViT-test").fold().save(tmp_path / "folded")
         files["FOLDED"] = tmp_path / "folded"
     given = [str(files.get(argument, argument)) for argument in arguments]
     output = [] if "--output" in given else ["--output", str(tmp_path / "out")]

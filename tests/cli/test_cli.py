@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from mote_fast.cli.demo import RIGHT_MARK
 from mote_fast.cli.inputs import kinetics400_labels
 from mote_fast.clip import ClipTowers
 from mote_fast.data import write_video
+from mote_fast.model import zoo
 from mote_fast.runtime.environment import PRESETS
+from tests.web import serve
 
 Captured = pytest.CaptureFixture[str]
 
@@ -34,9 +37,9 @@ def run(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
 
 
 def test_classify_prints_ranked_labels(capsys: Captured, moving_video: Path) -> None:
-    """Ranked labels are printed; the note on untrained weights goes to standard error."""
+    """Ranked labels are printed; the note on random weights goes to standard error, once."""
     status, out, err = run(
-        capsys, "classify", moving_video, "--untrained", "--labels", "archery, juggling balls,playing cello"
+        capsys, "classify", moving_video, "--model", "ViT-test", "--labels", "archery, juggling balls,playing cello"
     )
     lines = out.splitlines()
     assert status == 0
@@ -44,7 +47,8 @@ def test_classify_prints_ranked_labels(capsys: Captured, moving_video: Path) -> 
     shares = [float(line.split("%")[0]) for line in lines[1:]]
     assert shares == sorted(shares, reverse=True)
     assert {line.split("%")[1].strip() for line in lines[1:]} == {"archery", "juggling balls", "playing cello"}
-    assert "untrained" in err
+    assert err.count("random weights") == 1
+    assert len(err.splitlines()) == 1
 
 
 def test_classify_json(capsys: Captured, moving_video: Path, tmp_path: Path) -> None:
@@ -61,13 +65,15 @@ def test_classify_json(capsys: Captured, moving_video: Path, tmp_path: Path) -> 
         "--labels",
         "a,b",
         "--json",
-        "--untrained",
+        "--model",
+        "ViT-test",
         "--topk",
         1,
     )
     document = json.loads(out)
     assert status == 2
-    assert document["untrained"] is True
+    assert document["checkpoint"] == "ViT-test"
+    assert "random weights" in document["caution"]
     assert [len(video["predictions"] or []) for video in document["videos"]] == [1, 0, 0, 1]
     assert set(document["videos"][0]["predictions"][0]) == {"label", "index", "score"}
     assert "bad.mp4" in document["videos"][1]["error"]
@@ -216,15 +222,15 @@ def test_convert_there_and_back(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["classify", "none.mp4", "--labels", "a"], "none.mp4"),
+        (["classify", "none.mp4", "--labels", "a", "--model", "tiny"], "none.mp4"),
         (["classify", "VIDEO", "--labels", " , "], "no labels"),
         (["classify", "VIDEO", "--labels-file", "none.txt"], "none.txt"),
         (["classify", "VIDEO", "--labels", "a", "--views", "2x2"], "views"),
         (["classify", "VIDEO", "--labels", "a", "--topk", "0"], "--topk"),
         (["classify", "VIDEO", "--labels", "a", "--device", "tpu"], "--device"),
         (["classify", "VIDEO", "--labels", "a", "--checkpoint", "none.pt"], "none.pt"),
-        (["classify", "VIDEO", "--labels", "a", "--clip", "x.pt"], "--clip"),
-        (["classify", "VIDEO", "--labels", "a", "--interpolate", "0.5"], "--interpolate"),
+        (["classify", "VIDEO", "--labels", "a", "--clip", "x.pt"], "records no original CLIP"),
+        (["classify", "VIDEO", "--labels", "a", "--model", "ViT-test", "--interpolate", "0.5"], "--interpolate"),
         (["embed", "VIDEO", "--json", "--checkpoint", "TINY", "--interpolate", "0.5"], "records no original CLIP"),
         (["convert", "TINY", "out.pt", "--interpolate", "0.5"], "records no original CLIP"),
         (["classify", "VIDEO", "--labels", "a", "--model", "nosuch"], "nosuch"),
@@ -273,7 +279,7 @@ def test_bad_usage_exits_with_2(arguments: list[str], capsys: Captured) -> None:
 @pytest.mark.heavy
 def test_as_a_real_process(tmp_path: Path) -> None:
     """The installed module runs, fails with status 2 and shows no traceback."""
-    command = [sys.executable, "-m", "mote_fast.cli", "classify", "none.mp4", "--labels", "a"]
+    command = [sys.executable, "-m", "mote_fast.cli", "classify", "none.mp4", "--labels", "a", "--model", "tiny"]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert finished.returncode == 2
     assert "none.mp4: no such file" in finished.stderr
@@ -292,29 +298,67 @@ def test_demo(capsys: Captured, tmp_path: Path) -> None:
     assert right is not None
     assert int(right[2]) == videos == 6
     assert int(right[1]) == out.count(RIGHT_MARK) > videos / 2
-    assert "untrained" not in out + err
+    assert "means nothing" not in out + err
 
 
 def test_classify_uses_the_shipped_weights(capsys: Captured, tmp_path: Path) -> None:
-    """Without a checkpoint the tiny model is the trained one, and there is no note on untrained weights."""
+    """The tiny model is the trained one in every command, and a note says that it knows drawn videos alone."""
     action, thing = "slide left", Object("circle", "red", "plain")
     video = write_action(tmp_path / "video.mp4", thing, action, seed=("cli",))
     labels = ",".join(class_name(thing, name) for name in ("slide right", action))
-    status, out, err = run(capsys, "classify", video, "--labels", labels, "--json", "--no-cache")
+    status, out, err = run(capsys, "classify", video, "--labels", labels, "--json", "--no-cache", "--model", "tiny")
     document = json.loads(out)
     assert status == 0
-    assert document["untrained"] is False
+    assert document["checkpoint"] == "tiny"
     assert document["videos"][0]["predictions"][0]["label"] == class_name(thing, action)
-    assert "untrained" not in err
+    assert err == f"note: {document['caution']}\n"
+    assert "drawn" in err
 
 
-def test_untrained_goes_without_a_checkpoint(capsys: Captured, moving_video: Path, tmp_path: Path) -> None:
-    """Requesting a checkpoint and random weights together is an error."""
-    status, _, err = run(
-        capsys, "classify", moving_video, "--labels", "a", "--checkpoint", tmp_path, "--untrained", "--device", "cpu"
-    )
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--checkpoint", "tiny", "--header", "mean"], "--header"),
+        (["--model", "tiny", "--clip-pretrained", "openai"], "--clip-pretrained"),
+        (["--model", "clip:ViT-B-16/openai", "--header", "mote"], "--header"),
+        (["--model", "ViT-test", "--clip", "x.pt"], "--clip and --interpolate go with a trained model"),
+    ],
+)
+def test_options_of_architectures_and_of_models(
+    capsys: Captured, moving_video: Path, options: list[str], words: str
+) -> None:
+    """What would have no effect is an error."""
+    status, _, err = run(capsys, "classify", moving_video, "--labels", "a", "--device", "cpu", *options)
     assert status == 2
-    assert "--untrained" in err
+    assert words in err
+
+
+def test_the_default_model_is_the_real_one(capsys: Captured, moving_video: Path, monkeypatch: Any) -> None:
+    """Without a network the error says what to fetch and where to put it; no toy answers in its place."""
+    monkeypatch.setattr("mote_fast.cli.options.DEFAULT_MODEL", zoo.DEFAULT_MODEL)
+    with serve(b"", status=503) as site:
+        first, *others = zoo._MODELS
+        monkeypatch.setattr(zoo, "_MODELS", (replace(first, url=site.url), *others))
+        status, out, err = run(capsys, "classify", moving_video, "--labels", "a,b", "--device", "cpu")
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert site.url in err
+    assert "put it at" in err
+
+
+def test_an_architecture_pools_frames_unless_asked_otherwise(
+    capsys: Captured, moving_video: Path, tmp_path: Path
+) -> None:
+    """CLIP with mean pooling needs no training, so there is no note; a fresh temporal head gets one."""
+    towers = mote_fast.create_model("ViT-test").clip.model
+    for norm in towers.modules():
+        if isinstance(norm, torch.nn.LayerNorm):
+            torch.nn.init.normal_(norm.weight, 1.0, 0.1)
+    torch.save({**towers.state_dict(), "input_resolution": torch.tensor(64)}, tmp_path / "clip.pt")
+    command = ["classify", moving_video, "--labels", "a,b", "--model", "ViT-test", "--clip-pretrained"]
+    status, plain, err = run(capsys, *command, tmp_path / "clip.pt")
+    assert (status, err) == (0, "")
+    assert run(capsys, *command, tmp_path / "clip.pt", "--header", "mean")[1] == plain
+    assert "temporal head is untrained" in run(capsys, *command, tmp_path / "clip.pt", "--header", "mote")[2]
 
 
 def test_real_clip_json(capsys: Captured, caplog: pytest.LogCaptureFixture, clips_dir: Path) -> None:

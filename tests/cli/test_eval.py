@@ -85,9 +85,9 @@ def test_own_prompts(capsys: Captured, videos: Path, tmp_path: Path) -> None:
 
 def test_the_share_of_a_folder(capsys: Captured, videos: Path, tmp_path: Path) -> None:
     """A folder that train.py wrote is interpolated with the CLIP of its record, and the result states the share."""
-    torch.save(mote_fast.create_model("tiny").clip.model.state_dict(), tmp_path / "clip.pt")
+    torch.save(mote_fast.create_model("ViT-test").clip.model.state_dict(), tmp_path / "clip.pt")
     towers = {"clip_pretrained": tmp_path / "clip.pt", "activation": "quick_gelu"}
-    mote_fast.create_model("tiny", **towers).save(tmp_path / "model")
+    mote_fast.create_model("ViT-test", **towers).save(tmp_path / "model")
     command = ("--protocol", "closeset", "--list", videos / "data", "--json", "--checkpoint", tmp_path / "model")
     assert json.loads(evaluate(capsys, *command)[1])["tuned_share"] == 1.0
     mixed = evaluate(capsys, *command, "--clip", tmp_path / "clip.pt", "--interpolate", 0.25)
@@ -138,13 +138,13 @@ def test_two_splits(capsys: Captured, videos: Path, tmp_path: Path) -> None:
     lists = (videos / "one.txt", videos / "two.txt")
     data = ("--list", *lists, "--labels-file", videos / "names.csv", "--root", videos, "--dataset", "made up")
     status, out, err = evaluate(
-        capsys, "--protocol", "zeroshot", *data, "--output", tmp_path / "out", "--json", "--untrained"
+        capsys, "--protocol", "zeroshot", *data, "--output", tmp_path / "out", "--json", "--model", "ViT-test"
     )
     document = json.loads(out)
     assert status == 0
-    assert "untrained" in err
+    assert "random weights" in err
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == document
-    assert (document["dataset"], document["views"], document["untrained"]) == ("made up", "2x1", True)
+    assert (document["dataset"], document["views"], document["checkpoint"]) == ("made up", "2x1", "ViT-test")
     assert [(each["name"], each["videos"], each["failed"]) for each in document["splits"]] == [
         ("one", 4, 0),
         ("two", 4, 0),
@@ -159,7 +159,7 @@ def test_two_splits(capsys: Captured, videos: Path, tmp_path: Path) -> None:
         "per_class.csv",
         "predictions.parquet",
     }
-    status, out, _ = evaluate(capsys, "--protocol", "zeroshot", *data, "--untrained")
+    status, out, _ = evaluate(capsys, "--protocol", "zeroshot", *data, "--model", "ViT-test")
     assert status == 0
     assert "mean of 2" in out
     assert f"{document['mean']['running']['readable']['top1']['mean']:.2f} ±" in out
@@ -278,7 +278,8 @@ def test_under_torchrun(capsys: Captured, videos: Path, tmp_path: Path) -> None:
     data += ["--root", str(videos), "--protocol", "zeroshot", "--json"]
     alone = json.loads(evaluate(capsys, *data)[1])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
-    command += ["-m", "mote_fast.cli", "eval", *data, "--output", str(tmp_path / "out"), "--frames", "4"]
+    command += ["-m", "mote_fast.cli", "eval", *data, "--output", str(tmp_path / "out")]
+    command += ["--frames", "4", "--model", "tiny"]
     command += ["--views", "2x1", "--device", "cpu", "--workers", "1"]
     finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert finished.returncode == 0, finished.stderr

@@ -80,7 +80,8 @@ def test_under_torchrun(capsys: Captured, videos: Path, tmp_path: Path) -> None:
     data = [str(videos / "broken.csv"), "--root", str(videos), "--json"]
     alone = json.loads(retrieve(capsys, *data)[1])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
-    command += ["-m", "mote_fast.cli", "retrieval", *data, "--output", str(tmp_path / "out"), "--frames", "4"]
+    command += ["-m", "mote_fast.cli", "retrieval", *data, "--output", str(tmp_path / "out")]
+    command += ["--frames", "4", "--model", "tiny"]
     finished = subprocess.run(
         [*command, "--device", "cpu", "--workers", "0"], capture_output=True, text=True, check=False
     )

@@ -22,7 +22,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A model folder whose image tower was moved, and the file of the CLIP that it was tuned from."""
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
-    clf = mote_fast.create_model("tiny", frames=4)
+    clf = mote_fast.create_model("ViT-test", frames=4)
     state: dict[str, Tensor] = {name: value.clone() for name, value in clf.clip.model.state_dict().items()}
     torch.save(state, folder / "clip.pt")
     with torch.no_grad():

@@ -22,7 +22,7 @@ VISIBLE = st.text(min_size=1, max_size=25).filter(lambda text: text.strip())
 @pytest.fixture(scope="module")
 def towers() -> ClipTowers:
     torch.manual_seed(0)
-    return load_towers("tiny")
+    return load_towers("ViT-test")
 
 
 @torch.no_grad()
@@ -116,7 +116,7 @@ def test_cache_is_used_and_keyed(towers: ClipTowers, tmp_path: Path, monkeypatch
     assert calls == [2, 1]
     encode_classes(towers, ["a"], Prompts(TEMPLATES[:3]), cache=cache)
     torch.manual_seed(1)
-    encode_classes(load_towers("tiny"), ["a"], cache=cache)
+    encode_classes(load_towers("ViT-test"), ["a"], cache=cache)
     assert calls == [2, 1, 1, 1]
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 import mote_fast
 from mote_fast import VideoClassifier
 from mote_fast.clip import ClipTowers, feature_cache, int8, load_towers
-from mote_fast.clip.clip_config import TINY, ClipConfig
+from mote_fast.clip.clip_config import TEST_MODEL, ClipConfig
 from mote_fast.clip.int8 import Int8Tower
 from mote_fast.clip.model_cache import ModelCache
 from mote_fast.clip.pretrained import build_towers
@@ -41,7 +41,7 @@ def shared_cache(private_cache: None, exports: Path, monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def quantized_tiny() -> VideoClassifier:
     torch.manual_seed(0)
-    return mote_fast.create_model("tiny", dtype="int8")
+    return mote_fast.create_model("ViT-test", dtype="int8")
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_golden_features(clip_file: Path, golden_clip: dict[str, Tensor]) -> Non
 
 def test_every_weight_is_quantised(quantized_tiny: VideoClassifier) -> None:
     """No product with a stored matrix stays in float: quantisation skips products silently."""
-    layers = TINY["vision_cfg"]["layers"]
+    layers = TEST_MODEL["vision_cfg"]["layers"]
     operators = [node.op_type for node in onnx.load_from_string(tiny_export()).graph.node]
     # Four per block, one more because the last block projects its query separately, and the projection.
     assert operators.count("MatMulInteger") == 4 * layers + 2
@@ -97,7 +97,7 @@ def test_the_cache_serves_a_second_model(quantized_tiny: VideoClassifier, no_exp
     pixels = frames_for(quantized_tiny.clip, 3)
     expected = quantized_tiny.encode_frames(pixels)
     torch.manual_seed(0)
-    again = mote_fast.create_model("tiny", dtype="int8")
+    again = mote_fast.create_model("ViT-test", dtype="int8")
     for model in (again, again.fold(), copy.deepcopy(again)):
         assert torch.equal(model.encode_frames(pixels), expected)
 
@@ -172,7 +172,7 @@ def test_saving_keeps_the_float_weights(quantized_tiny: VideoClassifier, no_expo
     """save() writes what was quantised, bit for bit; it loads in float32 and, from the cache, in int8."""
     quantized_tiny.save(tmp_path / "model")
     torch.manual_seed(0)
-    original = mote_fast.create_model("tiny")
+    original = mote_fast.create_model("ViT-test")
     loaded = mote_fast.load(tmp_path / "model")
     assert loaded.int8 is None
     state = loaded.state_dict()
@@ -190,14 +190,16 @@ def test_training_is_refused(quantized_tiny: VideoClassifier) -> None:
 
 
 def custom(**vision: object) -> ClipTowers:
-    return build_towers(ClipConfig.of_clip({**TINY, "vision_cfg": {**TINY["vision_cfg"], **vision}}, "Other"))
+    return build_towers(
+        ClipConfig.of_clip({**TEST_MODEL, "vision_cfg": {**TEST_MODEL["vision_cfg"], **vision}}, "Other")
+    )
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: mote_fast.create_model("tiny", dtype="int8", device="cuda"), "on the CPU, not on cuda"),
-        (lambda: mote_fast.create_model("tiny", dtype="int4"), "'int4'"),  # pyright: ignore[reportArgumentType]
+        (lambda: mote_fast.create_model("ViT-test", dtype="int8", device="cuda"), "on the CPU, not on cuda"),
+        (lambda: mote_fast.create_model("ViT-test", dtype="int4"), "'int4'"),  # pyright: ignore[reportArgumentType]
         (lambda: Int8Tower(custom(pool_type="avg")).prepare(), "Other is not"),
         (lambda: Int8Tower(custom().bfloat16()).prepare(), "bfloat16"),
     ],
@@ -221,12 +223,12 @@ def test_a_missing_package_is_named(module: str, tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(feature_cache, "default_cache_folder", lambda: tmp_path)
     with pytest.raises(BackendError, match=rf"needs {module.partition('.')[0]} .*mote_fast\[int8\]"):
-        mote_fast.create_model("tiny", dtype="int8")
+        mote_fast.create_model("ViT-test", dtype="int8")
 
 
 def export_into(folder: Path) -> None:
     torch.manual_seed(0)
-    towers = load_towers("tiny")
+    towers = load_towers("ViT-test")
     tower = Int8Tower(towers, ModelCache(folder))
     tower.prepare()
     pixels = frames_for(towers, 2)

@@ -250,7 +250,7 @@ def test_open_clips_own_tags_carry_the_activation() -> None:
         ((None, None), ConfigError, "architecture"),
         (("NoSuchModel", None), ConfigError, "NoSuchModel"),
         (("ViT-B-16", "nosuchtag"), CheckpointError, "openai"),
-        (("tiny", "missing.pt"), CheckpointError, "missing.pt"),
+        (("ViT-test", "missing.pt"), CheckpointError, "missing.pt"),
         (("hf-hub:some/model", "openai"), ConfigError, "brings its own"),
     ],
 )
@@ -263,4 +263,4 @@ def test_bad_requests_are_named(arguments: tuple[Any, Any], error: type[Exceptio
 def test_weights_that_do_not_fit_are_refused(clip_file: Path) -> None:
     """A file of another shape than the named architecture is refused, naming the file."""
     with pytest.raises(CheckpointError, match=r"clip\.pt"):
-        load_towers("tiny", clip_file)
+        load_towers("ViT-test", clip_file)

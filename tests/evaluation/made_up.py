@@ -17,9 +17,9 @@ CLASSES = 7
 
 
 def small_model(frames: int = 4) -> mote_fast.VideoClassifier:
-    """The tiny preset with fixed weights, experts that differ, and fine-tuning classes, so that modulation acts."""
+    """A small model with fixed weights, experts that differ, and fine-tuning classes, so that modulation acts."""
     torch.manual_seed(0)
-    model = mote_fast.create_model("tiny", frames=frames)
+    model = mote_fast.create_model("ViT-test", frames=frames)
     width = model.clip.embed_dim
     model.head.set_train_class_features(torch.nn.functional.normalize(torch.randn(6, width), dim=-1))
     for parameter in model.head.parameters():

@@ -129,7 +129,7 @@ def test_our_folder_round_trip(tmp_path: Path, released_file: Any, clip_file: Pa
 )
 def test_every_variant_round_trips(tmp_path: Path, options: dict[str, Any]) -> None:
     """Each header, size and option is reported and rebuilt from its folder; folded models too."""
-    model = mote_fast.create_model("tiny", **options)
+    model = mote_fast.create_model("ViT-test", **options)
     reported = asdict(model.config.head) | {"frames": model.config.frames}
     assert {name: reported[name] for name in options} == options
     for variant in (model, model.fold()):
@@ -141,7 +141,7 @@ def test_every_variant_round_trips(tmp_path: Path, options: dict[str, Any]) -> N
 
 def test_settings_made_later_are_saved(tmp_path: Path) -> None:
     """What ``set_inference`` changed is part of the model."""
-    model = mote_fast.create_model("tiny")
+    model = mote_fast.create_model("ViT-test")
     model.head.set_inference(aggregation="ensemble", modulation_gamma=0.04)
     model.save(tmp_path / "ours")
     head = mote_fast.load(tmp_path / "ours").config.head
@@ -154,7 +154,7 @@ def test_settings_made_later_are_saved(tmp_path: Path) -> None:
 
 def test_folders_of_the_first_version_load(tmp_path: Path) -> None:
     """They have no head options, and get the paper's, which were the only ones; of preprocessing, the normalisation."""
-    folder, model = tmp_path / "ours", mote_fast.create_model("tiny")
+    folder, model = tmp_path / "ours", mote_fast.create_model("ViT-test")
     model.save(folder)
     config = json.loads((folder / CONFIG_FILE).read_text())
     first = ("embed_dim", "heads", "layers", "experts", "header")
@@ -170,7 +170,7 @@ def test_folders_of_the_first_version_load(tmp_path: Path) -> None:
 def test_folders_of_the_second_version_keep_their_normalisation(tmp_path: Path) -> None:
     """Their mean and deviation are read; resize mode and interpolation were always OpenAI's, the size the tower's."""
     folder = tmp_path / "ours"
-    mote_fast.create_model("tiny", layers=1).save(folder)
+    mote_fast.create_model("ViT-test", layers=1).save(folder)
     config = json.loads((folder / CONFIG_FILE).read_text())
     del config["clip"]["preprocessing"]
     config |= {"format_version": 2, "clip": config["clip"] | {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}}
@@ -182,7 +182,7 @@ def test_folders_of_the_second_version_keep_their_normalisation(tmp_path: Path) 
 def test_a_folder_keeps_its_preprocessing(tmp_path: Path) -> None:
     """All five values return, and with them the same features."""
     own = Preprocessing(64, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "squash", "bilinear")
-    model = mote_fast.create_model("tiny", layers=1, preprocessing=own)
+    model = mote_fast.create_model("ViT-test", layers=1, preprocessing=own)
     model.save(tmp_path / "ours")
     back = mote_fast.load(tmp_path / "ours")
     assert back.config == model.config
@@ -203,7 +203,7 @@ def test_a_folder_keeps_its_preprocessing(tmp_path: Path) -> None:
 def test_impossible_preprocessing_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     """Values of a folder's preprocessing that cannot be raise a CheckpointError that names the folder."""
     folder = tmp_path / "ours"
-    mote_fast.create_model("tiny", layers=1).save(folder)
+    mote_fast.create_model("ViT-test", layers=1).save(folder)
     config = json.loads((folder / CONFIG_FILE).read_text())
     config["clip"]["preprocessing"] |= change
     (folder / CONFIG_FILE).write_text(json.dumps(config))
@@ -221,7 +221,7 @@ def test_impossible_preprocessing_is_named(tmp_path: Path, change: dict[str, Any
 def test_what_the_released_layout_cannot_express_is_refused(options: dict[str, Any], message: str) -> None:
     """The official code, and ``load``, would read such a file as another model."""
     with pytest.raises(CheckpointError, match=message):
-        released_checkpoint(mote_fast.create_model("tiny", layers=1, **options))
+        released_checkpoint(mote_fast.create_model("ViT-test", layers=1, **options))
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_what_the_released_layout_cannot_express_is_refused(options: dict[str, A
 def test_a_head_that_cannot_be_built_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     """Unknown fields and values in a folder's configuration raise a CheckpointError that names the folder."""
     folder = tmp_path / "ours"
-    mote_fast.create_model("tiny", layers=1).save(folder)
+    mote_fast.create_model("ViT-test", layers=1).save(folder)
     config = json.loads((folder / CONFIG_FILE).read_text())
     config["head"] |= change
     (folder / CONFIG_FILE).write_text(json.dumps(config))
@@ -249,9 +249,9 @@ def test_a_head_that_cannot_be_built_is_named(tmp_path: Path, change: dict[str, 
 def test_bad_head_options_are_named() -> None:
     """``create_model`` passes its options to the head, which names bad ones."""
     with pytest.raises(ConfigError, match="expert_design"):
-        mote_fast.create_model("tiny", expert_design="whole")
+        mote_fast.create_model("ViT-test", expert_design="whole")
     with pytest.raises(TypeError, match="surprise"):
-        mote_fast.create_model("tiny", surprise=1)
+        mote_fast.create_model("ViT-test", surprise=1)
 
 
 def test_back_to_a_released_file(tmp_path: Path, released_file: Any, clip_file: Path) -> None:
@@ -279,7 +279,7 @@ def test_presets_have_the_papers_sizes() -> None:
     )
     assert (large.head.layers, large.head.config.heads, large.clip.embed_dim) == (6, 12, 768)
     assert base.clip.config.activation == "quick_gelu"
-    small = mote_fast.create_model("tiny", experts=2, layers=1, frames=4, dtype=torch.bfloat16)
+    small = mote_fast.create_model("ViT-test", experts=2, layers=1, frames=4, dtype=torch.bfloat16)
     assert (small.head.experts, small.head.layers, small.frames, small.clip.dtype) == (2, 1, 4, torch.bfloat16)
 
 
@@ -313,7 +313,7 @@ def test_bad_requests_are_named(tmp_path: Path, released_file: Any, clip_file: P
     with pytest.raises(CheckpointError, match=CONFIG_FILE):
         mote_fast.load(tmp_path)
     folder = tmp_path / "ours"
-    model = mote_fast.create_model("tiny")
+    model = mote_fast.create_model("ViT-test")
     model.save(folder)
     with pytest.raises(ConfigError, match="do not apply"):
         mote_fast.load(folder, clip=clip_file)
@@ -333,7 +333,7 @@ def test_weights_that_are_no_numbers_are_refused(
     tmp_path: Path, released_file: Any, clip_file: Path, clip_state: dict[str, Tensor], odd: float
 ) -> None:
     """In our folder, a released file's tower and head, and the original CLIP: the tensor is named."""
-    model = mote_fast.create_model("tiny")
+    model = mote_fast.create_model("ViT-test")
     with torch.no_grad():
         model.head.frame_positions[0, 0] = odd
     model.save(tmp_path / "model")
@@ -353,7 +353,7 @@ def test_weights_that_are_no_numbers_are_refused(
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
 def test_floating_point_weights_of_any_width_load(tmp_path: Path, dtype: torch.dtype) -> None:
     """They are converted to the model's type, with the values that they have."""
-    model = mote_fast.create_model("tiny")
+    model = mote_fast.create_model("ViT-test")
     model.save(tmp_path / "model")
     stored = {name: value.to(dtype) for name, value in load_file(tmp_path / "model" / WEIGHTS_FILE).items()}
     save_file(stored, tmp_path / "model" / WEIGHTS_FILE)
@@ -366,7 +366,7 @@ def test_floating_point_weights_of_any_width_load(tmp_path: Path, dtype: torch.d
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.uint8], ids=str)
 def test_other_weights_are_refused(tmp_path: Path, released_file: Any, clip_file: Path, dtype: torch.dtype) -> None:
     """Integers would be taken for weights, truncated, without an error."""
-    mote_fast.create_model("tiny").save(tmp_path / "model")
+    mote_fast.create_model("ViT-test").save(tmp_path / "model")
     stored = {name: value.to(dtype) for name, value in load_file(tmp_path / "model" / WEIGHTS_FILE).items()}
     save_file(stored, tmp_path / "model" / WEIGHTS_FILE)
     with pytest.raises(CheckpointError, match=rf"model: .* holds {dtype}"):

@@ -38,7 +38,7 @@ def test_frames_are_preprocessed_as_open_clip_does(resize_mode: ResizeMode) -> N
     torch.manual_seed(0)
     values: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}
     values["resize_mode"] = resize_mode
-    model = create_model("tiny", layers=1, frames=1, preprocessing=Preprocessing(64, **values))
+    model = create_model("ViT-test", layers=1, frames=1, preprocessing=Preprocessing(64, **values))
     low = torch.rand(1, 3, 9, 16)
     frame = torch.nn.functional.interpolate(low, size=(180, 320), mode="bicubic").clamp(0, 1)
     frame = frame.mul(255).byte()[0].permute(1, 2, 0).contiguous()
@@ -50,7 +50,7 @@ def test_frames_are_preprocessed_as_open_clip_does(resize_mode: ResizeMode) -> N
 
 def test_squashed_frames_have_one_crop(moving_video: Path) -> None:
     """Three crops of a whole frame do not exist; the message says which views do."""
-    model = create_model("tiny", layers=1, preprocessing=Preprocessing(64, resize_mode="squash"))
+    model = create_model("ViT-test", layers=1, preprocessing=Preprocessing(64, resize_mode="squash"))
     assert len(model.view_features(moving_video, "4x1")) == 4
     with pytest.raises(ConfigError, match="such as 4x1"):
         model.view_features(moving_video, "4x3")
@@ -202,9 +202,9 @@ def test_folding_shares_the_towers_and_changes_no_score(tiny: VideoClassifier, m
 def test_reduced_precision_ranks_alike(moving_video: Path) -> None:
     """A bfloat16 model runs end to end, near its float32 twin."""
     torch.manual_seed(0)
-    full = mote_fast.create_model("tiny")
+    full = mote_fast.create_model("ViT-test")
     torch.manual_seed(0)
-    half = mote_fast.create_model("tiny", dtype=torch.bfloat16)
+    half = mote_fast.create_model("ViT-test", dtype=torch.bfloat16)
     assert_close(half.embed(moving_video), full.embed(moving_video), "bfloat16")
     assert len(half.classify(moving_video, LABELS)) == 3
 

@@ -109,7 +109,7 @@ def saved(tmp_path: Path) -> Callable[..., Path]:
 
     def write(text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None, **clip: Any) -> Path:
         folder = tmp_path / "model"
-        mote_fast.create_model("tiny", layers=1, experts=2).save(folder)
+        mote_fast.create_model("ViT-test", layers=1, experts=2).save(folder)
         config = json.loads((folder / CONFIG_FILE).read_text())
         config["clip"] |= clip
         config["clip"]["model"]["text_cfg"] |= text or {}

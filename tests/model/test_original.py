@@ -24,7 +24,7 @@ from tests.tolerances import assert_close
 def tuned_folder(path: Path, clip: Path, share: float | None = None) -> Path:
     """A model folder as train.py leaves it: towers from a CLIP's file, the image tower then moved."""
     torch.manual_seed(0)
-    model = mote_fast.create_model("tiny", layers=1, clip_pretrained=clip, activation="quick_gelu")
+    model = mote_fast.create_model("ViT-test", layers=1, clip_pretrained=clip, activation="quick_gelu")
     assert model.original is not None
     model.original = OriginalClip(model.original.fingerprint, model.original.tag, share)
     with torch.no_grad():
@@ -39,7 +39,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The CLIP that training starts from."""
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("clip") / "original.pt"
-    torch.save(mote_fast.create_model("tiny", layers=1).clip.model.state_dict(), path)
+    torch.save(mote_fast.create_model("ViT-test", layers=1).clip.model.state_dict(), path)
     return path
 
 

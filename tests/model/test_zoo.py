@@ -97,8 +97,8 @@ def test_unknown_names() -> None:
 
 def test_clip_with_mean_pooling(tmp_path: Path, moving_video: Path) -> None:
     """One view is scored by the softmax of the scaled cosine of the mean frame feature; no weight is untrained."""
-    torch.save(mote_fast.create_model("tiny").clip.model.state_dict(), tmp_path / "towers.pt")
-    clf = mote_fast.load(f"clip:tiny/{tmp_path / 'towers.pt'}", activation="quick_gelu", frames=4)
+    torch.save(mote_fast.create_model("ViT-test").clip.model.state_dict(), tmp_path / "towers.pt")
+    clf = mote_fast.load(f"clip:ViT-test/{tmp_path / 'towers.pt'}", activation="quick_gelu", frames=4)
     assert (clf.head.layers, clf.frames, list(clf.head.parameters())) == (0, 4, [])
     labels = ["archery", "juggling balls"]
     classes = clf.class_features(labels)

@@ -29,7 +29,7 @@ def test_forced_backend_that_cannot_serve_raises() -> None:
         with pytest.raises(BackendError, match="xformers"):
             resolve_backend("cpu", torch.float32, "xformers")
         with pytest.raises(BackendError, match="xformers"):
-            load_towers("tiny", attention="xformers")
+            load_towers("ViT-test", attention="xformers")
 
 
 def test_auto_serves_everywhere() -> None:
@@ -41,7 +41,7 @@ def test_towers_resolve_when_built_and_moved(monkeypatch: pytest.MonkeyPatch) ->
     """A forward pass probes nothing: the choice is made for the device and dtype that the towers are moved to."""
     asked: list[tuple[str, torch.dtype, str]] = []
     monkeypatch.setattr("mote_fast.clip.towers.resolve_backend", lambda *what: asked.append(what) or "sdpa")
-    towers = load_towers("tiny")
+    towers = load_towers("ViT-test")
     towers.half()
     assert asked[0] == ("cpu", torch.float32, "auto")
     assert asked[-1] == ("cpu", torch.float16, "auto")

@@ -35,7 +35,7 @@ LENGTH = 12
 
 
 class VideoFolder(NamedTuple):
-    """Lists and class names, and the settings that train the tiny preset on them."""
+    """Lists and class names, and the settings that train the smallest architecture on them."""
 
     folder: Path
 
@@ -63,7 +63,7 @@ class VideoFolder(NamedTuple):
             "data.size": 64,
             "data.batch_size": 6,
             "data.workers": 0,
-            "model.arch": "tiny",
+            "model.arch": "ViT-test",
             "model.clip_pretrained": None,
             "optim.lr": 2e-3,
             "optim.clip_ratio": 1.0,

@@ -36,7 +36,7 @@ def test_mirrored_sides_are_warned_of(
     Path("f.csv").write_text("id,flipped\n1,\n")
     config = load_config(videos.write_config(tmp_path / "run", **settings))
     names = ["moving", "moving right", *COLOURS][: len(COLOURS)]
-    build_loaders(config, create_model("tiny"), names, ProcessGroup(0, 1, torch.device("cpu"))).close()
+    build_loaders(config, create_model("ViT-test"), names, ProcessGroup(0, 1, torch.device("cpu"))).close()
     assert ("'moving right'" in caplog.text) == warned
 
 
@@ -54,14 +54,14 @@ def test_crops_along_reaches_validation(
     monkeypatch.setattr("mote_fast.training.build.make_loader", recording)
     config = load_config(videos.write_config(tmp_path / "run", data__crops_along=along, data__views="1x3"))
     world = ProcessGroup(0, 1, torch.device("cpu"))
-    build_loaders(config, create_model("tiny"), list(COLOURS), world).close()
+    build_loaders(config, create_model("ViT-test"), list(COLOURS), world).close()
     assert [(recipe.views.crops, recipe.crops_along) for recipe in recipes] == [(1, along), (3, along)]
 
 
 def test_a_trained_model_is_interpolated_with_its_start(videos: VideoFolder, tmp_path: Path) -> None:
     """What train.py writes records the CLIP that it started from and the wanted share, and a later run passes it on."""
     clip = tmp_path / "clip.pt"
-    torch.save(create_model("tiny").clip.model.state_dict(), clip)
+    torch.save(create_model("ViT-test").clip.model.state_dict(), clip)
     start = {"model__clip_pretrained": str(clip), "model__activation": "quick_gelu", "model__interpolate": 0.75}
     train(videos.config(tmp_path / "run", **start, run__max_steps=2))
     tuned = load(tmp_path / "run" / "model", interpolate=1.0)
@@ -79,7 +79,7 @@ def test_a_share_without_an_original_is_refused(videos: VideoFolder, tmp_path: P
     """A run cannot ask for an interpolation that nobody could make, and says so before it trains."""
     with pytest.raises(ConfigError, match="random towers have no original"):
         videos.config(tmp_path / "run", model__interpolate=0.99)
-    create_model("tiny").save(tmp_path / "random")
+    create_model("ViT-test").save(tmp_path / "random")
     config = videos.config(tmp_path / "run", model__checkpoint=str(tmp_path / "random"), model__interpolate=0.99)
     with pytest.raises(ConfigError, match="records no original CLIP"):
         build_model(config.model, config.data, ProcessGroup(0, 1, torch.device("cpu")))

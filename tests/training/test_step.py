@@ -40,9 +40,9 @@ class GivenFeatures(nn.Module):
 
 
 def trainable(seed: int = 0, classes: int = 5, train_clip: bool = True) -> VideoClassifier:
-    """The tiny preset with class features stored, as training sets it up."""
+    """The smallest architecture with class features stored, as training sets it up."""
     torch.manual_seed(seed)
-    model = mote_fast.create_model("tiny", frames=3)
+    model = mote_fast.create_model("ViT-test", frames=3)
     model.requires_grad_(False)
     model.head.requires_grad_(True)
     if train_clip:

@@ -100,14 +100,15 @@ class ModelSection(HeadOptions):
     """The model that is trained, and its initial weights; the options of the head are ``HeadOptions``.
 
     Attributes:
-        arch: "ViT-B-16", "ViT-L-14", "tiny", or any architecture that open_clip knows.
+        arch: "ViT-B-16", "ViT-L-14", "ViT-test" (small, for tests), or any architecture that open_clip knows.
         clip_pretrained: CLIP's own weights: an open_clip tag or a file; null gives random towers. With a released
             checkpoint, the CLIP that it was tuned from.
         activation: activation of a weights file of unknown origin; null if the origin determines it.
         preprocessing: an open_clip tag with the preprocessing of a weights file of unknown origin; null if the origin
             or the architecture determines it.
-        checkpoint: released .pt file or model folder to fine-tune, with its own towers and head: the other keys of this
-            section, except ``clip_pretrained`` and ``train_clip``, are then ignored. null starts from a fresh head.
+        checkpoint: released .pt file, model folder or name of a model (`mote-fast models`) to fine-tune, with its own
+            towers and head: the other keys of this section, except ``clip_pretrained`` and ``train_clip``, are then
+            ignored. null starts from a fresh head.
         layers: L, temporal layers; null takes the architecture's (4 for ViT-B-16, 6 for ViT-L-14).
         heads: attention heads of a temporal layer; null takes the text tower's width / 64.
         experts: E, experts per layer; 0 or 1 is a plain FFN.

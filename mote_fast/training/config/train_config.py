@@ -15,6 +15,7 @@ from mote_fast.clip.clip_config import config_of_name
 from mote_fast.clip.pretrained import SCHEMAS
 from mote_fast.errors import ConfigError, quoted
 from mote_fast.head.video_head import MAX_FRAMES
+from mote_fast.model.zoo import list_models
 from mote_fast.training.config import released_yaml
 from mote_fast.training.config.sections import DataConfig, ModelSection, OptimConfig, RunConfig
 from mote_fast.training.config.settings import Setting, flatten, parse_overrides, read_document
@@ -220,7 +221,8 @@ def _check_files(config: TrainConfig, settings: Mapping[str, Setting], path: str
             raise ConfigError(f"{path}: an evaluation file of the official code; use: mote-fast eval --config {path}")
         if not value and key in _REQUIRED:
             raise ConfigError(f"{path}: {key} is missing; it names {_REQUIRED[key]}")
-        if value and not (key == "run.resume" and value in _RESUME_WORDS) and not os.path.exists(value):
+        known = {"run.resume": _RESUME_WORDS, "model.checkpoint": list_models()}.get(key, ())
+        if value and value not in known and not os.path.exists(value):
             raise ConfigError(f"{_source(key, settings, path)}: {key} names {quoted(value)}, which does not exist")
 
 

@@ -164,7 +164,7 @@ def test_released_example_is_the_recipe(tmp_path: Path) -> None:
 def test_smoke_needs_no_gpu_and_no_weights(tmp_path: Path) -> None:
     """The smoke run works on any machine."""
     config = load("smoke.yaml", tmp_path)
-    assert (config.model.arch, config.model.clip_pretrained, config.run.device) == ("tiny", None, "cpu")
+    assert (config.model.arch, config.model.clip_pretrained, config.run.device) == ("ViT-test", None, "cpu")
     assert (config.optim.precision, config.data.size) == ("fp32", 64)
 
 

@@ -124,7 +124,7 @@ def test_wrong_types_name_file_and_key(write: Write) -> None:
         ("data.frames=78", "data.frames must be at most 77 with a temporal head, got 78"),
         ("model.layers=0", "command line: model.layers must be at least 1, got 0"),
         ("model.experts=-1", "command line: model.experts must be at least 0, got -1"),
-        ("model.arch=ViT-B/17", "command line: model.arch: unknown model 'ViT-B/17'"),
+        ("model.arch=ViT-B/17", "command line: model.arch: unknown architecture 'ViT-B/17'"),
         ("method.beta=0", "command line: method.beta must be positive, got 0.0"),
         ("method.mse_weight=-1", "command line: method.mse_weight must not be negative, got -1.0"),
         ("optim.lr=0", "command line: optim.lr must be above 0, got 0.0"),
@@ -231,7 +231,7 @@ SPECIAL = {
     "data.views": st.sampled_from(["1x1", "4x3"]),
     "data.frame_template": st.sampled_from(["img_{:05d}.jpg", "{:d}.png"]),
     "data.frames": st.integers(1, 77),
-    "model.arch": st.sampled_from(["tiny", "ViT-L-14"]),
+    "model.arch": st.sampled_from(["ViT-test", "ViT-L-14"]),
     "run.resume": st.sampled_from(["auto", "none"]),
     "run.output": st.text(min_size=1),
 }
