@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from mote_fast.cli import (
     analyse,
+    base2novel,
     classify,
     configs,
     convert,
@@ -40,7 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = options.CommandParser(prog="mote-fast", description="Open-vocabulary video recognition with MoTE on CLIP.")
     parser.add_argument("--verbose", action="store_true", help="log what the library does")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    of_models = (classify, embed, eval, retrieval, reproduce, tradeoff, sweep, analyse, convert, models, download)
+    of_results = (reproduce, tradeoff, base2novel)
+    of_models = (classify, embed, eval, retrieval, *of_results, sweep, analyse, convert, models, download)
     for module in (*of_models, train, configs, prepare, doctor, demo):
         module.add_command(commands)
     return parser

@@ -8,7 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mote_fast.cli import options, outputs, prepare_activitynet, prepare_fewshot, prepare_reencode, prepare_shards
+from mote_fast.cli import (
+    options,
+    outputs,
+    prepare_activitynet,
+    prepare_base2novel,
+    prepare_fewshot,
+    prepare_reencode,
+    prepare_shards,
+)
 from mote_fast.prepare.folder import read_folder
 from mote_fast.prepare.hmdb51 import read_hmdb51
 from mote_fast.prepare.kinetics import read_k400, read_k600, read_k700
@@ -19,7 +27,7 @@ from mote_fast.prepare.ucf101 import read_ucf101
 from mote_fast.prepare.write_data_set import REPORT_FILES, write_data_set
 
 # Each module adds one step with add_command(steps).
-STEPS = (prepare_fewshot, prepare_reencode, prepare_shards)
+STEPS = (prepare_fewshot, prepare_base2novel, prepare_reencode, prepare_shards)
 
 # Data sets with annotations: their reader, and the files that it needs.
 PUBLISHED: dict[str, tuple[Callable[[Sequence[Path], Path], DataSet], str]] = {

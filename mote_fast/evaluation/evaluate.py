@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.video_loader import VideoLoader
-from mote_fast.errors import ConfigError
+from mote_fast.errors import ConfigError, quoted
 from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING, Ranked, rank
 from mote_fast.evaluation.average_precision import COSINE, Relevance, positives_of
 from mote_fast.evaluation.predict import LabelSet, Predictions, predict_label_sets
@@ -20,8 +20,9 @@ from mote_fast.evaluation.splits import Split, VideoPool
 from mote_fast.head.scores import full_class_scores
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.progress import Progress
+from mote_fast.runtime.text import plain
 
-ProtocolName = Literal["closeset", "zeroshot", "halfclass", "mixed", "fewshot"]
+ProtocolName = Literal["closeset", "zeroshot", "halfclass", "mixed", "fewshot", "base2novel"]
 
 # Default views of each protocol. Close-set tables have 1x1 too; half-class and mixed follow zero-shot.
 DEFAULT_VIEWS: Mapping[ProtocolName, str] = {
@@ -30,6 +31,7 @@ DEFAULT_VIEWS: Mapping[ProtocolName, str] = {
     "halfclass": "3x1",
     "mixed": "3x1",
     "fewshot": "1x1",
+    "base2novel": "1x1",
 }
 
 
@@ -84,9 +86,9 @@ def check_protocol(protocol: ProtocolName, splits: Sequence[Split]) -> None:
     """Check that the lists fit the protocol, before anything is decoded.
 
     Raises:
-        ConfigError: half-class got several lists or fewer than four classes; mixed got one list; one of the two got
-            videos with several labels; two lists have one name; some lists have videos with several labels and some
-            have not.
+        ConfigError: half-class got several lists or fewer than four classes; mixed got one list; base-to-novel got
+            other than two, or two with a common class; one of these got videos with several labels; two lists have one
+            name; some lists have videos with several labels and some have not.
     """
     names = [split.name for split in splits]
     if len(set(names)) < len(names):
@@ -99,7 +101,9 @@ def check_protocol(protocol: ProtocolName, splits: Sequence[Split]) -> None:
             f"the videos of {names[several.index(True)]} have several labels, those of {names[several.index(False)]} "
             "one: the former are measured by average precision, so evaluate them apart"
         )
-    if protocol in ("halfclass", "mixed") and any(several):
+    if protocol == "base2novel":
+        _check_base_and_novel(splits)
+    if protocol in ("halfclass", "mixed", "base2novel") and any(several):
         raise ConfigError(f"the {protocol} protocol needs one label for each video; those of {names[0]} have several")
     if protocol != "halfclass":
         return
@@ -107,6 +111,19 @@ def check_protocol(protocol: ProtocolName, splits: Sequence[Split]) -> None:
         raise ConfigError(f"the half-class protocol makes its splits itself: give one list, not {len(splits)}")
     if len(splits[0].class_names) < 4:
         raise ConfigError(f"half of {len(splits[0].class_names)} classes leaves nothing to tell apart")
+
+
+def _check_base_and_novel(splits: Sequence[Split]) -> None:
+    if len(splits) != 2:
+        raise ConfigError(f"the base2novel protocol needs two lists, base and then novel, got {len(splits)}")
+    base, novel = splits
+    known = {plain(name): name for name in base.class_names}
+    common = [known[plain(name)] for name in novel.class_names if plain(name) in known]
+    if common:
+        raise ConfigError(
+            f"the class {quoted(common[0])} is among those of {base.name} and of {novel.name}; a novel class is not "
+            "trained, so give each list its own class names"
+        )
 
 
 def evaluate(
@@ -129,8 +146,8 @@ def evaluate(
         pool: ``pool_splits(splits)``.
         splits: see ``check_protocol``; for "mixed" the lists followed by their ``mix_splits``.
         class_features: [C, d] for each of ``pool.class_names``.
-        protocol: "closeset", "zeroshot", "halfclass", "mixed" or "fewshot". All but half-class compute the same; they
-            differ in data, checkpoint and views.
+        protocol: "closeset", "zeroshot", "halfclass", "mixed", "fewshot" or "base2novel". All but half-class compute
+            the same; they differ in data, checkpoint and views.
         progress: see ``predict``.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,7 +53,8 @@ def result_document(evaluation: Evaluation, facts: Mapping[str, Any]) -> dict[st
     Returns:
         ``facts`` and: ``protocol``; ``splits``, which the protocol averages over (the lists, or the halves of the
         classes); ``mean``, over the splits; ``failures``; for the half-class protocol ``whole``, the list with all of
-        its classes, and for the mixed one ``alone``, each list with its own. The key of an accuracy is
+        its classes, for the mixed one ``alone``, each list with its own, and for base-to-novel ``harmonic_mean`` of the
+        two lists. The key of an accuracy is
         [score][videos]["top1"], score "running" or "full-class", videos "readable" or "all".
         Where videos have several labels, "map" is in place of "top1" and "top5", and "cosine" is a third score.
     """
@@ -62,6 +64,8 @@ def result_document(evaluation: Evaluation, facts: Mapping[str, Any]) -> dict[st
     if evaluation.protocol == "halfclass":
         whole = evaluation.lists[0]
         document["whole"] = _entry(whole.split.name, len(whole.split.class_names), whole.ranked)
+    if evaluation.protocol == "base2novel":
+        document["harmonic_mean"] = _harmonic_mean(splits)
     if evaluation.protocol == "mixed":
         own = evaluation.lists[: len(splits)]
         document["alone"] = [_entry(each.split.name, len(each.split.class_names), each.ranked) for each in own]
@@ -104,6 +108,9 @@ def accuracy_lines(document: Mapping[str, Any]) -> list[str]:
             spreads = (mean[of][top] for of in (READABLE, ALL) for top in tops)
             cells = [f"{_percent(each['mean'])} ± {_percent(each['deviation'])}" for each in spreads]
             lines.append(_row([f"mean of {len(document['splits'])}", "", "", "", score, *cells]))
+    for score, found in document.get("harmonic_mean", {}).items():
+        cells = [_percent(found[of][top]) for of in (READABLE, ALL) for top in tops]
+        lines.append(_row(["harmonic mean", "", "", "", score, *cells]))
     return lines
 
 
@@ -185,6 +192,19 @@ def _mean(splits: list[dict[str, Any]]) -> dict[str, Any]:
 
     return {
         score: {of: {top: spread(score, of, top) for top in _measures(splits[0])} for of in (READABLE, ALL)}
+        for score in _scores(splits[0])
+    }
+
+
+def _harmonic_mean(splits: list[dict[str, Any]]) -> dict[str, Any]:
+    """Harmonic mean of every accuracy over the splits; null if a split has none."""
+
+    def combined(score: str, of: str, top: str) -> float | None:
+        values = [split[score][of][top] for split in splits]
+        return None if None in values else statistics.harmonic_mean(values)
+
+    return {
+        score: {of: {top: combined(score, of, top) for top in _measures(splits[0])} for of in (READABLE, ALL)}
         for score in _scores(splits[0])
     }
 

@@ -11,6 +11,7 @@ import pytest
 from mote_fast.evaluation.paper_rows import ROWS as PAPER_ROWS
 from mote_fast.evaluation.paper_rows import PaperRow
 from mote_fast.model.zoo import list_models
+from mote_fast.prepare.base_to_novel import BASE_LABELS, BASE_VAL, SEEDS, train_list_of
 from mote_fast.training.config.train_config import OptimConfig, TrainConfig, load_config, to_dict
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -18,6 +19,7 @@ FILES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"
 
 # Shared bases of several rows, which are no rows themselves.
 SHARED = {"table5/hmdb51.yaml", "table5/ucf101.yaml", "table5/ssv2.yaml"}
+SHARED |= {f"base2novel/{data_set}.yaml" for data_set in ("k400", "hmdb51", "ucf101", "ssv2")}
 EXAMPLES = {
     "folder.yaml",
     "k400_vit_b_16.yaml",
@@ -26,7 +28,9 @@ EXAMPLES = {
     "smoke.yaml",
     "tiny_world.yaml",
 }
-ROWS = sorted(set(FILES) - SHARED - EXAMPLES)
+# A protocol that the paper does not have.
+BASE_TO_NOVEL = sorted(name for name in FILES if re.fullmatch(r"base2novel/\w+_s\d\.yaml", name))
+ROWS = sorted(set(FILES) - SHARED - EXAMPLES - set(BASE_TO_NOVEL))
 
 # The training that the paper's ablations vary.
 DEFAULT = "table1/mse.yaml"
@@ -43,7 +47,7 @@ def load(name: str, folder: Path) -> TrainConfig:
     existing = folder / "exists"
     existing.touch()
     keys = ["data.train_list", "data.val_list", "data.labels"]
-    keys += ["data.flip_labels"] * name.startswith(("table5/ssv2", "folder", "smoke"))
+    keys += ["data.flip_labels"] * name.startswith(("table5/ssv2", "base2novel/ssv2", "folder", "smoke"))
     return load_config(CONFIGS / name, [f"{key}={existing}" for key in keys])
 
 
@@ -108,7 +112,7 @@ def test_rows_of_one_training_share_a_checkpoint(tmp_path: Path) -> None:
 
 def test_a_run_has_a_folder_of_its_own() -> None:
     """Two rows with one folder would resume each other."""
-    for name in ROWS:
+    for name in ROWS + BASE_TO_NOVEL:
         assert f"output: runs/{name.removesuffix('.yaml')}\n" in (CONFIGS / name).read_text()
 
 
@@ -142,6 +146,22 @@ def test_few_shot_runs_start_from_clip(name: str, tmp_path: Path) -> None:
     share = recipe.optim.warmup_epochs / recipe.optim.epochs
     assert config.optim.warmup_epochs == pytest.approx(share * config.optim.epochs, rel=1e-2)
     varied = {"optim.epochs", "optim.warmup_epochs"} | ({"data.augmentation"} if ssv2 else set())
+    assert differences(name, "k400_vit_b_16.yaml", tmp_path) == varied
+
+
+@pytest.mark.parametrize("name", BASE_TO_NOVEL)
+def test_base_to_novel_runs(name: str, tmp_path: Path) -> None:
+    """Each data set has three seeds, which name the list and the run; the recipe is that of Kinetics-400, shorter."""
+    data_set, seed = re.findall(r"/(\w+)_s(\d)", name)[0]
+    assert {f"base2novel/{data_set}_s{other}.yaml" for other in SEEDS} <= set(BASE_TO_NOVEL)
+    assert len(BASE_TO_NOVEL) == 4 * len(SEEDS)
+    config = load(name, tmp_path)
+    assert config.run.seed == int(seed)
+    text = (CONFIGS / name).read_text() + (CONFIGS / "base2novel" / f"{data_set}.yaml").read_text()
+    for file in (train_list_of(int(seed)), BASE_VAL, BASE_LABELS):
+        assert f"lists/{data_set}/base2novel/{file}\n" in text
+    varied = {"optim.epochs", "optim.warmup_epochs", "run.seed"}
+    varied |= {"data.augmentation"} if data_set == "ssv2" else set()
     assert differences(name, "k400_vit_b_16.yaml", tmp_path) == varied
 
 
