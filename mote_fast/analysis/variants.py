@@ -21,7 +21,7 @@ class Variant(NamedTuple):
     """One way to turn frame features into features that are compared with classes.
 
     Attributes:
-        name: "merged", "expert 0" and so on, "tower alone", or "CLIP-Mean".
+        name: "merged", "expert 0" and so on, "tower alone", or that of another model, such as "CLIP-Mean".
         features: maps frames [B, T, d] and class features [C, d], or None for no modulation, to features [B, T, d]; see
             ``VideoHead.features``.
     """
@@ -57,17 +57,3 @@ def tower_alone(head: VideoHead) -> Variant:
     """Return the variant without temporal layers: the unchanged frame features of the head's own tower."""
     mean = VideoHead(replace(head.config, header="mean"))
     return Variant(TOWER, mean.features)
-
-
-def clip_mean(head: VideoHead) -> Variant:
-    """Return the paper's baseline, a model of its own that was fine-tuned with mean pooling.
-
-    Raises:
-        ConfigError: the head has temporal layers.
-    """
-    if head.layers:
-        raise ConfigError(
-            f"CLIP-Mean is a model that was trained with model.header=mean, but this head has {head.layers} temporal "
-            f"layers (header {head.config.header!r})"
-        )
-    return Variant(CLIP_MEAN, head.features)

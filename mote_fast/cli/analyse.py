@@ -21,7 +21,7 @@ from mote_fast.analysis.plots.draw_experts import draw_experts
 from mote_fast.analysis.plots.draw_similarity import draw_similarity
 from mote_fast.analysis.predictions import predict_variants
 from mote_fast.analysis.similarity import expert_similarity, similarity_csv
-from mote_fast.analysis.variants import MERGED, Variant, clip_mean, expert_variants, tower_alone
+from mote_fast.analysis.variants import MERGED, Variant, expert_variants, tower_alone
 from mote_fast.cli import inputs, options, outputs
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.items import UNLABELLED, VideoItem
@@ -48,8 +48,14 @@ def add_command(commands: Any) -> None:
     experts = _add_analysis(analyses, "experts", "close-set and zero-shot accuracy of each expert", run_experts)
     for kind in ("close-set", "zero-shot"):
         options.add_list(experts.add_argument_group(kind), kind)
-    described = "another model, fine-tuned with mean pooling (configs/figure3/clip_mean.yaml), drawn as CLIP-Mean"
-    experts.add_argument("--clip-mean", metavar="PATH", help=described)
+    experts.add_argument(
+        "--beside",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "PATH"),
+        help="another model and its name, such as CLIP-Mean; repeat for each",
+    )
     _add_judging_options(experts, f"{DEFAULT_VIEWS['closeset']} and {DEFAULT_VIEWS['zeroshot']}")
 
     classes = _add_analysis(analyses, "classes", "accuracy of each expert on every class", run_classes)
@@ -74,9 +80,8 @@ def run_experts(arguments: argparse.Namespace) -> int:
     zero = inputs.split_of(arguments, "zero_shot")
     outputs.prepare_drawing(arguments, arguments.analysis)
     model = inputs.whole_model(arguments)
-    judged = [(model, [*expert_variants(model.head), tower_alone(model.head)])]
-    if arguments.clip_mean is not None:
-        judged.append(_mean_model(arguments))
+    variants = [*expert_variants(model.head), tower_alone(model.head)]
+    judged = [(model, variants), *_other_models(arguments, variants)]
     on_close, on_zero = (
         _predict_all(arguments, judged, close, "closeset"),
         _predict_all(arguments, judged, zero, "zeroshot"),
@@ -192,12 +197,19 @@ def _add_judging_options(parser: argparse.ArgumentParser, views: str) -> None:
     options.add_prompts(parser)
 
 
-def _mean_model(arguments: argparse.Namespace) -> tuple[VideoClassifier, list[Variant]]:
-    model = inputs.whole_model(argparse.Namespace(**{**vars(arguments), "checkpoint": arguments.clip_mean}))
-    try:
-        return model, [clip_mean(model.head)]
-    except ConfigError as error:
-        raise ConfigError(f"--clip-mean {arguments.clip_mean}: {error}") from error
+def _other_models(
+    arguments: argparse.Namespace, variants: Sequence[Variant]
+) -> list[tuple[VideoClassifier, list[Variant]]]:
+    """Load the models of ``--beside``; their names are none of the variants'."""
+    names = [name for name, _ in arguments.beside]
+    for name in names:
+        if name in {variant.name for variant in variants} or names.count(name) > 1:
+            raise ConfigError(f"--beside {name}: another variant has this name")
+    found: list[tuple[VideoClassifier, list[Variant]]] = []
+    for name, path in arguments.beside:
+        model = inputs.model_of(argparse.Namespace(**{**vars(arguments), "checkpoint": path}))
+        found.append((model, [Variant(name, model.head.features)]))
+    return found
 
 
 def _predict(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mote_fast.analysis.variants import CLIP_MEAN, MERGED, TOWER, clip_mean, expert_variants, tower_alone
+from mote_fast.analysis.variants import MERGED, TOWER, expert_variants, tower_alone
 from mote_fast.errors import ConfigError
 from mote_fast.head.expert_designs import ExpertDesign, ProjectionExperts
 from mote_fast.head.experts import TemporalExperts, run_expert
@@ -64,18 +64,11 @@ def test_variants_by_hand(design: ExpertDesign) -> None:
 
 
 def test_without_temporal_layers_features_are_the_frames() -> None:
-    """Neither the tower alone nor CLIP-Mean changes the frame features, for any classes."""
-    mean = clip_mean(VideoHead(HeadConfig(WIDTH, 2, 0, 0, header="mean")))
+    """The tower alone does not change the frame features, for any classes."""
+    variant = tower_alone(head_of())
     frames = torch.randn(2, 4, WIDTH)
-    for variant, name in ((tower_alone(head_of()), TOWER), (mean, CLIP_MEAN)):
-        assert variant.name == name
-        assert_close(variant.features(frames, torch.randn(7, WIDTH)), frames, "exact")
-
-
-def test_clip_mean_is_a_model_of_its_own() -> None:
-    """A model with temporal layers was fine-tuned with them, so its tower is not the paper's baseline."""
-    with pytest.raises(ConfigError, match=r"model\.header=mean"):
-        clip_mean(head_of())
+    assert variant.name == TOWER
+    assert_close(variant.features(frames, torch.randn(7, WIDTH)), frames, "exact")
 
 
 @pytest.mark.parametrize(

@@ -164,23 +164,24 @@ def test_similarity(capsys: Captured, videos: Path, model: Path, tmp_path: Path)
 
 
 @pytest.mark.heavy
-def test_clip_mean_is_another_model(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
-    """Figure 3's baseline has its own towers: its accuracy is that of ``eval`` with that model."""
+def test_other_models_beside(capsys: Captured, videos: Path, model: Path, tmp_path: Path) -> None:
+    """Figure 3's baselines have their own towers: their accuracy is that of ``eval`` with that model."""
     torch.manual_seed(1)
     mote_fast.create_model("ViT-test", frames=4, header="mean").save(tmp_path / "mean")
     data = ("--views", "2x1", "--json")
     lists = ("--close-set", videos / "data", "--zero-shot", videos / "data", "--checkpoint", model)
-    command = ("experts", *lists, *data, "--output", tmp_path / "out", "--clip-mean")
-    status, out, _ = analyse(capsys, *command, tmp_path / "mean")
+    command = ("experts", *lists, *data, "--output", tmp_path / "out", "--beside")
+    status, out, _ = analyse(capsys, *command, "CLIP-Mean", tmp_path / "mean", "--beside", "again", model)
     assert status == 0
-    found = json.loads(out)["variants"][-1]
+    *_, found, again = json.loads(out)["variants"]
     alone = ("eval", "--protocol", "zeroshot", "--list", videos / "data", *data, "--checkpoint", tmp_path / "mean")
     expected = json.loads(run(capsys, *alone, "--workers", 0, "--device", "cpu")[1])["splits"][0]
     assert found["variant"] == "CLIP-Mean"
     assert found["close_set"] == found["zero_shot"] == expected["running"]["readable"]
-    status, out, err = analyse(capsys, *command, model)
+    assert {**again, "variant": "merged"} == json.loads(out)["variants"][0]
+    status, out, err = analyse(capsys, *command, "merged", model)
     assert (status, out) == (2, "")
-    assert f"--clip-mean {model}: " in err
+    assert "--beside merged: another variant has this name" in err
 
 
 @pytest.mark.heavy
