@@ -45,7 +45,15 @@ def test_from_lists_to_the_table(capsys: Captured, tmp_path: Path) -> None:
     again = ("--published", lists, *ways, "--output", tmp_path / "again")
     assert run(capsys, "prepare", "base2novel", *again)[0] == 0
     assert (tmp_path / "again" / "base_val.txt").read_text() == (lists / "base_val.txt").read_text()
-    given = ("--list", lists / "base_val.txt", lists / "novel_val.txt", "--root", tmp_path / "videos", "--untrained")
+    given = (
+        "--list",
+        lists / "base_val.txt",
+        lists / "novel_val.txt",
+        "--root",
+        tmp_path / "videos",
+        "--model",
+        "ViT-test",
+    )
     for seed in (1, 2):
         command = ("--protocol", "base2novel", *given, "--labels-file", *names, "--dataset", "made up")
         status, out, _ = evaluate(capsys, *command, "--output", tmp_path / f"s{seed}")
