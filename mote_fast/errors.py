@@ -7,6 +7,8 @@ error that a caller would expect, so that ``except ValueError`` and ``except Fil
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -49,6 +51,17 @@ class ConfigError(MoteError, ValueError):
 
 class CheckpointError(MoteError, ValueError):
     """A weights file is missing, unreadable, unsafe, or does not fit the model."""
+
+
+@contextmanager
+def naming(source: object) -> Iterator[None]:
+    """Put the name of a file before the message of an error about what it describes, unless it is there."""
+    try:
+        yield
+    except (ConfigError, CheckpointError) as error:
+        if str(source) in str(error):
+            raise
+        raise type(error)(f"{source}: {error}") from error
 
 
 class ActivationMismatchError(CheckpointError):

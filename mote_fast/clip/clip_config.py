@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,13 +13,21 @@ from torch import Tensor
 
 from mote_fast.clip.published import Activation, documented_preprocessing
 from mote_fast.data.transforms import Preprocessing
-from mote_fast.errors import CheckpointError, ConfigError
+from mote_fast.errors import CheckpointError, ConfigError, quoted
+from mote_fast.runtime.checks import check_count
+from mote_fast.runtime.shapes import MAX_LAYERS
 
 # CLIP's width of one attention head, in both towers.
 HEAD_WIDTH = 64
 
 # The name of the smallest architecture, which open_clip does not know.
 TEST_NAME = "ViT-test"
+
+# Side of an image tower's input, pixels: frames then have as many pixels as decoding allows.
+MAX_IMAGE_SIZE = 2**13
+
+# The parts of open_clip's model configuration that describe towers.
+_TOWERS = ("vision_cfg", "text_cfg", "multimodal_cfg")
 
 # Small enough to build and run in a second; apart from its size a real tower.
 TEST_MODEL: dict[str, Any] = {
@@ -41,7 +49,8 @@ class ClipConfig:
         merges: byte-pair merges of a small text tower's tokenizer, see ``mote_fast.clip.tokens``; None takes CLIP's.
 
     Raises:
-        ConfigError: a tower is missing, the image tower's input is not square, or ``preprocessing`` has another size.
+        ConfigError: a tower is missing, the image tower's input is not square, ``preprocessing`` has another size, or
+            a number of layers is out of range.
     """
 
     model: dict[str, Any] = field(hash=False)
@@ -50,9 +59,21 @@ class ClipConfig:
     merges: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not all(isinstance(self.model.get(part), Mapping) for part in ("vision_cfg", "text_cfg")):
+        if not all(isinstance(self.model.get(part, {}), Mapping) for part in _TOWERS) or not {*_TOWERS[:2]} <= {
+            *self.model
+        }:
             raise ConfigError("a CLIP model needs vision_cfg and text_cfg")
+        if not isinstance(self.name, str | None):
+            raise ConfigError(f"name must be a text, got {quoted(self.name)}")
         size = image_size_of(self.model)
+        check_count("embed_dim", self.model.get("embed_dim"), 1)
+        for key, value in (item for part in _TOWERS for item in self.model.get(part, {}).items()):
+            if "layers" in key:
+                # A ResNet has several stages.
+                stages = value if isinstance(value, list) else [value]
+                for stage in stages:
+                    check_count(key, stage, 0, MAX_LAYERS)
+                check_count(key, sum(stages), 0, MAX_LAYERS)
         if self.preprocessing.size != size:
             raise ConfigError(f"preprocessing.size is {self.preprocessing.size}, but the image tower takes {size}")
 
@@ -114,14 +135,15 @@ def image_size_of(model: Mapping[str, Any]) -> int:
     """Return the side of the image tower's input, pixels, from open_clip's model configuration.
 
     Raises:
-        ConfigError: the input is not a square.
+        ConfigError: the input is not a square, or has no side of 1 to ``MAX_IMAGE_SIZE`` pixels.
     """
     # open_clip's default is 224.
     size = model["vision_cfg"].get("image_size", 224)
-    sides = set(size) if isinstance(size, Sequence) else {size}
-    if len(sides) != 1:
-        raise ConfigError(f"image_size is {size}, but frames are encoded as squares")
-    return sides.pop()
+    sides = list(size) if isinstance(size, list | tuple) else [size]
+    if not 1 <= len(sides) <= 2 or any(side != sides[0] for side in sides):
+        raise ConfigError(f"image_size is {quoted(size)}, but frames are encoded as squares")
+    check_count("image_size", sides[0], 1, MAX_IMAGE_SIZE)
+    return sides[0]
 
 
 def config_of_name(name: str) -> ClipConfig:
@@ -165,7 +187,7 @@ def config_of_state_dict(state_dict: Mapping[str, Tensor]) -> ClipConfig:
             "heads": max(1, width // HEAD_WIDTH),
             "layers": count_layers(state_dict, "transformer.resblocks."),
         }
-    except KeyError as error:
+    except (KeyError, IndexError) as error:
         raise CheckpointError(f"these weights have no text tower in OpenAI's layout: {error} is missing") from error
     model = {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text}
     return ClipConfig.of_clip(model, name_of_shapes(vision, text))
@@ -182,7 +204,7 @@ def vision_config_of_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, A
             return {"image_size": grid * 32, "layers": stages, "width": width, "patch_size": None}
         width, _, _, patch = state_dict["visual.conv1.weight"].shape
         grid = _grid(state_dict["visual.positional_embedding"])
-    except KeyError as error:
+    except (KeyError, IndexError, ValueError) as error:
         raise CheckpointError(f"these weights have no image tower in OpenAI's layout: {error} is missing") from error
     layers = count_layers(state_dict, "visual.transformer.resblocks.")
     return {"image_size": grid * patch, "layers": layers, "width": width, "patch_size": patch}

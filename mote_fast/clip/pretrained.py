@@ -9,8 +9,7 @@ unknown origin it is the one that all published weights of the architecture shar
 
 from __future__ import annotations
 
-import json
-import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from open_clip.convert import convert_state_dict
 from open_clip.factory import _find_checkpoint_in_dir, load_checkpoint
 from open_clip.model import convert_to_custom_text_state_dict
 from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mote_fast.clip.clip_config import TEST_NAME, ClipConfig, config_of_name, config_of_state_dict, image_size_of
@@ -38,11 +36,17 @@ from mote_fast.clip.published import (
 from mote_fast.clip.text_files import check_repositories, needs_transformers, text_config_of, tokenizer_of
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.data.transforms import Preprocessing
-from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError, one_line
-from mote_fast.runtime.weights import check_numbers, plain_state_dict, read_weights
+from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError, MoteError, naming, one_line, quoted
+from mote_fast.runtime.json_text import from_json
+from mote_fast.runtime.reading import check_inside, read_small
+from mote_fast.runtime.shapes import check_shapes, plan_of, shapes_of
+from mote_fast.runtime.weights import MAX_CONFIG, check_numbers, plain_state_dict, read_weights
 
 # Names in OpenAI's published archives, and in state dicts taken from them, beside the weights.
 _OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
+
+# Of text towers that transformers before 4.31 made.
+_POSITIONS = "text.transformer.embeddings.position_ids"
 
 # A model that is not in open_clip's list: a repository of the hub, or a folder in its layout.
 SCHEMAS = ("hf-hub:", "local-dir:")
@@ -50,8 +54,8 @@ _SCHEMA_CONFIG = "open_clip_config.json"
 
 # Exceptions of the hub client and urllib offline, and of open_clip for an unreadable folder.
 _DOWNLOAD_ERRORS = (OSError, ValueError, RuntimeError)
-# Exceptions of open_clip for a checkpoint that it cannot read or that does not fit.
-_LOAD_ERRORS = (*_DOWNLOAD_ERRORS, KeyError, TypeError, EOFError, pickle.UnpicklingError, SafetensorError)
+# Exceptions of open_clip for sizes that do not fit together, and options of the wrong type.
+_BUILD_ERRORS = (TypeError, AttributeError, AssertionError, RuntimeError, ValueError, LookupError, ArithmeticError)
 
 
 def load_towers(
@@ -101,7 +105,12 @@ def load_towers(
     return _from_file(name, path, activation, preprocessing, attention)
 
 
-def build_towers(config: ClipConfig, attention: str = "auto", text_files: Path | None = None) -> ClipTowers:
+def build_towers(
+    config: ClipConfig,
+    attention: str = "auto",
+    text_files: Path | None = None,
+    check: Callable[[nn.Module], object] | None = None,
+) -> ClipTowers:
     """Build the towers of a configuration with random weights, float32, on the CPU, in evaluation mode.
 
     Args:
@@ -109,6 +118,8 @@ def build_towers(config: ClipConfig, attention: str = "auto", text_files: Path |
         attention: attention backend, see ``mote_fast.ops.attention``.
         text_files: folder of the files of a text tower or tokenizer of transformers, see ``mote_fast.clip.text_files``;
             None opens the repositories that the configuration names.
+        check: called with the model on the meta device, before it takes memory; for sizes of strangers, see
+            ``mote_fast.runtime.shapes``.
 
     Raises:
         ConfigError: open_clip cannot build the configuration.
@@ -124,8 +135,13 @@ def build_towers(config: ClipConfig, attention: str = "auto", text_files: Path |
     options["vision_cfg"] = _vision_config(config)
     with text_config_of(config, text_files) as options["text_cfg"]:
         try:
+            plan = None if check is None else plan_of(lambda: kind(**options))
+            if check is not None and plan is not None:
+                check(plan)
             model = kind(**options)
-        except (TypeError, AttributeError, AssertionError, RuntimeError, ValueError, KeyError) as error:
+        except MoteError:
+            raise
+        except _BUILD_ERRORS as error:
             raise ConfigError(f"open_clip cannot build this CLIP configuration: {one_line(error)}") from error
     return ClipTowers(model, config, tokenizer, attention).eval()
 
@@ -155,7 +171,7 @@ def fit_state_dict(model: nn.Module, state: dict[str, Tensor], source: str | Pat
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise CheckpointError(f"{source}: does not fit the model: {' '.join(str(error).split())[:400]}") from error
+        raise CheckpointError(f"{source}: does not fit the model: {one_line(error, 400)}") from error
 
 
 def _vision_config(config: ClipConfig) -> dict[str, Any]:
@@ -168,8 +184,8 @@ def _vision_config(config: ClipConfig) -> dict[str, Any]:
     name = vision.get("timm_model_name")
     if name:
         # timm would take the names of repositories and folders too.
-        if not timm.is_model(name):
-            raise ConfigError(f"timm {timm.__version__} has no model {name!r}, the image tower of {config.name}")
+        if not isinstance(name, str) or not timm.is_model(name):
+            raise ConfigError(f"timm {timm.__version__} has no model {quoted(name)}, the image tower of {config.name}")
         vision["timm_model_pretrained"] = False
     return vision
 
@@ -190,16 +206,15 @@ def _from_file(
             f"{path}: nothing in the file tells which activation it was trained with; pass activation='quick_gelu' "
             "(OpenAI, DFN, MetaCLIP) or activation='gelu' (LAION and most others)"
         )
-    config = config_of_name(name) if name is not None else config_of_state_dict(state)
+    with naming(path):
+        config = config_of_name(name) if name is not None else config_of_state_dict(state)
     config = config.with_activation(activation)
     if from_openai:
         known = Preprocessing(config.preprocessing.size)
         config = _with_known_preprocessing(config, preprocessing, known, f"{path} (OpenAI's weights)")
     else:
         config = replace(config, preprocessing=_preprocessing_of_file(config, preprocessing, path))
-    towers = build_towers(config, attention)
-    fit_state_dict(towers.model, _in_own_layout(towers.model, state), path)
-    return towers
+    return _built_and_fitted(config, attention, None, state, path)
 
 
 def _from_tag(
@@ -219,11 +234,12 @@ def _from_tag(
         path = download_pretrained(values)
     except _DOWNLOAD_ERRORS as error:
         raise CheckpointError(f"{source}: the weights could not be downloaded ({error})") from error
-    if Path(path).suffix == ".pt":
-        state, _ = read_clip_state_dict(path)
-        fit_state_dict(towers.model, state, path)
+    if Path(path).suffix in (".npz", ".npy"):
+        # Weights of big_vision, which only names of open_clip's own list lead to.
+        load_checkpoint(towers.model, path)  # pyright: ignore[reportArgumentType]
     else:
-        _load_checkpoint(towers.model, path)
+        state, _ = read_clip_state_dict(path)
+        fit_state_dict(towers.model, _in_own_layout(towers.model, state), path)
     return towers
 
 
@@ -244,10 +260,14 @@ def _from_open_clip_schema(
         else:
             config_file = download_pretrained_from_hf(place, _SCHEMA_CONFIG)
             weights = download_pretrained_from_hf(place)
-        values = json.loads(Path(config_file).read_text(encoding="utf-8"))
+        if local is not None:
+            check_inside(local / _SCHEMA_CONFIG, local)
+            check_inside(Path(weights or local), local)
+        values = from_json(read_small(config_file, MAX_CONFIG).decode("utf-8"))
         model = values["model_cfg"]
-        known = preprocessing_of(values.get("preprocess_cfg") or {}, image_size_of(model), name)
-        config = ClipConfig(model, known, name)
+        with naming(name):
+            known = preprocessing_of(values.get("preprocess_cfg") or {}, image_size_of(model), name)
+            config = ClipConfig(model, known, name)
     except ConfigError:
         raise
     except (*_DOWNLOAD_ERRORS, KeyError, TypeError, AttributeError) as error:
@@ -258,29 +278,38 @@ def _from_open_clip_schema(
     config = _with_known_preprocessing(config, preprocessing, known, name)
     if local is None:
         check_repositories(config, place)
-    towers = build_towers(config, attention, local if needs_transformers(config) else None)
-    _load_checkpoint(towers.model, weights)
+    state, _ = read_clip_state_dict(weights)
+    return _built_and_fitted(config, attention, local if needs_transformers(config) else None, state, weights)
+
+
+def _built_and_fitted(
+    config: ClipConfig, attention: str, text_files: Path | None, state: dict[str, Tensor], source: str | Path
+) -> ClipTowers:
+    """Build the towers around weights, whose shapes are compared with the configuration first."""
+
+    def check(plan: nn.Module) -> None:
+        check_shapes(plan, shapes_of(_in_own_layout(plan, state)), source)
+
+    with naming(source):
+        towers = build_towers(config, attention, text_files, check)
+    fit_state_dict(towers.model, _in_own_layout(towers.model, state), source)
     return towers
 
 
-def _load_checkpoint(model: nn.Module, path: str | Path) -> None:
-    """Load a checkpoint as open_clip does, which converts the layouts of other projects.
-
-    Raises:
-        CheckpointError: the file cannot be read, does not fit, or holds NaN or infinity.
-    """
-    try:
-        load_checkpoint(model, str(path), weights_only=True)  # pyright: ignore[reportArgumentType]
-    except _LOAD_ERRORS as error:
-        raise CheckpointError(f"{path}: cannot be read, or does not fit the model ({one_line(error)})") from error
-    check_numbers(dict(model.named_parameters()), path)
-
-
-def _in_own_layout(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Convert the layouts of other projects and of earlier releases of open_clip, as ``_load_checkpoint`` does."""
-    state = convert_state_dict(model, state)  # pyright: ignore[reportArgumentType]
+def _in_own_layout(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the layouts of other projects and of earlier releases of open_clip, as its ``load_checkpoint`` does."""
+    state = dict(convert_state_dict(model, state))
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
-        state = convert_to_custom_text_state_dict(state)
+        state = dict(convert_to_custom_text_state_dict(state))
+    for name in ("logit_scale", "logit_bias"):
+        own = getattr(model, name, None)
+        # One number, with or without a dimension.
+        if name in state and own is not None and state[name].numel() == 1:
+            state[name] = state[name].reshape(own.shape)
+    if getattr(model, "logit_bias", None) is not None and "logit_scale" in state:
+        state.setdefault("logit_bias", torch.zeros_like(state["logit_scale"]))
+    if not hasattr(model, _POSITIONS):
+        state.pop(_POSITIONS, None)
     return state
 
 

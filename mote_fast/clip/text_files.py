@@ -8,7 +8,6 @@ repository's code is ever run.
 from __future__ import annotations
 
 import importlib
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,12 @@ from open_clip.tokenizer import HFTokenizer
 from mote_fast.clip.clip_config import ClipConfig
 from mote_fast.clip.tokens import small_tokenizer
 from mote_fast.clip.towers import ClipTowers, Tokenizer
-from mote_fast.errors import BackendError, CheckpointError, ConfigError, one_line
+from mote_fast.errors import BackendError, CheckpointError, ConfigError, MoteError, one_line, quoted
+from mote_fast.runtime.checks import check_count
+from mote_fast.runtime.json_text import from_json
+from mote_fast.runtime.reading import check_inside, check_regular, read_small
+from mote_fast.runtime.shapes import MAX_LAYERS
+from mote_fast.runtime.weights import MAX_CONFIG
 
 # The tokenizer options of open_clip's model configurations that cannot open other files or run code.
 _HF_OPTIONS = frozenset({"clean", "strip_sep_token", "language"})
@@ -29,6 +33,10 @@ _CLIP_OPTIONS = frozenset({"clean", "reduction_mask"})
 
 # A trace of the machine that wrote a tokenizer; never opened.
 _HARMLESS = frozenset({"special_tokens_map_file"})
+
+# Bytes of a file of a tokenizer or of a text tower's configuration; those of the largest vocabularies take 40 MB.
+MAX_FILE = 2**27
+_WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".npz"})
 
 # Exceptions of transformers, tokenizers and the hub client for files that are missing, unreadable or of unknown kind.
 _FILE_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
@@ -58,7 +66,9 @@ def check_repositories(config: ClipConfig, repository: str) -> None:
         known = {repository, None, "", *(text.get(key) for text in texts)}
         named = config.model["text_cfg"].get(key)
         if named not in known:
-            raise ConfigError(f"{config.name}: its {key} is {named!r}, a repository that you have not named; refused")
+            raise ConfigError(
+                f"{config.name}: its {key} is {quoted(named)}, a repository that you have not named; refused"
+            )
 
 
 def tokenizer_of(config: ClipConfig, files: Path | None = None) -> Tokenizer:
@@ -79,7 +89,7 @@ def tokenizer_of(config: ClipConfig, files: Path | None = None) -> Tokenizer:
     options = _tokenizer_options(config)
     if text.get("hf_tokenizer_name"):
         if files is not None:
-            _check_no_other_files(files)
+            _check_files(files)
         with _transformers(config, files):
             return HFTokenizer(
                 str(files or text["hf_tokenizer_name"]),
@@ -121,10 +131,15 @@ def text_config_of(config: ClipConfig, files: Path | None = None) -> Iterator[di
         return
     with tempfile.TemporaryDirectory() as folder:
         with _transformers(config, files) as transformers:
+            if files is not None:
+                _check_files(files)
             found = transformers.AutoConfig.from_pretrained(
                 str(files or text["hf_model_name"]), trust_remote_code=False, local_files_only=files is not None
             )
             vars(found).pop("auto_map", None)
+            for key, value in found.to_dict().items():
+                if "layer" in key and isinstance(value, int):
+                    check_count(key, int(value), 0, MAX_LAYERS)
             found.save_pretrained(folder)
         yield {**text, "hf_model_name": folder, "hf_model_pretrained": False}
 
@@ -145,15 +160,27 @@ def _tokenizer_options(config: ClipConfig) -> Mapping[str, Any]:
     options: Mapping[str, Any] = text.get("tokenizer_kwargs") or {}
     unknown = options.keys() - (_HF_OPTIONS if text.get("hf_tokenizer_name") else _CLIP_OPTIONS)
     if unknown:
-        raise ConfigError(f"tokenizer_kwargs of {config.name} has {sorted(unknown)}, which is not supported")
+        raise ConfigError(f"tokenizer_kwargs of {config.name} has {quoted(sorted(unknown))}, which is not supported")
     return options
 
 
-def _check_no_other_files(files: Path) -> None:
-    """Raise CheckpointError if a tokenizer's configuration names files, which may lie anywhere."""
-    path = files / "tokenizer_config.json"
+def _check_files(files: Path) -> None:
+    """Check what transformers would open in a folder.
+
+    Raises:
+        CheckpointError: a file is a link that leads elsewhere, a FIFO or a device, or too large; or the tokenizer's
+            configuration names files, which may lie anywhere.
+    """
+    path = files
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(files.iterdir()):
+            check_inside(path, files)
+            if not path.is_dir() and path.suffix not in _WEIGHTS:
+                check_regular(path)
+                if path.stat().st_size > MAX_FILE:
+                    raise OSError(f"larger than {MAX_FILE} bytes")
+        path = files / "tokenizer_config.json"
+        values = from_json(read_small(path, MAX_CONFIG).decode("utf-8"))
         named = {key for key, value in values.items() if key.endswith("_file") and value} - _HARMLESS
     except FileNotFoundError:
         return
@@ -174,6 +201,8 @@ def _transformers(config: ClipConfig, files: Path | None) -> Iterator[Any]:
             f"{source}: its tokenizer or text tower needs transformers ({one_line(error)}); pip install "
             "'mote_fast[text]'"
         ) from error
+    except MoteError:
+        raise
     except AssertionError as error:
         raise ConfigError(f"{source}: {one_line(error)}") from error
     except _FILE_ERRORS as error:

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from mote_fast.errors import ConfigError
-from mote_fast.runtime.checks import check_choice
+from mote_fast.runtime.checks import check_choice, check_count
 
 # CLIP's normalisation (OpenAI).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -48,8 +48,7 @@ class Preprocessing:
     interpolation: Interpolation = "bicubic"
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ConfigError(f"size must be at least 1, got {self.size}")
+        check_count("size", self.size, 1)
         if len(self.mean) != 3 or not all(map(math.isfinite, self.mean)):
             raise ConfigError(f"mean must be three finite numbers, got {self.mean}")
         if len(self.std) != 3 or not all(0 < value < math.inf for value in self.std):

@@ -10,7 +10,8 @@ from mote_fast.errors import ConfigError
 from mote_fast.head.expert_designs import ExpertDesign
 from mote_fast.head.experts import ExpertInit
 from mote_fast.head.modulation import GAMMA, TOP_K
-from mote_fast.runtime.checks import check_choice
+from mote_fast.runtime.checks import check_choice, check_count
+from mote_fast.runtime.shapes import MAX_LAYERS
 
 Header = Literal["mote", "plain", "mean"]
 
@@ -50,17 +51,16 @@ class HeadOptions:
         check_choice("expert_init", self.expert_init, ExpertInit)
         check_choice("expert_design", self.expert_design, ExpertDesign)
         check_choice("aggregation", self.aggregation, Aggregation)
-        if self.modulation_top_k < 1:
-            raise ConfigError(f"modulation_top_k must be at least 1, got {self.modulation_top_k}")
+        check_count("modulation_top_k", self.modulation_top_k, 1)
         if not 0 < self.modulation_gamma < math.inf:
             raise ConfigError(f"modulation_gamma must be above 0, got {self.modulation_gamma}")
 
     def check_depth(self, layers: int, experts: int) -> None:
         """Raise ConfigError unless a head of this kind can have ``layers`` layers of ``experts`` experts each."""
+        check_count("layers", layers, 0, MAX_LAYERS)
         if layers < 1 and self.header != "mean":
             raise ConfigError(f"layers must be at least 1, got {layers}; header 'mean' has none")
-        if experts < 0:
-            raise ConfigError(f"experts must be at least 0, got {experts}")
+        check_count("experts", experts, 0)
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ class HeadConfig(HeadOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_depth(self.layers, self.experts)
+        check_count("embed_dim", self.embed_dim, 1)
+        check_count("heads", self.heads, 0)
         if self.heads < 1 or self.embed_dim % self.heads:
             raise ConfigError(f"heads must divide embed_dim: {self.embed_dim} is not a multiple of {self.heads}")
         # Equal heads have equal configurations, however they were requested.

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from mote_fast.clip.published import Activation, base_name
 from mote_fast.clip.text_files import check_installed, needs_transformers
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.data.transforms import Preprocessing
-from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError
+from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError, naming, one_line, quoted
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.classifier import VideoClassifier
@@ -32,12 +32,26 @@ from mote_fast.model.original import (
 )
 from mote_fast.model.released import head_from_released, head_to_released
 from mote_fast.model.zoo import CLIP_SCHEMA, find_weights, is_drawn_only
-from mote_fast.runtime.weights import TEXT_FOLDER, check_numbers, read_model_folder, read_weights, state_dict_of
+from mote_fast.runtime.shapes import check_shapes, plan_of
+from mote_fast.runtime.weights import (
+    TEXT_FOLDER,
+    check_numbers,
+    read_model_config,
+    read_model_shapes,
+    read_model_weights,
+    read_weights,
+    state_dict_of,
+)
 
 log = logging.getLogger(__name__)
 
 # Type of the parameters; "int8" means float32 parameters with a quantised image tower.
 Dtype: TypeAlias = torch.dtype | Literal["int8"]
+
+# The name of the features of the fine-tuning label set in a head, whose number no configuration states.
+_TRAIN_CLASSES = "train_class_features"
+
+Value = TypeVar("Value")
 
 # The parts of a released checkpoint.
 _CLIP_KEY = "model_state_dict"
@@ -165,7 +179,8 @@ def load(
     # An interpolated tower is not interpolated again.
     original = _record_released(towers, clip) if share == 1.0 else None
     _interpolate_visual(towers, visual, share, path)
-    head = head_from_released(head_state, towers.config.text_heads)
+    with naming(path):
+        head = head_from_released(head_state, towers.config.text_heads)
     if head.embed_dim != towers.embed_dim:
         raise CheckpointError(f"{path}: its head has width {head.embed_dim}, but {clip} gives {towers.embed_dim}")
     model = _finish(towers, head, frames, device, dtype)
@@ -214,22 +229,29 @@ def _mean_clip(
 def _load_folder(
     folder: Path, clip: str | Path | None, interpolate: float | None, device: str | torch.device, dtype: Dtype
 ) -> VideoClassifier:
-    values, tensors = read_model_folder(folder)
-    config = ModelConfig.from_json(values, str(folder))
+    config = ModelConfig.from_json(read_model_config(folder), str(folder))
     share = _share_of_folder(folder, config, clip, interpolate)
+    shapes = read_model_shapes(folder)
     text_files = folder / TEXT_FOLDER if needs_transformers(config.clip) else None
     if text_files is not None and not text_files.is_dir():
         raise CheckpointError(
             f"{folder}: has no folder {TEXT_FOLDER!r} with the tokenizer of {config.clip.name}, and nothing outside a "
             "model folder is opened; save the model again"
         )
-    towers = build_towers(config.clip, text_files=text_files)
-    fit_state_dict(towers.model, _part(tensors, "clip."), folder)
-    state = _part(tensors, "head.")
+    with naming(folder):
+        towers = build_towers(
+            config.clip, text_files=text_files, check=lambda plan: check_shapes(plan, _part(shapes, "clip."), folder)
+        )
+    expected = _part(shapes, "head.")
+    expected.pop(_TRAIN_CLASSES, None)
     try:
-        head = VideoHead(config.head, state.get("train_class_features"))
-    except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{folder}: its configuration does not describe a head ({error})") from error
+        check_shapes(plan_of(lambda: VideoHead(config.head)), expected, folder)
+        tensors = read_model_weights(folder)
+        fit_state_dict(towers.model, _part(tensors, "clip."), folder)
+        state = _part(tensors, "head.")
+        head = VideoHead(config.head, state.get(_TRAIN_CLASSES))
+    except (ConfigError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{folder}: its configuration does not describe a head ({one_line(error)})") from error
     fit_state_dict(head, state, folder)
     original, tuned_share = config.original, config.tuned_share
     if share is not None:
@@ -301,7 +323,8 @@ def _original_clip(
     if clip is not None and Path(clip).is_file():
         towers = load_towers(None, clip, activation=activation)
     else:
-        name = name_of_shapes(vision_config_of_state_dict(visual))
+        with naming(path):
+            name = name_of_shapes(vision_config_of_state_dict(visual))
         if name is None:
             raise CheckpointError(
                 f"{path}: its image tower is none that open_clip names; pass clip=, the original CLIP"
@@ -344,11 +367,15 @@ def _interpolate_visual(towers: ClipTowers, tuned: Mapping[str, Tensor], share: 
             )
         state[name] = share * tuned[name].float() + (1.0 - share) * state[name]
     if "logit_scale" in tuned:
+        if tuned["logit_scale"].numel() != 1:
+            raise CheckpointError(
+                f"{path}: logit_scale is {quoted(list(tuned['logit_scale'].shape))}, expected a number"
+            )
         state["logit_scale"] = tuned["logit_scale"].float().reshape(state["logit_scale"].shape)
     towers.model.load_state_dict(state)
 
 
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _part(tensors: Mapping[str, Value], prefix: str) -> dict[str, Value]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 

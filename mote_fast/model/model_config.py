@@ -8,9 +8,10 @@ from typing import Any
 
 from mote_fast.clip.clip_config import TEST_NAME, ClipConfig, image_size_of
 from mote_fast.data.transforms import Preprocessing
-from mote_fast.errors import CheckpointError, ConfigError
+from mote_fast.errors import CheckpointError, ConfigError, one_line, quoted
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.model.original import OriginalClip, check_share
+from mote_fast.runtime.checks import check_count
 
 # Version of the folder format; raised when older code cannot read the new format. Version 1 had no head options; its
 # heads have the defaults. Versions 1 and 2 had the normalisation alone; their frames are otherwise preprocessed as
@@ -21,6 +22,9 @@ READABLE_VERSIONS = (1, 2, 3, 4)
 # Frames per view of the paper's main results.
 DEFAULT_FRAMES = 8
 DEFAULT_EXPERTS = 4
+
+# Frames of a view that mean pooling takes; a temporal head takes fewer.
+MAX_FRAMES = 2**12
 
 # Temporal layers per architecture (docs/method.md, Sizes); others take DEFAULT_LAYERS.
 PRESET_LAYERS: Mapping[str, int] = {"ViT-B-16": 4, "ViT-L-14": 6, TEST_NAME: 2}
@@ -47,8 +51,7 @@ class ModelConfig:
     tuned_share: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise ConfigError(f"frames must be at least 1, got {self.frames}")
+        check_count("frames", self.frames, 1, MAX_FRAMES)
         check_share("tuned_share", self.tuned_share)
         if self.head.embed_dim != self.clip.embed_dim:
             raise ConfigError(
@@ -66,10 +69,14 @@ class ModelConfig:
         Raises:
             CheckpointError: keys are missing, unknown, or from a newer version of the format.
         """
+        if not isinstance(values, Mapping):
+            raise CheckpointError(f"{source}: not a model configuration (holds {quoted(values)})")
         values = dict(values)
         version = values.pop("format_version", None)
         if version not in READABLE_VERSIONS:
-            raise CheckpointError(f"{source}: format version {version}, this release reads up to {FORMAT_VERSION}")
+            raise CheckpointError(
+                f"{source}: format version {quoted(version)}, this release reads up to {FORMAT_VERSION}"
+            )
         try:
             clip = dict(values.pop("clip"))
             if version < 3:
@@ -78,13 +85,19 @@ class ModelConfig:
                 own = dict(clip.pop("preprocessing"))
             own |= {"mean": tuple(own["mean"]), "std": tuple(own["std"])}
             if clip.get("merges") is not None:
-                clip["merges"] = tuple(clip["merges"])
+                clip["merges"] = _texts(clip["merges"])
             towers = ClipConfig(**clip, preprocessing=Preprocessing(**own))
             original = values.pop("original", None)
             recorded = None if original is None else OriginalClip(**original)
             return cls(clip=towers, head=HeadConfig(**values.pop("head")), original=recorded, **values)
-        except (KeyError, TypeError, AttributeError, ConfigError) as error:
-            raise CheckpointError(f"{source}: not a model configuration ({error})") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{source}: not a model configuration ({one_line(error)})") from error
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ConfigError(f"merges must be a list of texts, got {quoted(values)}")
+    return tuple(values)
 
 
 def default_layers(name: str | None) -> int:

@@ -14,7 +14,7 @@ from mote_fast.clip.fingerprint import Fingerprint
 from mote_fast.clip.pretrained import SCHEMAS, load_towers
 from mote_fast.clip.published import tag_config
 from mote_fast.clip.towers import ClipTowers
-from mote_fast.errors import CheckpointError, ConfigError
+from mote_fast.errors import CheckpointError, ConfigError, quoted
 
 # Share of the tuned image tower at which the official test scripts read every checkpoint.
 DEFAULT_INTERPOLATION = 0.99
@@ -41,7 +41,7 @@ class OriginalClip:
 
     def __post_init__(self) -> None:
         if not isinstance(self.fingerprint, str) or not isinstance(self.tag, str | None):
-            raise ConfigError(f"the original CLIP must have texts as fingerprint and tag, got {self}")
+            raise ConfigError(f"the original CLIP must have texts as fingerprint and tag, got {quoted(self)}")
         if self.share is not None:
             check_share("share", self.share)
 
@@ -53,7 +53,7 @@ def check_share(name: str, share: float) -> None:
         ConfigError: it is no number in [0, 1].
     """
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0.0 <= share <= 1.0:
-        raise ConfigError(f"{name} must lie in [0, 1], got {share}")
+        raise ConfigError(f"{name} must lie in [0, 1], got {quoted(share)}")
 
 
 def record_original(towers: ClipTowers, name: str | None, pretrained: str | Path | None) -> OriginalClip:
@@ -96,7 +96,9 @@ def load_original(
         clip = recorded.tag
         # A model may be a stranger's: it selects among open_clip's own tags, and never a file.
         if not tag_config(towers.config.name or "", clip):
-            raise CheckpointError(f"{source}: records {clip!r}, which is no tag of open_clip for its architecture")
+            raise CheckpointError(
+                f"{source}: records {quoted(clip)}, which is no tag of open_clip for its architecture"
+            )
     found = image_tower(_load_towers(towers.config, str(clip), source))
     wanted = image_tower(towers)
     different = [

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mote_fast.errors import CheckpointError, ConfigError
+from mote_fast.errors import CheckpointError, ConfigError, one_line, quoted
 from mote_fast.head.expert_designs import ProjectionExperts
 from mote_fast.head.experts import TemporalExperts
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
 from mote_fast.kernels.reference import Expert, pack_expert, unpack_expert
+from mote_fast.runtime.shapes import check_shapes, plan_of, shapes_of
 
 # Our name of a block's tensor -> the released name; only the FFN is named differently.
 _BLOCK_KEYS = (
@@ -47,26 +48,32 @@ def head_from_released(state_dict: Mapping[str, Tensor], heads: int) -> VideoHea
     layers = _count(state, r"transformer\.resblocks\.(\d+)\.")
     experts = _count(state, r"transformer\.resblocks\.0\.mlp\.fc_up\.(\d+)\.")
     train_classes = state.pop(_TRAIN_CLASSES, None)
+    if train_classes is not None and train_classes.ndim != 2:
+        raise CheckpointError(f"head: spe_cls_feature is {quoted(list(train_classes.shape))}, expected two dimensions")
     if layers == 0:
         if train_classes is None:
             raise CheckpointError("head: neither temporal layers nor spe_cls_feature found; is this a released head?")
         _refuse_leftovers(state)
         return VideoHead(HeadConfig(train_classes.shape[1], heads, 0, 0, header="mean"), train_classes)
     positions = _take(state, _POSITIONS)
+    if positions.ndim != 2:
+        raise CheckpointError(f"head: {_POSITIONS} is {quoted(list(positions.shape))}, expected two dimensions")
     try:
-        head = VideoHead(HeadConfig(positions.shape[1], heads, layers, experts), train_classes)
-        head.to(positions.dtype)
         converted: dict[str, Tensor] = {"frame_positions": positions}
         for layer in range(layers):
             released = f"transformer.resblocks.{layer}."
             converted |= {f"blocks.{layer}.{key}": _take(state, released + key) for key in _BLOCK_KEYS}
             converted |= _ffn_from_released(state, layer, experts)
         _refuse_leftovers(state)
+        config = HeadConfig(positions.shape[1], heads, layers, experts)
+        check_shapes(plan_of(lambda: VideoHead(config)), shapes_of(converted), "head")
+        head = VideoHead(config, train_classes)
+        head.to(positions.dtype)
         if train_classes is not None:
             converted["train_class_features"] = train_classes
         head.load_state_dict(converted)
     except (RuntimeError, ConfigError) as error:
-        raise CheckpointError(f"head: shapes do not fit one another: {error}") from error
+        raise CheckpointError(f"head: shapes do not fit one another: {one_line(error)}") from error
     return head
 
 
@@ -142,7 +149,7 @@ def _count(state: Mapping[str, Tensor], pattern: str) -> int:
     """The number of consecutive indices, from 0, that the pattern's group matches in the keys."""
     found = {int(match[1]) for match in (re.match(pattern, key) for key in state) if match}
     if found and found != set(range(len(found))):
-        raise CheckpointError(f"head: indices of {pattern!r} are not consecutive: {sorted(found)}")
+        raise CheckpointError(f"head: indices of {pattern!r} are not consecutive: {quoted(sorted(found))}")
     return len(found)
 
 
@@ -150,11 +157,11 @@ def _take(state: dict[str, Tensor], key: str) -> Tensor:
     try:
         return state.pop(key)
     except KeyError:
-        raise CheckpointError(f"head: key {key!r} is missing from the released state dict") from None
+        raise CheckpointError(f"head: key {quoted(key)} is missing from the released state dict") from None
 
 
 def _refuse_leftovers(state: Mapping[str, Tensor]) -> None:
     if state:
         raise CheckpointError(
-            f"head: {len(state)} unknown keys in the released state dict, first {next(iter(state))!r}"
+            f"head: {len(state)} unknown keys in the released state dict, first {quoted(next(iter(state)))}"
         )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from mote_fast.errors import quoted
+
+# Levels of lists and objects: whoever goes through a document may do so by recursion.
+MAX_DEPTH = 100
 
 
 class RepeatedKeyError(ValueError):
@@ -32,9 +35,19 @@ def from_json(text: str) -> Any:
             object has a key twice.
     """
     try:
-        return json.loads(text, parse_constant=_refuse, object_pairs_hook=_object)
+        document = json.loads(text, parse_constant=_refuse, object_pairs_hook=_object)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
+    level = [document]
+    for _ in range(MAX_DEPTH):
+        level = [child for each in level if isinstance(each, dict | list) for child in _children(each)]
+        if not level:
+            return document
+    raise ValueError("nested too deep")
+
+
+def _children(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def finite(value: Any) -> Any:

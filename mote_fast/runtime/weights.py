@@ -6,12 +6,13 @@ import math
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from mote_fast.runtime.archives import Archive
 from mote_fast.runtime.files import make_folder, staged_folder
 from mote_fast.runtime.json_text import from_json, to_json
 from mote_fast.runtime.plain_pickle import MAX_BYTES, UnsafeContentError, read_plain
-from mote_fast.runtime.reading import check_regular, open_regular, read_small
+from mote_fast.runtime.reading import check_inside, check_regular, open_regular, read_small
 from mote_fast.runtime.torchscript import names_of_weights, weights_of
 
 CONFIG_FILE = "config.json"
@@ -53,14 +54,8 @@ def read_weights(path: str | Path) -> dict[str, Any]:
             containers. Such a file could run any code when it is loaded, so nothing of it is run.
     """
     path = Path(path)
-    try:
+    with _read_errors(path):
         content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_archive(path)
-    except UnsafeContentError as error:
-        raise CheckpointError(f"{path}: refused, because {error}; save state dicts only") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: {_reason(error)}") from error
-    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a weights file, or damaged ({one_line(error)})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a dictionary of tensors")
     return content
@@ -202,28 +197,71 @@ def is_finite(values: Tensor) -> bool:
     return math.isfinite(values.sum(dtype=wide).item()) or bool(torch.isfinite(values.to(wide)).all())
 
 
-def read_model_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what ``write_model_folder`` wrote.
+def read_model_config(folder: str | Path) -> Any:
+    """Read the ``config.json`` that ``write_model_folder`` wrote.
 
     Raises:
-        CheckpointError: a file is missing or damaged.
+        CheckpointError: it is missing, damaged, too large, or a link that leads out of the folder.
     """
     folder = Path(folder)
     try:
-        config = from_json(read_small(folder / CONFIG_FILE, MAX_CONFIG).decode("utf-8"))
+        check_inside(folder / CONFIG_FILE, folder)
+        return from_json(read_small(folder / CONFIG_FILE, MAX_CONFIG).decode("utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder}: no {CONFIG_FILE}; expected a folder written by save()") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: unreadable ({_reason(error)})") from error
-    return config, read_weights(folder / WEIGHTS_FILE)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    # safetensors compares the header with the file's size, but first reads one of 100 MB.
+def read_model_shapes(folder: str | Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors in a model folder, by name; only the header of their file is read.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or a link that leads out of the folder.
+    """
+    path = Path(folder) / WEIGHTS_FILE
+    with _read_errors(path):
+        check_inside(path, path.parent)
+        _check_header(path)
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+def read_model_weights(folder: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a model folder, by name.
+
+    Raises:
+        CheckpointError: as for ``read_model_shapes``.
+    """
+    path = Path(folder) / WEIGHTS_FILE
+    with _read_errors(path):
+        check_inside(path, path.parent)
+        return _read_safetensors(path)
+
+
+@contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of reading a weights file into ours."""
+    try:
+        yield
+    except UnsafeContentError as error:
+        raise CheckpointError(f"{path}: refused, because {error}; save state dicts only") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: {_reason(error)}") from error
+    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a weights file, or damaged ({one_line(error)})") from error
+
+
+def _check_header(path: Path) -> None:
+    """Bound the header of a safetensors file; the library compares all else with the file's size."""
     with open_regular(path) as file:
         length = int.from_bytes(os.read(file.fileno(), 8), "little")
     if length > _MAX_HEADER:
         raise ValueError(f"a header of {length} bytes")
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    _check_header(path)
     return load_file(path)
 
 

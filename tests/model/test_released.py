@@ -73,7 +73,7 @@ def test_round_trip_shares_no_memory(released_head: dict[str, Tensor]) -> None:
         (lambda s: s.pop("transformer.resblocks.0.mlp.fc_dn.3.bias"), "fc_dn.3.bias"),
         (lambda s: s.update(extra=torch.zeros(1)), "extra"),
         (lambda s: s.update({"transformer.resblocks.5.ln_1.bias": torch.zeros(64)}), "consecutive"),
-        (lambda s: s.update({"transformer.resblocks.0.attn.in_proj_bias": torch.zeros(3)}), "shapes"),
+        (lambda s: s.update({"transformer.resblocks.0.attn.in_proj_bias": torch.zeros(3)}), "in_proj_bias"),
         (lambda s: s.update(spe_cls_feature=torch.zeros(13, 65)), "train_class_features"),
         (lambda s: s.clear(), "released head"),
     ],

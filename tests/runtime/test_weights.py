@@ -21,7 +21,8 @@ from mote_fast.runtime.weights import (
     check_model_folder,
     check_numbers,
     is_finite,
-    read_model_folder,
+    read_model_config,
+    read_model_weights,
     read_weights,
     save_pickled,
     write_model_folder,
@@ -98,7 +99,7 @@ def test_folder_round_trip_and_replacement(tmp_path: Path) -> None:
     shared = torch.randn(3)
     for value in (1, 2):
         write_model_folder(folder, {"value": value}, {"a": shared, "b": shared, "t": shared.reshape(3, 1).t()})
-        config, tensors = read_model_folder(folder)
+        config, tensors = read_model_config(folder), read_model_weights(folder)
         assert config == {"value": value}
         assert torch.equal(tensors["b"], shared)
     assert sorted(entry.name for entry in folder.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
@@ -140,7 +141,7 @@ def test_a_failed_write_keeps_the_earlier_model(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("mote_fast.runtime.files.flush", fail)
     with pytest.raises(CheckpointError, match="No space left"):
         write_model_folder(folder, {"value": 2}, {"a": torch.zeros(1)})
-    assert read_model_folder(folder)[0] == {"value": 1}
+    assert read_model_config(folder) == {"value": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 
 
@@ -165,10 +166,10 @@ def test_kill_at_any_instant_leaves_a_whole_model(tmp_path: Path) -> None:
         assert writer.stdout.readline() == b"started\n"
         # The swap may happen between the reads of the two files, but no file is missing or incomplete.
         for _ in range(200):
-            tensors = read_model_folder(folder)[1]
+            tensors = read_model_weights(folder)
             assert int(tensors["a"][0]) == int(tensors["a"][-1])
         writer.kill()
-    config, tensors = read_model_folder(folder)
+    config, tensors = read_model_config(folder), read_model_weights(folder)
     assert config["value"] == int(tensors["a"][0])
 
 
@@ -238,4 +239,4 @@ def test_a_configuration_is_json(tmp_path: Path) -> None:
     write_model_folder(tmp_path / "m", {"value": 1}, {"a": torch.ones(1)})
     (tmp_path / "m" / CONFIG_FILE).write_text('{"value": NaN}')
     with pytest.raises(CheckpointError, match=r"config\.json"):
-        read_model_folder(tmp_path / "m")
+        read_model_config(tmp_path / "m")
