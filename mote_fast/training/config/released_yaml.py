@@ -194,7 +194,13 @@ def _header(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:
 
 def _dataset(key: str, settings: Mapping[str, Setting]) -> dict[str, object]:
     # The official code recognises Something-Something by its name, and augments it differently.
-    something = "something" in _read(key, settings, str)
+    name = _read(key, settings, str)
+    if name == "charades":
+        raise ConfigError(
+            f"{settings[key].source}: {key}: Charades's own annotations are not read here; write a list with several "
+            "labels a video (docs/data.md) and another name"
+        )
+    something = "something" in name
     return {"data.augmentation": "ssv2" if something else "kinetics"}
 
 

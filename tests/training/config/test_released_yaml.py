@@ -183,6 +183,7 @@ def test_a_base_may_be_released(lists: Path, document: dict[str, Any]) -> None:
         ("solver.type", "monitor", "optim.schedule must be 'cosine' or 'multistep', got 'monitor'"),
         ("data.modality", "flow", "data.modality must be 'video' or 'RGB', got 'flow'"),
         ("data.random_shift", False, "data.random_shift must be true, got false"),
+        ("data.dataset", "charades", "data.dataset: Charades"),
         ("data.dataset", "something-v2", "data.augmentation 'ssv2' swaps the labels of mirrored videos"),
     ],
 )
