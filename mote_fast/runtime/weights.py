@@ -248,7 +248,7 @@ def _read_errors(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: refused, because {error}; save state dicts only") from error
     except OSError as error:
         raise CheckpointError(f"{path}: {_reason(error)}") from error
-    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (ValueError, KeyError, RuntimeError, MemoryError, SafetensorError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: not a weights file, or damaged ({one_line(error)})") from error
 
 

@@ -64,7 +64,7 @@ def test_raw_pickle_is_refused_unrun(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"garbage" * 50, b"PK\x03\x04" + b"\0" * 200])
+@pytest.mark.parametrize("content", [b"", b"garbage" * 50, b"PK\x03\x04" + b"\0" * 200, b"PK\5\6\1" + b"\0" * 17])
 def test_damaged_files_are_named(tmp_path: Path, name: str, content: bytes) -> None:
     """Empty, foreign and broken files raise a typed error with the file's name."""
     path = tmp_path / name
