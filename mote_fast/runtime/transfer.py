@@ -182,6 +182,8 @@ class _Transfer:
                 headers["If-Range"] = version.mark
         with closing(self._open(headers, start)) as response:
             partial = response.status == HTTPStatus.PARTIAL_CONTENT
+            if partial and not start:
+                raise _ConnectionLostError("the server answers with a part, which was not asked for")
             found = self._version(response, start if partial else None)
             if partial and found != version:
                 raise _ChangedError

@@ -165,6 +165,7 @@ def test_a_wrong_hash_leaves_nothing(site: Site, tmp_path: Path) -> None:
         ({"location": "http://example.invalid/weights.bin"}, "not https"),
         ({"location": "file:///etc/passwd"}, "302 Found"),
         ({"status": 404}, "404 Not Found"),
+        ({"status": 206}, "which was not asked for"),
     ],
 )
 def test_what_a_server_may_not_do(tmp_path: Path, options: dict[str, object], words: str) -> None:
