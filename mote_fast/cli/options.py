@@ -124,10 +124,15 @@ def add_modulation(options: Options) -> None:
     options.add_argument("--no-modulation", action="store_true", help="use the temporal features in full")
 
 
+def add_templates(options: Options, name: str) -> None:
+    """Add the templates around texts, which are called ``name``; after ``add_model``, which has the default."""
+    options.add_argument("--templates", metavar="FILE", help=f"templates, one a line, {{}} in place of the {name}")
+
+
 def add_prompts(parser: argparse.ArgumentParser) -> None:
     """Add the templates and descriptions that class features are made of; after ``add_model``, which has defaults."""
     group = parser.add_argument_group("prompts")
-    group.add_argument("--templates", metavar="FILE", help="templates, one a line, {} in place of the class name")
+    add_templates(group, "class name")
     group.add_argument("--descriptions", metavar="FILE", help="JSON object, class name -> list of sentences about it")
     add_value(group, "--description-weight", 0.5, "share of the descriptions in a class's feature, 0 to 1", "SHARE")
 

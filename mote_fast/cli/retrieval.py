@@ -42,6 +42,7 @@ def add_command(commands: Any) -> None:
     results.add_argument("--output", metavar="FOLDER", help="write result.json and report.md there")
     options.add_json(results)
     options.add_model(parser, encodes_labels=True)
+    options.add_templates(parser, "caption (default: captions as they are)")
     parser.set_defaults(run=run)
 
 
@@ -58,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         replica = Replica(world.rank, world.size)
         with inputs.open_loader(arguments, model, listed.items, views, replica=replica) as (loader, progress):
             videos = embed_videos(model, loader, progress=progress)
-        texts = _embed_captions(model, listed.captions, world)
+        templates = None if arguments.templates is None else model.prompts.templates
+        texts = _embed_captions(model, listed.captions, templates, world)
         if world.leads:
             facts = {
                 "dataset": arguments.dataset or listed.name,
@@ -76,7 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
     return outputs.FAILED if videos.failures else 0
 
 
-def _embed_captions(model: VideoClassifier, captions: Sequence[str], world: ProcessGroup) -> Tensor:
+def _embed_captions(
+    model: VideoClassifier, captions: Sequence[str], templates: Sequence[str] | None, world: ProcessGroup
+) -> Tensor:
     """Embed the captions, float32 [C, d] on the CPU; each process embeds its share of the distinct ones."""
     distinct = list(dict.fromkeys(captions))
     mine = distinct[world.rank :: world.size]
@@ -84,7 +88,7 @@ def _embed_captions(model: VideoClassifier, captions: Sequence[str], world: Proc
     if mine:
         hidden = None if world.leads else True
         with tqdm(total=len(mine), unit="captions", disable=hidden, delay=2) as bar:
-            part = model.embed_text(mine, progress=bar.update).cpu()
+            part = model.embed_text(mine, templates, progress=bar.update).cpu()
     features = torch.empty(len(distinct), model.clip.embed_dim)
     for rank, share in enumerate(world.gather(part)):
         features[rank :: world.size] = share

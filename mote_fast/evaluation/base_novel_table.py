@@ -14,7 +14,16 @@ from mote_fast.evaluation.combine import harmonic_mean
 PROTOCOL = "base2novel"
 
 # What the results of one data set must agree on, so that only their seeds differ.
-_COMMON = ("views", "crops_along", "dtype", "templates", "descriptions", "description_weight")
+_COMMON = (
+    "tuned_share",
+    "views",
+    "crops_along",
+    "dtype",
+    "without_modulation",
+    "templates",
+    "descriptions",
+    "description_weight",
+)
 
 
 @dataclass(frozen=True)

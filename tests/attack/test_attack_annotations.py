@@ -14,10 +14,13 @@ import pytest
 from mote_fast.clip.prompts import read_prompts
 from mote_fast.data.items import check_items, read_list
 from mote_fast.errors import ListError, MoteError
+from mote_fast.evaluation.base_novel_table import collect, table_lines
 from mote_fast.evaluation.captions import read_captions
+from mote_fast.evaluation.combine import read_result
 from mote_fast.prepare.activitynet import read_segments
 from mote_fast.prepare.kinetics import read_k700
 from tests.attack.conftest import Attack
+from tests.evaluation.test_base_novel_table import result
 
 VALUES: list[Any] = [
     None,
@@ -89,6 +92,13 @@ def video_list(path: Path) -> None:
         assert all(0 <= label < 50 for item in items for label in item.labels)
 
 
+def base_to_novel(path: Path) -> None:
+    (row,) = collect({str(path): read_result(path)}, "running", "readable")
+    assert 0 <= row.novel.mean <= 100
+    assert 0 <= row.harmonic_mean <= 100
+    assert table_lines([row])
+
+
 ANNOTATION = {"segment": [0.5, 2], "label": "Long jump"}
 DOORS: dict[str, tuple[str, Any, Callable[[Path], None]]] = {
     "caption list": ("l.json", [{"video": "a", "caption": "b"}, {"video": "c", "text": ["d", "e"]}], captions_json),
@@ -108,6 +118,7 @@ DOORS: dict[str, tuple[str, Any, Callable[[Path], None]]] = {
     "templates": ("t.txt", "a photo of {}.\na video of {}.\n", templates_text),
     "list": ("l.txt", "a.mp4 3,17,2\nframes/x 12 1,4\nb c.webm 3 17 2\nd.mp4 5\n", video_list),
     "list csv": ("l.csv", 'path,label\na.mp4,"3,17"\nb.mp4,2\n', video_list),
+    "base-to-novel result": ("r.json", result(93.0, 67.0, "1"), base_to_novel),
     "kinetics": ("t.csv", 'label,youtube_id,time_start,time_end,split\n"x, y",a,1,11,train\n', kinetics_csv),
 }
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
 
-from mote_fast import create_model, load
+from mote_fast import Prompts, create_model, load
+from mote_fast.clip import encode_classes
 from mote_fast.data import ClipRecipe, VideoDataset, VideoLoader, make_loader
 from mote_fast.data.transforms import CropsAlong
-from mote_fast.errors import ConfigError
+from mote_fast.errors import ConfigError, LabelError
 from mote_fast.runtime.distributed import ProcessGroup
-from mote_fast.training.build import build_loaders, build_model
+from mote_fast.training.build import build_loaders, build_model, store_class_features
 from mote_fast.training.config.train_config import load_config
 from mote_fast.training.loop import train
+from tests.tolerances import assert_close
 from tests.training.conftest import COLOURS, VideoFolder
 
 
@@ -83,3 +86,22 @@ def test_a_share_without_an_original_is_refused(videos: VideoFolder, tmp_path: P
     config = videos.config(tmp_path / "run", model__checkpoint=str(tmp_path / "random"), model__interpolate=0.99)
     with pytest.raises(ConfigError, match="records no original CLIP"):
         build_model(config.model, config.data, ProcessGroup(0, 1, torch.device("cpu")))
+
+
+def test_prompts_reach_the_training_classes(videos: VideoFolder, tmp_path: Path) -> None:
+    """The head is trained on class features of the configured texts; descriptions of other classes end the run."""
+    names = list(COLOURS)
+    (tmp_path / "templates.txt").write_text("look, {}\n")
+    (tmp_path / "told.json").write_text(json.dumps({names[0]: ["It is bright."]}))
+    files = {"data__templates": str(tmp_path / "templates.txt"), "data__descriptions": str(tmp_path / "told.json")}
+    config = videos.config(tmp_path / "run", **files, data__description_weight=0.75)
+    world = ProcessGroup(0, 1, torch.device("cpu"))
+    model = build_model(config.model, config.data, world)
+    store_class_features(model, names, world)
+    wanted = Prompts(["look, {}"], {names[0]: ["It is bright."]}, 0.75)
+    assert model.prompts == wanted
+    stored = model.head.train_class_features
+    assert stored is not None
+    assert_close(stored, encode_classes(model.clip, names, wanted), "equivalent")
+    with pytest.raises(LabelError, match="none of the 1 classes"):
+        store_class_features(model, ["another"], world)
