@@ -121,7 +121,7 @@ def test_damaged_shards(attack: Attack, tmp_path: Path) -> None:
     folder.mkdir()
     videos = [dice.randbytes(dice.choice((1, 512, 900))) for _ in range(SAMPLES)]
     with contextlib.closing(WorkerPool(read, 1, HANG, memory_limit=MEMORY)) as pool:
-        for number in range(attack.size(400, 60_000)):
+        for number in range(attack.size(400, 15_000)):
             content = damaged(sound(videos), dice)
             (folder / "s.tar").write_bytes(content)
             with attack.attempt(number):
@@ -148,7 +148,7 @@ def test_damaged_indices(attack: Attack, tmp_path: Path) -> None:
     failure = Failure(9, "a.mp4", "MissingVideoError", "no such file")
     shards = (TarShard("s.tar", 1, (0, 1, 2)), TarShard("t.tar", 2, (3, 4)))
     text = ShardIndex(tmp_path, shards, (failure,), ("a", "b")).document()
-    for number in range(attack.size(200, 20_000)):
+    for number in range(attack.size(200, 10_000)):
         if number % 2:
             document = json.dumps(changed(json.loads(text), dice))
         else:
