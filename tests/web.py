@@ -91,6 +91,8 @@ def serve(content: bytes, **options: Any) -> Iterator[Site]:
             self.close_connection = True
             self._send(body)
 
+        do_HEAD = do_GET
+
         def _send(self, body: bytes) -> None:
             cut = len(body) if site.drop_after is None else site.drop_after
             step = site.pace or max(1, cut)

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     return outputs.report(errors)
 
 
-def download_shown(name: str) -> Path:
+def download_shown(name: str, *, original: bool = True) -> Path:
     """Return what ``mote_fast.download`` returns; say what is fetched, and show progress on a terminal."""
     bar: tqdm[Any] | None = None
 
@@ -49,7 +49,7 @@ def download_shown(name: str) -> Path:
         bar.update(done - bar.n)
 
     try:
-        return zoo.download(name, progress=show)
+        return zoo.download(name, original=original, progress=show)
     finally:
         if bar is not None:
             bar.close()

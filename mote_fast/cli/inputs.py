@@ -96,7 +96,7 @@ def _trained_model(arguments: argparse.Namespace, place: dict[str, Any]) -> Vide
         raise ConfigError("--clip-pretrained and --header go with --model ARCHITECTURE; a trained model has its own")
     name = arguments.checkpoint or arguments.model
     if name in list_models() and not Path(name).exists():
-        download_shown(name)
+        download_shown(name, original=False)
     released = {"clip": arguments.clip, "interpolate": arguments.interpolate, "frames": arguments.frames}
     model = load(name, **released, **place)
     if "frames" in getattr(arguments, "given", ()):

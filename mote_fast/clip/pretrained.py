@@ -24,6 +24,7 @@ from open_clip.pretrained import download_pretrained, download_pretrained_from_h
 from torch import Tensor, nn
 
 from mote_fast.clip.clip_config import TEST_NAME, ClipConfig, config_of_name, config_of_state_dict, image_size_of
+from mote_fast.clip.hub_cache import cached_weights, quiet_hub
 from mote_fast.clip.published import (
     QUICK_SUFFIX,
     Activation,
@@ -103,6 +104,27 @@ def load_towers(
         tags = open_clip.list_pretrained_tags_by_model(base_name(name)) if name else []
         raise CheckpointError(f"{pretrained}: neither a file nor a tag of {name}; tags: {', '.join(tags) or 'none'}")
     return _from_file(name, path, activation, preprocessing, attention)
+
+
+def fetch_tag(name: str, tag: str) -> Path:
+    """Return the file of an open_clip tag, fetched by open_clip if it is not on this machine.
+
+    Raises:
+        CheckpointError: there is no such tag, or its file cannot be fetched; the message says what to do.
+    """
+    values = tag_config(name, tag)
+    try:
+        found = cached_weights(values)
+        if found is None:
+            with quiet_hub(values):
+                found = download_pretrained(values)
+    except _DOWNLOAD_ERRORS as error:
+        address = values.get("url") or values.get("hf_hub")
+        raise CheckpointError(
+            f"{name}, tag {tag!r}: the weights could not be downloaded ({one_line(error)}); try again, or fetch "
+            f"{address} on another machine and pass the path of the file in place of the tag"
+        ) from error
+    return Path(found)
 
 
 def build_towers(
@@ -230,11 +252,8 @@ def _from_tag(
     config = config_of_name(base_name(name)).with_activation(trained)
     known = preprocessing_of(values, config.preprocessing.size, source)
     towers = build_towers(_with_known_preprocessing(config, preprocessing, known, source), attention)
-    try:
-        path = download_pretrained(values)
-    except _DOWNLOAD_ERRORS as error:
-        raise CheckpointError(f"{source}: the weights could not be downloaded ({error})") from error
-    if Path(path).suffix in (".npz", ".npy"):
+    path = fetch_tag(name, tag)
+    if path.suffix in (".npz", ".npy"):
         # Weights of big_vision, which only names of open_clip's own list lead to.
         load_checkpoint(towers.model, path)  # pyright: ignore[reportArgumentType]
     else:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mote_fast.clip import feature_cache
+from mote_fast.clip.pretrained import fetch_tag
 from mote_fast.errors import CheckpointError, ConfigError
 from mote_fast.model.model_config import DEFAULT_FRAMES
 from mote_fast.runtime.environment import PRESETS
@@ -114,7 +115,7 @@ def list_models() -> dict[str, PublishedModel]:
     return {model.name: model for model in _MODELS}
 
 
-def download(name: str, *, progress: TransferProgress | None = None) -> Path:
+def download(name: str, *, original: bool = True, progress: TransferProgress | None = None) -> Path:
     """Return the path of a model's weights, which are fetched the first time and checked every time.
 
     The file is kept in the folder "models" of the user's cache folder. An interrupted download is continued. A hash
@@ -122,6 +123,7 @@ def download(name: str, *, progress: TransferProgress | None = None) -> Path:
 
     Args:
         name: a name of ``list_models``.
+        original: fetch the original CLIP too that the model needs, unless it is on this machine.
         progress: called with the bytes so far and the size of the file, after each piece.
 
     Raises:
@@ -137,7 +139,10 @@ def download(name: str, *, progress: TransferProgress | None = None) -> Path:
         return path
     if progress is None and not path.exists():
         log.warning("%s: fetching %s to %s, once", name, model.url, path)
-    return fetch(model.url, path, sha256=model.sha256, size=model.size, progress=progress)
+    fetch(model.url, path, sha256=model.sha256, size=model.size, progress=progress)
+    if original and model.architecture is not None and model.clip_tag is not None:
+        fetch_tag(model.architecture, model.clip_tag)
+    return path
 
 
 def find_weights(path: str | Path) -> Path:
@@ -149,7 +154,7 @@ def find_weights(path: str | Path) -> Path:
     if Path(path).exists():
         return Path(path)
     if str(path) in list_models():
-        return download(str(path))
+        return download(str(path), original=False)
     raise CheckpointError(
         f"{path}: no such file or folder, and none of the models {', '.join(list_models())}, "
         f"{CLIP_SCHEMA}ARCHITECTURE/TAG"

@@ -209,6 +209,7 @@ def test_commands_fail_on_one_line(
         "plain_http": {"location": "http://example.invalid/weights.bin"},
     }.get(fault, {})
     first, *others = zoo._MODELS
+    monkeypatch.setattr(zoo, "fetch_tag", lambda *names: pytest.fail("the file itself was not refused"))
     with serve(CONTENT, **options) as site:
         address = {"no_network": "https://localhost:1/weights.bin"}.get(fault, site.url)
         known: dict[str, Any] = {"wrong_hash": {"sha256": "0" * 64}, "too_large": {"size": 5}}.get(fault, {})
