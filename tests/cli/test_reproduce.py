@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +173,17 @@ def test_failures_are_one_clear_line(
     status, out, errors = reproduce(capsys, *given, "--root", tmp_path, *output)
     assert (status, out, len(errors)) == (2, "", 1)
     assert message in errors[0]
+
+
+@pytest.mark.slow
+def test_under_torchrun(capsys: Captured, data: Path, clip_file: Path, tmp_path: Path) -> None:
+    """Two processes, the first one writing, give the figures of one."""
+    command = ["3", "--root", str(data), "--b16", str(data / "released.pt"), str(clip_file)]
+    command += ["--l14", str(data / "released.pt"), str(clip_file), "--json"]
+    alone = json.loads(reproduce(capsys, *command, "--output", tmp_path / "alone")[1])
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launched += ["-m", "mote_fast.cli", "reproduce", *command, "--output", str(tmp_path / "out")]
+    launched += ["--device", "cpu", "--workers", "0"]
+    finished = subprocess.run(launched, capture_output=True, text=True, check=False, timeout=600)
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["figures"] == alone["figures"]
