@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,6 +13,9 @@ from mote_fast.errors import ConfigError
 from mote_fast.runtime.files import write_all
 from mote_fast.runtime.json_text import from_json, to_json
 from mote_fast.runtime.lock import FileLock
+
+# Seconds between two flushes to the disk: one for each of a million small videos would take longer than the work.
+_FLUSH_EVERY = 1.0
 
 
 class Journal:
@@ -35,6 +39,7 @@ class Journal:
             self._exits.enter_context(FileLock(path.with_name(f"{path.name}.lock"), str(path)))
             self._file = self._exits.enter_context(path.open("a+b", buffering=0))
             self._load()
+            self._flushed = time.monotonic()
         except OSError as error:
             self._exits.close()
             raise ConfigError(f"{path}: cannot be read or written ({error})") from error
@@ -55,7 +60,7 @@ class Journal:
                 raise ConfigError(f"{self.path}:{number}: not a record of this program; remove the file") from error
 
     def append(self, name: str, **content: Any) -> None:
-        """Record that ``name`` is finished; the record is on disk when this returns.
+        """Record that ``name`` is finished; a kill of the process does not lose it, a power cut within a second may.
 
         Raises:
             ConfigError: the file cannot be written.
@@ -63,7 +68,9 @@ class Journal:
         record = {"name": name, **content}
         try:
             write_all(self._file, to_json(record).encode() + b"\n")
-            os.fsync(self._file.fileno())
+            if time.monotonic() - self._flushed > _FLUSH_EVERY:
+                os.fsync(self._file.fileno())
+                self._flushed = time.monotonic()
         except OSError as error:
             raise ConfigError(f"{self.path}: cannot be written ({error})") from error
         self.records[name] = record
@@ -74,6 +81,9 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # What cannot be flushed is done again after a power cut.
+        with suppress(OSError):
+            os.fsync(self._file.fileno())
         self._exits.close()
 
 
