@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mote_fast.clip.pretrained import fit_state_dict
-from mote_fast.errors import CheckpointError, ConfigError, quoted
+from mote_fast.errors import CheckpointError, ConfigError, one_line, quoted
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.files import staged
@@ -149,8 +149,11 @@ class TrainState:
         ]
         try:
             self.optimizer.load_state_dict(content["optimizer"])
-        except ValueError as error:
-            raise CheckpointError(f"{path}: its optimiser trained other parameters ({error})") from error
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path}: its optimiser trained other parameters ({one_line(error)})") from error
+        for weight, moments in self.optimizer.state.items():
+            if any(moment.numel() not in (1, weight.numel()) for moment in moments.values()):
+                raise CheckpointError(f"{path}: its optimiser trained other parameters (their shapes differ)")
         for group, settings in zip(self.optimizer.param_groups, groups, strict=True):
             group.update(settings)
         # A disabled scaler has no state, and the precision may have changed.
@@ -168,7 +171,10 @@ class TrainState:
                 )
         vars(self.progress).update(content["progress"])
         if world.rank < len(content["random"]):
-            _set_random_state(content["random"][world.rank], world.device)
+            try:
+                _set_random_state(content["random"][world.rank], world.device)
+            except (LookupError, TypeError, RuntimeError) as error:
+                raise CheckpointError(f"{path}: its random state cannot be set ({one_line(error)})") from error
 
 
 def save_checkpoint(folder: Path, content: Mapping[str, Any], keep_last: int) -> Path:
@@ -211,6 +217,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: no checkpoint of a training run that this release reads; to fine-tune a model, use "
             "model.checkpoint"
         )
+    try:
+        _check_layout(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: not laid out as a checkpoint of a run ({one_line(error)})") from error
     _check_numbers(content, path)
     return content
 
@@ -270,6 +280,24 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for key, value in values.items()
         if (section != "run" or key in _RUN_SETTINGS) and before[section].get(key) != value
     ]
+
+
+def _check_layout(content: Mapping[str, Any]) -> None:
+    """Raise KeyError, TypeError or ValueError unless the parts of a checkpoint have the types of a snapshot's."""
+    for part in ("progress", "model", "optimizer", "scaler", "order", "config"):
+        if not isinstance(content[part], dict):
+            raise TypeError(f"{part} is {quoted(content[part])}")
+    progress, order = RunProgress(**content["progress"]), DataPosition(**content["order"])
+    for count in (progress.epoch, progress.step_in_epoch, progress.step, progress.metrics_bytes, order.videos):
+        if type(count) is not int or count < 0:
+            raise TypeError(f"a count is {quoted(count)}")
+    if not isinstance(progress.best_accuracy, float | int | None) or not isinstance(content["random"], list):
+        raise TypeError("its best accuracy or its random state has another type")
+    states = [*content["optimizer"]["state"].values(), content["model"]]
+    if not all(isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values()) for state in states):
+        raise TypeError("something else stands in the place of tensors")
+    if not all(isinstance(section, dict) for section in content["config"].values()):
+        raise TypeError("a section of its configuration is none")
 
 
 def _check_numbers(content: Mapping[str, Any], path: Path) -> None:

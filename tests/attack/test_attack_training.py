@@ -12,6 +12,7 @@ import signal
 import struct
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ import torch
 from mote_fast.errors import CheckpointError
 from mote_fast.model.checkpoint import create_model
 from mote_fast.runtime.parts import PART_SUFFIX
-from mote_fast.training.state import list_checkpoints, newest_checkpoint, read_checkpoint, save_checkpoint
+from mote_fast.training.state import DataPosition, list_checkpoints, newest_checkpoint, read_checkpoint, save_checkpoint
 from tests.attack.conftest import Attack
 from tests.full_disk import files_of_at_most
 from tests.training.conftest import ROOT, VideoFolder, assert_same_run, write_data_set
@@ -166,8 +167,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two checkpoints with the weights of a model."""
     folder, weights = tmp_path_factory.mktemp("saved"), create_model("ViT-test").state_dict()
     for step in (1, 2):
-        progress = {"step": step}
-        save_checkpoint(folder, {"format_version": 1, "progress": progress, "model": weights}, keep_last=2)
+        content = {"format_version": 1, "progress": {"step": step}, "model": weights, "random": [], "scaler": {}}
+        content |= {"optimizer": {"state": {}}, "config": {}, "order": asdict(DataPosition(1, 1, []))}
+        save_checkpoint(folder, content, keep_last=2)
     return folder
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,16 @@ ORDER = DataPosition(10, 2, ["x", "y"], content="digest")
 
 def small(step: int) -> dict[str, Any]:
     """A snapshot without a model."""
-    return {"format_version": 1, "progress": {"step": step}, "model": {"weight": torch.arange(1000.0) + step}}
+    return {
+        "format_version": 1,
+        "progress": {"step": step},
+        "model": {"weight": torch.arange(1000.0) + step},
+        "optimizer": {"state": {}, "param_groups": []},
+        "scaler": {},
+        "random": [],
+        "order": asdict(ORDER),
+        "config": {},
+    }
 
 
 def trained_state(seed: int, steps: int) -> TrainState:
@@ -255,3 +264,42 @@ def test_weights_that_are_no_numbers_are_not_resumed(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, content, keep_last=1)
     with pytest.raises(CheckpointError, match=rf"step-00000001\.pt: {name} holds NaN"):
         trained_state(1, 0).restore(read_checkpoint(path), CONFIG, ORDER, ALONE, path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"progress": [1]},
+        {"progress": {"step": "1"}},
+        {"progress": {"steps": 1}},
+        {"progress": {"metrics_bytes": -1}},
+        {"progress": {"best_accuracy": [1]}},
+        {"order": {}},
+        {"model": {"weight": 1}},
+        {"model": [1]},
+        {"optimizer": {}},
+        {"optimizer": {"state": {0: {"step": "1"}}}},
+        {"optimizer": {"state": {0: 1}}},
+        {"random": 1},
+        {"config": {"run": 1}},
+    ],
+)
+def test_a_layout_that_is_none_is_named(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Every part of a stranger's checkpoint may be of another type."""
+    torch.save(small(1) | change, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=r"c\.pt: not laid out as a checkpoint"):
+        read_checkpoint(tmp_path / "c.pt")
+
+
+@pytest.mark.heavy
+def test_moments_of_other_shapes_are_refused(tmp_path: Path) -> None:
+    """They would be broadcast, or end the first step."""
+    state = trained_state(0, steps=12)
+    content = state.snapshot(CONFIG, ORDER, ALONE)
+    next(iter(content["optimizer"]["state"].values()))["exp_avg"] = torch.zeros(3)
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=r"c\.pt: its optimiser trained other parameters"):
+        state.restore(read_checkpoint(tmp_path / "c.pt"), CONFIG, ORDER, ALONE, tmp_path / "c.pt")
+    torch.save(content | {"random": [{}]}, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=r"c\.pt: its (random|optimiser)"):
+        state.restore(read_checkpoint(tmp_path / "c.pt"), CONFIG, ORDER, ALONE, tmp_path / "c.pt")
