@@ -82,20 +82,25 @@ def fetch(
             do. Of a file that is not the expected one, or does not fit on the disk, nothing is kept.
     """
     record = target.with_name(target.name + HASH_SUFFIX)
-    if target.is_file() and (expected := sha256 or _recorded(record)):
+    lock_file = target.with_name(f".{target.name}.lock")
+    # A lock that a killed process left has remains to be removed beside it.
+    if target.is_file() and not lock_file.exists() and (expected := sha256 or _recorded(record)):
         _check_existing(target, expected, "published" if sha256 else f"recorded in {record}")
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(target.with_name(f".{target.name}.lock"), str(target), wait=True)
+        lock = FileLock(lock_file, str(target), wait=True)
     except (OSError, ConfigError) as error:
         raise CheckpointError(f"{target}: cannot be written ({one_line(error)})") from error
     with lock:
         expected = sha256 or _recorded(record)
+        transfer = _Transfer(url, target, size, may_mix=expected is not None, progress=progress)
         if not target.is_file():
-            _Transfer(url, target, size, may_mix=expected is not None, progress=progress).run(expected)
-        elif expected is not None:
-            _check_existing(target, expected, "published" if sha256 else f"recorded in {record}")
+            transfer.run(expected)
+        else:
+            transfer.discard()
+            if expected is not None:
+                _check_existing(target, expected, "published" if sha256 else f"recorded in {record}")
         if expected is None:
             digest = sha256_of(target)
             write_text(record, f"{digest}  {target.name}\n")
@@ -135,7 +140,7 @@ class _Transfer:
         try:
             self._receive_all()
             if sha256 is not None and (found := sha256_of(self.part)) != sha256:
-                self._discard()
+                self.discard()
                 raise CheckpointError(
                     f"{self.url}: its SHA-256 is {found}, expected {sha256}: it is damaged or another file, and was "
                     "removed; try again, and trust no other copy"
@@ -145,7 +150,7 @@ class _Transfer:
             self.note.unlink(missing_ok=True)
         except (OSError, ConfigError) as error:
             # A full disk gets its space back.
-            self._discard()
+            self.discard()
             raise CheckpointError(f"{self.target}: cannot be written ({one_line(error)})") from error
 
     def _receive_all(self) -> None:
@@ -154,7 +159,7 @@ class _Transfer:
             try:
                 return self._receive()
             except _ChangedError:
-                self._discard()
+                self.discard()
             except _ConnectionLostError as error:
                 received = self._received()
                 # A connection that brought something is followed by another.
@@ -163,7 +168,7 @@ class _Transfer:
                     continue
                 kept = f"; {_megabytes(received)} are kept and need not be fetched again" if received else ""
                 if not received:
-                    self._discard()
+                    self.discard()
                 raise CheckpointError(
                     f"{self.url}: cannot be fetched ({error}){kept}; try again, or fetch it on another machine and put "
                     f"it at {self.target}"
@@ -251,10 +256,10 @@ class _Transfer:
                 raise CheckpointError(f"{self.url}: the server does not say how large the file is; nothing was fetched")
             size = int(length)
         if self.size is not None and size != self.size:
-            self._discard()
+            self.discard()
             raise CheckpointError(f"{self.url}: has {size} bytes, expected {self.size}; nothing was kept")
         if size > MAX_FILE_BYTES:
-            self._discard()
+            self.discard()
             raise CheckpointError(f"{self.url}: has {size} bytes, more than {MAX_FILE_BYTES}; nothing was kept")
         etag = response.headers.get("ETag", "")
         # A weak mark stands for versions that may differ in bytes.
@@ -276,10 +281,11 @@ class _Transfer:
 
     def _begin(self, version: _Version) -> None:
         """Start anew with a version."""
-        self._discard()
+        self.discard()
         write_text(self.note, json.dumps({"url": self.url, **version._asdict()}))
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Remove what was received."""
         self.part.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 

@@ -40,16 +40,25 @@ def processes() -> Any:
     return context
 
 
-def fetch_in_child(answers: Connection, url: str, target: str, sha256: str | None) -> None:
-    """Fetch, and tell the parent each step of the progress."""
+def fetch_in_child(answers: Connection, url: str, target: str, sha256: str | None, hold_at: int | None) -> None:
+    """Fetch, and tell the parent each step of the progress; wait at ``hold_at`` bytes to be killed."""
     transfer._CHUNK = PIECE
-    fetch(url, Path(target), sha256=sha256, progress=lambda done, _: answers.send(done))
+
+    def tell(done: int, _: int) -> None:
+        answers.send(done)
+        if hold_at is not None and done >= hold_at:
+            answers.recv()
+
+    fetch(url, Path(target), sha256=sha256, progress=tell)
     answers.send(None)
 
 
-def start(processes: Any, site: Site, target: Path, sha256: str | None) -> tuple[Any, Connection]:
+def start(
+    processes: Any, site: Site, target: Path, sha256: str | None, hold_at: int | None = None
+) -> tuple[Any, Connection]:
     ours, theirs = multiprocessing.Pipe()
-    child = processes.Process(target=fetch_in_child, args=(theirs, site.url, str(target), sha256), daemon=True)
+    given = (theirs, site.url, str(target), sha256, hold_at)
+    child = processes.Process(target=fetch_in_child, args=given, daemon=True)
     child.start()
     theirs.close()
     return child, ours
@@ -77,17 +86,15 @@ def test_killed_ten_times(attack: Attack, processes: Any, tmp_path: Path, ranges
         target = folder / "weights.bin"
         with serve(CONTENT, ranges=ranges) as site, attack.attempt(seed):
             sha256 = site.sha256 if hashed else None
-            reached = 0
             for kill in range(KILLS):
-                # From the first byte to the moment after the last.
-                instant = draws.choice((draws.randint(reached, len(CONTENT)), len(CONTENT) * (kill + 1) // KILLS))
-                child, answers = start(processes, site, target, sha256)
+                # Ever further, to the moment after the last byte; the later ones are killed as they run on.
+                instant = draws.randint(PIECE, len(CONTENT) * (kill + 1) // KILLS)
+                child, answers = start(processes, site, target, sha256, instant if kill < KILLS // 2 else None)
                 for done in steps(answers):
                     if done >= instant:
                         break
                 child.kill()
                 child.join()
-                reached = min(instant, len(CONTENT)) if ranges else 0
                 assert not target.exists() or target.read_bytes() == CONTENT
             fetch(site.url, target, sha256=sha256)
             assert target.read_bytes() == CONTENT

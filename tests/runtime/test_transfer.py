@@ -110,6 +110,17 @@ def test_pieces_of_two_versions_are_never_joined(site: Site, tmp_path: Path) -> 
         site.content = CONTENT
 
 
+def test_what_a_killed_process_left_beside_a_whole_file_is_removed(site: Site, tmp_path: Path) -> None:
+    """Killed between the renaming and the end, it leaves its lock, and may leave its note."""
+    target = tmp_path / "weights.bin"
+    fetch(site.url, target, sha256=site.sha256)
+    for name in (".weights.bin.lock", ".weights.bin.partial.json"):
+        (tmp_path / name).write_text("{}")
+    fetch(site.url, target, sha256=site.sha256)
+    assert left_in(tmp_path) == {"weights.bin"}
+    assert len(site.requests) == 1
+
+
 def test_a_part_without_its_note_is_not_trusted(site: Site, tmp_path: Path) -> None:
     """Bytes of unknown origin, and more bytes than the file has, are dropped."""
     target = tmp_path / "weights.bin"
