@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from mote_fast.cli import options, outputs
+from mote_fast.runtime.json_text import to_json
 from mote_fast.training.config.shipped import config_path, shipped, summary
 
 
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     described = {name: summary(path) for name, path in shipped().items()}
     if arguments.json:
-        outputs.write(json.dumps(described, indent=2, ensure_ascii=False))
+        outputs.write(to_json(described, indent=2))
         return 0
     width = max(map(len, described))
     outputs.write("\n".join(f"{name:{width}}  {purpose}".rstrip() for name, purpose in described.items()))

@@ -7,7 +7,6 @@ script are accepted too. Exits with 0 if the run is complete, or has saved after
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 from mote_fast.cli import options, outputs
 from mote_fast.errors import ConfigError, MoteError
+from mote_fast.runtime.json_text import to_json
 from mote_fast.training.config import released_arguments
 from mote_fast.training.config.train_config import load_config
 from mote_fast.training.loop import train
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, program: str | None = None) -> int:
     overrides = arguments.settings
     if arguments.resume is not None:
         # JSON's quotes make YAML read a path as text.
-        overrides = [*overrides, f"run.resume={json.dumps(arguments.resume)}"]
+        overrides = [*overrides, f"run.resume={to_json(arguments.resume)}"]
     rank = int(os.environ.get("RANK", "0"))
     logging.basicConfig(
         level=logging.INFO if rank == 0 else logging.WARNING,

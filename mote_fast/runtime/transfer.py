@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import logging
 import re
 import shutil
@@ -19,6 +18,7 @@ from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_ope
 
 from mote_fast.errors import CheckpointError, ConfigError, one_line
 from mote_fast.runtime.files import staged, write_all, write_text
+from mote_fast.runtime.json_text import from_json, to_json
 from mote_fast.runtime.lock import FileLock
 
 log = logging.getLogger(__name__)
@@ -269,7 +269,7 @@ class _Transfer:
     def _noted(self) -> _Version | None:
         """Return the version that the received bytes belong to, if they can be used."""
         try:
-            values: Any = json.loads(self.note.read_text(encoding="utf-8"))
+            values: Any = from_json(self.note.read_text(encoding="utf-8"))
             version = _Version(int(values["size"]), values["mark"])
             usable = values["url"] == self.url and (version.mark is not None or self.may_mix)
         except (OSError, ValueError, KeyError, TypeError):
@@ -282,7 +282,7 @@ class _Transfer:
     def _begin(self, version: _Version) -> None:
         """Start anew with a version."""
         self.discard()
-        write_text(self.note, json.dumps({"url": self.url, **version._asdict()}))
+        write_text(self.note, to_json({"url": self.url, **version._asdict()}))
 
     def discard(self) -> None:
         """Remove what was received."""

@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -211,6 +212,14 @@ def test_a_locked_file(
             assert [("locked" in warning) for warning in warnings] == [True] * waits
 
 
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that every user can reach; pytest's own are private."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
 def without_rights(folder: str) -> tuple[list[list[float]], list[str]]:
     """Return the features as a user who may read the cache's folder and not write to it."""
     if os.geteuid() == 0:
@@ -220,19 +229,14 @@ def without_rights(folder: str) -> tuple[list[list[float]], list[str]]:
 
 
 @pytest.mark.parametrize("labels", ["stored", "new", "none"])
-def test_a_folder_that_is_read_only(
-    attack: Attack, tmp_path: Path, sound: bytes, expected: Tensor, labels: str
-) -> None:
+def test_a_folder_that_is_read_only(attack: Attack, public: Path, sound: bytes, expected: Tensor, labels: str) -> None:
     """What is there is read; what cannot be kept costs one warning."""
-    folder = tmp_path / "cache"
+    folder = public / "cache"
     folder.mkdir()
     if labels == "stored":
         (folder / FILE_NAME).write_bytes(sound)
     elif labels == "new":
         FeatureCache(folder).write("other", {"a": torch.zeros(8)})
-    for each in (*tmp_path.parents, tmp_path):
-        if each.owner() == folder.owner() and each.is_relative_to(tmp_path.parents[1]):
-            each.chmod(0o755)
     for each in (*folder.iterdir(), folder):
         each.chmod(0o555 if each.is_dir() else 0o444)
     with (
