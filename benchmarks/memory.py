@@ -1,5 +1,12 @@
 """Peak memory of whole processes, weights and optimiser states included: ours against the official recipe.
 
+    python benchmarks/memory.py --plan configs/k400_vit_l_14.yaml data.batch_size=24
+    python benchmarks/memory.py --plan
+
+The first counts what training a configuration takes on a GPU, without running it, and exits with 1 if 24 GiB are too
+few; the second prints the table of docs/training.md (see memory_plan.py). The measurements are those of
+``benchmarks/run.py memory``.
+
 Every arm runs in a process of its own, which holds that arm's model and nothing of the other's. The figure is the most
 that was resident from the moment the model stood ready, less what the same process held once the libraries were
 imported: weights, activations, gradients, optimiser states and what the allocators kept.
@@ -7,18 +14,23 @@ imported: weights, activations, gradients, optimiser states and what the allocat
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import official
 from experts import TrainingStep
 from gauge import in_new_process, reset_peak, status
 from harness import OFFICIAL, OURS
+from memory_plan import HEADER, documented_table, plan, read_config, row
 from rows import Row
 from setting import Setting
 
 from mote_fast.clip import encode_classes
 from mote_fast.data import read_frames
+from mote_fast.errors import MoteError
 
 STEPS, BATCH, VIDEOS, LABELS = 6, 8, 2, 8
 
@@ -76,3 +88,28 @@ def peak_of(work: str, arm: str, setting: Setting) -> float:
         raise SystemExit("peak memory is read from /proc, which this system does not have")
     run()
     return status("VmHWM") - imported
+
+
+def main() -> int:
+    """Print the plan of one configuration, or the documented table; return 1 if 24 GiB are too few, 2 on an error."""
+    parser = argparse.ArgumentParser(description="Memory of training, counted without running it.")
+    purpose = "YAML, of this project or of the official code; without a file the table of docs/training.md"
+    parser.add_argument("--plan", required=True, nargs="?", const="", metavar="CONFIG", help=purpose)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that override the file's")
+    arguments = parser.parse_args()
+    if not arguments.plan:
+        print(documented_table(Path(__file__).parents[1] / "configs"))
+        return 0
+    try:
+        config = read_config(arguments.plan, arguments.overrides)
+        found = plan(config)
+    except MoteError as error:
+        sys.stderr.write(f"memory.py: {error}\n")
+        return 2
+    print(HEADER)
+    print(row(arguments.plan, config, found))
+    return 0 if found.fits else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -92,6 +92,7 @@ def build_model(model: ModelSection, data: DataConfig, world: ProcessGroup) -> V
             clip=None if is_folder else model.clip_pretrained,
             interpolate=1.0,
             activation=None if is_folder else model.activation,
+            device=world.device,
         )
         built.frames = data.frames
     else:
@@ -104,6 +105,7 @@ def build_model(model: ModelSection, data: DataConfig, world: ProcessGroup) -> V
             clip_pretrained=model.clip_pretrained,
             activation=model.activation,
             preprocessing=model.preprocessing,
+            device=world.device,
             **{option.name: getattr(model, option.name) for option in fields(HeadOptions)},
         )
     if model.interpolate is not None:
@@ -128,7 +130,7 @@ def build_model(model: ModelSection, data: DataConfig, world: ProcessGroup) -> V
     if not any(parameter.requires_grad for parameter in built.parameters()):
         raise ConfigError("model.header=mean with model.train_clip=false leaves nothing to train")
     # The towers stay in evaluation mode: CLIP has no dropout, and other towers' running statistics must not change.
-    return built.to(world.device).eval()
+    return built.eval()
 
 
 def store_class_features(model: VideoClassifier, names: list[str], world: ProcessGroup) -> None:

@@ -22,9 +22,9 @@ from mote_fast.training.losses import Loss, training_loss
 from mote_fast.training.method import Draws, TrainingMethod
 from mote_fast.training.optim import HeadAdamW
 
-# Frames per recomputation of the image tower; bounds the activations in memory.
-FRAMES_PER_RECOMPUTATION = 64
-
+# Frames per recomputation of the image tower; bounds the activations in memory. ViT-L/14 then fits 24 GiB
+# (docs/training.md); with 64 frames it does not.
+FRAMES_PER_RECOMPUTATION = 32
 
 # The objective and its parts, as ``StepResult.losses`` has them and the metrics name them.
 LOSSES = ("loss", "routed", "merged", "mse")

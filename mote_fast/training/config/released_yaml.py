@@ -115,6 +115,9 @@ def translate(settings: Mapping[str, Setting]) -> dict[str, Setting]:
             ", ".join(ignored),
         )
     translated: dict[str, Setting] = {}
+    if given:
+        # The official code has no key for it, and always recomputes.
+        translated["optim.grad_checkpointing"] = Setting(True, next(iter(given.values())).source)
     for key, setting in given.items():
         if key in unread:
             continue
