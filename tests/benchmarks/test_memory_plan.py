@@ -52,7 +52,7 @@ def test_allocations_are_counted_until_they_are_freed() -> None:
 def test_parts_of_a_plan() -> None:
     """Weights, moments, exchanged gradients and batches are those of the model and the configuration."""
     config = read_config(SMOKE)
-    model = mote_fast.create_model("tiny")
+    model = mote_fast.create_model(config.model.arch, layers=config.model.layers)
     found = plan(config)
     assert found.weights >= 4 * sum(parameter.numel() for parameter in model.parameters())
     experts = sum(block.mlp.weight.numel() for block in model.head.temporal_blocks())
@@ -132,7 +132,7 @@ def test_command() -> None:
     """One row, and a status that says whether it fits; a wrong setting is one line."""
     command = [sys.executable, "benchmarks/memory.py", "--plan", str(SMOKE)]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert re.search(r"smoke\.yaml \| tiny \| 4 x 8 \| fp32 \| no \|.*\| yes \|$", found.stdout.strip())
+    assert re.search(r"smoke\.yaml \| ViT-test \| 4 x 8 \| fp32 \| no \|.*\| yes \|$", found.stdout.strip())
     wrong = subprocess.run([*command, "optim.lrr=1"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1
