@@ -22,7 +22,8 @@ import gc, json, os, resource, sys
 from multiprocessing import forkserver
 from mote_fast.cli import main
 from mote_fast.runtime import workers
-workers._context("mote_fast.cli")
+forkserver.set_forkserver_preload(["mote_fast.cli", "tests.attack.patient_forkserver"])
+forkserver.ensure_running()
 # From here on workers start in a moment.
 server = forkserver._forkserver
 list(workers.run_each(abs, [1], 1, 300.0))
