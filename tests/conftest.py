@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 import mote_fast
 from mote_fast.data import available_backends
+from mote_fast.data.loading import view_frames
 
 # A busy machine must not fail a test: no example has a deadline. The default profile repeats the same cases, so that
 # runs are comparable; "explore" generates new ones (make test-slow).
@@ -41,6 +43,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("torchcodec") and (reason := available_backends()["torchcodec"]):
         pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_process_is_kept() -> Iterator[None]:
+    """The process that decodes for ``classify`` waits for the next video: the next file's tests count processes."""
+    yield
+    if view_frames._pool.cache_info().currsize:
+        view_frames._pool(os.getpid()).close()
+        view_frames._pool.cache_clear()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

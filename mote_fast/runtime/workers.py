@@ -18,8 +18,9 @@ import sys
 import threading
 import traceback
 import weakref
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -305,6 +306,12 @@ def _serve(connection: Connection, pickled: bytes, shared: Any, parent: int) -> 
         start()
     if memory_limit is not None:
         _limit_memory(memory_limit)
+    # The parent may end at any moment.
+    with suppress(BrokenPipeError, ConnectionResetError):
+        _answer(connection, function, buffers, parent)
+
+
+def _answer(connection: Connection, function: Callable[..., Any], buffers: Sequence[Tensor], parent: int) -> None:
     connection.send(True)
     while True:
         try:

@@ -340,9 +340,10 @@ def test_an_interrupt_leaves_no_process_behind(what: str, videos: list[Path], at
         "eval": [
             *("eval", "--protocol", "closeset", "--list", str(tmp_path / "list.txt"), "--workers", "2"),
             *("--labels-file", str(tmp_path / "names.csv"), "--dataset", "drawn", "--no-cache", "--batch-size", "2"),
+            *("--model", "tiny"),
         ],
-        "classify": ["classify", *map(str, videos), "--labels", "ring,star", "--no-cache"],
-        "embed": ["embed", *map(str, videos), "--output", str(tmp_path / "vectors.safetensors")],
+        "classify": ["classify", *map(str, videos), "--model", "tiny", "--labels", "ring,star", "--no-cache"],
+        "embed": ["embed", *map(str, videos), "--model", "tiny", "--output", str(tmp_path / "vectors.safetensors")],
     }[what]
     for _ in range(attack.size(1, 3)):
         with attack.attempt(what):

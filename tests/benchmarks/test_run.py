@@ -28,7 +28,7 @@ def test_the_whole_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     """One run end to end: the tables, the files, what follows from the parts, README's lines, the guard on itself."""
     files = [word for kind in ("json", "csv", "png") for word in (f"--{kind}", str(tmp_path / f"run.{kind}"))]
     files[files.index("--png")] = "--plot"
-    assert main(["throughput", "--preset", "ViT-test", "--quick", "--device", "cpu", *files]) == 0
+    assert main(["throughput", "--preset", "vit-test", "--quick", "--device", "cpu", *files]) == 0
     shown = capsys.readouterr().out
     assert "where a video's time goes" in shown
     assert "cold start, adding" in shown
@@ -56,7 +56,7 @@ def test_every_benchmark_is_run_alike(tmp_path: Path, name: str) -> None:
 def test_check_fails_on_a_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The exit status is 1 and the line names the arm, where the committed run was out of reach."""
     committed = tmp_path / "committed.json"
-    command = ["throughput", "--preset", "ViT-test", "--quick", "--stage", "head", "--device", "cpu"]
+    command = ["throughput", "--preset", "vit-test", "--quick", "--stage", "head", "--device", "cpu"]
     assert main([*command, "--json", str(committed)]) == 0
     result = json.loads(committed.read_text())
     next(row for row in result["rows"] if (row["arm"], row["metric"]) == ("mote_fast", "ratio"))["median"] = 1e6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -14,7 +15,7 @@ from mote_fast.data.decoding.decode import probe, read_readable_frames
 from mote_fast.data.decoding.video_info import MAX_MEMORY, PixelAspect, check_read_size
 from mote_fast.data.transforms import Preprocessing
 from mote_fast.data.views import ViewPlan, Views, plan_views
-from mote_fast.errors import UndecodableVideoError
+from mote_fast.errors import BackendError, UndecodableVideoError
 from mote_fast.runtime.workers import START_LIMIT, WithTensor, WorkerLostError, WorkerPool
 
 
@@ -76,7 +77,13 @@ def read_view_frames(source: str | bytes, request: ViewRequest, time_limit: floa
 
 def start_watched_reader() -> None:
     """Start the process that ``read_view_frames`` with a time limit uses, without waiting for it."""
-    threading.Thread(target=_pool(os.getpid()).run, args=(None,), daemon=True).start()
+    threading.Thread(target=_start, args=(_pool(os.getpid()),), daemon=True).start()
+
+
+def _start(pool: WorkerPool) -> None:
+    # Who needs the process is told why there is none; whoever ends before does not need it.
+    with contextlib.suppress(BackendError, WorkerLostError):
+        pool.run(None)
 
 
 def _read(source: str | bytes, request: ViewRequest) -> ViewFrames:

@@ -234,11 +234,13 @@ SPECIAL = {
     "model.arch": st.sampled_from(["ViT-test", "ViT-L-14"]),
     "run.resume": st.sampled_from(["auto", "none"]),
     "run.output": st.text(min_size=1),
+    "run.seed": st.integers(-(2**63), 2**63 - 1),
+    "optim.warmup_epochs": st.floats(0, 9),
 }
 SCHEDULES = st.just({"schedule": "cosine", "milestones": ()}) | st.fixed_dictionaries(
     {
         "schedule": st.just("multistep"),
-        "milestones": st.lists(st.integers(1, 99), min_size=1, unique=True).map(lambda steps: tuple(sorted(steps))),
+        "milestones": st.lists(st.integers(10, 99), min_size=1, unique=True).map(lambda steps: tuple(sorted(steps))),
     }
 )
 FILES = (
