@@ -149,7 +149,7 @@ class FeatureCache:
         except (sqlite3.OperationalError, OSError) as error:
             problem += f" ({error})"
         except sqlite3.DatabaseError as error:
-            log.warning("class-feature cache %s is damaged (%s); recreating it", self.path, error)
+            log.warning("class-feature cache %s is damaged (%s); recreating it", self.path, str(error))
             try:
                 self.clear()
             except OSError as cause:

@@ -98,7 +98,7 @@ class ModelCache:
         try:
             yield
         except (OSError, MoteError) as error:
-            log.warning("cache of int8 towers %s could not be %s: %s", self.folder, attempt, error)
+            log.warning("cache of int8 towers %s could not be %s: %s", self.folder, attempt, str(error))
 
 
 def _read_whole(key: str, path: Path) -> bytes | None:
@@ -109,7 +109,7 @@ def _read_whole(key: str, path: Path) -> bytes | None:
         # Another process dropped it.
         return None
     except OSError as error:
-        log.warning("%s cannot be read (%s); the tower is exported again", path, error)
+        log.warning("%s cannot be read (%s); the tower is exported again", path, str(error))
         return None
     whole = path.stem == f"{key}-{_digest(key, content)}"
     if not whole:

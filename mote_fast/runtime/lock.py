@@ -103,7 +103,7 @@ def _locked(path: Path, what: str, wait: bool) -> int | None:
             os.close(descriptor)
             if error.errno not in _NO_LOCKS:
                 raise
-            log.warning("%s: cannot be locked (%s); let no second process write there", what, error)
+            log.warning("%s: cannot be locked (%s); let no second process write there", what, str(error))
             return None
         os.close(descriptor)
 

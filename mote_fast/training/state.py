@@ -236,7 +236,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
         try:
             read_checkpoint(path)
         except CheckpointError as error:
-            log.warning("passed over: %s", error)
+            log.warning("passed over: %s", str(error))
         else:
             return path
     if known:

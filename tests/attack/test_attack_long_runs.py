@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import multiprocessing
+import multiprocessing.util
 import os
 import subprocess
 import sys
@@ -120,6 +121,8 @@ def test_a_long_run_holds_no_more_at_its_end(
     if attack.full and request.config.getoption("--clips"):
         videos = [*videos, *sorted(Path(request.config.getoption("--clips")).iterdir())]
     (tmp_path / "temporary").mkdir()
+    # multiprocessing makes its folder once, and its sockets there have short names: not in the test's folder.
+    multiprocessing.util.get_temp_dir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     used = of_kind(model, kind)
     peak, start = 0, None
@@ -318,6 +321,8 @@ class Interrupting(tqdm.tqdm):
             signal.raise_signal(signal.SIGINT)
 
 if __name__ == "__main__":
+    # A program that was started in the background may ignore the signal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     inputs.tqdm = Interrupting
     sys.exit(main(sys.argv[1:]))
 """

@@ -195,3 +195,25 @@ def test_hashes_are_of_the_python_of_the_lock() -> None:
 def _lines(name: str) -> list[str]:
     text = (ROOT / name).read_text(encoding="utf-8")
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def logged_errors(code: str) -> Iterator[str]:
+    """The places that give a caught error itself to the log."""
+    for handler in ast.walk(ast.parse(code)):
+        if not isinstance(handler, ast.ExceptHandler) or handler.name is None:
+            continue
+        for call in ast.walk(handler):
+            if not isinstance(call, ast.Call) or not re.fullmatch(r"log(ger)?\.\w+", _name(call.func)):
+                continue
+            if any(isinstance(each, ast.Name) and each.id == handler.name for each in call.args):
+                yield f"line {call.lineno}: {_name(call.func)} keeps {handler.name}"
+
+
+def test_the_log_keeps_texts(attack: Attack) -> None:
+    """Whoever keeps records would keep an error's frames, and with them a video's bytes or a file's tensors."""
+    for path in sources():
+        with attack.attempt(path.relative_to(ROOT)):
+            assert not list(logged_errors(path.read_text(encoding="utf-8")))
+    example = "try:\n    read()\nexcept OSError as error:\n    log.warning('%s: %s', path, {})\n"
+    assert list(logged_errors(example.format("error"))) == ["line 4: log.warning keeps error"]
+    assert not list(logged_errors(example.format("str(error)")))

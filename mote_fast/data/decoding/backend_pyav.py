@@ -61,7 +61,7 @@ def read(source: str | bytes, info: VideoInfo, indices: Sequence[int], num_threa
         try:
             return _read(source, info, indices, _Walk({}, False, by_pts), num_threads)
         except _OrderError as error:
-            logger.debug("%s: counting frames instead: %s", info.path, error)
+            logger.debug("%s: counting frames instead: %s", info.path, str(error))
             return _read(source, info, indices, _Walk({}, False, False), num_threads)
     except (DamageError, FFmpegError) as error:
         raise UndecodableVideoError(info.path, f"a frame cannot be decoded ({one_line(error)})") from error

@@ -65,7 +65,7 @@ class DecodePool(Generic[T]):
             try:
                 return self._pool.run(task, row)
             except WorkerLostError as lost:
-                logger.warning("%s: %s; the worker is started again", path, lost)
+                logger.warning("%s: %s; the worker is started again", path, str(lost))
                 losses.append(lost)
         reason = "tried twice: " + ", then ".join(map(str, losses))
         return failure_of(index, path, WorkerLostError(reason, losses[-1].timed_out), lasting=True)

@@ -76,7 +76,7 @@ class FaultLog:
                 out.write(to_json(asdict(failure)) + "\n")
         except OSError as error:
             # A full disk, for example, must not end a run of days; the log names the bad videos too.
-            logger.warning("%s: cannot be written (%s)", self.file, error)
+            logger.warning("%s: cannot be written (%s)", self.file, str(error))
 
     def end_epoch(self) -> None:
         """Log the summary if there were failures since the last call."""
