@@ -160,7 +160,8 @@ def hang(task: str) -> None:
 
 
 def wait_for_a_hanging_task() -> None:
-    """A program that neither closes its pool nor catches Ctrl-C."""
+    """A program that neither closes its pool nor catches Ctrl-C, which one started in the background may ignore."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     pool = WorkerPool(hang, 1, time_limit=3600.0)
     threads = ThreadPoolExecutor(1)
     waiting = [threads.submit(pool.run, str(number)) for number in range(3)]

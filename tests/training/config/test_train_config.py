@@ -233,6 +233,9 @@ SPECIAL = {
     "data.frames": st.integers(1, 77),
     "model.arch": st.sampled_from(["ViT-test", "ViT-L-14"]),
     "run.resume": st.sampled_from(["auto", "none"]),
+    "model.layers": st.none() | st.integers(1, 1024),
+    "model.experts": st.integers(1, 2**31 - 1),
+    "model.modulation_top_k": st.integers(1, 2**31 - 1),
     "run.output": st.text(min_size=1),
     "run.seed": st.integers(-(2**63), 2**63 - 1),
     "optim.warmup_epochs": st.floats(0, 9),
@@ -288,6 +291,8 @@ def test_round_trip(data: st.DataObject, tmp_path_factory: pytest.TempPathFactor
     try:
         for section, cls in get_type_hints(TrainConfig).items():
             drawn = {each.name: data.draw(values[f"{section}.{each.name}"], each.name) for each in fields(cls)}
+            if section == "method" and drawn["loss"] == "bce":
+                sections["data"] = replace(sections["data"], flip_labels=None)
             sections[section] = cls(**(drawn | schedule if section == "optim" else drawn))
         config = TrainConfig(**sections)
     except ConfigError:
