@@ -20,6 +20,7 @@ from mote_fast.errors import CheckpointError, ConfigError, one_line
 from mote_fast.runtime.files import staged, write_all, write_text
 from mote_fast.runtime.json_text import from_json, to_json
 from mote_fast.runtime.lock import FileLock
+from mote_fast.runtime.parts import remove_abandoned
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,8 @@ def fetch(
             transfer.run(expected)
         else:
             transfer.discard()
+            for path in (target, record):
+                remove_abandoned(path.parent, path.name)
             if expected is not None:
                 _check_existing(target, expected, "published" if sha256 else f"recorded in {record}")
         if expected is None:

@@ -111,9 +111,12 @@ def test_pieces_of_two_versions_are_never_joined(site: Site, tmp_path: Path) -> 
 
 
 def test_what_a_killed_process_left_beside_a_whole_file_is_removed(site: Site, tmp_path: Path) -> None:
-    """Killed between the renaming and the end, it leaves its lock, and may leave its note."""
+    """Killed between the renaming and the end, it leaves its lock, maybe its note and the folder of its part."""
     target = tmp_path / "weights.bin"
     fetch(site.url, target, sha256=site.sha256)
+    for name in (".weights.bin.abcdefgh.part", ".weights.bin.sha256.abcdefgh.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lock").touch()
     for name in (".weights.bin.lock", ".weights.bin.partial.json"):
         (tmp_path / name).write_text("{}")
     fetch(site.url, target, sha256=site.sha256)
