@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from itertools import takewhile
 from pathlib import Path
 
 from mote_fast.errors import ConfigError, quoted
@@ -15,9 +16,8 @@ _SUFFIX = ".yaml"
 
 def shipped() -> dict[str, Path]:
     """Return the file of every shipped configuration, by name, in the order of the names."""
-    names = {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in FOLDER.glob(f"*{_SUFFIX}")}
-    names |= {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in FOLDER.glob(f"*/*{_SUFFIX}")}
-    return dict(sorted(names.items()))
+    files = FOLDER.rglob(f"*{_SUFFIX}")
+    return dict(sorted((path.relative_to(FOLDER).as_posix().removesuffix(_SUFFIX), path) for path in files))
 
 
 def config_path(name: str | Path) -> Path:
@@ -29,10 +29,12 @@ def config_path(name: str | Path) -> Path:
         ConfigError: there is neither a file nor a shipped configuration of that name.
     """
     text = os.fspath(name)
+    if os.path.isfile(text):
+        return Path(name)
     known = shipped()
-    if text in known and not os.path.isfile(text):
+    if text in known:
         return known[text]
-    if os.path.isfile(text) or Path(text).suffix:
+    if Path(text).suffix:
         return Path(name)
     close = difflib.get_close_matches(text, known, 1, cutoff=0.7)
     meant = f"did you mean {close[0]!r}?" if close else "`mote-fast configs` lists those that come with mote_fast"
@@ -41,10 +43,6 @@ def config_path(name: str | Path) -> Path:
 
 def summary(path: Path) -> str:
     """Return the first sentence of the comment that a shipped configuration begins with."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    comment = []
-    for line in lines:
-        if not line.startswith("#"):
-            break
-        comment.append(line.removeprefix("#").strip())
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    comment = [line.removeprefix("#").strip() for line in lines]
     return " ".join(comment).split(". ")[0].rstrip(".")
