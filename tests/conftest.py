@@ -16,6 +16,7 @@ from torch import Tensor
 
 import mote_fast
 from mote_fast.data import available_backends
+from mote_fast.data.dali import pipeline as dali_pipeline
 from mote_fast.data.loading import view_frames
 
 # A busy machine must not fail a test: no example has a deadline. The default profile repeats the same cases, so that
@@ -42,6 +43,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("torchcodec") and (reason := available_backends()["torchcodec"]):
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def needs_dali() -> None:
+    if (reason := dali_pipeline.why_unavailable()) is not None:
         pytest.skip(reason)
 
 

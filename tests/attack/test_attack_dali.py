@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from mote_fast.data.dali.pipeline import why_unavailable
 from mote_fast.data.dali.ready_clips import ClipReader, ReadyClip
 from mote_fast.data.dali.server import DaliServer
 from mote_fast.data.dataset import VideoDataset
@@ -34,11 +33,7 @@ BASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def needs_dali() -> None:
-    reason = why_unavailable()
-    if reason is not None:
-        pytest.skip(reason)
+pytestmark = pytest.mark.usefixtures("needs_dali")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,6 @@ from mote_fast.data.dali import dali_loader
 from mote_fast.data.dali import routing as dali_routing
 from mote_fast.data.dali import trial as dali_trial
 from mote_fast.data.dali.dali_loader import DaliLoader
-from mote_fast.data.dali.pipeline import why_unavailable
 from mote_fast.data.dali.routing import DecodeTiming
 from mote_fast.data.dali.server import DaliServer
 from mote_fast.data.dali.trial import Trial
@@ -41,7 +40,7 @@ from tests.data.dali.deadly import DeadlyServer
 from tests.tolerances import GREY_LEVELS
 
 # Pipelines and worker processes.
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("needs_dali")]
 
 # Mean absolute difference in normalised units, one decoder against another.
 SAME_PIXELS = 0.02
@@ -50,13 +49,6 @@ _VP9: dict[str, Any] = {"codec": "libvpx-vp9", "g": 12, "deadline": "realtime", 
 _MJPEG: dict[str, Any] = {"codec": "mjpeg", "pix_fmt": "yuvj420p", "qmax": 4}
 
 _PLAIN = ClipRecipe(preprocessing=Preprocessing(48), frames=4)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def needs_dali() -> None:
-    reason = why_unavailable()
-    if reason is not None:
-        pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from mote_fast.data.dali.pipeline import why_unavailable
 from tests.data.conftest import NumberedVideos
 
 SCRIPT = """
@@ -37,7 +36,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(why_unavailable() is not None, reason="DALI is not installed")
+@pytest.mark.usefixtures("needs_dali")
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux's process descriptors")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_no_process_is_left(number: signal.Signals, numbered_videos: NumberedVideos, tmp_path: Path) -> None:

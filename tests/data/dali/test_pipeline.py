@@ -17,13 +17,6 @@ from mote_fast.data.views import Views
 from tests.data.conftest import NumberedVideos
 
 
-@pytest.fixture(scope="module")
-def needs_dali() -> None:
-    reason = dali_pipeline.why_unavailable()
-    if reason is not None:
-        pytest.skip(reason)
-
-
 def _file_input(data: bytes, indices: list[int], size: tuple[int, int], order: list[int], crops: int = 1) -> ClipInput:
     """A file whose frames keep their size and colours."""
     return ClipInput(
