@@ -27,6 +27,8 @@ BENCH = [f"decord>=0.6; {ON_LINUX_X86}", "matplotlib>=3.8.4", *INT8]
 TEST = ["pytest>=8.0", "pytest-benchmark>=5.0", "pytest-xdist>=3.6.1", "hypothesis>=6.100", "webdataset>=1.0.2"]
 # For `make lint` and tools/versions.py.
 TOOLS = ["ruff>=0.12", "pyright>=1.1.400", "import-linter>=2.3", "codespell[toml]>=2.3", "packaging>=24.0"]
+# For `make docs`; not in the lock, because nothing that is measured or tested depends on it.
+DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29", "latex2mathml>=3.77"]
 
 setup(
     name="mote_fast",
@@ -73,6 +75,7 @@ setup(
         "int8": INT8,
         "text": TEXT,
         "bench": BENCH,
+        "docs": DOCS,
         "test": [*TEST, *TRAIN, *INT8],
         "dev": [*TEST, *TRAIN, *BENCH, *TOOLS, DALI],
     },

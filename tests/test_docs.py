@@ -11,7 +11,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 METHOD = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
 FOLDERS = ("mote_fast", "kernels", "tests", "benchmarks", "lab", "tools", "configs", "docs")
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "configs" / "README.md"]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "configs" / "README.md"]
 
 
 def sources() -> list[Path]:

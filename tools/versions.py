@@ -3,10 +3,11 @@
     python tools/versions.py lock     every package that this environment's mote_fast[dev] needs, as installed here
     python tools/versions.py oldest   the lower bound of every requirement that setup.py states
     python tools/versions.py cpu      what mote_fast[dev] requires without the packages that only GPUs need
+    python tools/versions.py docs     what mote_fast[docs] requires beyond mote_fast
     python tools/versions.py hashes   the lock with the SHA-256 of each file that pip would install on this platform
 
-``make lock``, ``make test-oldest`` and ``make dev-cpu`` call it. A release that supports only some of the package's
-Python versions is pinned for those versions; for the others pip chooses.
+``make lock``, ``make test-oldest``, ``make dev-cpu`` and ``make docs`` call it. A release that supports only some of
+the package's Python versions is pinned for those versions; for the others pip chooses.
 """
 
 from __future__ import annotations
@@ -76,6 +77,15 @@ def cpu() -> list[str]:
     return [found[name] for name in sorted(found) if name not in GPU_PACKAGES]
 
 
+def docs() -> list[str]:
+    """The requirements of the documentation site alone."""
+    found = distribution(PACKAGE)
+    with_docs = set(map(str, requirements(found, frozenset({"docs"}))))
+    return sorted(
+        text.partition(";")[0].strip() for text in with_docs - set(map(str, requirements(found, frozenset())))
+    )
+
+
 def hashes() -> list[str]:
     """The pins of the lock that apply here, each with the SHA-256 of the file that pip's indexes give for it.
 
@@ -108,11 +118,11 @@ def _pin(name: str) -> str:
 def main() -> None:
     """Print the requested list."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=("lock", "oldest", "cpu", "hashes"))
+    parser.add_argument("kind", choices=("lock", "oldest", "cpu", "docs", "hashes"))
     kind = parser.parse_args().kind
     python = ".".join(map(str, sys.version_info[:3]))
     try:
-        lines = {"lock": lock, "oldest": oldest, "cpu": cpu, "hashes": hashes}[kind]()
+        lines = {"lock": lock, "oldest": oldest, "cpu": cpu, "docs": docs, "hashes": hashes}[kind]()
     except PackageNotFoundError as error:
         raise SystemExit(f"{error}: run make venv first") from error
     print(f"# Written by `python tools/versions.py {kind}` for {PACKAGE} {version(PACKAGE)}, Python {python}.")
