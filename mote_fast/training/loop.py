@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,12 @@ from mote_fast.runtime.parts import remove_abandoned
 from mote_fast.runtime.weights import check_model_folder
 from mote_fast.training.banner import first_lines
 from mote_fast.training.build import Loaders, build_loaders, build_model, build_optimizer, store_class_features
-from mote_fast.training.config.train_config import TrainConfig, to_yaml
+from mote_fast.training.config.train_config import TrainConfig, to_dict, to_yaml
 from mote_fast.training.fault_report import FAULTS_FILE, report_faults
 from mote_fast.training.logs import METRICS_FILE, RunLog, ThroughputMeter, duration, peak_memory
+from mote_fast.training.resuming import is_finished, resume
 from mote_fast.training.schedule import learning_rate, refreshed_epoch, set_learning_rate
-from mote_fast.training.state import (
-    CHECKPOINT_FOLDER,
-    DataPosition,
-    RunProgress,
-    TrainState,
-    find_checkpoint,
-    read_checkpoint,
-    save_checkpoint,
-)
+from mote_fast.training.state import CHECKPOINT_FOLDER, DataPosition, RunProgress, TrainState, save_checkpoint
 from mote_fast.training.step import (
     LOSSES,
     Arithmetic,
@@ -110,7 +103,7 @@ def train(config: TrainConfig) -> bool:
             if world.leads:
                 for line in first_lines(config, world, model, loaders):
                     log.info(line)
-            _resume(config, world, state, order)
+            resume(config, world, state, order)
             return _train(config, world, loaders, state, order, arithmetic)
         finally:
             loaders.close()
@@ -180,6 +173,7 @@ def _train(
             ThroughputMeter(),
             stop,
         )
+        finished_before = is_finished(asdict(progress), to_dict(config))
         try:
             while progress.epoch < optim.epochs:
                 _take_steps(run)
@@ -192,7 +186,8 @@ def _train(
             return False
         if world.leads:
             state.model.save(output / FINAL_MODEL)
-            log.info("done: %d steps; model in %s", progress.step, output / FINAL_MODEL)
+            outcome = "finished before, nothing was left to train" if finished_before else "done"
+            log.info("%s: %d steps; model in %s", outcome, progress.step, output / FINAL_MODEL)
         world.wait()
     return True
 
@@ -373,17 +368,3 @@ def _save(run: Run) -> None:
     content = run.state.snapshot(run.config, run.order, run.world)
     if run.world.leads:
         save_checkpoint(Path(run.config.run.output) / CHECKPOINT_FOLDER, content, run.config.run.keep_last)
-
-
-def _resume(config: TrainConfig, world: ProcessGroup, state: TrainState, order: DataPosition) -> None:
-    """Restore the checkpoint that ``run.resume`` selects, if there is one; the first process decides which."""
-    output = Path(config.run.output)
-    path = world.gather(find_checkpoint(config.run.resume, output) if world.leads else None)[0]
-    if path is None:
-        return
-    state.restore(read_checkpoint(path), config, order, world, path)
-    if path.resolve().parent != (output / CHECKPOINT_FOLDER).resolve():
-        # The metrics of that run are in its own folder.
-        state.progress.metrics_bytes = 0
-    if world.leads:
-        log.info("resumed %s: epoch %d, step %d", path, state.progress.epoch + 1, state.progress.step)

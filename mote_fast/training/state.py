@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 CHECKPOINT_FOLDER = "checkpoints"
 # The options of section run that affect training; the others say where and when a run writes.
-_RUN_SETTINGS = ("seed", "device", "sync_routing")
+_RUN_SETTINGS = ("seed", "device", "sync_routing", "max_steps")
 
 _NAME = re.compile(r"step-(\d+)\.pt")
 
@@ -125,22 +125,22 @@ class TrainState:
         """
         before = DataPosition(**content["order"])
         if before.classes != order.classes:
-            raise ConfigError(f"{path}: written with other class names; keep data.labels, or start another run")
+            raise ConfigError(f"{path}: written with other class names; keep data.labels, or give another run.output")
         if before.streams != order.streams:
             raise ConfigError(
                 f"{path}: written with the training shards read in {before.streams} streams, now they are "
-                f"{order.streams}; keep the number of processes and data.workers, or start another run"
+                f"{order.streams}; keep the number of processes and data.workers, or give another run.output"
             )
         if (before.videos, before.clips_per_step) != (order.videos, order.clips_per_step):
             raise ConfigError(
                 f"{path}: written with {before.videos} training videos and {before.clips_per_step} clips a step, now "
                 f"there are {order.videos} and {order.clips_per_step}; keep data.train_list and the product of "
-                "data.batch_size, optim.accumulation and processes, or start another run"
+                "data.batch_size, optim.accumulation and processes, or give another run.output"
             )
         if before.content not in ("", order.content):
             raise ConfigError(
                 f"{path}: written with other paths, labels or another order in the training list; a step would take "
-                "other videos; restore data.train_list, or start another run"
+                "other videos; restore data.train_list, or give another run.output"
             )
         fit_state_dict(self.model, content["model"], path)
         groups = [
