@@ -108,7 +108,7 @@ def check_installed(python: str, wheel: Path) -> None:
         # The extra [train] brings TensorBoard.
         settings = ["run.max_steps=2", "run.tensorboard=false", "data.batch_size=2", *_settings_of(printed)]
         _run([command, "train", "--config", "smoke", *settings], place)
-        if not (place / "runs" / "lists" / "last").is_dir():
+        if not (place / "runs" / "lists" / "model").is_dir():
             raise SystemExit(f"{wheel.name}: train left no model in runs/lists")
 
 
