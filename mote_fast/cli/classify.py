@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--topk must be at least 1, got {arguments.topk}")
     model = inputs.model_of(arguments)
     model.pixel_aspect, model.crops_along = arguments.pixel_aspect, arguments.crops_along
+    labels = inputs.classes_of(model, arguments) if labels is None else labels
     classes = inputs.encode_labels(model, labels)
 
     def ranked(video: str) -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from mote_fast.cli.download import download_shown
 from mote_fast.cli.options import DTYPES
-from mote_fast.clip.prompts import Prompts, read_prompts
+from mote_fast.clip.clip_config import is_architecture
+from mote_fast.clip.prompts import PAPER_PROMPTS, Prompts, read_prompts
 from mote_fast.clip.texts import check_labels
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.items import VideoItem, read_labels, read_list, scan_folder
@@ -26,7 +27,7 @@ from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.data.loading.view_frames import start_watched_reader
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.views import Views
-from mote_fast.errors import ConfigError, VideoError
+from mote_fast.errors import ConfigError, LabelError, VideoError
 from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, ProtocolName
 from mote_fast.evaluation.splits import Split, read_split
 from mote_fast.model.checkpoint import create_model, load
@@ -35,6 +36,7 @@ from mote_fast.model.zoo import CLIP_SCHEMA, list_models
 from mote_fast.runtime.distributed import ProcessGroup, is_first
 from mote_fast.runtime.environment import best_device
 from mote_fast.runtime.progress import Progress
+from mote_fast.runtime.reading import expanded
 from mote_fast.runtime.text import visible
 
 
@@ -77,7 +79,7 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
         print(f"note: {model.caution}", file=sys.stderr)
     model.decode_backend = arguments.decode
     model.decode_time_limit = limit
-    model.prompts = prompts
+    model.prompts = prompts or model.prompts
     if arguments.no_cache:
         model.feature_cache = None
     if arguments.no_modulation:
@@ -87,8 +89,9 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
 
 def _is_trained(arguments: argparse.Namespace) -> bool:
     """Whether the options name a file, a folder or a model of the registry, and not an architecture."""
-    named = arguments.model in list_models() or arguments.model.startswith(CLIP_SCHEMA)
-    return arguments.checkpoint is not None or named
+    name = arguments.model
+    named = name in list_models() or name.startswith(CLIP_SCHEMA)
+    return arguments.checkpoint is not None or named or (not is_architecture(name) and expanded(name).exists())
 
 
 def _trained_model(arguments: argparse.Namespace, place: dict[str, Any]) -> VideoClassifier:
@@ -122,30 +125,53 @@ def _fresh_model(arguments: argparse.Namespace, place: dict[str, Any]) -> VideoC
     )
 
 
-def prompts_of(arguments: argparse.Namespace) -> Prompts:
-    """Read the files of ``options.add_prompts``.
+def prompts_of(arguments: argparse.Namespace) -> Prompts | None:
+    """Read the files of ``options.add_prompts``; None if there are none, for the prompts that the model records.
 
     Raises:
         ConfigError: the weight is out of range.
         ListError: see ``read_prompts``.
     """
-    return read_prompts(arguments.templates, arguments.descriptions, arguments.description_weight)
+    prompts = read_prompts(arguments.templates, arguments.descriptions, arguments.description_weight)
+    return None if arguments.templates is None and arguments.descriptions is None else prompts
 
 
-def labels_of(arguments: argparse.Namespace) -> list[str]:
-    """Collect the class names from the options.
+def labels_of(arguments: argparse.Namespace) -> list[str] | None:
+    """Collect the class names from the options; None if there are none, for those that the model records.
 
     Raises:
-        LabelError: there are no class names, or one of them is not UTF-8.
+        LabelError: one of them is not UTF-8; or there are none, and only a model folder records its own.
         ListError: the file of class names is missing or malformed.
     """
     if arguments.labels_file is not None:
         return read_labels(arguments.labels_file)
     if arguments.label_set is not None:
         return kinetics400_labels()
+    if arguments.labels is None:
+        # Before anything is fetched.
+        if not expanded(arguments.checkpoint or arguments.model).is_dir():
+            raise _no_classes(arguments)
+        return None
     labels = [name for part in arguments.labels.split(",") if (name := part.strip())]
     check_labels(labels)
     return labels
+
+
+def classes_of(model: VideoClassifier, arguments: argparse.Namespace) -> Sequence[str]:
+    """Return the class names that a model records.
+
+    Raises:
+        LabelError: it records none.
+    """
+    if model.classes is None:
+        raise _no_classes(arguments)
+    return model.classes
+
+
+def _no_classes(arguments: argparse.Namespace) -> LabelError:
+    return LabelError(
+        f"{arguments.checkpoint or arguments.model} records no class names; give --labels, --labels-file or --label-set"
+    )
 
 
 def kinetics400_labels() -> list[str]:
@@ -157,7 +183,9 @@ def kinetics400_labels() -> list[str]:
 
 def encode_labels(model: VideoClassifier, labels: Sequence[str]) -> Tensor:
     """Encode the label set once for all videos, [C, d], showing progress on a terminal."""
-    with tqdm(total=model.prompts.count(labels), unit="prompts", desc="labels", disable=None, delay=2) as bar:
+    with tqdm(
+        total=model.prompts_for(labels).count(labels), unit="prompts", desc="labels", disable=None, delay=2
+    ) as bar:
         return model.class_features(labels, progress=bar.update)
 
 
@@ -205,6 +233,7 @@ def facts_of(
     arguments: argparse.Namespace, model: VideoClassifier, views: Views, world: ProcessGroup
 ) -> dict[str, Any]:
     """Return what the results of evaluations record: the model, the views, the processes."""
+    recorded = arguments.templates is None and arguments.descriptions is None and model.prompts != PAPER_PROMPTS
     return {
         "checkpoint": arguments.checkpoint or arguments.model,
         "caution": model.caution,
@@ -213,7 +242,7 @@ def facts_of(
         "crops_along": arguments.crops_along,
         "dtype": arguments.dtype,
         "without_modulation": arguments.no_modulation,
-        "templates": arguments.templates,
+        "templates": "the model's own" if recorded else arguments.templates,
         "descriptions": arguments.descriptions,
         "description_weight": arguments.description_weight if arguments.descriptions is not None else None,
         "processes": world.size,

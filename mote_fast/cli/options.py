@@ -105,7 +105,7 @@ def add_model(parser: argparse.ArgumentParser, *, encodes_labels: bool = False) 
     group = parser.add_argument_group("model")
     group.add_argument("--checkpoint", metavar="PATH", help="released MoTE .pt file, or a folder written by save()")
     add_released(group)
-    named = "without --checkpoint: a name of `mote-fast models`, fetched once, or an architecture of open_clip"
+    named = "without --checkpoint: a name of `mote-fast models`, fetched once, an architecture of open_clip, or a path"
     add_value(group, "--model", DEFAULT_MODEL, named, "NAME")
     group.add_argument("--clip-pretrained", metavar="PATH|TAG", help="of an architecture: weights of its CLIP towers")
     header = "of an architecture: how frames are joined; only mean pooling (default) is of use untrained"
@@ -167,9 +167,9 @@ def add_labels_file(options: Options, prefix: str = "", *, several: bool = False
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:
-    """Add the three options for class names, one of which is required."""
-    group = parser.add_mutually_exclusive_group(required=True)
-    group.add_argument("--labels", metavar="A,B,C", help="class names, separated by commas")
+    """Add the three options for class names, one of which is needed by a model that records none."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--labels", metavar="A,B,C", help="class names, separated by commas (default: the model's own)")
     add_labels_file(group)
     group.add_argument("--label-set", choices=("k400",), help="a known list of class names")
 

@@ -66,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "dataset": arguments.dataset or listed.name,
                 "split": arguments.split,
                 **inputs.facts_of(arguments, model, views, world),
+                "templates": arguments.templates,
                 "seconds": round(time.perf_counter() - started, 3),
             }
             document = retrieval_document(listed, videos, texts, facts)

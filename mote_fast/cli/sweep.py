@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
             make_folder(Path(arguments.output), names=(RESULT_FILE,))
         prompts = inputs.prompts_of(arguments)
         model, original = load_with_original(arguments.checkpoint, arguments.clip, arguments.frames, arguments.device)
-        model.prompts = prompts
+        model.prompts = prompts or model.prompts
         model.feature_cache = None if arguments.no_cache else model.feature_cache
         towers = InterpolatedTowers(model, original, shares)
         # Held by the towers now.

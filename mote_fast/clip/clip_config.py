@@ -146,6 +146,11 @@ def image_size_of(model: Mapping[str, Any]) -> int:
     return sides[0]
 
 
+def is_architecture(name: str) -> bool:
+    """Whether ``config_of_name`` knows an architecture of this name."""
+    return name == TEST_NAME or name in open_clip.list_models()
+
+
 def config_of_name(name: str) -> ClipConfig:
     """Return the configuration of an open_clip architecture, or of "ViT-test", the smallest one, for tests.
 

@@ -39,7 +39,7 @@ from mote_fast.clip.towers import ClipTowers
 from mote_fast.data.transforms import Preprocessing
 from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError, MoteError, naming, one_line, quoted
 from mote_fast.runtime.json_text import from_json
-from mote_fast.runtime.reading import check_inside, read_small
+from mote_fast.runtime.reading import check_inside, expanded, read_small
 from mote_fast.runtime.shapes import check_shapes, plan_of, shapes_of
 from mote_fast.runtime.weights import MAX_CONFIG, check_numbers, plain_state_dict, read_weights
 
@@ -99,7 +99,7 @@ def load_towers(
         return build_towers(config, attention)
     if name is not None and (tag := tag_config(name, str(pretrained))):
         return _from_tag(name, str(pretrained), tag, activation, preprocessing, attention)
-    path = Path(pretrained)
+    path = expanded(pretrained)
     if not path.is_file():
         tags = open_clip.list_pretrained_tags_by_model(base_name(name)) if name else []
         raise CheckpointError(f"{pretrained}: neither a file nor a tag of {name}; tags: {', '.join(tags) or 'none'}")
@@ -272,7 +272,7 @@ def _from_open_clip_schema(
     if pretrained is not None:
         raise ConfigError(f"{name} brings its own weights; leave out pretrained={str(pretrained)!r}")
     schema, _, place = name.partition(":")
-    local = Path(place) if schema == "local-dir" else None
+    local = expanded(place) if schema == "local-dir" else None
     try:
         if local is not None:
             config_file, weights = local / _SCHEMA_CONFIG, _find_checkpoint_in_dir(local)

@@ -30,8 +30,10 @@ from mote_fast.model.original import (
     load_original,
     record_original,
 )
+from mote_fast.model.other_files import refuse_other_content
 from mote_fast.model.released import head_from_released, head_to_released
 from mote_fast.model.zoo import CLIP_SCHEMA, find_weights, is_drawn_only
+from mote_fast.runtime.reading import expanded
 from mote_fast.runtime.shapes import check_shapes, plan_of
 from mote_fast.runtime.weights import (
     TEXT_FOLDER,
@@ -164,12 +166,13 @@ def load(
         if clip is not None or interpolate is not None:
             raise ConfigError(f"{path} is a CLIP itself; leave out clip and interpolate")
         return _mean_clip(str(path), frames, activation, device, dtype)
-    path = find_weights(path)
+    path, clip = find_weights(path), _expanded_file(clip)
     if path.is_dir():
         model = _load_folder(path, clip, interpolate, device, dtype)
         model.drawn_only = is_drawn_only(path)
         return model
     content = read_weights(path)
+    refuse_other_content(content, path)
     visual = state_dict_of(content, _CLIP_KEY, path)
     head_state = state_dict_of(content, _HEAD_KEY, path)
     check_numbers(head_state, path)
@@ -259,7 +262,13 @@ def _load_folder(
         original, tuned_share = original if share == 1.0 else None, share
     model = _finish(towers, head, config.frames, device, dtype)
     model.original, model.tuned_share = original, tuned_share
+    model.classes, model.prompts = config.classes, config.prompts
     return model
+
+
+def _expanded_file(clip: str | Path | None) -> str | Path | None:
+    """Return the path of a file below "~"; a tag stays as it is."""
+    return clip if clip is None or not str(clip).startswith("~") else expanded(clip)
 
 
 def _share_of_folder(

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, overload
@@ -53,7 +53,7 @@ FRAMES_PER_BATCH_ON_CPU = 8
 # What a folded model has of the model that it came from.
 _KEPT_BY_FOLD = (
     *("original", "tuned_share", "int8", "decode_backend", "decode_time_limit", "pixel_aspect", "crops_along"),
-    *("drawn_only", "prompts", "feature_cache", "_home"),
+    *("drawn_only", "classes", "prompts", "feature_cache", "_home"),
 )
 
 # Held while a count changes. One for all models, because a lock cannot be copied with a model.
@@ -93,7 +93,9 @@ class VideoClassifier(nn.Module):
             three times its middle; or along the "long_side".
         drawn_only: the weights were trained on drawn videos alone, as those of the shipped tiny model.
         replaced_frames: frames so far that could not be decoded and were replaced by their nearest neighbors.
-        prompts: templates and descriptions that class features are made of.
+        classes: names of the classes that the model was trained on, in the order of their labels; ``classify``
+            ranks them where it is given none. None if nobody recorded them.
+        prompts: templates and descriptions that class features are made of; those of the training, if it recorded them.
         feature_cache: cache of class features between processes; None disables it.
     """
 
@@ -111,6 +113,7 @@ class VideoClassifier(nn.Module):
         self.crops_along: CropsAlong = "width"
         self.drawn_only = False
         self.replaced_frames = 0
+        self.classes: Sequence[str] | None = None
         self.prompts: Prompts = PAPER_PROMPTS
         self.feature_cache: FeatureCache | None = FeatureCache()
         self._home = HomeProcess()
@@ -118,7 +121,15 @@ class VideoClassifier(nn.Module):
     @property
     def config(self) -> ModelConfig:
         """The configuration of this model."""
-        return ModelConfig(self.clip.config, self.head.config, self.frames, self.original, self.tuned_share)
+        return ModelConfig(
+            self.clip.config,
+            self.head.config,
+            self.frames,
+            self.original,
+            self.tuned_share,
+            self.classes,
+            self.prompts,
+        )
 
     @property
     def device(self) -> torch.device:
@@ -137,7 +148,7 @@ class VideoClassifier(nn.Module):
     def classify(
         self,
         video: Video,
-        labels: Sequence[str],
+        labels: Sequence[str] | None = ...,
         *,
         views: str = ...,
         topk: int = ...,
@@ -148,7 +159,7 @@ class VideoClassifier(nn.Module):
     def classify(
         self,
         video: Sequence[Video],
-        labels: Sequence[str],
+        labels: Sequence[str] | None = ...,
         *,
         views: str = ...,
         topk: int = ...,
@@ -158,7 +169,7 @@ class VideoClassifier(nn.Module):
     def classify(
         self,
         video: Video | Sequence[Video],
-        labels: Sequence[str],
+        labels: Sequence[str] | None = None,
         *,
         views: str = "3x1",
         topk: int = 5,
@@ -169,7 +180,7 @@ class VideoClassifier(nn.Module):
         Args:
             video: a path, the bytes of a file, or decoded frames uint8 [N, H, W, 3] as a tensor or a NumPy array; or a
                 list of these.
-            labels: class names, any number; order and duplicates are kept.
+            labels: class names, any number; order and duplicates are kept. None takes the model's own, ``classes``.
             views: clips x crops: "1x1", "3x1" (zero-shot protocol), "4x3" (close-set protocol), ...
             topk: how many labels to return; all of them if there are fewer.
             class_features: [C, d], the result of ``class_features(labels)``, if already computed.
@@ -178,7 +189,7 @@ class VideoClassifier(nn.Module):
             The best labels, best first, ties in the order given. A list of such lists for a list of videos.
 
         Raises:
-            LabelError: the labels are empty, or one of them is blank.
+            LabelError: the labels are empty, or one of them is blank; or there are none, and the model records none.
             ConfigError: ``views`` or ``topk`` is malformed, ``video`` is something else, or there are three crops for a
                 model that squashes frames.
             NotFiniteError: the scores are NaN or infinite, as those of a model whose training diverged.
@@ -187,6 +198,9 @@ class VideoClassifier(nn.Module):
         if topk < 1:
             raise ConfigError(f"topk must be at least 1, got {topk}")
         parsed = Views.parse(views)
+        labels = self.classes if labels is None else labels
+        if labels is None:
+            raise LabelError("no labels: this model records no class names of its own; give a list of them")
         check_labels(labels)
         class_features = self.class_features(labels) if class_features is None else class_features
         if len(class_features) != len(labels):
@@ -268,7 +282,14 @@ class VideoClassifier(nn.Module):
     def class_features(self, labels: Sequence[str], *, progress: Progress | None = None) -> Tensor:
         """Return the class features of a label set, float32 [C, d]; see ``mote_fast.clip.encode_classes``."""
         self._home.check_threads()
-        return encode_classes(self.clip, labels, self.prompts, cache=self.feature_cache, progress=progress)
+        return encode_classes(self.clip, labels, self.prompts_for(labels), cache=self.feature_cache, progress=progress)
+
+    def prompts_for(self, labels: Sequence[str]) -> Prompts:
+        """Return ``prompts``, without their descriptions if these are of the model's ``classes`` and of no label."""
+        described = self.prompts.descriptions
+        if any(name in described for name in self.classes or ()) and not any(label in described for label in labels):
+            return replace(self.prompts, descriptions={})
+        return self.prompts
 
     @torch.no_grad()
     def embed_text(
@@ -344,7 +365,8 @@ class VideoClassifier(nn.Module):
     def save(self, folder: str | Path) -> None:
         """Write the model to ``folder`` (config.json and model.safetensors), atomically; ``mote_fast.load`` reads it.
 
-        The folder is complete: it also holds the configuration and tokenizer of a text tower from transformers.
+        The folder is complete: it also holds the configuration and tokenizer of a text tower from transformers, and the
+        class names and prompts of the training.
 
         Raises:
             CheckpointError: the folder holds something else, or cannot be written.

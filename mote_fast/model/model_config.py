@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from mote_fast.clip.clip_config import TEST_NAME, ClipConfig, image_size_of
+from mote_fast.clip.prompts import PAPER_PROMPTS, Prompts
+from mote_fast.clip.texts import check_labels
 from mote_fast.data.transforms import Preprocessing
 from mote_fast.errors import CheckpointError, ConfigError, one_line, quoted
 from mote_fast.head.head_config import HeadConfig
@@ -15,9 +17,9 @@ from mote_fast.runtime.checks import check_count
 
 # Version of the folder format; raised when older code cannot read the new format. Version 1 had no head options; its
 # heads have the defaults. Versions 1 and 2 had the normalisation alone; their frames are otherwise preprocessed as
-# OpenAI's. Versions 1 to 3 did not record the original CLIP.
-FORMAT_VERSION = 4
-READABLE_VERSIONS = (1, 2, 3, 4)
+# OpenAI's. Versions 1 to 3 did not record the original CLIP, and versions 1 to 4 neither class names nor prompts.
+FORMAT_VERSION = 5
+READABLE_VERSIONS = (1, 2, 3, 4, 5)
 
 # Frames per view of the paper's main results.
 DEFAULT_FRAMES = 8
@@ -42,6 +44,8 @@ class ModelConfig:
         original: the CLIP that the image tower is tuned from; None if it started from random weights, is interpolated
             already, or nobody recorded it.
         tuned_share: share of tuned weights in the image tower; the rest is the original CLIP's.
+        classes: the class names that it was trained on, in the order of their labels; None if nobody recorded them.
+        prompts: the texts around class names that it was trained with.
     """
 
     clip: ClipConfig
@@ -49,10 +53,15 @@ class ModelConfig:
     frames: int = DEFAULT_FRAMES
     original: OriginalClip | None = None
     tuned_share: float = 1.0
+    classes: Sequence[str] | None = None
+    prompts: Prompts = field(default=PAPER_PROMPTS, hash=False)
 
     def __post_init__(self) -> None:
         check_count("frames", self.frames, 1, MAX_FRAMES)
         check_share("tuned_share", self.tuned_share)
+        if self.classes is not None:
+            check_labels(self.classes)
+            object.__setattr__(self, "classes", tuple(self.classes))
         if self.head.embed_dim != self.clip.embed_dim:
             raise ConfigError(
                 f"the head takes features of width {self.head.embed_dim}, the towers give {self.clip.embed_dim}"
@@ -60,7 +69,13 @@ class ModelConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values."""
-        return {"format_version": FORMAT_VERSION, **asdict(self)}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        prompts = values.pop("prompts")
+        for name in ("clip", "head", "original"):
+            values[name] = None if values[name] is None else asdict(values[name])
+        # The paper's are those of a model that records none.
+        own = None if prompts == PAPER_PROMPTS else {each.name: getattr(prompts, each.name) for each in fields(prompts)}
+        return {"format_version": FORMAT_VERSION, **values, "prompts": own}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], source: str) -> ModelConfig:
@@ -89,7 +104,9 @@ class ModelConfig:
             towers = ClipConfig(**clip, preprocessing=Preprocessing(**own))
             original = values.pop("original", None)
             recorded = None if original is None else OriginalClip(**original)
-            return cls(clip=towers, head=HeadConfig(**values.pop("head")), original=recorded, **values)
+            prompts = values.pop("prompts", None)
+            texts = PAPER_PROMPTS if prompts is None else Prompts(**prompts)
+            return cls(clip=towers, head=HeadConfig(**values.pop("head")), original=recorded, prompts=texts, **values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{source}: not a model configuration ({one_line(error)})") from error
 

@@ -12,6 +12,7 @@ from mote_fast.clip.pretrained import fetch_tag
 from mote_fast.errors import CheckpointError, ConfigError
 from mote_fast.model.model_config import DEFAULT_FRAMES
 from mote_fast.runtime.environment import PRESETS
+from mote_fast.runtime.reading import expanded
 from mote_fast.runtime.transfer import TransferProgress, fetch
 
 log = logging.getLogger(__name__)
@@ -151,8 +152,8 @@ def find_weights(path: str | Path) -> Path:
     Raises:
         CheckpointError: there is no such file, folder or model, or the model's file cannot be fetched.
     """
-    if Path(path).exists():
-        return Path(path)
+    if (found := expanded(path)).exists():
+        return found
     if str(path) in list_models():
         return download(str(path), original=False)
     raise CheckpointError(

@@ -9,8 +9,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path that the user named, with the home folder in place of a leading "~" unless "~" itself exists."""
+    found = Path(path)
+    if found.parts[:1] and found.parts[0].startswith("~") and not found.exists():
+        # A user without a home folder keeps the path as it is.
+        with suppress(RuntimeError):
+            return found.expanduser()
+    return found
 
 
 def open_regular(path: str | os.PathLike[str]) -> FileIO:

@@ -21,7 +21,7 @@ from mote_fast.runtime.archives import Archive
 from mote_fast.runtime.files import make_folder, staged_folder
 from mote_fast.runtime.json_text import from_json, to_json
 from mote_fast.runtime.plain_pickle import MAX_BYTES, UnsafeContentError, read_plain
-from mote_fast.runtime.reading import check_inside, check_regular, open_regular, read_small
+from mote_fast.runtime.reading import check_inside, check_regular, expanded, open_regular, read_small
 from mote_fast.runtime.torchscript import names_of_weights, weights_of
 
 CONFIG_FILE = "config.json"
@@ -106,15 +106,31 @@ def write_model_folder(
     Raises:
         CheckpointError: the folder exists and holds other files, or cannot be written.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     _check_replaceable(folder)
+    text = config_text(config, folder)
     with staged_folder(folder, CheckpointError) as part:
         # safetensors refuses tensors that share memory, so each is cloned.
         copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
         save_tensors(copies, part / WEIGHTS_FILE)
         if write_text is not None:
             write_text(part / TEXT_FOLDER)
-        (part / CONFIG_FILE).write_text(to_json(config, indent=2) + "\n", encoding="utf-8")
+        (part / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+
+def config_text(config: Mapping[str, Any], source: str | Path) -> str:
+    """Return the text of a model folder's configuration.
+
+    Raises:
+        CheckpointError: it is longer than ``MAX_CONFIG``, so that it could not be read back.
+    """
+    text = to_json(config, indent=2) + "\n"
+    if len(text) > MAX_CONFIG:
+        raise CheckpointError(
+            f"{source}: its class names, prompts and descriptions make a configuration of {len(text)} bytes, over the "
+            f"limit of {MAX_CONFIG}; shorten them"
+        )
+    return text
 
 
 def check_model_folder(folder: str | Path) -> None:
@@ -123,7 +139,7 @@ def check_model_folder(folder: str | Path) -> None:
     Raises:
         CheckpointError: the folder exists and holds other files, or cannot be written.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     _check_replaceable(folder)
     try:
         make_folder(folder.parent, "the folder")
@@ -208,7 +224,9 @@ def read_model_config(folder: str | Path) -> Any:
         check_inside(folder / CONFIG_FILE, folder)
         return from_json(read_small(folder / CONFIG_FILE, MAX_CONFIG).decode("utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: no {CONFIG_FILE}; expected a folder written by save()") from error
+        raise CheckpointError(
+            f"{folder}: no {CONFIG_FILE}; expected a folder written by save(){_inside(folder)}"
+        ) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: unreadable ({_reason(error)})") from error
 
@@ -300,6 +318,19 @@ def _check_replaceable(folder: Path) -> None:
         raise CheckpointError(f"{folder}: cannot be written ({error})") from error
     if not replaceable:
         raise CheckpointError(f"{folder}: exists and holds something else than a model; choose another name")
+
+
+def models_in(folder: Path) -> list[Path]:
+    """Return the sub-folders that look like model folders, by name: those of the folder of a training run."""
+    try:
+        return sorted(each for each in folder.iterdir() if (each / CONFIG_FILE).is_file())
+    except OSError:
+        return []
+
+
+def _inside(folder: Path) -> str:
+    found = models_in(folder)
+    return f"; load {' or '.join(map(str, found[:4]))}" if found else ""
 
 
 def _reason(error: Exception) -> str:

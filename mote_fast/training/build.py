@@ -33,6 +33,7 @@ from mote_fast.model.classifier import VideoClassifier
 from mote_fast.model.zoo import find_weights
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.json_text import to_json
+from mote_fast.runtime.weights import config_text
 from mote_fast.training.config.sections import DataConfig, ModelSection, OptimConfig
 from mote_fast.training.config.train_config import TrainConfig
 from mote_fast.training.optim import HeadAdamW, head_optimizer
@@ -134,10 +135,16 @@ def build_model(model: ModelSection, data: DataConfig, world: ProcessGroup) -> V
 
 
 def store_class_features(model: VideoClassifier, names: list[str], world: ProcessGroup) -> None:
-    """Encode the training classes with the frozen text tower, once, and store their features in the head.
+    """Encode the training classes with the frozen text tower, once, and store their names and features in the model.
 
     The first process encodes them (or reads the cache) and sends them to the others.
+
+    Raises:
+        CheckpointError: names and prompts together are longer than a model folder's configuration may be.
     """
+    model.classes = names
+    # A run that could not write its models should end here.
+    config_text(model.config.to_json(), "the model")
     features = torch.zeros(len(names), model.clip.embed_dim, device=world.device)
     # Here, so that descriptions of other classes end every process.
     total = model.prompts.count(names)

@@ -261,7 +261,6 @@ def test_failures_are_one_clear_line(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["classify", "v.mp4"],
         ["nosuch"],
         [],
         ["classify", "--labels", "a"],

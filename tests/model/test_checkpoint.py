@@ -308,7 +308,7 @@ def test_bad_requests_are_named(tmp_path: Path, released_file: Any, clip_file: P
         mote_fast.load(released_file(), clip=clip_file, interpolate=1.5)
     with pytest.raises(CheckpointError, match="no such file"):
         mote_fast.load(tmp_path / "none.pt")
-    with pytest.raises(CheckpointError, match="model_state_dict"):
+    with pytest.raises(CheckpointError, match="clip_pretrained"):
         mote_fast.load(clip_file)
     with pytest.raises(CheckpointError, match=CONFIG_FILE):
         mote_fast.load(tmp_path)

@@ -26,7 +26,7 @@ from mote_fast.training.config.train_config import TrainConfig, load_config
 from mote_fast.training.loop import train
 from mote_fast.training.state import list_checkpoints, read_checkpoint, save_checkpoint
 from mote_fast.training.stopping import StopRequest
-from tests.training.conftest import VideoFolder, assert_same_run, final_weights, metrics_of
+from tests.training.conftest import COLOURS, VideoFolder, assert_same_run, final_weights, metrics_of
 
 # Whole runs.
 pytestmark = pytest.mark.heavy
@@ -78,6 +78,7 @@ def test_a_run_leaves_what_it_should(straight: Straight) -> None:
         assert model.frames == 4
         assert model.head.train_class_features is not None
         assert len(model.head.train_class_features) == 6
+        assert model.classes == tuple(COLOURS)
 
 
 def test_best_model_is_the_best_ones(videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
