@@ -105,7 +105,7 @@ def plan(config: TrainConfig) -> MemoryPlan:
         _bytes([*model.parameters(), *model.buffers()]),
         2 * _bytes(trained),
         _bytes(set(trained) - experts),
-        BATCHES * data.batch_size * data.frames * 3 * data.size**2 * torch.float32.itemsize,
+        BATCHES * data.batch_size * data.frames * 3 * model.clip.image_size**2 * torch.float32.itemsize,
         max(step, left + roots),
     )
 
@@ -120,7 +120,8 @@ def step_bytes(config: TrainConfig, model: VideoClassifier, clips: int) -> tuple
     )
     autocast = nullcontext() if optim.precision == "fp32" else torch.autocast("cpu", torch.bfloat16)
     with FakeTensorMode(allow_non_fake_inputs=True), _Allocations() as allocated, _layer_norm_as_on_a_gpu():
-        pixels = torch.empty(clips, data.frames, 3, data.size, data.size)
+        side = model.clip.image_size
+        pixels = torch.empty(clips, data.frames, 3, side, side)
         labels = torch.zeros(clips, CLASSES) if method.loss == "bce" else torch.zeros(clips, dtype=torch.int64)
         before = allocated.now
         with autocast:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -164,8 +165,12 @@ def config_of_name(name: str) -> ClipConfig:
         return ClipConfig.of_clip(deepcopy(TEST_MODEL))
     model = None if name.startswith(("hf-hub:", "local-dir:")) else open_clip.get_model_config(name)
     if model is None:
+        known = {each.lower(): each for each in open_clip.list_models()}
+        close = difflib.get_close_matches(name.lower().replace("/", "-"), known, 1, cutoff=0.8)
+        meant = f"did you mean {known[close[0]]!r}? " if close else ""
         raise ConfigError(
-            f"unknown architecture {name!r}; open_clip.list_models() names them, and {TEST_NAME!r} is one for tests. "
+            f"unknown architecture {quoted(name)}; {meant}open_clip.list_models() names them, and {TEST_NAME!r} is one "
+            "for tests. "
             "Trained models, such as 'tiny', are loaded: mote_fast.load, --checkpoint, model.checkpoint"
         )
     plain = ClipConfig.of_clip(model, name)

@@ -38,9 +38,10 @@ def first_lines(config: TrainConfig, world: ProcessGroup, model: VideoClassifier
     yield f"model: {name}, {shape}; {millions(total)} parameters, {millions(trained)} trained"
 
     clips = data.batch_size * world.size * optim.accumulation
+    size = data.size or model.clip.image_size
     yield (
         f"data: {loaders.training_videos} videos to train on, {loaders.validation_videos} to validate; "
-        f"{data.frames} frames of {data.size} pixels; effective batch {clips} = {data.batch_size} x {world.size} x "
+        f"{data.frames} frames of {size} pixels; effective batch {clips} = {data.batch_size} x {world.size} x "
         f"{optim.accumulation} (batch, processes, accumulation)"
     )
 

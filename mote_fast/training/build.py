@@ -118,10 +118,10 @@ def build_model(model: ModelSection, data: DataConfig, world: ProcessGroup) -> V
         built.original = replace(built.original, share=model.interpolate)
     built.decode_backend = data.decode
     built.prompts = read_prompts(data.templates, data.descriptions, data.description_weight)
-    if built.clip.is_plain_vision_tower and built.clip.image_size != data.size:
+    if data.size is not None and built.clip.is_plain_vision_tower and built.clip.image_size != data.size:
         raise ConfigError(
             f"data.size is {data.size}, but the image tower of {model.checkpoint or model.arch} takes "
-            f"{built.clip.image_size}"
+            f"{built.clip.image_size}; leave it out"
         )
     built.requires_grad_(False)
     built.head.requires_grad_(True)
@@ -172,7 +172,9 @@ def build_loaders(config: TrainConfig, model: VideoClassifier, names: list[str],
         ListError: a list is missing or malformed, or a label has no class name.
     """
     data = config.data
-    preprocessing = replace(model.clip.config.preprocessing, size=data.size)
+    preprocessing = model.clip.config.preprocessing
+    if data.size is not None:
+        preprocessing = replace(preprocessing, size=data.size)
     plain = ClipRecipe(
         frames=data.frames,
         preprocessing=preprocessing,

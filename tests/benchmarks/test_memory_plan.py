@@ -110,7 +110,7 @@ def test_every_configuration_fits_the_papers_card(tmp_path: Path) -> None:
         config = read_config(path)
         # Files that differ in nothing that takes memory share a count.
         model = replace(config.model, modulation=True, modulation_top_k=5, modulation_gamma=0.05, aggregation="merge")
-        sizes = (config.data.batch_size, config.data.frames, config.data.size)
+        sizes = (config.data.batch_size, config.data.frames)
         key = (model, sizes, config.method, config.optim.precision, config.optim.grad_checkpointing)
         if key not in known:
             known[key] = plan(config)

@@ -179,3 +179,12 @@ def test_architectures_are_built_whole(name: str) -> None:
         model = mote_fast.create_model(name, layers=1, experts=2, heads=1, device="meta")
     size = model.clip.model.visual.image_size
     assert model.clip.image_size == (size if isinstance(size, int) else size[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("ViT-B/16", "did you mean 'ViT-B-16'"), ("vit-l-14", "'ViT-L-14'"), ("pi", "'pi'; open_clip")]
+)
+def test_a_misspelt_architecture(name: str, meant: str) -> None:
+    """OpenAI writes a slash, timm small letters."""
+    with pytest.raises(ConfigError, match=meant):
+        config_of_name(name)

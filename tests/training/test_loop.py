@@ -238,6 +238,16 @@ def test_fine_tuning_from_a_folder(videos: VideoFolder, tmp_path: Path) -> None:
     assert all(name.startswith("head.") for name in changed)
 
 
+def test_fine_tuning_a_model_by_its_name(videos: VideoFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The shipped model, whose size of frames is taken from it."""
+    caplog.set_level(logging.INFO)
+    train(videos.config(tmp_path / "run", model__checkpoint="tiny", data__size=None, run__max_steps=1))
+    assert "model: tiny" in caplog.text
+    assert "4 frames of 64 pixels" in caplog.text
+    found, start = (mote_fast.load(name).head.config for name in (tmp_path / "run" / "model", "tiny"))
+    assert found == start
+
+
 def test_fine_tuning_from_a_released_file(
     videos: VideoFolder, tmp_path: Path, clip_file: Path, clip_state: dict[str, torch.Tensor], released_head: Any
 ) -> None:
@@ -246,7 +256,7 @@ def test_fine_tuning_from_a_released_file(
     visual = {name: value for name, value in clip_state.items() if name.startswith(("visual.", "logit_scale"))}
     torch.save({"epoch": 3, "model_state_dict": visual, "fusion_model_state_dict": released_head}, released)
     output = tmp_path / "run"
-    options = {"model__checkpoint": str(released), "model__clip_pretrained": str(clip_file), "data__size": 32}
+    options = {"model__checkpoint": str(released), "model__clip_pretrained": str(clip_file), "data__size": None}
     train(videos.config(output, run__max_steps=1, optim__warmup_epochs=1, **options))
     # The first step of a warm-up has rate zero.
     found = final_weights(output)

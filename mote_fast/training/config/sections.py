@@ -41,7 +41,7 @@ class DataConfig:
         train_root: folder that the paths of ``train_list`` are relative to.
         val_root: folder that the paths of ``val_list`` are relative to.
         frames: T, frames of a clip.
-        size: side of the crops, pixels; what the image tower takes.
+        size: side of the crops, pixels; null takes the image tower's.
         batch_size: training clips per step and process.
         val_batch_size: validation videos per step and process; null takes ``batch_size``.
         workers: decoding workers per process; 0 decodes in the training process.
@@ -68,7 +68,7 @@ class DataConfig:
     train_root: str = ""
     val_root: str = ""
     frames: int = 8
-    size: int = 224
+    size: int | None = None
     batch_size: int = 64
     val_batch_size: int | None = None
     workers: int = 8

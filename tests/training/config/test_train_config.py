@@ -64,7 +64,7 @@ def test_defaults_are_the_recipe() -> None:
     """The defaults are the official ViT-B/16 recipe (docs/method.md, Optimisation)."""
     config = TrainConfig()
     assert (config.model.arch, config.model.clip_pretrained, config.model.experts) == ("ViT-B-16", "openai", 4)
-    assert (config.data.frames, config.data.size, config.data.batch_size) == (8, 224, 64)
+    assert (config.data.frames, config.data.size, config.data.batch_size) == (8, None, 64)
     assert (config.optim.lr, config.optim.clip_ratio, config.optim.weight_decay) == (5e-5, 0.07, 0.2)
     assert (config.optim.betas, config.optim.eps) == ((0.9, 0.999), 1e-8)
     assert (config.optim.epochs, config.optim.warmup_epochs, config.optim.schedule) == (30, 5, "cosine")
