@@ -39,6 +39,9 @@ from mote_fast.runtime.progress import Progress
 from mote_fast.runtime.reading import expanded
 from mote_fast.runtime.text import visible
 
+# Videos of --calibrate that are read, evenly spaced; each costs two frames once, and each start reads its bytes.
+CALIBRATED_VIDEOS = 64
+
 
 def device_of(arguments: argparse.Namespace) -> str:
     """Return the selected device.
@@ -66,11 +69,16 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     dtype = DTYPES[arguments.dtype]
     # Commands that read lists have the processes of a loader instead.
     limit = getattr(arguments, "time_limit", None)
+    calibrate = _calibration_of(arguments)
     prompts = prompts_of(arguments)
     if limit is not None:
         # The process starts while the model is built.
         start_watched_reader()
-    place: dict[str, Any] = {"device": device_of(arguments), "dtype": dtype}
+    # Calibration on videos of strangers waits for the time limit.
+    place: dict[str, Any] = {
+        "device": device_of(arguments),
+        "dtype": dtype if calibrate is None else torch.float32,
+    }
     if dtype == "int8":
         # The first run of a model exports it for half a minute; the log then says so.
         logging.getLogger("mote_fast.clip.int8").setLevel(logging.INFO)
@@ -80,11 +88,28 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     model.decode_backend = arguments.decode
     model.decode_time_limit = limit
     model.prompts = prompts or model.prompts
+    if calibrate is not None:
+        model.quantize(calibrate)
     if arguments.no_cache:
         model.feature_cache = None
     if arguments.no_modulation:
         model.head.set_inference(modulation=False)
     return model
+
+
+def _calibration_of(arguments: argparse.Namespace) -> list[str] | None:
+    """Return the paths of ``--calibrate``; None without it.
+
+    Raises:
+        ConfigError: the model is not an int8 model.
+        ListError: see ``some_videos``.
+    """
+    source = getattr(arguments, "calibrate", None)
+    if source is None:
+        return None
+    if arguments.dtype != "int8":
+        raise ConfigError("--calibrate goes with --dtype int8")
+    return [item.path for item in some_videos(source, "", CALIBRATED_VIDEOS)]
 
 
 def _is_trained(arguments: argparse.Namespace) -> bool:

@@ -113,6 +113,8 @@ def add_model(parser: argparse.ArgumentParser, *, encodes_labels: bool = False) 
     add_value(group, "--device", "auto", "auto, cpu, cuda, cuda:1, ...")
     parameters = "dtype of the parameters; int8 runs the image tower quantised, on the CPU"
     add_value(group, "--dtype", "float32", parameters, choices=sorted(DTYPES))
+    purpose = "of int8: a list of videos, or a folder of them by class, to calibrate on (default: drawn videos)"
+    group.add_argument("--calibrate", metavar="LIST", help=purpose)
     add_value(group, "--decode", "auto", "video decoder: auto, torchcodec or pyav", "BACKEND")
     parser.set_defaults(no_modulation=False, no_cache=False, templates=None, descriptions=None, description_weight=0.5)
     if encodes_labels:

@@ -26,11 +26,16 @@ def weights_fingerprint(state: Mapping[str, Tensor]) -> WeightsFingerprint:
 
 def machine() -> str:
     """Describe the processor by what decides its arithmetic: architecture and instruction sets."""
+    return f"{platform.system()} {platform.machine()} {' '.join(sorted(instruction_sets()))}"
+
+
+def instruction_sets() -> list[str]:
+    """The instruction sets of the processor in Linux's names; elsewhere, words that describe it."""
     flags = platform.processor()
     # Elsewhere than on Linux the instruction sets have no file.
     with suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
         flags = next(line for line in info if line.startswith(("flags", "Features")))
-    return f"{platform.system()} {platform.machine()} {' '.join(sorted(flags.split()))}"
+    return flags.split()
 
 
 class Fingerprint:

@@ -1,8 +1,9 @@
-"""The image tower in int8 on the CPU: ONNX Runtime's dynamic quantisation, exported once per model.
+"""The image tower in int8 on the CPU: SmoothQuant, then ONNX Runtime's dynamic quantisation, exported once per model.
 
-Weights are int8 with a scale per output channel; the tokens entering a matrix product are uint8 with one scale for the
-whole batch, taken from their range. A feature therefore depends, in its third or fourth digit, on the other frames of
-its batch. Attention, normalisation and the patch convolution stay float32.
+Weights are int8 with a scale per output channel, of 8 bits where the processor has VNNI and of 7 elsewhere; the tokens
+entering a matrix product are uint8 with one scale for the whole batch, taken from their range. A feature therefore
+depends, in its third or fourth digit, on the other frames of its batch. Attention, normalisation and the patch
+convolution stay float32.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mote_fast.clip.fingerprint import WeightsFingerprint, machine, weights_fingerprint
+from mote_fast.clip.calibration import Calibration
+from mote_fast.clip.fingerprint import WeightsFingerprint, instruction_sets, machine, weights_fingerprint
 from mote_fast.clip.model_cache import ModelCache
+from mote_fast.clip.smooth_quant import smoothed
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.errors import BackendError, ConfigError
 from mote_fast.runtime.forks import HomeProcess
@@ -29,9 +32,11 @@ from mote_fast.version import __version__
 log = logging.getLogger(__name__)
 
 # Part of the cache's key: raise it when the exported graph or its quantisation changes.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 # The oldest operator set that the export supports, readable by most versions of ONNX Runtime.
 OPSET = 18
+# Instruction sets that sum the products of 8-bit numbers in 32 bits; others sum pairs of them in 16, which overflow.
+VNNI = {"avx512_vnni", "avx_vnni"}
 # Bytes; larger than any weight.
 _NO_LIMIT = 1 << 62
 
@@ -60,11 +65,15 @@ class Int8Tower:
     Args:
         towers: the towers; their float weights are not changed.
         cache: cache of exported towers; None takes the user's cache folder.
+        calibration: the frames of SmoothQuant; None takes those of the package.
     """
 
-    def __init__(self, towers: ClipTowers, cache: ModelCache | None = None) -> None:
+    def __init__(
+        self, towers: ClipTowers, cache: ModelCache | None = None, calibration: Calibration | None = None
+    ) -> None:
         self.towers = towers
         self.cache = ModelCache() if cache is None else cache
+        self.calibration = Calibration() if calibration is None else calibration
         self._made: _Made | None = None
         self._home = HomeProcess()
 
@@ -93,6 +102,7 @@ class Int8Tower:
         Raises:
             ConfigError: the tower is not CLIP's ViT in float32 on the CPU.
             BackendError: a package is missing, or this process was forked from the one whose session has threads.
+            VideoError: a video of the calibration cannot be read.
         """
         self._ready_session()
 
@@ -119,10 +129,12 @@ class Int8Tower:
         if not towers.is_plain_vision_tower:
             raise ConfigError(f"dtype='int8' serves CLIP's own ViT image towers, which {towers.config.name} is not")
         onnxruntime = _required("onnxruntime")
-        key = hashlib.sha256(repr((towers.image_fingerprint(), machine(), _versions(onnxruntime))).encode()).hexdigest()
+        bits = weight_bits()
+        origin = towers.image_fingerprint(), self.calibration.fingerprint(), bits, machine(), _versions(onnxruntime)
+        key = hashlib.sha256(repr(origin).encode()).hexdigest()
         content = self.cache.read(key)
         if content is None:
-            content = quantized(towers)
+            content = quantized(smoothed(towers, self.calibration.pixels(towers)), bits)
             self.cache.write(key, content)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -140,10 +152,17 @@ def _versions(onnxruntime: Any) -> tuple[object, ...]:
     return RECIPE_VERSION, __version__, torch.__version__, onnxruntime.__version__
 
 
-def quantized(towers: ClipTowers) -> bytes:
+def weight_bits() -> int:
+    """Return the bits of an int8 weight, sign included: 8 with VNNI, 7 where sums of two products have 16 bits."""
+    return 7 if VNNI.isdisjoint(instruction_sets()) else 8
+
+
+def quantized(towers: ClipTowers, bits: int) -> bytes:
     """Export the image tower, quantise its matrix products and return the bytes of an ONNX file.
 
-    Weights have 7 bits and a sign: with 8, sums of two products overflow their 16 bits on processors without VNNI.
+    Args:
+        towers: the towers; outlier channels cost accuracy, see ``smoothed``.
+        bits: of a weight, 7 or 8, see ``weight_bits``.
 
     Raises:
         BackendError: a package is missing.
@@ -181,7 +200,7 @@ def quantized(towers: ClipTowers) -> bytes:
             op_types_to_quantize=["MatMul"],
             weight_type=quantization.QuantType.QInt8,
             per_channel=True,
-            reduce_range=True,
+            reduce_range=bits == 7,
         )
         content = path.read_bytes()
     log.info("exported in %.0f s, %.0f MB", time.perf_counter() - start, len(content) / 1e6)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mote_fast.clip.calibration import Calibration
 from mote_fast.clip.class_features import encode_classes
 from mote_fast.clip.feature_cache import FeatureCache
 from mote_fast.clip.int8 import Int8Tower
@@ -327,14 +328,19 @@ class VideoClassifier(nn.Module):
             setattr(folded, name, getattr(self, name))
         return folded.train(self.training)
 
-    def quantize(self) -> None:
+    def quantize(self, calibrate: Iterable[str | os.PathLike[str]] | None = None) -> None:
         """Run the image tower in int8 from now on, see ``mote_fast.clip.int8``. The float weights are kept for saving.
 
+        Args:
+            calibrate: paths of videos like those to classify, of which two frames each say how large the activations
+                become; None takes drawn videos of the package.
+
         Raises:
-            ConfigError: the tower is not CLIP's ViT in float32 on the CPU.
+            ConfigError: the tower is not CLIP's ViT in float32 on the CPU, or ``calibrate`` is no list of paths.
             BackendError: a package is missing.
+            VideoError: a video of ``calibrate`` cannot be read.
         """
-        tower = Int8Tower(self.clip)
+        tower = Int8Tower(self.clip, calibration=Calibration(calibrate, self.decode_backend, self.decode_time_limit))
         tower.prepare()
         self.int8 = tower
 

@@ -22,6 +22,7 @@ from mote_fast.cli import main
 from mote_fast.cli.demo import RIGHT_MARK
 from mote_fast.cli.inputs import kinetics400_labels
 from mote_fast.clip import ClipTowers
+from mote_fast.clip.calibration import Calibration
 from mote_fast.data import write_video
 from mote_fast.model import zoo
 from mote_fast.runtime.environment import PRESETS
@@ -173,8 +174,9 @@ def test_doctor_names_the_caches(capsys: Captured) -> None:
 class FloatTower:
     """Replaces an int8 tower, without the export."""
 
-    def __init__(self, towers: ClipTowers) -> None:
+    def __init__(self, towers: ClipTowers, calibration: Calibration) -> None:
         self.towers = towers
+        self.calibration = calibration
 
     def prepare(self) -> None:
         pass
@@ -198,6 +200,28 @@ def test_classify_in_int8_says_what_it_costs(
     assert isinstance(effect["same_top"], bool)
     assert "int8_effect" not in json.loads(run(capsys, "classify", moving_video, "--labels", "a", "--json")[1])
     assert "on the CPU" in run(capsys, *command, "--device", "meta")[2]
+
+
+def test_int8_is_calibrated_on_a_list(
+    capsys: Captured, moving_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list's videos reach the calibration, decoded within the time limit; only int8 takes them."""
+    made: list[Calibration] = []
+
+    def tower(towers: ClipTowers, calibration: Calibration) -> FloatTower:
+        made.append(calibration)
+        return FloatTower(towers, calibration)
+
+    monkeypatch.setattr("mote_fast.model.classifier.Int8Tower", tower)
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{moving_video} 0\n")
+    command = ("classify", moving_video, "--labels", "a,b", "--calibrate", listed)
+    assert run(capsys, *command, "--dtype", "int8", "--time-limit", "50")[0] == 0
+    assert [(each.videos, each.time_limit) for each in made] == [([str(moving_video)], 50.0)]
+    status, _, err = run(capsys, *command)
+    assert status == 2
+    assert "--dtype int8" in err
+    assert run(capsys, *command[:-1], tmp_path / "none.txt", "--dtype", "int8")[0] == 2
 
 
 def test_convert_there_and_back(

@@ -11,20 +11,26 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import Tensor
 from torch.nn import functional as F
 
 import mote_fast
 from mote_fast import VideoClassifier
 from mote_fast.clip import ClipTowers, feature_cache, int8, load_towers
+from mote_fast.clip.calibration import Calibration
 from mote_fast.clip.clip_config import TEST_MODEL, ClipConfig
 from mote_fast.clip.int8 import Int8Tower
 from mote_fast.clip.model_cache import ModelCache
 from mote_fast.clip.pretrained import build_towers
-from mote_fast.errors import BackendError, ConfigError
+from mote_fast.errors import BackendError, ConfigError, VideoError
+from mote_fast.runtime.environment import PRESETS
+from tests.clip.outliers import with_outliers
 
 # Exports of whole towers.
 pytestmark = pytest.mark.heavy
+
+CLIPS = sorted((PRESETS / "demo").glob("*/*.mp4"))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +54,7 @@ def quantized_tiny() -> VideoClassifier:
 def no_export(quantized_tiny: VideoClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any later export fails the test."""
 
-    def refuse(towers: ClipTowers) -> bytes:
+    def refuse(towers: ClipTowers, bits: int) -> bytes:
         raise AssertionError("exported again")
 
     monkeypatch.setattr(int8, "quantized", refuse)
@@ -73,6 +79,61 @@ def lowest_cosine(model: VideoClassifier, pixels: Tensor) -> float:
 def test_features_stay_near_float32(quantized_tiny: VideoClassifier, count: int) -> None:
     """Any number of frames, by one export; near, but not the float features themselves."""
     assert 0.999 <= lowest_cosine(quantized_tiny, frames_for(quantized_tiny.clip, count)) < 1.0 - 1e-7
+
+
+def test_outlier_channels_cost_nothing(tmp_path: Path) -> None:
+    """Towers as trained ones look, with a few large channels in every LayerNorm: int8 is as near as without them."""
+    torch.manual_seed(0)
+    plain = load_towers("ViT-test")
+    pixels = frames_for(plain, 8)
+    expected = plain.run_vision_tower(pixels)
+    found = Int8Tower(with_outliers(plain, 40.0), ModelCache(tmp_path))(pixels)
+    assert F.cosine_similarity(found, expected).min() >= 0.999
+
+
+@pytest.mark.parametrize(
+    ("sets", "bits"),
+    [("fma avx2", 7), ("avx512f avx512bw", 7), ("avx2 avx_vnni", 8), ("avx512f avx512_vnni", 8), ("asimd", 7), ("", 7)],
+)
+def test_weights_have_the_bits_of_the_processor(
+    sets: str, bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums of two products overflow without VNNI: neither an export nor a cached tower has 8 bits there."""
+    torch.manual_seed(0)
+    towers, cache = load_towers("ViT-test"), ModelCache(tmp_path)
+    monkeypatch.setattr(int8, "instruction_sets", ["avx512_vnni"].copy)
+    exports: list[int] = []
+    monkeypatch.setattr(int8, "quantized", lambda _, bits: exports.append(bits) or tiny_export())
+    Int8Tower(towers, cache).prepare()
+    # The rest of the machine is the same, as if the cache did not know its instruction sets.
+    monkeypatch.setattr(int8, "instruction_sets", sets.split)
+    Int8Tower(towers, cache).prepare()
+    assert exports == ([8] if bits == 8 else [8, 7])
+
+
+@pytest.mark.parametrize("bits", [7, 8])
+def test_the_range_of_weights(bits: int) -> None:
+    """7 bits are those of the stored numbers, not only of the cache's key."""
+    torch.manual_seed(0)
+    model = onnx.load_from_string(int8.quantized(load_towers("ViT-test"), bits))
+    stored = [numpy_helper.to_array(each) for each in model.graph.initializer]
+    largest = max(abs(int(each.min())) for each in stored if each.dtype == "int8" and each.ndim == 2)
+    assert largest in {7: (63, 64), 8: (127, 128)}[bits]
+
+
+def test_own_videos_calibrate(quantized_tiny: VideoClassifier, tmp_path: Path) -> None:
+    """``quantize`` takes paths of the user's own; a missing video is named, and the model stays as it was."""
+    before = quantized_tiny.int8
+    for wrong, kind in (([tmp_path / "none.mp4"], VideoError), ([], ConfigError), ("a.mp4", ConfigError)):
+        with pytest.raises(kind, match=r"none.mp4|calibrate"):
+            quantized_tiny.quantize(calibrate=wrong)
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    with pytest.raises(VideoError, match="broken"):
+        quantized_tiny.quantize(calibrate=[*CLIPS[:1], broken])
+    assert quantized_tiny.int8 is before
+    quantized_tiny.quantize(calibrate=CLIPS[:2])
+    assert lowest_cosine(quantized_tiny, frames_for(quantized_tiny.clip, 2)) >= 0.999
 
 
 def test_golden_features(clip_file: Path, golden_clip: dict[str, Tensor]) -> None:
@@ -109,7 +170,7 @@ def test_a_damaged_file_is_exported_again(
     towers, cache = quantized_tiny.clip, ModelCache(tmp_path)
     content = tiny_export()
     exported: list[ClipTowers] = []
-    monkeypatch.setattr(int8, "quantized", lambda towers: exported.append(towers) or content)
+    monkeypatch.setattr(int8, "quantized", lambda towers, _: exported.append(towers) or content)
     Int8Tower(towers, cache).prepare()
     (path,) = tmp_path.iterdir()
     path.write_bytes(content[:-100])
@@ -128,16 +189,16 @@ def test_changed_weights_are_followed(
     quantized_tiny.encode_frames(frames_for(towers, 1))
     exported: list[ClipTowers] = []
     content = tiny_export()
-    monkeypatch.setattr(int8, "quantized", lambda towers: exported.append(towers) or content)
+    monkeypatch.setattr(int8, "quantized", lambda towers, _: exported.append(towers) or content)
     monkeypatch.setattr(quantized_tiny.int8, "cache", ModelCache(tmp_path))
     with torch.no_grad():
         towers.model.visual.proj.mul_(2)
     for _ in range(2):
         quantized_tiny.encode_frames(frames_for(towers, 1))
-    assert exported == [towers]
+    assert len(exported) == 1
 
 
-@pytest.mark.parametrize("changed", ["weights", "machine", "version"])
+@pytest.mark.parametrize("changed", ["weights", "calibration", "bits", "machine", "version"])
 def test_a_tower_of_another_origin_is_not_taken(
     quantized_tiny: VideoClassifier,
     tmp_path: Path,
@@ -148,22 +209,23 @@ def test_a_tower_of_another_origin_is_not_taken(
     """A file of other weights, another machine or version is no hit, and under the name of the right one it is seen."""
     towers, cache, content = quantized_tiny.clip, ModelCache(tmp_path), tiny_export()
     exported: list[ClipTowers] = []
-    monkeypatch.setattr(int8, "quantized", lambda towers: exported.append(towers) or content)
+    monkeypatch.setattr(int8, "quantized", lambda towers, _: exported.append(towers) or content)
     Int8Tower(towers, cache).prepare()
     (first,) = tmp_path.iterdir()
     if changed == "weights":
         with torch.no_grad():
             towers.model.visual.proj.mul_(2)
-    else:
-        name = {"machine": "machine", "version": "_versions"}[changed]
+    elif changed != "calibration":
+        name = {"bits": "weight_bits", "machine": "machine", "version": "_versions"}[changed]
         monkeypatch.setattr(int8, name, lambda *_: "another")
-    Int8Tower(towers, cache).prepare()
+    calibration = Calibration([CLIPS[0]]) if changed == "calibration" else None
+    Int8Tower(towers, cache, calibration).prepare()
     assert len(exported) == 2
     assert not caplog.text
     (second,) = set(tmp_path.iterdir()) - {first}
     first.rename(tmp_path / f"{second.name.split('-')[0]}-{first.name.split('-')[1]}")
     second.unlink()
-    Int8Tower(towers, cache).prepare()
+    Int8Tower(towers, cache, calibration).prepare()
     assert len(exported) == 3
     assert "made for another model or machine" in caplog.text
 
