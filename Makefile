@@ -19,7 +19,7 @@ RESULTS := benchmarks/results
 SEEDS ?= 5
 
 .PHONY: help venv dev-cpu packages-cpu lock verify-lock dist demo quick test test-without-ffmpeg test-latest test-oldest test-slow attack data-faults decode-corpus decode-sweep train-smoke \
-	resume-trials tiny-clip tiny tradeoff tradeoff-quick interpret aot traffic bench bench-baseline bench-check readme scaling docs lint format clean
+	resume-trials tiny-clip tiny tradeoff tradeoff-quick interpret aot traffic bench bench-baseline bench-check performance scaling docs lint format clean
 
 help:
 	@echo "make demo       build the environment, classify videos of classes that the model never saw"
@@ -45,7 +45,7 @@ help:
 	@echo "make bench-NAME  one file of them: $(BENCHMARKS) baseline"
 	@echo "make bench-check  the quick benchmark's ratios against the committed ones"
 	@echo "make scaling    time and memory of a training step against the number of experts"
-	@echo "make readme     rewrite README's performance table from the committed figures"
+	@echo "make performance  rewrite the table of docs/performance.md from the committed figures"
 	@echo "make docs       the documentation site, in build/site; warnings are errors, and no page fetches from another host"
 	@echo "make lock       write constraints.txt, the versions of everything in .venv, and their hashes"
 	@echo "make verify-lock  compare the lock's hashes with the files that pip would install; DOWNLOAD=folder fetches them too"
@@ -196,8 +196,8 @@ scaling: bench-scaling bench-inference_scaling
 # Benchmarks one at a time, whatever -j says.
 .NOTPARALLEL:
 
-readme: venv
-	$(BIN)/python benchmarks/readme_table.py
+performance: venv
+	$(BIN)/python benchmarks/performance_table.py
 
 docs: $(BIN)/.docs
 	env NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

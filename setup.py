@@ -9,7 +9,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = run_path(str(HERE / "mote_fast/version.py"))["__version__"]
 # Links to files of the repository lead nowhere from a package index.
-README = re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]+\)", r"\1", (HERE / "README.md").read_text(encoding="utf-8"))
+README = re.sub(r"!?\[([^\]]+)\]\((?!https?:)[^)]+\)", r"\1", (HERE / "README.md").read_text(encoding="utf-8"))
 
 ON_LINUX = "platform_system == 'Linux'"
 ON_LINUX_X86 = f"{ON_LINUX} and platform_machine == 'x86_64'"

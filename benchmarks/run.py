@@ -54,8 +54,9 @@ BOTH = ("ViT-B-16", "ViT-L-14")
 class Benchmark:
     """A function from a setting to rows, those of a case together, and what is made of them.
 
-    ``shown`` are the metrics in README's table by how their case begins; ``figures`` are plots by what is appended to
-    their file's name. Presets and threads (PyTorch's own number where None) are what nothing else was asked for.
+    ``shown`` are the metrics in the table of docs/performance.md by how their case begins; ``figures`` are plots by
+    what is appended to their file's name. Presets and threads (PyTorch's own number where None) are what nothing else
+    was asked for.
     """
 
     measure: Callable[[Setting], Iterator[Row]]
@@ -69,7 +70,7 @@ class Benchmark:
     threads: int | None = None
 
 
-# In the order of README's table.
+# In the order of that table.
 BENCHMARKS = {
     "throughput": Benchmark(
         throughput,

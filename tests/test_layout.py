@@ -1,4 +1,4 @@
-"""The library's folders: README's layout lists each, each has a one-sentence docstring, and file names are unique."""
+"""The library's folders: docs/architecture.md lists each, each has a docstring, and file names are unique."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ HIDDEN = {".ci", ".github", "typings"}
 
 
 def layout() -> dict[str, str]:
-    """README's layout: folders by their path from the root, and the sentence beside each."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Layout", 1)[1]
+    """The layout: folders by their path from the root, and the sentence beside each."""
+    section = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("## Layout", 1)[1]
     found: dict[str, str] = {}
     parents: list[str] = []
     for indent, name, sentence in re.findall(r"^    ( *)([\w]+)/ +(\S.*)$", section, re.MULTILINE):
@@ -28,13 +28,13 @@ def layout() -> dict[str, str]:
 
 
 def tracked_folders() -> set[str]:
-    """Folders that hold files of the repository, as deep as README's layout goes."""
+    """Folders that hold files of the repository, as deep as the layout goes."""
     top = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
     generated = {"build", "demo", "runs", "dist", "__pycache__"} | {path.name for path in ROOT.glob("*.egg-info")}
     return top - generated - HIDDEN
 
 
-def test_readme_shows_every_folder() -> None:
+def test_the_layout_shows_every_folder() -> None:
     """The layout lists every folder, and no folder that does not exist."""
     shown = set(layout())
     packages = {path.relative_to(ROOT).as_posix() for path in PACKAGES}

@@ -9,7 +9,7 @@ from pathlib import Path
 import harness
 import pytest
 from guard import violations
-from readme_table import figures_of
+from performance_table import figures_of
 from rows import read_json
 from run import BENCHMARKS, main
 from throughput import STAGES
@@ -25,7 +25,7 @@ def clean_tree(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_the_whole_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One run end to end: the tables, the files, what follows from the parts, README's lines, the guard on itself."""
+    """One run end to end: the tables, the files, what follows from the parts, the table, the guard on itself."""
     files = [word for kind in ("json", "csv", "png") for word in (f"--{kind}", str(tmp_path / f"run.{kind}"))]
     files[files.index("--png")] = "--plot"
     assert main(["throughput", "--preset", "vit-test", "--quick", "--device", "cpu", *files]) == 0

@@ -1,14 +1,14 @@
-"""README's table: what the results files say, between its two comments and nowhere else."""
+"""The table of figures: what the results files say, between its two comments and nowhere else."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import performance_table
 import pytest
-import readme_table
 from harness import OFFICIAL, OURS
-from readme_table import BEGIN, END, README, RESULTS, figure_of, figures_of, machine, table_of, updated
+from performance_table import BEGIN, END, PAGE, RESULTS, figure_of, figures_of, machine, table_of, updated
 from rows import Result, Row, write_json
 from run import BENCHMARKS
 from setting import INT8
@@ -48,7 +48,7 @@ def test_a_figure_says_what_it_is(metric: str, unit: str, figure: float, text: s
 
 
 def only_throughput(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr(readme_table, "BENCHMARKS", dict.fromkeys(names, BENCHMARKS["throughput"]))
+    monkeypatch.setattr(performance_table, "BENCHMARKS", dict.fromkeys(names, BENCHMARKS["throughput"]))
 
 
 def test_the_table_names_machine_and_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: Result) -> None:
@@ -97,9 +97,9 @@ def test_comments_must_be_there(text: str) -> None:
         updated(text, "new")
 
 
-def test_readme_is_current() -> None:
-    """The committed README says what the committed results say."""
+def test_the_page_is_current() -> None:
+    """The committed page says what the committed results say."""
     if '"presets"' not in (RESULTS / "throughput.json").read_text(encoding="utf-8"):
-        pytest.skip("the committed results are of the form before rows: make bench, then make readme")
-    text = README.read_text(encoding="utf-8")
+        pytest.skip("the committed results are of the form before rows: make bench, then make performance")
+    text = PAGE.read_text(encoding="utf-8")
     assert updated(text, table_of(RESULTS)) == text

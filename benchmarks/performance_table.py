@@ -1,6 +1,6 @@
-"""README's table of figures, written from the committed results, so that neither can drift from the other.
+"""The table of docs/performance.md, written from the committed results, so that neither can drift from the other.
 
-python benchmarks/readme_table.py           # rewrite what stands between the two comments of README.md
+python benchmarks/performance_table.py           # rewrite what stands between the two comments of the page
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mote_fast.runtime.files import write_text
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-README = HERE.parent / "README.md"
-BEGIN = "<!-- performance: begin (written by benchmarks/readme_table.py) -->"
+PAGE = HERE.parent / "docs" / "performance.md"
+BEGIN = "<!-- performance: begin (written by benchmarks/performance_table.py) -->"
 END = "<!-- performance: end -->"
 # Arms that take a path apart, of which the plot of waterfalls tells, and the yardstick.
 LEFT_OUT = (SHARED_PADDED, ONCE, TWICE, PLAIN_MLP, UNTRIMMED, GEMM)
@@ -87,17 +87,17 @@ def machine(environment: Mapping[str, Any]) -> str:
     return f"{part}, torch {environment['versions']['torch']}"
 
 
-def updated(readme: str, table: str) -> str:
-    """The README with ``table`` between its two comments.
+def updated(page: str, table: str) -> str:
+    """The page with ``table`` between its two comments.
 
     Raises:
         SystemExit: the comments are not there, once each and in order.
     """
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise SystemExit(f"README.md needs these two lines, once each and in this order: {BEGIN!r}, {END!r}")
-    before, after = readme.split(BEGIN)[0], readme.split(END)[1]
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        raise SystemExit(f"{PAGE.name} needs these two lines, once each and in this order: {BEGIN!r}, {END!r}")
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
     return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
 
 
 if __name__ == "__main__":
-    write_text(README, updated(README.read_text(encoding="utf-8"), table_of(RESULTS)))
+    write_text(PAGE, updated(PAGE.read_text(encoding="utf-8"), table_of(RESULTS)))
