@@ -36,7 +36,8 @@ from mote_fast.data.transforms import normalize
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.classifier import VideoClassifier
-from mote_fast.model.model_config import DEFAULT_EXPERTS, DEFAULT_FRAMES, DEFAULT_LAYERS
+from mote_fast.model.model_config import DEFAULT_LAYERS
+from mote_fast.model.model_defaults import DEFAULT_EXPERTS, DEFAULT_FRAMES
 from mote_fast.runtime.seeding import generator_of
 
 SIZE = 64

@@ -5,17 +5,40 @@
 >>> clf.classify("video.mp4", ["archery", "juggling balls", "playing the cello"])
 """
 
-from mote_fast import data, errors
-from mote_fast.clip.prompts import Prompts
-from mote_fast.head.head_config import HeadConfig
-from mote_fast.head.video_head import VideoHead
-from mote_fast.model.checkpoint import create_model, load
-from mote_fast.model.classifier import Prediction, VideoClassifier
-from mote_fast.model.zoo import PublishedModel, download, list_models
-from mote_fast.training.losses import Loss, training_loss
-from mote_fast.training.method import Draws, TrainingMethod
-from mote_fast.training.optim import head_optimizer
+from typing import TYPE_CHECKING
+
+from mote_fast import errors
+from mote_fast.runtime.lazy_names import lazy_names
 from mote_fast.version import __version__
+
+if TYPE_CHECKING:
+    from mote_fast import data
+    from mote_fast.clip.prompts import Prompts
+    from mote_fast.head.head_config import HeadConfig
+    from mote_fast.head.video_head import VideoHead
+    from mote_fast.model.checkpoint import create_model, load
+    from mote_fast.model.classifier import Prediction, VideoClassifier
+    from mote_fast.model.zoo import PublishedModel, download, list_models
+    from mote_fast.training.losses import Loss, training_loss
+    from mote_fast.training.method import Draws, TrainingMethod
+    from mote_fast.training.optim import head_optimizer
+else:
+    # PyTorch and open_clip take seconds to import.
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "data": (),
+            "clip.prompts": ("Prompts",),
+            "head.head_config": ("HeadConfig",),
+            "head.video_head": ("VideoHead",),
+            "model.checkpoint": ("create_model", "load"),
+            "model.classifier": ("Prediction", "VideoClassifier"),
+            "model.zoo": ("PublishedModel", "download", "list_models"),
+            "training.losses": ("Loss", "training_loss"),
+            "training.method": ("Draws", "TrainingMethod"),
+            "training.optim": ("head_optimizer",),
+        },
+    )
 
 __all__ = [
     "Draws",

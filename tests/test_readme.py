@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import mote_fast
-from mote_fast.cli import build_parser, main
+from mote_fast.cli import main
 from mote_fast.cli.demo import CLIPS
+from mote_fast.cli.parsers import build_parser
 from tests.document_blocks import PAGES, README, ROOT, blocks, commands, our_arguments, sessions
 
 LABELS = ["archery", "juggling balls", "playing the cello"]

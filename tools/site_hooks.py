@@ -24,7 +24,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from mote_fast.cli import build_parser
+from mote_fast.cli.parsers import build_parser
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -9,8 +9,9 @@ import torch
 
 from mote_fast.analysis.tables import to_csv
 from mote_fast.analysis.variants import MERGED
-from mote_fast.evaluation.accuracy import RUNNING, count_classes, rank
+from mote_fast.evaluation.accuracy import count_classes, rank
 from mote_fast.evaluation.predict import Predictions
+from mote_fast.evaluation.protocol_names import RUNNING
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from mote_fast.analysis.tables import to_csv
 from mote_fast.errors import ConfigError
-from mote_fast.evaluation.accuracy import RUNNING, accuracies
+from mote_fast.evaluation.accuracy import accuracies
 from mote_fast.evaluation.predict import Predictions
+from mote_fast.evaluation.protocol_names import RUNNING
 from mote_fast.evaluation.protocols import Accuracy
 
 

@@ -8,9 +8,8 @@ from typing import Any
 
 from mote_fast.analysis.tables import to_csv
 from mote_fast.errors import ConfigError
-from mote_fast.evaluation.accuracy import RUNNING
 from mote_fast.evaluation.combine import combine
-from mote_fast.evaluation.report import READABLE
+from mote_fast.evaluation.protocol_names import READABLE, RUNNING
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,48 +30,14 @@ from mote_fast.data.loading.decode_pool import DecodePool
 from mote_fast.data.loading.faults import Failure
 from mote_fast.data.plan import ONE_VIEW
 from mote_fast.errors import ConfigError, UndecodableVideoError
-from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, ProtocolName
 from mote_fast.evaluation.predict import Predictions
+from mote_fast.evaluation.protocol_names import ProtocolName
 from mote_fast.evaluation.splits import Split, read_split
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def add_command(commands: Any) -> None:
-    """Register the command and its analyses."""
-    parser = commands.add_parser("analyse", help="what each expert does: numbers and plots", description=__doc__)
-    analyses = parser.add_subparsers(dest="analysis", required=True, metavar="ANALYSIS")
-
-    experts = _add_analysis(analyses, "experts", "close-set and zero-shot accuracy of each expert", run_experts)
-    for kind in ("close-set", "zero-shot"):
-        options.add_list(experts.add_argument_group(kind), kind)
-    experts.add_argument(
-        "--beside",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "PATH"),
-        help="another model and its name, such as CLIP-Mean; repeat for each",
-    )
-    _add_judging_options(experts, f"{DEFAULT_VIEWS['closeset']} and {DEFAULT_VIEWS['zeroshot']}")
-
-    classes = _add_analysis(analyses, "classes", "accuracy of each expert on every class", run_classes)
-    options.add_list(classes)
-    options.add_value(classes, "--shown", 20, "classes in the plot and the text", "N")
-    _add_judging_options(classes, DEFAULT_VIEWS["zeroshot"])
-
-    similarity = _add_analysis(analyses, "similarity", "how alike the experts' features are", run_similarity)
-    options.add_list(similarity, labels=False)
-    options.add_value(similarity, "--count", 100, "videos of the list", "N")
-    options.add_loading(similarity, DEFAULT_VIEWS["fewshot"])
-    options.add_model(similarity)
-
-    attention = _add_analysis(analyses, "attention", "where in the frames each expert looks", run_attention)
-    attention.add_argument("video", metavar="VIDEO", help="a video file")
-    options.add_model(attention)
 
 
 def run_experts(arguments: argparse.Namespace) -> int:
@@ -177,24 +143,6 @@ def _decode(dataset: VideoDataset) -> Tensor:
     if isinstance(failure, Failure):
         raise UndecodableVideoError(path, failure.reason)
     return pixels
-
-
-def _add_analysis(
-    analyses: Any, name: str, purpose: str, run: Callable[[argparse.Namespace], int]
-) -> argparse.ArgumentParser:
-    parser = analyses.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help=f"write {name}.png and {name}.csv there")
-    options.add_json(parser)
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _add_judging_options(parser: argparse.ArgumentParser, views: str) -> None:
-    options.add_score(parser)
-    options.add_modulation(parser)
-    options.add_loading(parser, views)
-    options.add_model(parser, encodes_labels=True)
-    options.add_prompts(parser)
 
 
 def _other_models(

@@ -6,27 +6,10 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from mote_fast.cli import options, outputs
+from mote_fast.cli import outputs
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.base_novel_table import BaseToNovelRow, collect, table_lines
 from mote_fast.evaluation.combine import read_result
-from mote_fast.evaluation.report import ALL, READABLE
-
-
-def add_command(commands: Any) -> None:
-    """Register the command."""
-    purpose = "table of results of eval --protocol base2novel"
-    parser = commands.add_parser("base2novel", help=purpose, description=__doc__)
-    parser.add_argument(
-        "results",
-        nargs="+",
-        metavar="RESULT",
-        help="result.json files or folders of one, for each data set and seed",
-    )
-    options.add_score(parser)
-    options.add_value(parser, "--videos", READABLE, "which videos count", choices=(READABLE, ALL))
-    options.add_json(parser)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

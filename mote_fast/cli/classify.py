@@ -6,22 +6,10 @@ import argparse
 import sys
 from typing import Any
 
-from mote_fast.cli import inputs, options, outputs
+from mote_fast.cli import inputs, outputs
 from mote_fast.cli.int8_effect import int8_effect
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError
-
-
-def add_command(commands: Any) -> None:
-    """Register the command."""
-    parser = commands.add_parser("classify", help="rank labels for videos", description=__doc__)
-    options.add_videos(parser, views="3x1")
-    options.add_labels(parser)
-    options.add_value(parser, "--topk", 5, "labels to print per video", "K")
-    options.add_json(parser)
-    options.add_model(parser, encodes_labels=True)
-    options.add_prompts(parser)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

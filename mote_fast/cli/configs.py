@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from mote_fast.cli import options, outputs
+from mote_fast.cli import outputs
 from mote_fast.runtime.json_text import to_json
 from mote_fast.training.config.shipped import config_path, shipped, summary
-
-
-def add_command(commands: Any) -> None:
-    """Register the command."""
-    parser = commands.add_parser("configs", help="configurations for training, by name", description=__doc__)
-    parser.add_argument("name", nargs="?", metavar="NAME", help="print this one; another file's `base` may name it")
-    options.add_json(parser)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from mote_fast.cli import options, outputs
+from mote_fast.cli import outputs
 from mote_fast.errors import CheckpointError
 from mote_fast.model.checkpoint import load, released_checkpoint
 from mote_fast.runtime.files import check_file, staged
 from mote_fast.runtime.text import visible
 from mote_fast.runtime.weights import check_model_folder, save_pickled
-
-
-def add_command(commands: Any) -> None:
-    """Register the command."""
-    parser = commands.add_parser("convert", help="released checkpoint <-> model folder", description=__doc__)
-    parser.add_argument("source", metavar="SOURCE", help="released .pt file, or a model folder")
-    parser.add_argument("target", metavar="TARGET", help="a folder for a .pt source, a .pt file for a folder source")
-    options.add_released(parser)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

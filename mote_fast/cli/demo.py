@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
-from typing import Any
 
 from mote_fast.cli import outputs
 from mote_fast.data.items import read_labels
@@ -18,13 +17,6 @@ from mote_fast.runtime.files import make_folder
 CLIPS = PRESETS / "demo"
 _PRINTED = 3
 RIGHT_MARK = "<- right"
-
-
-def add_command(commands: Any) -> None:
-    """Register the command."""
-    parser = commands.add_parser("demo", help="classify drawn videos of unseen classes", description=__doc__)
-    parser.add_argument("--folder", default="demo", help="where the videos are copied to (default ./%(default)s)")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

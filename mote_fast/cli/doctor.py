@@ -5,17 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from mote_fast.cli import options, outputs
+from mote_fast.cli import outputs
 from mote_fast.cli.backends import device_summary, survey, versions
 from mote_fast.clip.feature_cache import FeatureCache
 from mote_fast.clip.model_cache import ModelCache
-
-
-def add_command(commands: Any) -> None:
-    """Register the command."""
-    parser = commands.add_parser("doctor", help="report versions and chosen backends", description=__doc__)
-    options.add_json(parser)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

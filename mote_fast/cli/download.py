@@ -15,13 +15,6 @@ from mote_fast.model import zoo
 from mote_fast.runtime.text import visible
 
 
-def add_command(commands: Any) -> None:
-    """Register the command."""
-    parser = commands.add_parser("download", help="fetch the weights of named models", description=__doc__)
-    parser.add_argument("models", nargs="+", metavar="NAME", help="a name of `mote-fast models`")
-    parser.set_defaults(run=run)
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Fetch each model, or check the one on the disk; print the paths. Returns 0, or 2 if any failed."""
     errors: list[str] = []

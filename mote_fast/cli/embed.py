@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from mote_fast.cli import inputs, options, outputs
+from mote_fast.cli import inputs, outputs
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError
 from mote_fast.runtime.files import check_file, staged
 from mote_fast.runtime.text import printable
 from mote_fast.runtime.weights import save_tensors
-
-
-def add_command(commands: Any) -> None:
-    """Register the command."""
-    parser = commands.add_parser("embed", help="write one embedding per video", description=__doc__)
-    options.add_videos(parser, views="1x1")
-    parser.add_argument(
-        "--output", metavar="FILE", help="safetensors file: one float32 vector per video, named by its path"
-    )
-    options.add_json(parser)
-    options.add_model(parser)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -11,52 +11,24 @@ import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from mote_fast.cli import inputs, options, outputs
+from mote_fast.cli import inputs, outputs
 from mote_fast.cli.eval_config import apply_configs
 from mote_fast.data.loading.order import Replica
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError
-from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, Evaluation, ProtocolName, check_protocol, evaluate
+from mote_fast.evaluation.evaluate import Evaluation, check_protocol, evaluate
 from mote_fast.evaluation.prediction_table import check_parquet
 from mote_fast.evaluation.report import REPORT_FILES, accuracy_lines, result_document, write_report
 from mote_fast.evaluation.splits import Split, mix_splits, pool_splits, read_split
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.distributed import ProcessGroup, joined
 from mote_fast.runtime.files import make_folder
-
-
-def add_command(commands: Any) -> None:
-    """Register the command."""
-    parser = commands.add_parser("eval", help="accuracies by the protocols of the paper", description=__doc__)
-    add_arguments(parser)
-    parser.set_defaults(run=run)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    views = ", ".join(f"{protocol} {default}" for protocol, default in DEFAULT_VIEWS.items())
-    parser.add_argument("--protocol", choices=get_args(ProtocolName), required=True, help="what is measured")
-    data = parser.add_argument_group("data")
-    options.add_list(data, several=True, required=False)
-    described = "in place of --list: YAML files with data.val_list, of this project or of the official code"
-    data.add_argument("--config", metavar="FILE", help=described, **options.SEVERAL)
-    options.add_loading(parser, views)
-    results = parser.add_argument_group("results")
-    results.add_argument("--dataset", metavar="NAME", help="name in the report (default: the lists' names)")
-    results.add_argument(
-        "--output", metavar="FOLDER", help="write result.json, report.md, per_class.csv and predictions.parquet there"
-    )
-    options.add_json(results)
-    options.add_model(parser, encodes_labels=True)
-    options.add_modulation(parser)
-    options.add_prompts(parser)
-    parser.set_defaults(given=frozenset())
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -15,7 +15,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mote_fast.cli.download import download_shown
-from mote_fast.cli.options import DTYPES
 from mote_fast.clip.clip_config import is_architecture
 from mote_fast.clip.prompts import PAPER_PROMPTS, Prompts, read_prompts
 from mote_fast.clip.texts import check_labels
@@ -28,11 +27,12 @@ from mote_fast.data.loading.view_frames import start_watched_reader
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, LabelError, VideoError
-from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, ProtocolName
+from mote_fast.evaluation.protocol_names import DEFAULT_VIEWS, ProtocolName
 from mote_fast.evaluation.splits import Split, read_split
-from mote_fast.model.checkpoint import create_model, load
+from mote_fast.model.checkpoint import Dtype, create_model, load
 from mote_fast.model.classifier import VideoClassifier
-from mote_fast.model.zoo import CLIP_SCHEMA, list_models
+from mote_fast.model.model_defaults import CLIP_SCHEMA
+from mote_fast.model.zoo import list_models
 from mote_fast.runtime.distributed import ProcessGroup, is_first
 from mote_fast.runtime.environment import best_device
 from mote_fast.runtime.progress import Progress
@@ -41,6 +41,9 @@ from mote_fast.runtime.text import visible
 
 # Videos of --calibrate that are read, evenly spaced; each costs two frames once, and each start reads its bytes.
 CALIBRATED_VIDEOS = 64
+
+FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES: dict[str, Dtype] = {**FLOATS, "int8": "int8"}
 
 
 def device_of(arguments: argparse.Namespace) -> str:

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from typing import Any
 
-from mote_fast.cli import options, outputs
+from mote_fast.cli import outputs
 from mote_fast.errors import CheckpointError
-from mote_fast.model.zoo import CLIP_SCHEMA, PublishedModel, list_models
-
-
-def add_command(commands: Any) -> None:
-    """Register the command."""
-    parser = commands.add_parser("models", help="list the models that have a name", description=__doc__)
-    options.add_json(parser)
-    parser.set_defaults(run=run)
+from mote_fast.model.model_defaults import CLIP_SCHEMA
+from mote_fast.model.zoo import PublishedModel, list_models
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, get_args
 
-import torch
+from mote_fast.data.reading_choices import FRAME_TEMPLATE, CropsAlong, LoaderBackend, PixelAspect
+from mote_fast.evaluation.protocol_names import FULL_CLASS, RUNNING
+from mote_fast.head.head_choices import Header
+from mote_fast.model.model_defaults import DEFAULT_FRAMES, DEFAULT_INTERPOLATION, DEFAULT_MODEL
 
-from mote_fast.data.decoding.frame_folders import FRAME_TEMPLATE
-from mote_fast.data.decoding.video_info import PixelAspect
-from mote_fast.data.loaders import LoaderBackend
-from mote_fast.data.transforms import CropsAlong
-from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
-from mote_fast.head.head_config import Header
-from mote_fast.model.checkpoint import Dtype
-from mote_fast.model.model_config import DEFAULT_FRAMES
-from mote_fast.model.original import DEFAULT_INTERPOLATION
-from mote_fast.model.zoo import DEFAULT_MODEL
-
-DTYPES: dict[str, Dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "int8": "int8",
-}
+# Of a model's parameters; "int8" is a quantised image tower.
+INT8 = "int8"
+DTYPES = ("bfloat16", "float16", "float32", INT8)
 
 # Arguments of an option that takes several values and may be repeated.
 SEVERAL: dict[str, Any] = {"action": "extend", "nargs": "+"}
@@ -55,6 +46,15 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     if rest:
         setattr(arguments, SETTINGS, [*getattr(arguments, SETTINGS), *rest])
     return arguments
+
+
+def set_run(parser: argparse.ArgumentParser, module: str, function: str = "run") -> None:
+    """Let a command run a function of a module of ``mote_fast.cli``, which is imported then: models take seconds."""
+    parser.set_defaults(run=partial(_call, module, function))
+
+
+def _call(module: str, function: str, arguments: argparse.Namespace) -> int:
+    return getattr(importlib.import_module(f"mote_fast.cli.{module}"), function)(arguments)
 
 
 class _Given(argparse.Action):
@@ -105,14 +105,14 @@ def add_model(parser: argparse.ArgumentParser, *, encodes_labels: bool = False) 
     group = parser.add_argument_group("model")
     group.add_argument("--checkpoint", metavar="PATH", help="released MoTE .pt file, or a folder written by save()")
     add_released(group)
-    named = "without --checkpoint: a name of `mote-fast models`, fetched once, an architecture of open_clip, or a path"
+    named = 'without --checkpoint: a name of "mote-fast models", fetched once, an architecture of open_clip, or a path'
     add_value(group, "--model", DEFAULT_MODEL, named, "NAME")
     group.add_argument("--clip-pretrained", metavar="PATH|TAG", help="of an architecture: weights of its CLIP towers")
     header = "of an architecture: how frames are joined; only mean pooling (default) is of use untrained"
     group.add_argument("--header", choices=get_args(Header), help=header)
     add_value(group, "--device", "auto", "auto, cpu, cuda, cuda:1, ...")
     parameters = "dtype of the parameters; int8 runs the image tower quantised, on the CPU"
-    add_value(group, "--dtype", "float32", parameters, choices=sorted(DTYPES))
+    add_value(group, "--dtype", "float32", parameters, choices=DTYPES)
     purpose = "of int8: a list of videos, or a folder of them by class, to calibrate on (default: drawn videos)"
     group.add_argument("--calibrate", metavar="LIST", help=purpose)
     add_value(group, "--decode", "auto", "video decoder: auto, torchcodec or pyav", "BACKEND")

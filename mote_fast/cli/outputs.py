@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mote_fast.analysis.plots.canvas import check_plots, to_png
 from mote_fast.data.loading.faults import Failure
 from mote_fast.errors import ConfigError
 from mote_fast.runtime.files import make_folder, write_bytes
@@ -83,12 +82,16 @@ def prepare_drawing(arguments: argparse.Namespace, name: str) -> None:
     Raises:
         ConfigError: the folder cannot be created or written to, or matplotlib is not installed.
     """
+    from mote_fast.analysis.plots.canvas import check_plots
+
     check_plots()
     make_folder(Path(arguments.output), names=_drawing_files(name))
 
 
 def write_drawing(arguments: argparse.Namespace, name: str, figure: Figure, csv: str) -> list[str]:
     """Write NAME.csv and NAME.png into the folder of ``--output``; return their paths."""
+    from mote_fast.analysis.plots.canvas import to_png
+
     paths = [Path(arguments.output) / file for file in _drawing_files(name)]
     for path, content in zip(paths, (printable(csv).encode(), to_png(figure)), strict=True):
         write_bytes(path, content)

@@ -6,25 +6,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from mote_fast.cli import options, prepare_reencode
+from mote_fast.cli import prepare_reencode
 from mote_fast.prepare.activitynet import cut_activitynet, read_activitynet, read_segments
 from mote_fast.prepare.cut import JOURNAL_FILE
 from mote_fast.prepare.lists import LABELS_FILE, DataSet
 from mote_fast.prepare.write_data_set import REPORT_FILES
 from mote_fast.runtime.files import check_writable, make_folder
-
-FILES = "activity_net.v1-3.min.json"
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that other data sets do not have."""
-    purpose = f"{FILES}: the file, or a folder with it"
-    parser.add_argument("--annotations", nargs="+", required=True, metavar="PATH", help=purpose)
-    group = parser.add_argument_group("cutting")
-    purpose = "cut the segments out of these videos into --root first; without it, --root holds the clips already"
-    group.add_argument("--cut-from", metavar="FOLDER", help=purpose)
-    options.add_value(group, "--cut-time-limit", 600.0, "time limit to cut one clip", "SECONDS")
-    prepare_reencode.add_encoding(group)
 
 
 def read(arguments: argparse.Namespace, root: Path) -> DataSet:

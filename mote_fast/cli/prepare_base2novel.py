@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from mote_fast.cli import options, outputs
+from mote_fast.cli import outputs
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.splits import read_split
-from mote_fast.prepare.base_to_novel import BASE_VAL, SEEDS, SHOTS, BaseToNovel, read_published, split_base_novel
+from mote_fast.prepare.base_to_novel import BaseToNovel, read_published, split_base_novel
 from mote_fast.prepare.lists import LOCK_FILE
 from mote_fast.runtime.files import make_folder, write_texts
 from mote_fast.runtime.lock import FileLock
@@ -17,26 +16,6 @@ from mote_fast.runtime.lock import FileLock
 # The options of the two ways.
 _OWN = ("list", "val_list", "labels_file")
 _PUBLISHED = ("published", "base_labels", "novel_labels", "root")
-
-
-def add_command(steps: Any) -> None:
-    """Register the step."""
-    parser = steps.add_parser("base2novel", help="lists of the base-to-novel protocol", description=__doc__)
-    own = parser.add_argument_group("split the classes of a data set")
-    own.add_argument("--list", metavar="FILE", help="full training list")
-    own.add_argument("--val-list", metavar="FILE", help="full validation list")
-    options.add_labels_file(own)
-    options.add_value(own, "--shots", SHOTS, "training videos of each base class", "K")
-    published = parser.add_argument_group("or find the videos of published lists")
-    published.add_argument("--published", metavar="FOLDER", help=f"folder of {BASE_VAL} and the other lists")
-    published.add_argument("--base-labels", metavar="FILE", help="base class names")
-    published.add_argument("--novel-labels", metavar="FILE", help="novel class names")
-    published.add_argument("--root", metavar="FOLDER", help="folder of the videos, in any sub-folders")
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=SEEDS, metavar="N", help="training lists (default 1 2 3)"
-    )
-    options.add_output(parser, "lists and class names")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

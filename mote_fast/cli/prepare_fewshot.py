@@ -5,36 +5,14 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-from mote_fast.cli import options, outputs
+from mote_fast.cli import outputs
 from mote_fast.data.items import read_list
 from mote_fast.errors import ConfigError
 from mote_fast.prepare.fewshot import few_shot, repeat_to
 from mote_fast.prepare.lists import LOCK_FILE, format_list
 from mote_fast.runtime.files import make_folder, write_texts
 from mote_fast.runtime.lock import FileLock
-
-PAPER_SHOTS = (2, 4, 8, 16)
-
-
-def add_command(commands: Any) -> None:
-    """Register the step."""
-    parser = commands.add_parser("fewshot", help="few-shot training lists", description=__doc__)
-    parser.add_argument("--list", required=True, metavar="FILE", help="full training list")
-    parser.add_argument(
-        "--shots", type=int, nargs="+", default=PAPER_SHOTS, metavar="K", help="videos per class (default 2 4 8 16)"
-    )
-    options.add_value(parser, "--seed", 0, "seed of the draw", "N")
-    parser.add_argument(
-        "--length",
-        type=_length,
-        default="full",
-        metavar="N|full|once",
-        help="entries of each list: a number, as many as the full list has, or each video once (default %(default)s)",
-    )
-    options.add_output(parser, "the lists")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,9 +40,3 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     outputs.show(arguments, {"source": arguments.list, "seed": arguments.seed, "lists": written}, lines)
     return 0
-
-
-def _length(text: str) -> str:
-    if text not in ("full", "once") and not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a number, full or once, got {text!r}")
-    return text

@@ -5,39 +5,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from mote_fast.cli import options, outputs
+from mote_fast.cli import outputs
 from mote_fast.data.find_videos import FoundVideos, find_videos
 from mote_fast.errors import ConfigError, ListError
-from mote_fast.prepare.encoding import PRESETS, Encoding
+from mote_fast.prepare.prepare_settings import Encoding
 from mote_fast.prepare.reencode import FAULT_FILE, listed_videos, reencode, rewrite_list
 from mote_fast.runtime.files import make_folder, staged
-
-
-def add_command(commands: Any) -> None:
-    """Register the command."""
-    parser = commands.add_parser("reencode", help="rewrite videos so that they decode fast", description=__doc__)
-    parser.add_argument("source", metavar="SOURCE", help="folder of the videos; only read")
-    parser.add_argument("target", metavar="TARGET", help="folder for the copies, with the same sub-folders")
-    listed = "re-encode only the videos of these lists, and write lists of the copies into TARGET"
-    parser.add_argument("--list", default=[], metavar="LIST", help=listed, **options.SEVERAL)
-    add_encoding(parser)
-    parser.add_argument(
-        "--keep-intact-prefix", action="store_true", help="keep the frames of a damaged video before the damage"
-    )
-    options.add_workers(parser, "re-encode", 600.0)
-    options.add_json(parser)
-    parser.set_defaults(run=run)
-
-
-def add_encoding(group: options.Options) -> None:
-    """Add the settings of written videos."""
-    default = Encoding()
-    options.add_value(group, "--short-side", default.short_side, "maximum; videos are never scaled up", "PIXELS")
-    options.add_value(group, "--key-interval", default.key_interval, "distance between key frames", "FRAMES")
-    options.add_value(group, "--crf", default.crf, "x264's quality, lower is better", "N")
-    options.add_value(group, "--preset", default.preset, "x264's effort", choices=PRESETS)
 
 
 def encoding_of(arguments: argparse.Namespace) -> Encoding:

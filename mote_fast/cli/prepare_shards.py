@@ -6,9 +6,8 @@ import argparse
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from mote_fast.cli import options, outputs
+from mote_fast.cli import outputs
 from mote_fast.data.items import check_items, read_labels, read_list
 from mote_fast.data.shards.shard_index import INDEX_FILE
 from mote_fast.errors import ConfigError
@@ -16,21 +15,6 @@ from mote_fast.prepare.write_shards import write_shards
 from mote_fast.runtime.files import make_folder
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
-
-
-def add_command(commands: Any) -> None:
-    """Register the command."""
-    parser = commands.add_parser("shards", help="write videos into WebDataset tar shards", description=__doc__)
-    parser.add_argument("list", metavar="LIST", help="list of videos: 'PATH LABEL' per line, or a CSV")
-    parser.add_argument("folder", metavar="OUT", help="folder for the shards and their index")
-    parser.add_argument("--root", default="", metavar="FOLDER", help="base folder of the list's paths")
-    options.add_value(parser, "--shard-size", "1GB", "maximum total size of the videos in a shard", "SIZE")
-    parser.add_argument("--samples", type=int, metavar="N", help="maximum number of videos in a shard")
-    options.add_value(parser, "--seed", 0, "seed of the order", "N")
-    options.add_labels_file(parser)
-    options.add_workers(parser, "check", 60.0)
-    options.add_json(parser)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

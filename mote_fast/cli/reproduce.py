@@ -10,18 +10,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from mote_fast.analysis.plots.draw_reproduction import draw_reproduction
 from mote_fast.analysis.tables import to_csv
 from mote_fast.cli import eval as evaluation
 from mote_fast.cli import options, outputs
-from mote_fast.data.loaders import LoaderBackend
+from mote_fast.cli.parsers.list_commands import add_eval_arguments
+from mote_fast.cli.parsers.result_commands import RELEASED
 from mote_fast.errors import CheckpointError, ConfigError
-from mote_fast.evaluation.paper_rows import B16, L14
 from mote_fast.evaluation.prediction_table import check_parquet
 from mote_fast.evaluation.reproduction import (
-    TABLES,
     TEST_SETS,
     Compared,
     Run,
@@ -40,31 +39,8 @@ from mote_fast.runtime.text import markdown
 NAME = "reproduce"
 RESULT_FILES = (f"{NAME}.json", f"{NAME}.md")
 
-# The option with the released file of each model.
-_FILES = {B16: "b16", L14: "l14"}
 # Options of ``eval`` that are passed on to it.
 _PASSED_ON = ("device", "dtype", "decode", "batch_size", "workers", "loader")
-
-
-def add_command(commands: Any) -> None:
-    """Register the command."""
-    parser = commands.add_parser(NAME, help="the paper's rows that need no training", description=__doc__)
-    parser.add_argument("tables", nargs="+", metavar="TABLE", help=f"table of the paper: {', '.join(TABLES)}")
-    parser.add_argument("--root", required=True, metavar="DATA", help="folder with lists/NAME and videos/NAME")
-    for model, flag in _FILES.items():
-        described = f"the released file of {model}, and its original CLIP; default: the fetched one"
-        parser.add_argument(f"--{flag}", nargs="+", metavar=("FILE", "CLIP"), help=described)
-    options.add_score(parser)
-    parser.add_argument("--output", required=True, metavar="FOLDER", help=f"write {NAME}.* and every result there")
-    options.add_json(parser)
-    running = parser.add_argument_group("running")
-    options.add_value(running, "--device", "auto", "auto, cpu, cuda, cuda:1, ...")
-    options.add_value(running, "--dtype", "float32", "dtype of the parameters", choices=sorted(options.DTYPES))
-    options.add_value(running, "--decode", "auto", "video decoder: auto, torchcodec or pyav", "BACKEND")
-    options.add_value(running, "--batch-size", 8, "videos per batch and process", "N")
-    options.add_value(running, "--workers", 4, "decoding worker processes, for each process", "N")
-    options.add_value(running, "--loader", "auto", "backend that decodes", choices=get_args(LoaderBackend))
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -120,7 +96,7 @@ def _record_of(given: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _missing_model(arguments: argparse.Namespace, name: str) -> list[str]:
-    flag = _FILES[name]
+    flag = RELEASED[name]
     given = getattr(arguments, flag)
     if given is not None and len(given) > 2:
         raise ConfigError(f"--{flag} takes a released file and its original CLIP, got {len(given)} values")
@@ -138,7 +114,7 @@ def _evaluation_of(arguments: argparse.Namespace, each: Run) -> argparse.Namespa
     """The arguments of ``mote-fast eval`` that make one evaluation."""
     test_set, root = TEST_SETS[each.data_set], Path(arguments.root)
     lists = root / "lists" / test_set.name
-    checkpoint, *clip = getattr(arguments, _FILES[each.model]) or [each.model]
+    checkpoint, *clip = getattr(arguments, RELEASED[each.model]) or [each.model]
     words = ["--protocol", test_set.protocol, "--views", each.views, "--dataset", each.data_set]
     words += ["--list", *(str(lists / name) for name in test_set.lists)]
     words += ["--labels-file", *(str(lists / name) for name in test_set.labels)]
@@ -148,7 +124,7 @@ def _evaluation_of(arguments: argparse.Namespace, each: Run) -> argparse.Namespa
     for name in _PASSED_ON:
         words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     parser = options.CommandParser()
-    evaluation.add_arguments(parser)
+    add_eval_arguments(parser)
     return parser.parse_args(words)
 
 

@@ -9,41 +9,22 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mote_fast.cli import inputs, options, outputs
+from mote_fast.cli import inputs, outputs
 from mote_fast.cli.eval import processes
 from mote_fast.data.loading.order import Replica
 from mote_fast.data.views import Views
 from mote_fast.evaluation.captions import read_captions
 from mote_fast.evaluation.predict import embed_videos
+from mote_fast.evaluation.protocol_names import RETRIEVAL_VIEWS
 from mote_fast.evaluation.retrieval_report import RETRIEVAL_FILES, retrieval_document, retrieval_lines, write_retrieval
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.files import make_folder
-
-DEFAULT_VIEWS = "1x1"
-
-
-def add_command(commands: Any) -> None:
-    """Register the command."""
-    purpose = "text-video retrieval: recall and ranks in both directions"
-    parser = commands.add_parser("retrieval", help=purpose, description=__doc__)
-    parser.add_argument("list", metavar="LIST", help="CSV or JSON of videos and captions")
-    parser.add_argument("--root", default="", metavar="FOLDER", help="base folder of the list's paths")
-    parser.add_argument("--split", metavar="NAME", help="the videos of this split, for a JSON in MSR-VTT's form")
-    options.add_loading(parser, DEFAULT_VIEWS)
-    results = parser.add_argument_group("results")
-    results.add_argument("--dataset", metavar="NAME", help="name in the report (default: the list's name)")
-    results.add_argument("--output", metavar="FOLDER", help="write result.json and report.md there")
-    options.add_json(results)
-    options.add_model(parser, encodes_labels=True)
-    options.add_templates(parser, "caption (default: captions as they are)")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     with processes(arguments) as world:
         arguments.device = str(world.device)
         listed = read_captions(arguments.list, arguments.root, arguments.split)
-        views = Views.parse(arguments.views or DEFAULT_VIEWS)
+        views = Views.parse(arguments.views or RETRIEVAL_VIEWS)
         if arguments.output is not None and world.leads:
             make_folder(Path(arguments.output), names=RETRIEVAL_FILES)
         started = time.perf_counter()

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mote_fast.analysis.expert_accuracy import accuracy_by
 from mote_fast.analysis.interpolation import (
     InterpolatedTowers,
@@ -24,13 +22,12 @@ from mote_fast.analysis.interpolation import (
     share_csv,
 )
 from mote_fast.analysis.plots.draw_interpolation import draw_interpolation
-from mote_fast.cli import inputs, options, outputs
+from mote_fast.cli import inputs, outputs
 from mote_fast.cli.eval import class_features_on_all, processes
 from mote_fast.data.loading.order import Replica
-from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, ProtocolName
 from mote_fast.evaluation.predict import Predictions
+from mote_fast.evaluation.protocol_names import ProtocolName
 from mote_fast.evaluation.splits import Split
-from mote_fast.model.model_config import DEFAULT_FRAMES
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.files import make_folder, write_bytes
 from mote_fast.runtime.json_text import to_json
@@ -38,41 +35,7 @@ from mote_fast.runtime.text import printable
 
 NAME = "interpolate"
 RESULT_FILE = f"{NAME}.json"
-# A quantised tower cannot be mixed.
-DTYPES = {name: dtype for name, dtype in options.DTYPES.items() if isinstance(dtype, torch.dtype)}
 SHARES = tuple(at / 10 for at in range(11))
-
-
-def add_command(commands: Any) -> None:
-    """Register the command."""
-    parser = commands.add_parser("sweep", help="close-set against zero-shot accuracy", description=__doc__)
-    sweeps = parser.add_subparsers(dest="sweep", required=True, metavar="SWEEP")
-    purpose = "over the share of the fine-tuned image tower"
-    sweep = sweeps.add_parser(NAME, help=purpose, description=f"Close-set against zero-shot accuracy {purpose}.")
-    sweep.add_argument(
-        "--shares", type=float, metavar="SHARE", help="in [0, 1] (default 0 0.1 0.2 ... 1)", **options.SEVERAL
-    )
-    for kind in ("close-set", "zero-shot"):
-        options.add_list(sweep.add_argument_group(kind), kind)
-    options.add_score(sweep)
-    options.add_loading(sweep, f"{DEFAULT_VIEWS['closeset']} and {DEFAULT_VIEWS['zeroshot']}")
-    files = f"{NAME}.csv, {NAME}.png and {RESULT_FILE}"
-    sweep.add_argument("--output", required=True, metavar="FOLDER", help=f"write {files} there")
-    options.add_json(sweep)
-    model = sweep.add_argument_group("model")
-    purpose = "released MoTE .pt file, or a folder written by save()"
-    model.add_argument("--checkpoint", required=True, metavar="PATH", help=purpose)
-    purpose = "the CLIP that the model was tuned from: a weights file or a tag; for a folder too"
-    model.add_argument("--clip", required=True, metavar="PATH|TAG", help=purpose)
-    options.add_value(model, "--frames", DEFAULT_FRAMES, "frames per view of a released file", "T")
-    options.add_value(model, "--device", "auto", "auto, cpu, cuda, cuda:1, ...")
-    options.add_value(
-        model, "--dtype", "float32", "dtype of the parameters; they are mixed in float32", choices=sorted(DTYPES)
-    )
-    options.add_value(model, "--decode", "auto", "video decoder: auto, torchcodec or pyav", "BACKEND")
-    model.add_argument("--no-cache", action="store_true", help="neither read nor write class features on disk")
-    options.add_prompts(sweep)
-    sweep.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -92,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         towers = InterpolatedTowers(model, original, shares)
         # Held by the towers now.
         del original
-        model.to(dtype=DTYPES[arguments.dtype])
+        model.to(dtype=inputs.FLOATS[arguments.dtype])
         on_close = _predict(arguments, towers, close, "closeset", world)
         on_zero = _predict(arguments, towers, zero, "zeroshot", world)
         points = [

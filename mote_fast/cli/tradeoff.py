@@ -5,40 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from mote_fast.analysis.plots.draw_tradeoff import draw_trade_off
 from mote_fast.analysis.tradeoff_points import TradeOffPoint, check_comparable, trade_off_csv, trade_off_point
-from mote_fast.cli import options, outputs
+from mote_fast.cli import outputs
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.combine import combine, read_result
-from mote_fast.evaluation.report import ALL, READABLE
-
-
-def add_command(commands: Any) -> None:
-    """Register the command."""
-    parser = commands.add_parser("tradeoff", help="HM_ZS and trade-off score from results of eval", description=__doc__)
-    models = parser.add_mutually_exclusive_group(required=True)
-    models.add_argument(
-        "results",
-        nargs="*",
-        default=[],
-        metavar="RESULT",
-        help="results of one model: result.json files or their folders, zero-shot ones and one close-set",
-    )
-    models.add_argument(
-        "--model",
-        nargs="+",
-        action="append",
-        dest="models",
-        metavar=("SERIES LAYERS RESULT", "RESULT"),
-        help="one of several models: its line in the plot, its temporal layers, and its results; repeat for each model",
-    )
-    options.add_score(parser)
-    options.add_value(parser, "--videos", READABLE, "which videos count", choices=(READABLE, ALL))
-    parser.add_argument("--output", metavar="FOLDER", help="with --model: write tradeoff.png and tradeoff.csv there")
-    options.add_json(parser)
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

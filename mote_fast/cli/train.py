@@ -10,9 +10,9 @@ import argparse
 import logging
 import os
 import sys
-from typing import Any
 
 from mote_fast.cli import options, outputs
+from mote_fast.cli.parsers.train_commands import add_train_arguments
 from mote_fast.errors import ConfigError, MoteError
 from mote_fast.runtime.json_text import to_json
 from mote_fast.training.config import released_arguments
@@ -20,26 +20,10 @@ from mote_fast.training.config.train_config import load_config
 from mote_fast.training.loop import train
 
 
-def add_command(commands: Any) -> None:
-    """Register the command."""
-    parser = commands.add_parser("train", help="train on a list of videos", description=__doc__)
-    add_arguments(parser)
-    parser.set_defaults(run=run)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments; ``options.parse`` lets settings stand before and after options."""
-    described = "YAML of this project or of the official code, or a name that `mote-fast configs` lists"
-    parser.add_argument("--config", "-cfg", required=True, metavar="FILE|NAME", help=described)
-    parser.add_argument("--resume", metavar="auto|none|FILE", help="the same as run.resume=...")
-    released_arguments.add_arguments(parser)
-    parser.add_argument(options.SETTINGS, nargs="*", metavar="key=value", help="settings that override the file's")
-
-
 def main(program: str) -> int:
     """Parse the command line of a program that only trains, train, and return the exit status."""
     parser = options.CommandParser(prog=program, description="Train MoTE on a list of videos.")
-    add_arguments(parser)
+    add_train_arguments(parser)
     return run(options.parse(parser, None), program)
 
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.loading.cpu_loader import CpuLoader
 from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
+from mote_fast.data.reading_choices import LoaderBackend
 from mote_fast.errors import ConfigError
 
 if TYPE_CHECKING:
     from mote_fast.data.dali.dali_loader import DaliLoader
 
 logger = logging.getLogger(__name__)
-
-LoaderBackend = Literal["auto", "cpu", "dali"]
 
 
 def make_loader(dataset: VideoDataset, options: LoaderOptions, backend: LoaderBackend = "auto") -> VideoLoader:

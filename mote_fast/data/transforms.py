@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
+from mote_fast.data.reading_choices import CropsAlong
 from mote_fast.errors import ConfigError
 from mote_fast.runtime.checks import check_choice, check_count
 
@@ -20,7 +21,6 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 ResizeMode = Literal["shortest", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
-CropsAlong = Literal["width", "long_side"]
 
 _INTERPOLATION = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 

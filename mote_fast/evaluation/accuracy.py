@@ -24,10 +24,6 @@ from mote_fast.data.items import UNLABELLED
 from mote_fast.evaluation.predict import Predictions
 from mote_fast.evaluation.protocols import Accuracy
 
-# Names of the two scores, in reports and result files.
-RUNNING = "running"
-FULL_CLASS = "full-class"
-
 # Labels kept from each video's ranking.
 KEPT = 5
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mote_fast.errors import ConfigError, one_line, quoted
-from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
-from mote_fast.evaluation.report import ALL, READABLE
+from mote_fast.evaluation.protocol_names import ALL, FULL_CLASS, READABLE, RUNNING
 from mote_fast.runtime.json_text import from_json
 from mote_fast.runtime.reading import read_small
 

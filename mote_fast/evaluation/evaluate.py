@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,27 +11,16 @@ from torch import Tensor
 from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.video_loader import VideoLoader
 from mote_fast.errors import ConfigError, quoted
-from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING, Ranked, rank
+from mote_fast.evaluation.accuracy import Ranked, rank
 from mote_fast.evaluation.average_precision import COSINE, Relevance, positives_of
 from mote_fast.evaluation.predict import LabelSet, Predictions, predict_label_sets
+from mote_fast.evaluation.protocol_names import FULL_CLASS, RUNNING, ProtocolName
 from mote_fast.evaluation.protocols import half_class_tasks
 from mote_fast.evaluation.splits import Split, VideoPool
 from mote_fast.head.scores import full_class_scores
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.progress import Progress
 from mote_fast.runtime.text import plain
-
-ProtocolName = Literal["closeset", "zeroshot", "halfclass", "mixed", "fewshot", "base2novel"]
-
-# Default views of each protocol. Close-set tables have 1x1 too; half-class and mixed follow zero-shot.
-DEFAULT_VIEWS: Mapping[ProtocolName, str] = {
-    "closeset": "4x3",
-    "zeroshot": "3x1",
-    "halfclass": "3x1",
-    "mixed": "3x1",
-    "fewshot": "1x1",
-    "base2novel": "1x1",
-}
 
 
 @dataclass(frozen=True)

@@ -228,3 +228,6 @@ ROWS: tuple[PaperRow, ...] = (
     *_layers("mote", "table1/modulation"),
     PaperRow("figure 3", "CLIP-Mean", {}, "figure3/clip_mean", "k400_vit_l_14", {"model.header": "mean"}),
 )
+
+# Tables with a row whose model is released.
+TABLES = tuple(dict.fromkeys(row.table for row in ROWS if row.model is not None))

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from mote_fast.errors import ConfigError
-from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING, Ranked, rank
+from mote_fast.evaluation.accuracy import Ranked, rank
 from mote_fast.evaluation.evaluate import Evaluation, SplitResult
+from mote_fast.evaluation.protocol_names import FULL_CLASS, RUNNING
 from mote_fast.runtime.text import printable
 
 

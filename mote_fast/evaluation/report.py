@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING, Ranked, count_classes, mean_and_deviation
+from mote_fast.evaluation.accuracy import Ranked, count_classes, mean_and_deviation
 from mote_fast.evaluation.average_precision import COSINE, Relevance
 from mote_fast.evaluation.evaluate import Evaluation, SplitResult
 from mote_fast.evaluation.prediction_table import prediction_parquet
+from mote_fast.evaluation.protocol_names import ALL, FULL_CLASS, READABLE, RUNNING
 from mote_fast.runtime.files import write_bytes
 from mote_fast.runtime.json_text import to_json
 from mote_fast.runtime.text import markdown, printable
@@ -23,9 +24,6 @@ REPORT_FILE = "report.md"
 CLASS_FILE = "per_class.csv"
 PREDICTION_FILE = "predictions.parquet"
 REPORT_FILES = (PREDICTION_FILE, CLASS_FILE, REPORT_FILE, RESULT_FILE)
-
-# The videos that an accuracy covers.
-READABLE, ALL = "readable", "all"
 
 SCORES = (RUNNING, FULL_CLASS, COSINE)
 

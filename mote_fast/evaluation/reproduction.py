@@ -9,12 +9,9 @@ from typing import Any, NamedTuple
 
 from mote_fast.errors import ConfigError, quoted
 from mote_fast.evaluation.combine import CLOSE_SET, ZERO_SHOT, harmonic_mean, read_result, top1_in
-from mote_fast.evaluation.evaluate import DEFAULT_VIEWS, ProtocolName
-from mote_fast.evaluation.paper_rows import HM_ZS, HMDB, K400, K600, K600_1, ROWS, TRADE_OFF, UCF, PaperRow
-from mote_fast.evaluation.report import READABLE, RESULT_FILE
-
-# Tables with a row whose model is released.
-TABLES = tuple(dict.fromkeys(row.table for row in ROWS if row.model is not None))
+from mote_fast.evaluation.paper_rows import HM_ZS, HMDB, K400, K600, K600_1, ROWS, TABLES, TRADE_OFF, UCF, PaperRow
+from mote_fast.evaluation.protocol_names import DEFAULT_VIEWS, READABLE, ProtocolName
+from mote_fast.evaluation.report import RESULT_FILE
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation.captions import CaptionedVideos
 from mote_fast.evaluation.predict import Embeddings
-from mote_fast.evaluation.report import ALL, READABLE, REPORT_FILE, RESULT_FILE
+from mote_fast.evaluation.protocol_names import ALL, READABLE
+from mote_fast.evaluation.report import REPORT_FILE, RESULT_FILE
 from mote_fast.evaluation.retrieval_ranks import RECALL_AT, Ranks, retrieval_ranks, summarize_ranks
 from mote_fast.runtime.files import write_bytes
 from mote_fast.runtime.json_text import finite, to_json

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from mote_fast.errors import ConfigError
 from mote_fast.head.expert_designs import ExpertDesign
 from mote_fast.head.experts import ExpertInit
+from mote_fast.head.head_choices import Aggregation, Header
 from mote_fast.head.modulation import GAMMA, TOP_K
 from mote_fast.runtime.checks import check_choice, check_count
 from mote_fast.runtime.shapes import MAX_LAYERS
-
-Header = Literal["mote", "plain", "mean"]
-
-# How inference uses the experts (paper Table 2c).
-Aggregation = Literal["merge", "ensemble", "random"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from mote_fast.errors import ConfigError
 from mote_fast.head.expert_designs import LayerFFN, make_experts
 from mote_fast.head.experts import INIT_STD, FeedForward
-from mote_fast.head.head_config import Aggregation, HeadConfig
+from mote_fast.head.head_choices import Aggregation
+from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.modulation import modulation_factor
 from mote_fast.head.temporal_block import TemporalBlock
 

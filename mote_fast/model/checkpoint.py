@@ -21,18 +21,12 @@ from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigErr
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.classifier import VideoClassifier
-from mote_fast.model.model_config import DEFAULT_EXPERTS, DEFAULT_FRAMES, ModelConfig, default_layers
-from mote_fast.model.original import (
-    DEFAULT_INTERPOLATION,
-    OriginalClip,
-    check_share,
-    interpolate_tower,
-    load_original,
-    record_original,
-)
+from mote_fast.model.model_config import ModelConfig, default_layers
+from mote_fast.model.model_defaults import CLIP_SCHEMA, DEFAULT_EXPERTS, DEFAULT_FRAMES, DEFAULT_INTERPOLATION
+from mote_fast.model.original import OriginalClip, check_share, interpolate_tower, load_original, record_original
 from mote_fast.model.other_files import refuse_other_content
 from mote_fast.model.released import head_from_released, head_to_released
-from mote_fast.model.zoo import CLIP_SCHEMA, find_weights, is_drawn_only
+from mote_fast.model.zoo import find_weights, is_drawn_only
 from mote_fast.runtime.reading import expanded
 from mote_fast.runtime.shapes import check_shapes, plan_of
 from mote_fast.runtime.weights import (

@@ -12,6 +12,7 @@ from mote_fast.clip.texts import check_labels
 from mote_fast.data.transforms import Preprocessing
 from mote_fast.errors import CheckpointError, ConfigError, one_line, quoted
 from mote_fast.head.head_config import HeadConfig
+from mote_fast.model.model_defaults import DEFAULT_FRAMES
 from mote_fast.model.original import OriginalClip, check_share
 from mote_fast.runtime.checks import check_count
 
@@ -20,10 +21,6 @@ from mote_fast.runtime.checks import check_count
 # OpenAI's. Versions 1 to 3 did not record the original CLIP, and versions 1 to 4 neither class names nor prompts.
 FORMAT_VERSION = 5
 READABLE_VERSIONS = (1, 2, 3, 4, 5)
-
-# Frames per view of the paper's main results.
-DEFAULT_FRAMES = 8
-DEFAULT_EXPERTS = 4
 
 # Frames of a view that mean pooling takes; a temporal head takes fewer.
 MAX_FRAMES = 2**12

@@ -16,9 +16,6 @@ from mote_fast.clip.published import tag_config
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.errors import CheckpointError, ConfigError, quoted
 
-# Share of the tuned image tower at which the official test scripts read every checkpoint.
-DEFAULT_INTERPOLATION = 0.99
-
 _TOWER = "visual."
 
 

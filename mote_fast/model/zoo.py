@@ -10,21 +10,15 @@ from pathlib import Path
 from mote_fast.clip import feature_cache
 from mote_fast.clip.pretrained import fetch_tag
 from mote_fast.errors import CheckpointError, ConfigError
-from mote_fast.model.model_config import DEFAULT_FRAMES
+from mote_fast.model.model_defaults import CLIP_SCHEMA, DEFAULT_FRAMES
 from mote_fast.runtime.environment import PRESETS
 from mote_fast.runtime.reading import expanded
 from mote_fast.runtime.transfer import TransferProgress, fetch
 
 log = logging.getLogger(__name__)
 
-# The model of commands that are given none.
-DEFAULT_MODEL = "mote-b16-k400"
-
 # The model of the demo; its weights come with the package.
 SHIPPED_MODEL = "tiny"
-
-# Begins the name of CLIP with mean pooling: "clip:ARCHITECTURE/TAG", in open_clip's names.
-CLIP_SCHEMA = "clip:"
 
 
 @dataclass(frozen=True)

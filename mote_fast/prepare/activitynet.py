@@ -13,8 +13,9 @@ from mote_fast.data.text_tables import read_json
 from mote_fast.errors import ListError, quoted
 from mote_fast.prepare.annotations import find_file
 from mote_fast.prepare.cut import Cut, cut_clips
-from mote_fast.prepare.encoding import Encoding, Span
+from mote_fast.prepare.encoding import Span
 from mote_fast.prepare.lists import LABELS_FILE, DataSet, VideoList
+from mote_fast.prepare.prepare_settings import Encoding
 from mote_fast.prepare.tree import VideoTree
 
 CLASSES = 200

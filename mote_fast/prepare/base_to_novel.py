@@ -18,12 +18,10 @@ from mote_fast.errors import ConfigError, ListError
 from mote_fast.evaluation.splits import Split
 from mote_fast.prepare.fewshot import few_shot
 from mote_fast.prepare.lists import format_labels, format_list
+from mote_fast.prepare.prepare_settings import BASE_VAL, SEEDS, SHOTS
 from mote_fast.prepare.tree import VideoTree
 
-SHOTS = 16
-SEEDS = (1, 2, 3)
-
-BASE_VAL, NOVEL_VAL = "base_val.txt", "novel_val.txt"
+NOVEL_VAL = "novel_val.txt"
 BASE_LABELS, NOVEL_LABELS = "base_labels.csv", "novel_labels.csv"
 # Of the base classes, as they are trained.
 FLIP_LABELS = "flip_labels.csv"

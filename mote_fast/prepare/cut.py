@@ -14,8 +14,9 @@ from mote_fast.data.loading.faults import Failure, write_faults
 from mote_fast.data.loading.samples import failure_of
 from mote_fast.errors import ConfigError
 from mote_fast.prepare.encode_each import EncodeTask, encode_each
-from mote_fast.prepare.encoding import Encoding, Span
+from mote_fast.prepare.encoding import Span
 from mote_fast.prepare.journal import Journal, file_state
+from mote_fast.prepare.prepare_settings import Encoding
 
 JOURNAL_FILE = ".cut.jsonl"
 FAULT_FILE = "faults.jsonl"

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mote_fast.errors import UndecodableVideoError, VideoError
-from mote_fast.prepare.encoding import Encoding, Span, encode
+from mote_fast.prepare.encoding import Span, encode
 from mote_fast.prepare.journal import file_state
+from mote_fast.prepare.prepare_settings import Encoding
 from mote_fast.prepare.source_errors import reading
 from mote_fast.runtime.parts import MAX_NAME_BYTES, complete, flush, new_part, remove_abandoned, writing
 from mote_fast.runtime.workers import WorkerLostError, run_each

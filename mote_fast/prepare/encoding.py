@@ -21,12 +21,11 @@ from mote_fast.data.decoding.colors import LIMITED, SMPTE170M
 from mote_fast.data.decoding.decode import probe
 from mote_fast.data.decoding.frame_converter import FrameConverter
 from mote_fast.data.decoding.video_info import CORRUPT, DamageError, DecodeBudget, VideoInfo, intact_frames, open_video
-from mote_fast.errors import ConfigError, UndecodableVideoError, one_line
+from mote_fast.errors import UndecodableVideoError, one_line
+from mote_fast.prepare.prepare_settings import Encoding
 
 # FFmpeg's filters for each clockwise rotation in degrees.
 _TURNS = {0: (), 90: (("transpose", "clock"),), 180: (("hflip", ""), ("vflip", "")), 270: (("transpose", "cclock"),)}
-
-PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 # Times this close in seconds are equal: annotations are written in decimals, and frames are further apart.
 _SAME_TIME = 1e-4
@@ -37,42 +36,6 @@ class Span(NamedTuple):
 
     start: float
     end: float
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """The settings of the output videos.
-
-    Attributes:
-        short_side: maximum in pixels; a smaller video keeps its size, except for the last row or column of an odd size.
-        key_interval: frames from one key frame to the next.
-        crf: x264's constant quality, 0 (lossless) to 51. At 20 a Kinetics clip of 340 x 256 differs from its source by
-            40 dB, which is the noise of the source's compression, and takes twice the bytes; at 23 it is 2 dB worse.
-        preset: x264's trade-off between time and file size.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-
-    short_side: int = 256
-    key_interval: int = 12
-    crf: int = 20
-    preset: str = "fast"
-
-    def __post_init__(self) -> None:
-        if self.short_side < 2 or self.short_side % 2 or self.key_interval < 1 or not 0 <= self.crf <= 51:
-            raise ConfigError(
-                "short_side must be even and at least 2, key_interval at least 1, crf 0 to 51; "
-                f"got {self.short_side}, {self.key_interval} and {self.crf}"
-            )
-        if self.preset not in PRESETS:
-            raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
-
-    def size_of(self, width: int, height: int) -> tuple[int, int]:
-        """The (width, height) of the output for a source of this size after rotation: even, and never larger."""
-        scale = min(Fraction(1), Fraction(self.short_side, min(width, height)))
-        across, down = (max(2, int(side * scale) // 2 * 2) for side in (width, height))
-        return across, down
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from mote_fast.data.loading.samples import failure_of
 from mote_fast.data.text_tables import read_table
 from mote_fast.errors import ConfigError, ListError
 from mote_fast.prepare.encode_each import EncodeTask, encode_each
-from mote_fast.prepare.encoding import Encoding
 from mote_fast.prepare.journal import Journal, file_state
 from mote_fast.prepare.lists import format_list
+from mote_fast.prepare.prepare_settings import Encoding
 
 JOURNAL_FILE = ".reencode.jsonl"
 FAULT_FILE = "faults.jsonl"

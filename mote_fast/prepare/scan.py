@@ -12,37 +12,14 @@ from tqdm import tqdm
 
 from mote_fast.data.decoding.decode import probe, read_frames
 from mote_fast.data.loading.samples import failure_of
-from mote_fast.errors import ConfigError, VideoError
+from mote_fast.errors import VideoError
 from mote_fast.prepare.journal import Journal, file_state
+from mote_fast.prepare.prepare_settings import ScanOptions
 from mote_fast.prepare.source_errors import reading
 from mote_fast.runtime.workers import WorkerLostError, run_each
 
 # Maximum bytes of decoded frames per video; fewer frames of larger videos are decoded.
 _MAX_BYTES = 2**30
-
-
-@dataclass(frozen=True)
-class ScanOptions:
-    """Options of a scan.
-
-    Attributes:
-        workers: number of processes.
-        frames: frames to decode of each video, evenly spaced including first and last; 0 reads the packets only.
-        min_frames: a video with fewer frames is reported as too short.
-        time_limit: seconds per video.
-    """
-
-    workers: int = 1
-    frames: int = 8
-    min_frames: int = 8
-    time_limit: float = 60.0
-
-    def __post_init__(self) -> None:
-        if self.workers < 1 or self.frames < 0 or self.min_frames < 1 or self.time_limit <= 0:
-            raise ConfigError(
-                "--workers and --min-frames must be at least 1, --scan-frames at least 0 and --time-limit above 0, "
-                f"got {self.workers}, {self.min_frames}, {self.frames} and {self.time_limit}"
-            )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from mote_fast.errors import ListError
 from mote_fast.prepare.data_report import BAD_KINDS, Problem, build_report, format_report
 from mote_fast.prepare.duplicates import Duplicates, find_duplicates
 from mote_fast.prepare.lists import LOCK_FILE, DataSet, format_labels, format_list, why_unlistable
-from mote_fast.prepare.scan import Scanned, ScanOptions, scan_videos
+from mote_fast.prepare.prepare_settings import ScanOptions
+from mote_fast.prepare.scan import Scanned, scan_videos
 from mote_fast.runtime.files import check_writable, make_folder, write_texts
 from mote_fast.runtime.json_text import to_json
 from mote_fast.runtime.lock import FileLock

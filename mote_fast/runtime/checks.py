@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any, get_args
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, get_args
 
 from mote_fast.errors import ConfigError, NotFiniteError, quoted
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
@@ -57,7 +57,7 @@ def check_finite(values: Tensor, what: str) -> None:
     Raises:
         NotFiniteError: a value is NaN or infinite.
     """
-    if not bool(torch.isfinite(values).all()):
+    if not bool(values.isfinite().all()):
         raise NotFiniteError(
             f"{what} are not finite numbers: the weights or inputs hold NaN or infinity, or overflow in "
             "reduced precision; load the model with dtype float32, or other weights"

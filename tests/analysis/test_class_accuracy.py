@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mote_fast.analysis.class_accuracy import class_accuracies, class_accuracy_csv, most_divided
 from mote_fast.analysis.expert_accuracy import accuracy_by
-from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
 from mote_fast.evaluation.predict import Predictions
+from mote_fast.evaluation.protocol_names import FULL_CLASS, RUNNING
 
 NAMES = ["archery", "diving, from a rock", "surfing", "cycling"]
 

@@ -9,8 +9,8 @@ import torch
 
 from mote_fast.analysis.expert_accuracy import expert_accuracies, expert_accuracy_csv
 from mote_fast.errors import ConfigError
-from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
 from mote_fast.evaluation.predict import Predictions
+from mote_fast.evaluation.protocol_names import FULL_CLASS, RUNNING
 
 CLASSES = 6
 

@@ -25,6 +25,7 @@ from mote_fast.clip import ClipTowers
 from mote_fast.clip.calibration import Calibration
 from mote_fast.data import write_video
 from mote_fast.model import zoo
+from mote_fast.model.model_defaults import DEFAULT_MODEL
 from mote_fast.runtime.environment import PRESETS
 from tests.web import serve
 
@@ -358,7 +359,7 @@ def test_options_of_architectures_and_of_models(
 
 def test_the_default_model_is_the_real_one(capsys: Captured, moving_video: Path, monkeypatch: Any) -> None:
     """Without a network the error says what to fetch and where to put it; no toy answers in its place."""
-    monkeypatch.setattr("mote_fast.cli.options.DEFAULT_MODEL", zoo.DEFAULT_MODEL)
+    monkeypatch.setattr("mote_fast.cli.options.DEFAULT_MODEL", DEFAULT_MODEL)
     with serve(b"", status=503) as site:
         first, *others = zoo._MODELS
         monkeypatch.setattr(zoo, "_MODELS", (replace(first, url=site.url), *others))

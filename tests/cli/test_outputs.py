@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 import mote_fast
-from mote_fast.cli import PIPE_CLOSED, inputs
+from mote_fast.cli import inputs
+from mote_fast.cli.program import PIPE_CLOSED
 from tests.cli.test_eval import Captured, run
 from tests.cli.test_eval import videos as videos
 from tests.full_disk import files_of_at_most

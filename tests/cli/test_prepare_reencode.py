@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mote_fast.cli import build_parser
+from mote_fast.cli.parsers import build_parser
 from mote_fast.data.decoding.decode import probe
 from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.find_videos import FoundVideos

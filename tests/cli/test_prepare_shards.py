@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mote_fast.cli import build_parser
+from mote_fast.cli.parsers import build_parser
 from mote_fast.cli.prepare_shards import bytes_of
 from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.shards.shard_index import read_shard_index

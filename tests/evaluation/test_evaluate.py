@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from mote_fast.data.items import VideoItem
 from mote_fast.errors import ConfigError
 from mote_fast.evaluation import evaluate as evaluate_module
-from mote_fast.evaluation.accuracy import FULL_CLASS, RUNNING
 from mote_fast.evaluation.evaluate import check_protocol, evaluate
 from mote_fast.evaluation.predict import Predictions, predict
+from mote_fast.evaluation.protocol_names import FULL_CLASS, RUNNING
 from mote_fast.evaluation.splits import Split, mix_splits, pool_splits
 from mote_fast.head.scores import pool_views
 from tests.conftest import GOLDEN

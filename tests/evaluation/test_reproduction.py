@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from mote_fast.errors import ConfigError
-from mote_fast.evaluation.paper_rows import K400, ROWS
-from mote_fast.evaluation.reproduction import TABLES, TEST_SETS, Run, compare, rows_of, runs_of
+from mote_fast.evaluation.paper_rows import K400, ROWS, TABLES
+from mote_fast.evaluation.reproduction import TEST_SETS, Run, compare, rows_of, runs_of
 from mote_fast.model.zoo import list_models
 
 

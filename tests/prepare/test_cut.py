@@ -9,7 +9,8 @@ import pytest
 from mote_fast.data.decoding.decode import probe
 from mote_fast.errors import ConfigError
 from mote_fast.prepare.cut import FAULT_FILE, Cut, cut_clips
-from mote_fast.prepare.encoding import Encoding, Span
+from mote_fast.prepare.encoding import Span
+from mote_fast.prepare.prepare_settings import Encoding
 from tests.prepare.conftest import VideoMaker, write
 from tests.prepare.conftest import make_video as make_video
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from mote_fast.data.decoding.decode import probe, read_frames
 from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.errors import ConfigError, UndecodableVideoError
-from mote_fast.prepare.encoding import Encoding, Span, encode, frames_within
+from mote_fast.prepare.encoding import Span, encode, frames_within
+from mote_fast.prepare.prepare_settings import Encoding
 from tests.data.charts import COLORS, FULL, GRAYS, KR_KB, LIMITED, Coding, chart, planar_frame, read_patches
 from tests.data.charts import encode as encode_chart
 from tests.data.conftest import HEIGHT, WIDTH, NumberedVideos

@@ -14,7 +14,7 @@ from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.find_videos import find_videos
 from mote_fast.data.items import read_list
 from mote_fast.errors import ConfigError, ListError
-from mote_fast.prepare.encoding import Encoding
+from mote_fast.prepare.prepare_settings import Encoding
 from mote_fast.prepare.reencode import (
     FAULT_FILE,
     JOURNAL_FILE,

@@ -15,7 +15,8 @@ import pytest
 
 from mote_fast.errors import ConfigError
 from mote_fast.prepare import scan
-from mote_fast.prepare.scan import Scanned, ScanOptions, scan_videos
+from mote_fast.prepare.prepare_settings import ScanOptions
+from mote_fast.prepare.scan import Scanned, scan_videos
 from tests.prepare.conftest import FRAMES, VideoMaker
 
 really_scan = scan._scan

@@ -13,7 +13,7 @@ from mote_fast.data.flip_labels import read_flip_labels
 from mote_fast.data.items import VideoItem, read_labels, read_list
 from mote_fast.errors import ConfigError, ListError
 from mote_fast.prepare.lists import LABELS_FILE, LOCK_FILE, DataSet, VideoList
-from mote_fast.prepare.scan import ScanOptions
+from mote_fast.prepare.prepare_settings import ScanOptions
 from mote_fast.prepare.write_data_set import write_data_set
 from mote_fast.runtime.lock import FileLock
 from tests.prepare.conftest import VideoMaker, write

@@ -24,10 +24,8 @@ from mote_fast.data.decoding.video_info import (
     VideoInfo,
     check_read_size,
 )
+from mote_fast.data.reading_choices import FRAME_TEMPLATE
 from mote_fast.errors import ConfigError, FrameIndexError, MissingVideoError, UndecodableVideoError, one_line
-
-# The names that common extraction scripts use; numbers start at 1.
-FRAME_TEMPLATE = "img_{:05d}.jpg"
 
 # Formats of images, chosen by content. Others that Pillow knows start programs (EPS) or hold much that is not an image.
 IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")

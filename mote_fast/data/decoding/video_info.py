@@ -9,7 +9,7 @@ from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import av
 from av.container import InputContainer
@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 from mote_fast.data.decoding.bitstream import largest_empty_packet
 from mote_fast.data.decoding.colors import Colors
 from mote_fast.data.decoding.formats import FORMATS, HEAD_BYTES, PROTOCOLS, why_not_video
+from mote_fast.data.reading_choices import PixelAspect
 from mote_fast.errors import MoteError, UndecodableVideoError, one_line
 from mote_fast.runtime.text import is_text
 
@@ -43,9 +44,6 @@ MAX_DECODED_PIXELS = 2**39
 
 # Bytes that a watched process may take to decode a video: the frames of the largest read twice, and the decoder's own.
 MAX_MEMORY = 5 * 2**30
-
-# Whether frames whose pixels are not square are scaled to their true shape, or taken as if they were square.
-PixelAspect = Literal["apply", "ignore"]
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,12 @@ import argparse
 import logging
 from dataclasses import replace
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from mote_fast.errors import ConfigError
-from mote_fast.training.config.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from mote_fast.training.config.train_config import TrainConfig
 
 log = logging.getLogger(__name__)
 

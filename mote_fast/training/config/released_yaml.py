@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import Any
 
 from mote_fast.errors import ConfigError
-from mote_fast.model.original import DEFAULT_INTERPOLATION
+from mote_fast.model.model_defaults import DEFAULT_INTERPOLATION
 from mote_fast.training.config.settings import Setting
 from mote_fast.training.config.values import coerce, show
 

@@ -11,7 +11,8 @@ import pytest
 from mote_fast.evaluation.paper_rows import ROWS as PAPER_ROWS
 from mote_fast.evaluation.paper_rows import PaperRow
 from mote_fast.model.zoo import list_models
-from mote_fast.prepare.base_to_novel import BASE_LABELS, BASE_VAL, SEEDS, train_list_of
+from mote_fast.prepare.base_to_novel import BASE_LABELS, train_list_of
+from mote_fast.prepare.prepare_settings import BASE_VAL, SEEDS
 from mote_fast.training.config.train_config import OptimConfig, TrainConfig, load_config, to_dict
 
 CONFIGS = Path(__file__).parents[3] / "configs"
