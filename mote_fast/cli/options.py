@@ -80,6 +80,13 @@ def add_value(
     options.add_argument(flag, help=text, metavar=metavar, choices=choices, **given)
 
 
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add a training configuration and its overrides; ``parse`` lets those stand before and after options."""
+    described = 'YAML of this project or of the official code, or a name that "mote-fast configs" lists'
+    parser.add_argument("--config", "-cfg", required=True, metavar="FILE|NAME", help=described)
+    parser.add_argument(SETTINGS, nargs="*", metavar="key=value", help="settings that override the file's")
+
+
 def add_json(options: Options) -> None:
     """Add the choice between text for people and JSON for programs."""
     options.add_argument("--json", action="store_true", help="print one JSON document instead of text")

@@ -88,8 +88,18 @@ class Predictions:
         return full_class_scores(self.features, self.class_features)
 
 
+def as_they_are(features: Tensor) -> Tensor:
+    """Encode nothing: the ``FrameEncoder`` of batches that hold frame features in place of pixels."""
+    return features
+
+
 def predict(
-    model: VideoClassifier, loader: VideoLoader, class_features: Tensor, *, progress: Progress | None = None
+    model: VideoClassifier,
+    loader: VideoLoader,
+    class_features: Tensor,
+    *,
+    progress: Progress | None = None,
+    encode: FrameEncoder | None = None,
 ) -> Predictions:
     """Run the model over every video of a loader.
 
@@ -101,12 +111,13 @@ def predict(
         loader: a loader for evaluation of this process's share.
         class_features: [C, d], class features of the candidate labels.
         progress: called with the number of this process's videos done since the last call.
+        encode: see ``encode_videos``.
 
     Raises:
         ConfigError: two processes read the same video.
         NotFiniteError: features or scores are NaN or infinite.
     """
-    return predict_label_sets(model, loader, [LabelSet(class_features)], progress=progress)[0]
+    return predict_label_sets(model, loader, [LabelSet(class_features)], progress=progress, encode=encode)[0]
 
 
 def predict_label_sets(
@@ -115,6 +126,7 @@ def predict_label_sets(
     label_sets: Sequence[LabelSet],
     *,
     progress: Progress | None = None,
+    encode: FrameEncoder | None = None,
 ) -> list[Predictions]:
     """Run the model over every video once, and classify it with every label set that it belongs to.
 
@@ -124,7 +136,8 @@ def predict_label_sets(
     """
     with _evaluating(model), _inferring(model.device):
         head = model.fold().head
-    return judge_videos(model, loader, [Judge(each, partial(judge_by_head, head)) for each in label_sets], progress)
+    judges = [Judge(each, partial(judge_by_head, head)) for each in label_sets]
+    return judge_videos(model, loader, judges, progress, encode)
 
 
 def judge_videos(

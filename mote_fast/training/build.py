@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from mote_fast.clip.prompts import read_prompts
 from mote_fast.data.dataset import VideoDataset
+from mote_fast.data.feature_files import StoredFeatures, source_of
+from mote_fast.data.feature_loader import FeatureLoader
 from mote_fast.data.flip_labels import mirror_labels, one_sided, read_flip_labels
 from mote_fast.data.items import VideoItem, check_items, check_one_label, read_list
 from mote_fast.data.loaders import make_loader
@@ -42,6 +44,9 @@ log = logging.getLogger(__name__)
 
 # Folder of reports on unreadable videos, one file per list and process.
 FAULT_FOLDER = "faults"
+
+# The training or the validation list; also the names of their folders of features.
+Split = Literal["train", "val"]
 
 
 class Loaders(NamedTuple):
@@ -172,6 +177,21 @@ def build_loaders(config: TrainConfig, model: VideoClassifier, names: list[str],
         ListError: a list is missing or malformed, or a label has no class name.
     """
     data = config.data
+    _warn_of_sides(data, names)
+    loader, videos, content, items = _loader(config, model, names, world, "train")
+    streams = world.size * max(1, data.workers) if isinstance(loader, ShardLoader) else 0
+    if data.val_list is None:
+        return Loaders(loader, None, videos, 0, streams, content, items)
+    val_loader, val_videos, _, val_items = _loader(config, model, names, world, "val")
+    return Loaders(loader, val_loader, videos, val_videos, streams, content, items, val_items)
+
+
+def recipe_of(data: DataConfig, model: VideoClassifier, split: Split) -> ClipRecipe:
+    """Return how the videos of the training or validation list become clips.
+
+    Raises:
+        ListError: the file of mirrored labels is missing or malformed.
+    """
     preprocessing = model.clip.config.preprocessing
     if data.size is not None:
         preprocessing = replace(preprocessing, size=data.size)
@@ -182,16 +202,25 @@ def build_loaders(config: TrainConfig, model: VideoClassifier, names: list[str],
         pixel_aspect=data.pixel_aspect,
         crops_along=data.crops_along,
     )
+    if split == "val":
+        return replace(plain, views=Views.parse(data.views))
     flips = read_flip_labels(data.flip_labels) if data.flip_labels is not None else {}
-    _warn_of_sides(data, names)
-    augmented = replace(plain, augmentation=data.augmentation, flip_labels=flips)
-    loader, videos, content, items = _loader(config, augmented, names, world, "train")
-    streams = world.size * max(1, data.workers) if isinstance(loader, ShardLoader) else 0
-    if data.val_list is None:
-        return Loaders(loader, None, videos, 0, streams, content, items)
-    views = replace(plain, views=Views.parse(data.views))
-    val_loader, val_videos, _, val_items = _loader(config, views, names, world, "val")
-    return Loaders(loader, val_loader, videos, val_videos, streams, content, items, val_items)
+    return replace(plain, augmentation=data.augmentation, flip_labels=flips)
+
+
+def feature_source(
+    config: TrainConfig, model: VideoClassifier, items: Sequence[VideoItem], split: Split
+) -> dict[str, Any]:
+    """Return what the frame features of a list are made of in this run, see ``source_of``."""
+    data = config.data
+    return source_of(
+        recipe_of(data, model, split),
+        items,
+        data.train_root if split == "train" else data.val_root,
+        weights=model.clip.image_fingerprint(),
+        # Validation runs in float32.
+        precision=config.optim.precision if split == "train" else "fp32",
+    )
 
 
 def _warn_of_sides(data: DataConfig, names: Sequence[str]) -> None:
@@ -206,11 +235,11 @@ def _warn_of_sides(data: DataConfig, names: Sequence[str]) -> None:
 
 
 def _loader(
-    config: TrainConfig, recipe: ClipRecipe, names: list[str], world: ProcessGroup, split: str
+    config: TrainConfig, model: VideoClassifier, names: list[str], world: ProcessGroup, split: Split
 ) -> tuple[VideoLoader, int, str, Sequence[VideoItem] | None]:
     """Open the loader of one list; also return its number of videos, the digest of its content, and its ``items``."""
     data = config.data
-    training = split == "train"
+    recipe, training = recipe_of(data, model, split), split == "train"
     source = data.train_list if training else data.val_list or ""
     options = LoaderOptions(
         batch_size=data.batch_size if training else data.val_batch_size or data.batch_size,
@@ -224,6 +253,8 @@ def _loader(
     if Path(source).is_dir():
         if data.backend == "dali":
             raise ConfigError(f"data.backend=dali reads no tar shards, but data.{split}_list is {source}; use auto")
+        if data.features is not None:
+            raise ConfigError(f"data.features needs lists of files, but data.{split}_list is the shards {source}")
         if config.method.loss == "bce":
             raise ConfigError("method.loss=bce needs a list, not tar shards, which hold one label a video")
         shards = ShardLoader(
@@ -245,6 +276,9 @@ def _loader(
     below = os.path.join(root, "") if root else ""
     rows = [(item.path.removeprefix(below), item.label, item.num_frames, *item.others) for item in items]
     kept = items if config.method.loss == "bce" else None
+    if data.features is not None:
+        stored = StoredFeatures(Path(data.features) / split, feature_source(config, model, items, split))
+        return FeatureLoader(dataset, stored, options), len(items), _digest(rows), kept
     return make_loader(dataset, options, data.backend), len(items), _digest(rows), kept
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from mote_fast.data.items import read_labels
 from mote_fast.errors import ConfigError, MoteError
-from mote_fast.evaluation.predict import predict
+from mote_fast.evaluation.predict import as_they_are, predict
 from mote_fast.runtime.distributed import ProcessGroup, joined
 from mote_fast.runtime.files import make_folder, write_text
 from mote_fast.runtime.lock import FileLock
@@ -144,6 +144,7 @@ def _train(
         train_clip=config.model.train_clip,
         grad_checkpointing=optim.grad_checkpointing,
         compile=optim.compile,
+        cached=config.data.features is not None,
     )
     if world.leads:
         write_text(output / CONFIG_FILE, to_yaml(config))
@@ -283,7 +284,8 @@ def _validate(run: Run) -> None:
         leave=False,
         disable=None if run.world.leads else True,
     ) as bar:
-        predictions = predict(state.model, loader, classes, progress=bar.update)
+        given = as_they_are if run.config.data.features is not None else None
+        predictions = predict(state.model, loader, classes, progress=bar.update, encode=given)
     found = measure(predictions, run.loaders.validation_items)
     decisive = next(iter(found.percentages.values()))
     best = progress.best_accuracy is None or decisive > progress.best_accuracy

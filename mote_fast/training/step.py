@@ -50,6 +50,7 @@ class Objective(nn.Module):
         train_clip: bool = True,
         grad_checkpointing: bool = False,
         compile: bool = False,
+        cached: bool = False,
     ) -> None:
         super().__init__()
         self.clip = model.clip
@@ -57,6 +58,7 @@ class Objective(nn.Module):
         self.method = method
         self.train_clip = train_clip
         self.grad_checkpointing = grad_checkpointing
+        self.cached = cached
         encode: Callable[[Tensor], Tensor] = self.clip.encode_frames
         self._encode = torch.compile(encode) if compile else encode
 
@@ -64,12 +66,12 @@ class Objective(nn.Module):
         """Return the loss of a batch.
 
         Args:
-            pixels: [B, T, 3, S, S], normalised.
+            pixels: [B, T, 3, S, S], normalised; with ``cached`` the frames' features [B, T, d].
             labels: int64 [B], or [B, C] as in ``training_loss``.
             draws: the random choices of this pass.
         """
         with torch.set_grad_enabled(self.train_clip and torch.is_grad_enabled()):
-            frames = self.encode(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+            frames = pixels if self.cached else self.encode(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
             logit_scale = self.clip.logit_scale
         class_features = self.head.train_class_features
         assert class_features is not None

@@ -45,6 +45,7 @@ def add_commands(commands: Any) -> None:
     _add_base2novel(steps)
     _add_reencode(steps)
     _add_shards(steps)
+    _add_features(steps)
 
 
 def _add_data_set(step: argparse.ArgumentParser) -> None:
@@ -158,3 +159,15 @@ def _add_shards(steps: Any) -> None:
     options.add_workers(step, "check", 60.0)
     options.add_json(step)
     options.set_run(step, "prepare_shards")
+
+
+def _add_features(steps: Any) -> None:
+    described = """Encode the videos of a training configuration once. Training on what it writes, with frozen towers,
+    opens no video and runs no image tower. An interrupted call is continued by the same one."""
+    step = steps.add_parser(
+        "features", help="encode videos once, for training with frozen towers", description=described
+    )
+    options.add_config(step)
+    step.add_argument("--output", required=True, metavar="FOLDER", help="folder for the features")
+    options.add_json(step)
+    options.set_run(step, "prepare_features")

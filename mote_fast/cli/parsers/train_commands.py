@@ -28,8 +28,6 @@ def add_commands(commands: Any) -> None:
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of train; ``options.parse`` lets settings stand before and after options."""
-    described = 'YAML of this project or of the official code, or a name that "mote-fast configs" lists'
-    parser.add_argument("--config", "-cfg", required=True, metavar="FILE|NAME", help=described)
+    options.add_config(parser)
     parser.add_argument("--resume", metavar="auto|none|FILE", help="the same as run.resume=...")
     released_arguments.add_arguments(parser)
-    parser.add_argument(options.SETTINGS, nargs="*", metavar="key=value", help="settings that override the file's")

@@ -16,7 +16,7 @@ class Batch:
 
     Attributes:
         pixels: [B * V, T, 3, S, S], normalised, on the loader's device in the loader's dtype; the views of a video
-            are adjacent.
+            are adjacent. ``FeatureLoader`` has features [B * V, T, d] in their place.
         labels: int64 [B], on the same device. Training by binary cross-entropy puts float32 [B, C] in their place.
         indices: int64 [B] on the CPU: each video's index in the list. In training, an unreadable video's slot has the
             index of its stand-in.

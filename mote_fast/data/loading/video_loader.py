@@ -129,13 +129,16 @@ class VideoLoader(ABC):
         """
         for failure in failures:
             self.faults.record(failure)
-        moved = pixels.flatten(0, 1).to(self._device, non_blocking=True)
         return Batch(
-            normalize(moved, self._recipe.preprocessing, self._options.dtype),
+            self._on_device(pixels.flatten(0, 1)),
             torch.tensor(labels, dtype=torch.int64).to(self._device, non_blocking=True),
             torch.tensor(indices, dtype=torch.int64),
             failures,
         )
+
+    def _on_device(self, pixels: Tensor) -> Tensor:
+        moved = pixels.to(self._device, non_blocking=True)
+        return normalize(moved, self._recipe.preprocessing, self._options.dtype)
 
 
 class DatasetLoader(VideoLoader):

@@ -57,6 +57,8 @@ class DataConfig:
         backend: loader: "dali" or "cpu"; "auto" takes the better one for this machine.
         time_limit: seconds that reading one video may take.
         frame_template: file names of extracted frames, for lists of frame folders.
+        features: folder that `mote-fast prepare features` wrote; the image tower, which must be frozen, is then not
+            run, and no video is opened. null takes the videos.
     """
 
     train_list: str = ""
@@ -82,6 +84,7 @@ class DataConfig:
     backend: LoaderBackend = "auto"
     time_limit: float = 60.0
     frame_template: str = FRAME_TEMPLATE
+    features: str | None = None
 
     def __post_init__(self) -> None:
         _at_least(1, frames=self.frames, size=self.size, batch_size=self.batch_size, val_batch_size=self.val_batch_size)

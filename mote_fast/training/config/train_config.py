@@ -56,6 +56,7 @@ class TrainConfig:
             raise ConfigError("optim.precision 'fp16' needs a GPU, but run.device is 'cpu'; use 'bf16' or 'fp32'")
         if self.method.loss == "bce" and self.data.flip_labels is not None:
             raise ConfigError("method.loss 'bce' and data.flip_labels: mirroring swaps the one label of a video")
+        self._check_features()
         if self.model.header != "mean" and self.data.frames > MAX_FRAMES:
             raise ConfigError(f"data.frames must be at most {MAX_FRAMES} with a temporal head, got {self.data.frames}")
         model = self.model
@@ -65,6 +66,20 @@ class TrainConfig:
                 f"model.interpolate is {model.interpolate:g}, but model.clip_pretrained is null: random towers have no "
                 "original; set model.interpolate to null"
             )
+
+    def _check_features(self) -> None:
+        """Check that nothing would change the frame features during the run."""
+        if self.data.features is None:
+            return
+        for key, value, needed in (
+            ("model.train_clip", self.model.train_clip, False),
+            ("data.augmentation", self.data.augmentation, "none"),
+        ):
+            if value != needed:
+                raise ConfigError(
+                    f"data.features are what a frozen image tower gives for unchanged videos, but {key} is "
+                    f"{quoted(value)}; set {key}={str(needed).lower()}, or leave data.features out"
+                )
 
 
 # The type of every option, by its dotted key.
@@ -83,6 +98,7 @@ _FILES = (
     "data.templates",
     "data.descriptions",
     "data.flip_labels",
+    "data.features",
     "model.checkpoint",
     "run.resume",
 )

@@ -228,6 +228,8 @@ def test_bad_bases(write: Write) -> None:
 
 
 SPECIAL = {
+    # Needs a frozen tower and no augmentation.
+    "data.features": st.none(),
     "data.views": st.sampled_from(["1x1", "4x3"]),
     "data.frame_template": st.sampled_from(["img_{:05d}.jpg", "{:d}.png"]),
     "data.frames": st.integers(1, 77),
