@@ -17,12 +17,12 @@ ON_LINUX_X86 = f"{ON_LINUX} and platform_machine == 'x86_64'"
 # For the training log, prediction tables and plots.
 TRAIN = ["matplotlib>=3.8.4", "pyarrow>=16", "tensorboard>=2.18"]
 DALI = f"nvidia-dali-cuda130>=2.2; {ON_LINUX_X86}"
-# The exporter and the runtime of dtype="int8".
-INT8 = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.6"]
+# The exporter and the runtime of ONNX exports and of dtype="int8".
+EXPORT = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.6"]
 # The text towers and tokenizers of open_clip that transformers implements; the other two read its older tokenizers.
 TEXT = ["transformers>=5.24", "sentencepiece>=0.2", "protobuf>=5"]
 # The official recipe's decoder is the baseline of the benchmarks.
-BENCH = [f"decord>=0.6; {ON_LINUX_X86}", "matplotlib>=3.8.4", *INT8]
+BENCH = [f"decord>=0.6; {ON_LINUX_X86}", "matplotlib>=3.8.4", *EXPORT]
 # webdataset reads the shards that we write.
 TEST = ["pytest>=8.0", "pytest-benchmark>=5.0", "pytest-xdist>=3.6.1", "hypothesis>=6.100", "webdataset>=1.0.2"]
 # For `make lint` and tools/versions.py.
@@ -72,11 +72,13 @@ setup(
         "cuda13": [DALI],
         "cuda12": [DALI.replace("130", "120")],
         "train": TRAIN,
-        "int8": INT8,
+        "export": EXPORT,
+        # Its first name.
+        "int8": EXPORT,
         "text": TEXT,
         "bench": BENCH,
         "docs": DOCS,
-        "test": [*TEST, *TRAIN, *INT8],
+        "test": [*TEST, *TRAIN, *EXPORT],
         "dev": [*TEST, *TRAIN, *BENCH, *TOOLS, DALI],
     },
     entry_points={"console_scripts": ["mote-fast = mote_fast.cli:main"]},

@@ -14,6 +14,7 @@ from mote_fast.version import __version__
 if TYPE_CHECKING:
     from mote_fast import data
     from mote_fast.clip.prompts import Prompts
+    from mote_fast.exports.write import export
     from mote_fast.head.head_config import HeadConfig
     from mote_fast.head.video_head import VideoHead
     from mote_fast.model.checkpoint import create_model, load
@@ -29,6 +30,7 @@ else:
         {
             "data": (),
             "clip.prompts": ("Prompts",),
+            "exports.write": ("export",),
             "head.head_config": ("HeadConfig",),
             "head.video_head": ("VideoHead",),
             "model.checkpoint": ("create_model", "load"),
@@ -55,6 +57,7 @@ __all__ = [
     "data",
     "download",
     "errors",
+    "export",
     "head_optimizer",
     "list_models",
     "load",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -22,20 +20,6 @@ WeightsFingerprint = tuple[tuple[int, int, torch.dtype], ...]
 def weights_fingerprint(state: Mapping[str, Tensor]) -> WeightsFingerprint:
     """Return the address of each tensor and how often it was modified in place."""
     return tuple((value.data_ptr(), value._version, value.dtype) for value in state.values())
-
-
-def machine() -> str:
-    """Describe the processor by what decides its arithmetic: architecture and instruction sets."""
-    return f"{platform.system()} {platform.machine()} {' '.join(sorted(instruction_sets()))}"
-
-
-def instruction_sets() -> list[str]:
-    """The instruction sets of the processor in Linux's names; elsewhere, words that describe it."""
-    flags = platform.processor()
-    # Elsewhere than on Linux the instruction sets have no file.
-    with suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
-        flags = next(line for line in info if line.startswith(("flags", "Features")))
-    return flags.split()
 
 
 class Fingerprint:

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from mote_fast.clip.calibration import Calibration
-from mote_fast.clip.fingerprint import WeightsFingerprint, instruction_sets, machine, weights_fingerprint
+from mote_fast.clip.fingerprint import WeightsFingerprint, weights_fingerprint
 from mote_fast.clip.model_cache import ModelCache
 from mote_fast.clip.smooth_quant import smoothed
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.errors import BackendError, ConfigError
+from mote_fast.runtime.environment import instruction_sets, machine
 from mote_fast.runtime.forks import HomeProcess
 from mote_fast.version import __version__
 

@@ -1,7 +1,9 @@
-"""Properties of the installation: the default device of models, and the folder of shipped models and videos."""
+"""Properties of the installation: the default device, the processor, and the folder of shipped models and videos."""
 
 from __future__ import annotations
 
+import platform
+from contextlib import suppress
 from pathlib import Path
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -13,3 +15,17 @@ def best_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def machine() -> str:
+    """Describe the processor by what decides its arithmetic: architecture and instruction sets."""
+    return f"{platform.system()} {platform.machine()} {' '.join(sorted(instruction_sets()))}"
+
+
+def instruction_sets() -> list[str]:
+    """The instruction sets of the processor in Linux's names; elsewhere, words that describe it."""
+    flags = platform.processor()
+    # Elsewhere than on Linux the instruction sets have no file.
+    with suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
+        flags = next(line for line in info if line.startswith(("flags", "Features")))
+    return flags.split()
