@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from mote_fast.head.head_config import HeadConfig
     from mote_fast.head.video_head import VideoHead
     from mote_fast.model.checkpoint import create_model, load
-    from mote_fast.model.classifier import Prediction, VideoClassifier
+    from mote_fast.model.classifier import VideoClassifier
+    from mote_fast.model.results import Prediction, VideoEmbedding, VideoResult
     from mote_fast.model.zoo import PublishedModel, download, list_models
     from mote_fast.training.losses import Loss, training_loss
     from mote_fast.training.method import Draws, TrainingMethod
@@ -34,7 +35,8 @@ else:
             "head.head_config": ("HeadConfig",),
             "head.video_head": ("VideoHead",),
             "model.checkpoint": ("create_model", "load"),
-            "model.classifier": ("Prediction", "VideoClassifier"),
+            "model.classifier": ("VideoClassifier",),
+            "model.results": ("Prediction", "VideoEmbedding", "VideoResult"),
             "model.zoo": ("PublishedModel", "download", "list_models"),
             "training.losses": ("Loss", "training_loss"),
             "training.method": ("Draws", "TrainingMethod"),
@@ -51,7 +53,9 @@ __all__ = [
     "PublishedModel",
     "TrainingMethod",
     "VideoClassifier",
+    "VideoEmbedding",
     "VideoHead",
+    "VideoResult",
     "__version__",
     "create_model",
     "data",

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mote_fast.errors import ConfigError
-from mote_fast.model.classifier import Video, VideoClassifier
+from mote_fast.model.classifier import VideoClassifier
+from mote_fast.model.video_input import Video
 
 
 class Int8Effect(NamedTuple):

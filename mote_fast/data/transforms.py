@@ -166,6 +166,17 @@ def evaluation_pixels(
     Raises:
         ConfigError: ``crops`` does not fit, or ``crops_along`` is unknown.
     """
+    return normalize(evaluation_crops(frames, preprocessing, crops, displayed, crops_along), preprocessing, dtype)
+
+
+def evaluation_crops(
+    frames: Tensor,
+    preprocessing: Preprocessing = CLIP_PREPROCESSING,
+    crops: int = 1,
+    displayed: tuple[int, int] | None = None,
+    crops_along: CropsAlong = "width",
+) -> Tensor:
+    """Scale and crop decoded frames as ``evaluation_pixels`` does, not yet normalised: uint8 [N, crops, 3, S, S]."""
     preprocessing.check_crops(crops)
     size = preprocessing.size
     # The permuted view keeps channels last in memory, which is torchvision's fast path for uint8.
@@ -173,8 +184,7 @@ def evaluation_pixels(
         frames.permute(0, 3, 1, 2), preprocessing.scaled(*(displayed or frames.shape[1:3])), preprocessing
     )
     corners = crop_offsets(resized.shape[-2], resized.shape[-1], size, crops, crops_along)
-    cropped = torch.stack([resized[..., top : top + size, left : left + size] for top, left in corners], dim=1)
-    return normalize(cropped, preprocessing, dtype)
+    return torch.stack([resized[..., top : top + size, left : left + size] for top, left in corners], dim=1)
 
 
 def render(frames: Tensor, geometry: Geometry, preprocessing: Preprocessing = CLIP_PREPROCESSING) -> Tensor:

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from mote_fast.errors import BackendError, ConfigError, MoteError, VideoError
 from mote_fast.runtime.shared_tensor import receive_tensor, send_tensor
+from mote_fast.runtime.worker_process import context, make_process
 
 # Seconds that a process may take to start: imports over a network file system are slow.
 START_LIMIT = 300.0
@@ -63,8 +64,8 @@ class WorkerPool:
     """Calls a function in ``workers`` processes, each started on first use and kept until ``close``.
 
     On Linux the processes are forked from a server that has imported the function's module and has no threads. A fork
-    of this process would copy locks held by its threads, and a CUDA context that a child cannot use. A script that
-    starts workers needs the guard ``if __name__ == "__main__":``.
+    of this process would copy locks held by its threads, and a CUDA context that a child cannot use. A script needs the
+    guard ``if __name__ == "__main__":`` if the function refers to it, and elsewhere than on Linux.
 
     Attributes:
         owner: id of the process that made the pool.
@@ -139,8 +140,8 @@ class WorkerPool:
             raise
         finally:
             # The process may have started while the pool was being closed.
-            if self._closed:
-                worker.kill()
+            if self._closed and (process := worker.kill()) is not None:
+                process.join(END_LIMIT)
             self._idle.put(worker)
 
     def close(self) -> None:
@@ -250,14 +251,19 @@ class _Worker:
         return process
 
     def _start(self) -> None:
-        context = _context(self._module)
-        self._connection, theirs = context.Pipe()
+        starting = context()
+        if sys.platform == "linux":
+            starting.set_forkserver_preload([__name__, self._module])
+        self._connection, theirs = starting.Pipe()
         # A new buffer: a process lost before may be stuck in the kernel, and write to its buffer when it wakes up.
-        shared = context.RawArray("B", self._buffer_bytes) if self._buffer_bytes else None
+        shared = starting.RawArray("B", self._buffer_bytes) if self._buffer_bytes else None
         if shared is not None:
             self._buffer = torch.frombuffer(shared, dtype=torch.uint8)
-        process = context.Process(
-            target=_serve, args=(theirs, self._pickled, shared, os.getpid()), name="mote-fast-worker", daemon=True
+        process = make_process(
+            _serve,
+            (theirs, self._pickled, shared, os.getpid()),
+            "mote-fast-worker",
+            needs_main=b"__main__" in self._pickled,
         )
         process.start()
         self._process = process
@@ -270,8 +276,9 @@ class _Worker:
         if not ready:
             lost = self._lost("the process did not start")
             raise BackendError(
-                f"a worker process cannot start ({lost}), see its message above; a script needs the guard "
-                "if __name__ == '__main__': around what starts workers, or use workers=0"
+                f"a worker process cannot start ({lost}), see its message above; a script that "
+                "defines the data set's class, or does not run on Linux, needs the guard if __name__ == '__main__': "
+                "around what starts workers; or use workers=0"
             )
 
     def _lost(self, reason: str, timed_out: bool = False) -> WorkerLostError:
@@ -283,15 +290,6 @@ class _Worker:
         if not timed_out and code is not None:
             reason += f" ({signal.Signals(-code).name})" if code < 0 else f" (exit status {code})"
         return WorkerLostError(reason, timed_out)
-
-
-def _context(module: str) -> Any:
-    # Other platforms' system libraries are not fork-safe.
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", __name__, module])
-    return context
 
 
 def _serve(connection: Connection, pickled: bytes, shared: Any, parent: int) -> None:

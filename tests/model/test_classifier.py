@@ -25,7 +25,7 @@ from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.transforms import ResizeMode
 from mote_fast.errors import ConfigError, LabelError, MissingVideoError, NotFiniteError, UndecodableVideoError
 from mote_fast.head.scores import view_probabilities, view_scores
-from mote_fast.model import classifier
+from mote_fast.model import video_model
 from tests.tolerances import assert_close
 
 LABELS = ["archery", "juggling balls", "playing the cello"]
@@ -107,7 +107,7 @@ def test_scores_equal_the_protocol_view_by_view(
 
 def test_frames_are_encoded_once(tiny: VideoClassifier, moving_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame that several clips share passes the image tower once, in batches of bounded size."""
-    monkeypatch.setattr(classifier, "FRAMES_PER_BATCH_ON_CPU", 5)
+    monkeypatch.setattr(video_model, "FRAMES_PER_BATCH_ON_CPU", 5)
     seen: list[int] = []
     encode = tiny.clip.encode_frames
     monkeypatch.setattr(tiny.clip, "encode_frames", lambda pixels: seen.append(len(pixels)) or encode(pixels))

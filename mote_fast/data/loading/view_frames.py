@@ -6,16 +6,18 @@ import contextlib
 import functools
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from mote_fast.data.decoding.decode import probe, read_readable_frames
 from mote_fast.data.decoding.video_info import MAX_MEMORY, PixelAspect, check_read_size
-from mote_fast.data.transforms import Preprocessing
+from mote_fast.data.transforms import CropsAlong, Preprocessing, evaluation_crops
 from mote_fast.data.views import ViewPlan, Views, plan_views
-from mote_fast.errors import BackendError, UndecodableVideoError
+from mote_fast.errors import BackendError, MoteError, UndecodableVideoError
 from mote_fast.runtime.workers import START_LIMIT, WithTensor, WorkerLostError, WorkerPool
 
 
@@ -30,6 +32,7 @@ class ViewRequest:
         frames_at_once: frames that are scaled at a time.
         backend: see ``read_frames``.
         pixel_aspect: see ``VideoInfo.displayed_size``.
+        crops_along: see ``crop_offsets``.
     """
 
     frames: int
@@ -38,6 +41,11 @@ class ViewRequest:
     frames_at_once: int
     backend: str = "auto"
     pixel_aspect: PixelAspect = "ignore"
+    crops_along: CropsAlong = "width"
+
+
+# A source, what to read of it, and the folder of ``folder_of``.
+_Task = tuple[str | bytes, ViewRequest, str | None]
 
 
 class ViewFrames(NamedTuple):
@@ -72,7 +80,55 @@ def read_view_frames(source: str | bytes, request: ViewRequest, time_limit: floa
     Raises:
         VideoError: the video cannot be read, or its decoder crashed or was stopped.
     """
-    return _read(source, request) if time_limit is None else _read_watched(source, request, time_limit)
+    if time_limit is None:
+        return _read(source, request)
+    return _read_watched(_pool(os.getpid()), source, request, time_limit, folder_of(source))
+
+
+class CropReader:
+    """Processes that read the frames of views, scale and crop them; a fault costs its video only.
+
+    Args:
+        workers: number of processes, each started when it is needed.
+        time_limit: seconds for one video.
+    """
+
+    def __init__(self, workers: int, time_limit: float) -> None:
+        self._pool = WorkerPool(_serve_crops, workers, time_limit, memory_limit=MAX_MEMORY)
+        self._time_limit = time_limit
+
+    def read(self, source: str | bytes, request: ViewRequest, folder: str | None) -> ViewFrames:
+        """Read a video; callable from as many threads as there are processes.
+
+        Args:
+            source: the video.
+            request: what to read.
+            folder: see ``folder_of``.
+
+        Returns:
+            What ``read_view_frames`` does, but ``frames`` are uint8 [U, crops, 3, S, S].
+
+        Raises:
+            VideoError: the video cannot be read, or its decoder crashed or was stopped.
+            BackendError: processes cannot be started here, or the reader was closed.
+        """
+        try:
+            return _read_watched(self._pool, source, request, self._time_limit, folder)
+        except MoteError:
+            raise
+        except RuntimeError as error:
+            # An error that no one foresaw; one odd file must not end a long run.
+            last = str(error).strip().rpartition("\n")[2]
+            raise UndecodableVideoError(_label(source), f"decoding it failed: {last[:240]}") from None
+
+    def close(self) -> None:
+        """Stop the processes; a ``read`` waiting in another thread raises."""
+        self._pool.close()
+
+
+def folder_of(source: str | bytes) -> str | None:
+    """The folder that a relative path starts from, for another process; None for others."""
+    return None if isinstance(source, bytes) or os.path.isabs(source) else os.getcwd()
 
 
 def start_watched_reader() -> None:
@@ -98,13 +154,15 @@ def _read(source: str | bytes, request: ViewRequest) -> ViewFrames:
     return ViewFrames(frames, plan, info.num_frames, displayed, info.path, stand_ins)
 
 
-def _read_watched(source: str | bytes, request: ViewRequest, time_limit: float) -> ViewFrames:
+def _read_watched(
+    pool: WorkerPool, source: str | bytes, request: ViewRequest, time_limit: float, folder: str | None
+) -> ViewFrames:
     # The texts alone: a kept error would hold this frame, and with it the bytes of the video.
     losses: list[str] = []
     # The cause of a crash may be external, such as lack of memory; a video that takes too long is not tried again.
     while len(losses) < 2:
         try:
-            answer = _pool(os.getpid()).run((source, request, os.getcwd()), time_limit=time_limit)
+            answer = pool.run((source, request, folder), time_limit=time_limit)
         except WorkerLostError as lost:
             if lost.timed_out:
                 raise UndecodableVideoError(
@@ -125,14 +183,36 @@ def _pool(process: int) -> WorkerPool:
     return WorkerPool(_serve, os.cpu_count() or 1, START_LIMIT, memory_limit=MAX_MEMORY)
 
 
-def _serve(task: tuple[str | bytes, ViewRequest, str] | None) -> WithTensor | None:
+def _serve(task: _Task | None) -> WithTensor | None:
     """Read in the process, in the caller's folder; None only starts it."""
-    if task is None:
-        return None
+    return None if task is None else _send(task, _read)
+
+
+def _serve_crops(task: _Task) -> WithTensor:
+    """Read in the process, in the caller's folder, and scale and crop."""
+    return _send(task, _read_crops)
+
+
+def _read_crops(source: str | bytes, request: ViewRequest) -> ViewFrames:
+    found = _read(source, request)
+    return found._replace(frames=crop_frames(found.frames, request, found.displayed))
+
+
+def crop_frames(frames: Tensor, request: ViewRequest, displayed: tuple[int, int]) -> Tensor:
+    """Scale and crop the frames [U, H, W, 3] of a video, a few at a time: uint8 [U, crops, 3, S, S]."""
+    crops = request.views.crops
+    parts = frames.split(max(1, request.frames_at_once // crops))
+    return torch.cat(
+        [evaluation_crops(part, request.preprocessing, crops, displayed, request.crops_along) for part in parts]
+    )
+
+
+def _send(task: _Task, read: Callable[[str | bytes, ViewRequest], ViewFrames]) -> WithTensor:
     source, request, folder = task
-    os.chdir(folder)
+    if folder is not None:
+        os.chdir(folder)
     try:
-        found = _read(source, request)
+        found = read(source, request)
     except MemoryError as error:
         raise UndecodableVideoError(
             _label(source), f"decoding it takes more than {MAX_MEMORY >> 20} MiB of memory"

@@ -241,8 +241,10 @@ def test_workers_end_with_their_parent(numbered_videos: NumberedVideos, tmp_path
 
 @pytest.mark.slow
 def test_a_script_without_guard_is_told(numbered_videos: NumberedVideos, tmp_path: Path) -> None:
-    """The script ends, and the error names the missing line."""
-    script = run_script("main()", numbered_videos.write("workers.mp4"), tmp_path)
+    """A worker needs the script for a class of its own: the script ends, and the error names the missing line."""
+    script = run_script(
+        "class UnkindDataset(UnkindDataset): pass\nmain()", numbered_videos.write("workers.mp4"), tmp_path
+    )
     _, message = script.communicate(timeout=120.0)
     assert script.returncode == 1
     last = message.strip().splitlines()[-1]

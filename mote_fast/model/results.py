@@ -1,0 +1,64 @@
+"""What a model says of a video: ranked labels or an embedding, or why the video could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mote_fast.errors import MoteError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One ranked label: the name, its index in the given list, and its probability."""
+
+    label: str
+    index: int
+    score: float
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """One video's labels, as ``VideoClassifier.stream_results`` yields them.
+
+    Attributes:
+        index: position of the video among those given, from 0.
+        video: its path; "<bytes>" or "<frames>" for what has none.
+        predictions: the best labels, best first; empty if there is an error.
+        error: why the video has no labels, usually a ``VideoError``; None if it has.
+        replaced_frames: frames that could not be decoded and were replaced by their nearest neighbors.
+    """
+
+    index: int
+    video: str
+    predictions: list[Prediction]
+    error: MoteError | None = None
+    replaced_frames: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class VideoEmbedding:
+    """One video's embedding, as ``VideoClassifier.stream_embeddings`` yields them.
+
+    Attributes:
+        index: see ``VideoResult``.
+        video: see ``VideoResult``.
+        embedding: float32 [d], L2-normalised; None if there is an error.
+        error: see ``VideoResult``.
+        replaced_frames: see ``VideoResult``.
+    """
+
+    index: int
+    video: str
+    embedding: Tensor | None
+    error: MoteError | None = None
+    replaced_frames: int = 0
+
+
+def rank(scores: Tensor, labels: Sequence[str], topk: int) -> list[Prediction]:
+    """Return the ``topk`` best labels of scores [C], best first."""
+    # A stable sort keeps equal scores (duplicate labels) in the order given.
+    order: list[int] = scores.cpu().argsort(descending=True, stable=True)[:topk].tolist()
+    return [Prediction(labels[index], index, float(scores[index])) for index in order]

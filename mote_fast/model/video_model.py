@@ -1,0 +1,263 @@
+"""Towers and head as one model: from a video to its frame features and scores."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mote_fast.clip.class_features import encode_classes
+from mote_fast.clip.feature_cache import FeatureCache
+from mote_fast.clip.int8 import Int8Tower
+from mote_fast.clip.prompts import PAPER_PROMPTS, Prompts
+from mote_fast.clip.towers import ClipTowers
+from mote_fast.data.decoding.video_info import PixelAspect
+from mote_fast.data.loading.view_frames import ViewFrames, ViewRequest, read_view_frames
+from mote_fast.data.transforms import CropsAlong, evaluation_pixels
+from mote_fast.data.views import ViewPlan, Views, plan_views
+from mote_fast.errors import LabelError
+from mote_fast.head.scores import view_probabilities
+from mote_fast.head.video_head import VideoHead
+from mote_fast.model.caution import DRAWN_ONLY, untrained_part, warn_user
+from mote_fast.model.model_config import ModelConfig
+from mote_fast.model.original import OriginalClip
+from mote_fast.model.video_input import Video, source_of, take_frames
+from mote_fast.runtime.checks import check_finite
+from mote_fast.runtime.forks import HomeProcess
+from mote_fast.runtime.progress import Progress
+
+log = logging.getLogger(__name__)
+
+# Frames per forward pass of the image tower; bounds memory. On a CPU small batches already saturate the matrix products
+# and fit the caches better (ViT-B/16: 8 took 11% less time per frame than 24 in int8, and no more in float32).
+FRAMES_PER_BATCH = 32
+FRAMES_PER_BATCH_ON_CPU = 8
+
+# Held while a count changes. One for all models, because a lock cannot be copied with a model.
+_COUNTING = threading.Lock()
+
+
+class VideoModel(nn.Module):
+    """Towers and head, and how they read videos: frame features and scores.
+
+    Threads may share a model while none changes it. A process that is forked from the one that made the model must use
+    one thread of PyTorch (``torch.set_num_threads(1)``); what computes there with more raises ``BackendError``.
+
+    Attributes:
+        clip: the CLIP towers.
+        head: the video head.
+        frames: T, frames per view.
+        original: the CLIP that the image tower is tuned from, recorded for ``mote_fast.load``; None if that is unknown
+            or the tower is interpolated with it already.
+        tuned_share: share of tuned weights in the image tower; the rest is the original's.
+        int8: runs the image tower in int8; None, as built, runs it in its own dtype. Set by ``quantize``.
+        decode_backend: "auto", "torchcodec" or "pyav", see ``mote_fast.data.read_frames``.
+        decode_time_limit: seconds for decoding one video. With a number, decoding runs in another process, so that a
+            video on which the decoder crashes, hangs, or takes too much memory raises ``VideoError``; None, as built,
+            decodes in this process, without these limits. See ``read_view_frames``.
+        pixel_aspect: "ignore" takes all pixels as square, as the released recipe does, with which the released weights
+            were trained; "apply" scales videos whose pixels are not square to their true shape.
+        crops_along: three crops lie along the "width", as in the released recipe, so that those of a portrait video are
+            three times its middle; or along the "long_side".
+        drawn_only: the weights were trained on drawn videos alone, as those of the shipped tiny model.
+        replaced_frames: frames so far that could not be decoded and were replaced by their nearest neighbors.
+        classes: names of the classes that the model was trained on, in the order of their labels; ``classify``
+            ranks them where it is given none. None if nobody recorded them.
+        prompts: templates and descriptions that class features are made of; those of the training, if it recorded them.
+        feature_cache: cache of class features between processes; None disables it.
+    """
+
+    def __init__(self, clip: ClipTowers, head: VideoHead, frames: int) -> None:
+        super().__init__()
+        self.clip = clip
+        self.head = head
+        self.frames = frames
+        self.original: OriginalClip | None = None
+        self.tuned_share = 1.0
+        self.int8: Int8Tower | None = None
+        self.decode_backend = "auto"
+        self.decode_time_limit: float | None = None
+        self.pixel_aspect: PixelAspect = "ignore"
+        self.crops_along: CropsAlong = "width"
+        self.drawn_only = False
+        self.replaced_frames = 0
+        self.classes: Sequence[str] | None = None
+        self.prompts: Prompts = PAPER_PROMPTS
+        self.feature_cache: FeatureCache | None = FeatureCache()
+        self._home = HomeProcess()
+
+    @property
+    def config(self) -> ModelConfig:
+        """The configuration of this model."""
+        return ModelConfig(
+            self.clip.config,
+            self.head.config,
+            self.frames,
+            self.original,
+            self.tuned_share,
+            self.classes,
+            self.prompts,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return self.clip.device
+
+    @property
+    def caution(self) -> str | None:
+        """Why the model's ranking of real videos means nothing; None if it is trained for them.
+
+        ``classify``, ``scores`` and ``embed`` warn with it (``mote_fast.errors.UntrainedWarning``).
+        """
+        return untrained_part(self.clip.model, self.head) or (DRAWN_ONLY if self.drawn_only else None)
+
+    @torch.no_grad()
+    def scores(self, video: Video, class_features: Tensor, views: Views | str = "3x1") -> Tensor:
+        """Score one video against class features.
+
+        Args:
+            video: as in ``classify``.
+            class_features: [C, d], from ``class_features``.
+            views: as in ``classify``.
+
+        Returns:
+            float32 [C], probabilities that rank as the official scores do; see
+            ``mote_fast.head.scores.view_probabilities``.
+        """
+        return self.scores_from_features(self.view_features(video, views), class_features)
+
+    @torch.no_grad()
+    def scores_from_features(self, features: Tensor, class_features: Tensor) -> Tensor:
+        """Score a video from its frame features ``[views, T, d]``, from ``view_features``; otherwise as ``scores``."""
+        self._home.check_threads()
+        warn_user(self.caution)
+        cosines = self.head(features, class_features.to(features))
+        scores = view_probabilities(cosines, len(cosines), self.clip.logit_scale.double()).squeeze(0)
+        check_finite(scores, "scores")
+        return scores
+
+    @torch.no_grad()
+    def view_features(self, video: Video, views: Views | str = "1x1") -> Tensor:
+        """Decode a video and encode the frames of its views; a frame that views share is encoded once.
+
+        Returns:
+            [clips * crops, T, d] in the model's dtype, the head's input.
+        """
+        self._home.check_threads()
+        parsed = self.check_views(views)
+        clip, preprocessing = self.clip, self.clip.config.preprocessing
+        frames, plan, displayed = self._read(video, parsed)
+        encoded: list[Tensor] = []
+        for part in frames.split(max(1, self._frames_at_once // parsed.crops)):
+            pixels = evaluation_pixels(
+                part.to(self.device), preprocessing, parsed.crops, clip.dtype, displayed, self.crops_along
+            )
+            encoded.append(self.encode_frames(pixels.flatten(0, 1)).unflatten(0, (len(part), parsed.crops)))
+        return plan.gather(torch.cat(encoded))
+
+    def encode_frames(self, pixels: Tensor) -> Tensor:
+        """Encode frames with the image tower, in int8 if the model is quantised.
+
+        Args:
+            pixels: [N, 3, S, S], normalised, in the model's dtype.
+
+        Returns:
+            [N, d], projected, not L2-normalised (eq. (1)).
+        """
+        self._home.check_threads()
+        return self.clip.encode_frames(pixels) if self.int8 is None else self.int8(pixels)
+
+    @torch.no_grad()
+    def class_features(self, labels: Sequence[str], *, progress: Progress | None = None) -> Tensor:
+        """Return the class features of a label set, float32 [C, d]; see ``mote_fast.clip.encode_classes``."""
+        self._home.check_threads()
+        return encode_classes(self.clip, labels, self.prompts_for(labels), cache=self.feature_cache, progress=progress)
+
+    def prompts_for(self, labels: Sequence[str]) -> Prompts:
+        """Return ``prompts``, without their descriptions if these are of the model's ``classes`` and of no label."""
+        described = self.prompts.descriptions
+        if any(name in described for name in self.classes or ()) and not any(label in described for label in labels):
+            return replace(self.prompts, descriptions={})
+        return self.prompts
+
+    @torch.no_grad()
+    def embed_text(
+        self, texts: Sequence[str], templates: Sequence[str] | None = None, *, progress: Progress | None = None
+    ) -> Tensor:
+        """Return the embedding of each text; its cosine with that of ``embed`` says how well a video fits the text.
+
+        Args:
+            texts: captions or queries, at least one, none blank.
+            templates: prompts with one "{}" each, whose embeddings are averaged; None encodes the texts as they are.
+            progress: called with the number of prompts finished since the last call.
+
+        Returns:
+            float32 [N, d] on the model's device, L2-normalised rows in the order of the texts.
+
+        Raises:
+            LabelError: there are no texts, or one of them is blank or not a string; or a template has not one "{}", or
+                has other braces.
+            NotFiniteError: the text tower gives NaN or infinity.
+        """
+        if isinstance(texts, str):
+            raise LabelError("texts must be a list of texts, not one string; use [text]")
+        prompts = Prompts(("{}",) if templates is None else templates)
+        self._home.check_threads()
+        return encode_classes(self.clip, texts, prompts, cache=self.feature_cache, progress=progress)
+
+    @property
+    def _frames_at_once(self) -> int:
+        """Frame crops per forward pass of the image tower."""
+        return FRAMES_PER_BATCH_ON_CPU if self.device.type == "cpu" else FRAMES_PER_BATCH
+
+    def check_views(self, views: Views | str) -> Views:
+        """Parse views.
+
+        Raises:
+            ConfigError: they are malformed, or have three crops for a model that squashes frames.
+        """
+        parsed = views if isinstance(views, Views) else Views.parse(views)
+        self.clip.config.preprocessing.check_crops(parsed.crops)
+        return parsed
+
+    def _read(self, video: Video, views: Views) -> tuple[Tensor, ViewPlan, tuple[int, int]]:
+        """Decode the frames [U, H, W, 3] that the views need; with their (height, width) in square pixels."""
+        source = source_of(video)
+        if isinstance(source, (Tensor, np.ndarray)):
+            plan = plan_views(len(source), self.frames, views)
+            return take_frames(source, plan.frame_indices), plan, (source.shape[1], source.shape[2])
+        found = read_view_frames(source, self.view_request(views), self.decode_time_limit)
+        self.note_stand_ins(found)
+        return found.frames, found.plan, found.displayed
+
+    def view_request(self, views: Views) -> ViewRequest:
+        """What to read of a video file for these views."""
+        return ViewRequest(
+            self.frames,
+            views,
+            self.clip.config.preprocessing,
+            self._frames_at_once,
+            self.decode_backend,
+            self.pixel_aspect,
+            self.crops_along,
+        )
+
+    def note_stand_ins(self, found: ViewFrames) -> None:
+        """Count and log the frames that could not be decoded."""
+        if not found.stand_ins:
+            return
+        with _COUNTING:
+            self.replaced_frames += len(found.stand_ins)
+        log.warning(
+            "%s: %d of %d frames cannot be decoded; their neighbors stand in for them (frame %s)",
+            found.path,
+            len(found.stand_ins),
+            len(found.plan.frame_indices),
+            ", ".join(f"{index}: {neighbor}" for index, neighbor in found.stand_ins.items()),
+        )
