@@ -31,7 +31,7 @@ from mote_fast.evaluation.protocol_names import DEFAULT_VIEWS, ProtocolName
 from mote_fast.evaluation.splits import Split, read_split
 from mote_fast.model.checkpoint import Dtype, create_model, load
 from mote_fast.model.classifier import VideoClassifier
-from mote_fast.model.model_defaults import CLIP_SCHEMA
+from mote_fast.model.model_defaults import CLIP_SCHEMA, HUB_SCHEMA
 from mote_fast.model.zoo import list_models
 from mote_fast.runtime.distributed import ProcessGroup, is_first
 from mote_fast.runtime.environment import best_device
@@ -119,6 +119,8 @@ def _is_trained(arguments: argparse.Namespace) -> bool:
     """Whether the options name a file, a folder or a model of the registry, and not an architecture."""
     name = arguments.model
     named = name in list_models() or name.startswith(CLIP_SCHEMA)
+    # Of a repository, the header is that of a model, or is asked for with CLIP towers.
+    named = named or (name.startswith(HUB_SCHEMA) and arguments.header is None)
     return arguments.checkpoint is not None or named or (not is_architecture(name) and expanded(name).exists())
 
 
@@ -177,7 +179,8 @@ def labels_of(arguments: argparse.Namespace) -> list[str] | None:
         return kinetics400_labels()
     if arguments.labels is None:
         # Before anything is fetched.
-        if not expanded(arguments.checkpoint or arguments.model).is_dir():
+        name = arguments.checkpoint or arguments.model
+        if not name.startswith(HUB_SCHEMA) and not expanded(name).is_dir():
             raise _no_classes(arguments)
         return None
     labels = [name for part in arguments.labels.split(",") if (name := part.strip())]

@@ -16,7 +16,7 @@ from open_clip.constants import HF_WEIGHTS_NAME
 from open_clip.pretrained import _get_safe_alternatives
 
 # Seconds in which the hub must answer at all.
-_PATIENCE = 10.0
+PATIENCE = 10.0
 
 
 def cached_weights(values: Mapping[str, Any]) -> str | None:
@@ -43,20 +43,32 @@ def quiet_hub(values: Mapping[str, Any]) -> Iterator[None]:
     Raises:
         OSError: there is no way to the hub; the client would find that out in most of a minute.
     """
+    with quiet_log():
+        if values.get("hf_hub"):
+            check_reachable(constants.ENDPOINT)
+        yield
+
+
+@contextmanager
+def quiet_log() -> Iterator[None]:
+    """Keep the hub client's log of retries to itself; what fails in the end raises."""
     log = logging.getLogger("huggingface_hub")
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
-        if values.get("hf_hub"):
-            _check_reachable(constants.ENDPOINT)
         yield
     finally:
         log.setLevel(level)
 
 
-def _check_reachable(url: str) -> None:
+def check_reachable(url: str) -> None:
+    """Ask a server for anything at all.
+
+    Raises:
+        OSError: it does not answer.
+    """
     try:
-        urlopen(Request(url, method="HEAD"), timeout=_PATIENCE).close()
+        urlopen(Request(url, method="HEAD"), timeout=PATIENCE).close()
     except HTTPError as error:
         # It answers.
         error.close()

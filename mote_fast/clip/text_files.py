@@ -36,6 +36,14 @@ _HARMLESS = frozenset({"special_tokens_map_file"})
 
 # Bytes of a file of a tokenizer or of a text tower's configuration; those of the largest vocabularies take 40 MB.
 MAX_FILE = 2**27
+# The files that tokenizers and text towers of transformers are read from.
+TOKENIZER_FILES = (
+    *("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt"),
+    *("spiece.model", "sentencepiece.bpe.model", "bpe.codes"),
+)
+# A sub-folder that transformers reads too.
+_CHAT_TEMPLATES = "additional_chat_templates"
 _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".npz"})
 
 # Exceptions of transformers, tokenizers and the hub client for files that are missing, unreadable or of unknown kind.
@@ -150,6 +158,8 @@ def write_text_files(towers: ClipTowers, folder: Path) -> None:
     if text.get("hf_tokenizer_name"):
         folder.mkdir(exist_ok=True)
         towers.tokenizer.save_pretrained(str(folder))  # pyright: ignore[reportFunctionMemberAccess]
+        # The program of a chat, which no text tower holds.
+        (folder / "chat_template.jinja").unlink(missing_ok=True)
     if text.get("hf_model_name"):
         folder.mkdir(exist_ok=True)
         towers.text.config.save_pretrained(str(folder))
@@ -173,7 +183,7 @@ def _check_files(files: Path) -> None:
     """
     path = files
     try:
-        for path in sorted(files.iterdir()):
+        for path in sorted((*files.iterdir(), *(files / _CHAT_TEMPLATES).glob("*"))):
             check_inside(path, files)
             if not path.is_dir() and path.suffix not in _WEIGHTS:
                 check_regular(path)

@@ -133,7 +133,8 @@ def load(
     Args:
         path: the file or folder; or, if nothing has that path, a name of ``mote_fast.list_models()``, whose file is
             fetched the first time (``mote_fast.download``); or "clip:ARCHITECTURE/TAG", such as
-            "clip:ViT-B-16/openai": CLIP with mean pooling over frames, without a temporal head.
+            "clip:ViT-B-16/openai": CLIP with mean pooling over frames, without a temporal head; or a folder of the
+            Hugging Face hub, "hf-hub:ORGANIZATION/NAME" with or without "@REVISION", see ``mote_fast.model.hub``.
         clip: the original CLIP of a released file: OpenAI's .pt, an open_clip tag, or None for the tag "openai" of
             the architecture that follows from the file's shapes. For a folder, the CLIP that it was tuned from, to
             interpolate with; None takes the recorded tag.
@@ -230,7 +231,7 @@ def _load_folder(
     share = _share_of_folder(folder, config, clip, interpolate)
     shapes = read_model_shapes(folder)
     text_files = folder / TEXT_FOLDER if needs_transformers(config.clip) else None
-    if text_files is not None and not text_files.is_dir():
+    if text_files is not None and (text_files.is_symlink() or not text_files.is_dir()):
         raise CheckpointError(
             f"{folder}: has no folder {TEXT_FOLDER!r} with the tokenizer of {config.clip.name}, and nothing outside a "
             "model folder is opened; save the model again"

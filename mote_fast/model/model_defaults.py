@@ -8,6 +8,9 @@ DEFAULT_MODEL = "mote-b16-k400"
 # Begins the name of CLIP with mean pooling: "clip:ARCHITECTURE/TAG", in open_clip's names.
 CLIP_SCHEMA = "clip:"
 
+# Begins the name of a repository of the Hugging Face hub, "hf-hub:ORGANIZATION/NAME", as timm and open_clip spell it.
+HUB_SCHEMA = "hf-hub:"
+
 # Frames per view of the paper's main results.
 DEFAULT_FRAMES = 8
 DEFAULT_EXPERTS = 4

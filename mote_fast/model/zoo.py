@@ -10,7 +10,8 @@ from pathlib import Path
 from mote_fast.clip import feature_cache
 from mote_fast.clip.pretrained import fetch_tag
 from mote_fast.errors import CheckpointError, ConfigError
-from mote_fast.model.model_defaults import CLIP_SCHEMA, DEFAULT_FRAMES
+from mote_fast.model.hub import fetch_folder
+from mote_fast.model.model_defaults import CLIP_SCHEMA, DEFAULT_FRAMES, HUB_SCHEMA
 from mote_fast.runtime.environment import PRESETS
 from mote_fast.runtime.reading import expanded
 from mote_fast.runtime.transfer import TransferProgress, fetch
@@ -141,18 +142,20 @@ def download(name: str, *, original: bool = True, progress: TransferProgress | N
 
 
 def find_weights(path: str | Path) -> Path:
-    """Return the file or folder that ``path`` names: itself, or the weights of a model with this name.
+    """Return the file or folder that ``path`` names: itself, or the weights of a model with this name, or of the hub.
 
     Raises:
         CheckpointError: there is no such file, folder or model, or the model's file cannot be fetched.
     """
+    if str(path).startswith(HUB_SCHEMA):
+        return fetch_folder(str(path))
     if (found := expanded(path)).exists():
         return found
     if str(path) in list_models():
         return download(str(path), original=False)
     raise CheckpointError(
         f"{path}: no such file or folder, and none of the models {', '.join(list_models())}, "
-        f"{CLIP_SCHEMA}ARCHITECTURE/TAG"
+        f"{CLIP_SCHEMA}ARCHITECTURE/TAG, {HUB_SCHEMA}ORGANIZATION/NAME"
     )
 
 

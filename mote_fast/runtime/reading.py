@@ -71,8 +71,8 @@ def read_small(path: str | os.PathLike[str], limit: int) -> bytes:
 def check_inside(path: Path, folder: Path) -> None:
     """Check that a file lies in ``folder`` also where its links lead, or in the hub cache's store beside it.
 
-    The cache of huggingface_hub has links in ``snapshots/REVISION`` to files in ``blobs``, one pair of folders for each
-    repository.
+    The cache of huggingface_hub has links in ``snapshots/REVISION`` and its folders to files in ``blobs``, one pair of
+    folders for each repository.
 
     Raises:
         OSError: it lies elsewhere, or the links are circular.
@@ -81,6 +81,7 @@ def check_inside(path: Path, folder: Path) -> None:
         target, place = path.resolve(), folder.resolve()
     except (RuntimeError, ValueError) as error:
         raise OSError(errno.ELOOP, f"cannot be followed ({error})") from error
-    allowed = [place] + ([place.parents[1] / "blobs"] if place.parent.name == "snapshots" else [])
+    stores = [each.parents[1] / "blobs" for each in (place, place.parent) if each.parent.name == "snapshots"]
+    allowed = [place, *stores]
     if not any(target.is_relative_to(each) for each in allowed):
         raise OSError(errno.EINVAL, "a link that leads out of its folder; copy the file in its place")

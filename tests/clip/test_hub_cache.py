@@ -51,7 +51,7 @@ def test_a_hub_that_answers_is_asked_without_its_log(monkeypatch: pytest.MonkeyP
 
 def test_cached_weights_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What was fetched once is used although the hub cannot be reached."""
-    monkeypatch.setattr(hub_cache, "_check_reachable", lambda url: pytest.fail("asked"))
+    monkeypatch.setattr(hub_cache, "check_reachable", lambda url: pytest.fail("asked"))
     monkeypatch.setattr(
         hub_cache,
         "try_to_load_from_cache",

@@ -47,31 +47,29 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
+def write_published(folder: Path, text: dict[str, Any]) -> Path:
+    """Write a folder in open_clip's layout, with a tokenizer of transformers if ``text`` has one."""
+    folder.mkdir()
+    config: dict[str, Any] = {"embed_dim": 64, "vision_cfg": VISION, "text_cfg": text}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": PREPROCESSING}))
+    if text.get("hf_tokenizer_name"):
+        (folder / "vocab.txt").write_text("\n".join(WORDS))
+        (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizerFast"}))
+        (folder / "config.json").write_text(json.dumps(BERT))
+    model: Any
+    if text.get("hf_model_name"):
+        config |= {"text_cfg": {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}}
+        model = open_clip.CustomTextCLIP(**config)
+    else:
+        model = open_clip.CLIP(**config)
+    torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
+    return folder
+
+
 @pytest.fixture
 def published(tmp_path: Path) -> Callable[..., Path]:
-    """Write a folder in open_clip's layout, with a tokenizer of transformers if ``text`` has one."""
-
-    def write(text: dict[str, Any]) -> Path:
-        folder = tmp_path / "published"
-        folder.mkdir()
-        config: dict[str, Any] = {"embed_dim": 64, "vision_cfg": VISION, "text_cfg": text}
-        (folder / "open_clip_config.json").write_text(
-            json.dumps({"model_cfg": config, "preprocess_cfg": PREPROCESSING})
-        )
-        if text.get("hf_tokenizer_name"):
-            (folder / "vocab.txt").write_text("\n".join(WORDS))
-            (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizerFast"}))
-            (folder / "config.json").write_text(json.dumps(BERT))
-        model: Any
-        if text.get("hf_model_name"):
-            config |= {"text_cfg": {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}}
-            model = open_clip.CustomTextCLIP(**config)
-        else:
-            model = open_clip.CLIP(**config)
-        torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
-        return folder
-
-    return write
+    """Write the folder "published"."""
+    return lambda text: write_published(tmp_path / "published", text)
 
 
 @torch.no_grad()
@@ -149,6 +147,20 @@ def test_timm_downloads_nothing(saved: Any) -> None:
     """A configuration that asks for timm's own weights gets the folder's, or an error that they do not fit."""
     with pytest.raises(CheckpointError, match="does not fit"):
         mote_fast.load(saved(vision={"timm_model_name": "resnet18", "timm_model_pretrained": True}))
+
+
+def test_a_tokenizer_lies_in_the_folder(saved: Any, tmp_path: Path) -> None:
+    """A link in place of the tokenizer's folder would read another one; one inside it, a file of the user."""
+    folder = saved(text={"hf_tokenizer_name": "org/words"})
+    (tmp_path / "other").mkdir()
+    (folder / TEXT_FOLDER).symlink_to(tmp_path / "other")
+    with pytest.raises(CheckpointError, match="no folder 'text'"):
+        mote_fast.load(folder)
+    (folder / TEXT_FOLDER).unlink()
+    (folder / TEXT_FOLDER / "additional_chat_templates").mkdir(parents=True)
+    (folder / TEXT_FOLDER / "additional_chat_templates" / "all.jinja").symlink_to("/etc/passwd")
+    with pytest.raises(CheckpointError, match=r"all\.jinja.*leads out"):
+        mote_fast.load(folder)
 
 
 def test_a_folder_with_a_tokenizer_names_the_missing_package(saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
