@@ -41,7 +41,7 @@ from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigErr
 from mote_fast.runtime.json_text import from_json
 from mote_fast.runtime.reading import check_inside, expanded, read_small
 from mote_fast.runtime.shapes import check_shapes, plan_of, shapes_of
-from mote_fast.runtime.weights import MAX_CONFIG, check_numbers, plain_state_dict, read_weights
+from mote_fast.runtime.weights import MAX_CONFIG, OPEN_CLIP_CONFIG, check_numbers, plain_state_dict, read_weights
 
 # Names in OpenAI's published archives, and in state dicts taken from them, beside the weights.
 _OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
@@ -51,7 +51,6 @@ _POSITIONS = "text.transformer.embeddings.position_ids"
 
 # A model that is not in open_clip's list: a repository of the hub, or a folder in its layout.
 SCHEMAS = ("hf-hub:", "local-dir:")
-_SCHEMA_CONFIG = "open_clip_config.json"
 
 # Exceptions of the hub client and urllib offline, and of open_clip for an unreadable folder.
 _DOWNLOAD_ERRORS = (OSError, ValueError, RuntimeError)
@@ -275,12 +274,12 @@ def _from_open_clip_schema(
     local = expanded(place) if schema == "local-dir" else None
     try:
         if local is not None:
-            config_file, weights = local / _SCHEMA_CONFIG, _find_checkpoint_in_dir(local)
+            config_file, weights = local / OPEN_CLIP_CONFIG, _find_checkpoint_in_dir(local)
         else:
-            config_file = download_pretrained_from_hf(place, _SCHEMA_CONFIG)
+            config_file = download_pretrained_from_hf(place, OPEN_CLIP_CONFIG)
             weights = download_pretrained_from_hf(place)
         if local is not None:
-            check_inside(local / _SCHEMA_CONFIG, local)
+            check_inside(local / OPEN_CLIP_CONFIG, local)
             check_inside(Path(weights or local), local)
         values = from_json(read_small(config_file, MAX_CONFIG).decode("utf-8"))
         model = values["model_cfg"]

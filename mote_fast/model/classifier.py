@@ -20,11 +20,15 @@ from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, LabelError
 from mote_fast.model.caution import warn_user
 from mote_fast.model.many_videos import Errors, check_stream, collect, embed_each, rank_each
+from mote_fast.model.open_clip_folder import write_open_clip_folder
 from mote_fast.model.results import Prediction, VideoEmbedding, VideoResult, rank
 from mote_fast.model.video_input import Video, Videos
 from mote_fast.model.video_model import VideoModel
 from mote_fast.runtime.checks import check_choice, check_count, check_finite
 from mote_fast.runtime.weights import write_model_folder
+
+# The layouts of saved folders.
+FolderFormat = Literal["mote_fast", "open_clip"]
 
 # What a folded model has of the model that it came from.
 _KEPT_BY_FOLD = (
@@ -253,15 +257,25 @@ class VideoClassifier(VideoModel):
         """
         self.clip.compile_frames(*args, **kwargs)
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, format: FolderFormat = "mote_fast") -> None:
         """Write the model to ``folder`` (config.json and model.safetensors), atomically; ``mote_fast.load`` reads it.
 
         The folder is complete: it also holds the configuration and tokenizer of a text tower from transformers, and the
         class names and prompts of the training.
 
+        Args:
+            folder: the folder; an earlier model in it is replaced.
+            format: "open_clip" writes the image and text towers alone, with their preprocessing and a tokenizer of
+                transformers, so that ``open_clip.create_model_and_transforms("local-dir:FOLDER")`` gives the same
+                features. Not in it: the temporal head (so no MoTE), class names, prompts, and the number of frames.
+
         Raises:
             CheckpointError: the folder holds something else, or cannot be written.
+            ConfigError: there is no such format, or open_clip's has no place for the text tower or its tokenizer.
         """
+        check_choice("format", format, FolderFormat)
+        if format == "open_clip":
+            return write_open_clip_folder(folder, self.clip)
         tensors = {f"clip.{name}": value for name, value in self.clip.model.state_dict().items()}
         tensors |= {f"head.{name}": value for name, value in self.head.state_dict().items()}
         write_model_folder(folder, self.config.to_json(), tensors, partial(write_text_files, self.clip))

@@ -25,7 +25,7 @@ from mote_fast.clip.text_files import MAX_FILE, TOKENIZER_FILES
 from mote_fast.errors import CheckpointError, MoteError, one_line
 from mote_fast.model.model_defaults import HUB_SCHEMA
 from mote_fast.runtime.transfer import MAX_FILE_BYTES
-from mote_fast.runtime.weights import CONFIG_FILE, MAX_CONFIG, TEXT_FOLDER, WEIGHTS_FILE
+from mote_fast.runtime.weights import CONFIG_FILE, MAX_CONFIG, OPEN_CLIP_CONFIG, TEXT_FOLDER, WEIGHTS_FILE
 from mote_fast.version import __version__
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,6 @@ LIMITS = {
     **{f"{TEXT_FOLDER}/{name}": MAX_FILE for name in TOKENIZER_FILES},
 }
 
-_OPEN_CLIP_CONFIG = "open_clip_config.json"
 _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _SERVER_ERROR = 500
 
@@ -146,7 +145,7 @@ def _fetch(name: str, repository: str, revision: str | None) -> Path:
     wanted = {path: sizes[path] for path in LIMITS if path in sizes}
     if not {CONFIG_FILE, WEIGHTS_FILE} <= wanted.keys():
         other = ""
-        if _OPEN_CLIP_CONFIG in sizes:
+        if OPEN_CLIP_CONFIG in sizes:
             other = f"; it holds CLIP towers for create_model({HUB_SCHEMA + repository!r}, header='mean')"
         raise CheckpointError(f"{name}: has no {CONFIG_FILE} and {WEIGHTS_FILE}, so it is no model of mote_fast{other}")
     for path, size in wanted.items():

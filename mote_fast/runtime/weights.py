@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from mote_fast.runtime.torchscript import names_of_weights, weights_of
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+# Its counterpart in open_clip's layout.
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 # Folder of the files of a text tower or tokenizer that transformers implements; other models have none.
 TEXT_FOLDER = "text"
 # Bytes of a model folder's configuration, the merges of a tokenizer included.
@@ -107,7 +109,7 @@ def write_model_folder(
         CheckpointError: the folder exists and holds other files, or cannot be written.
     """
     folder = expanded(folder)
-    _check_replaceable(folder)
+    check_replaceable(folder)
     text = config_text(config, folder)
     with staged_folder(folder, CheckpointError) as part:
         # safetensors refuses tensors that share memory, so each is cloned.
@@ -140,11 +142,27 @@ def check_model_folder(folder: str | Path) -> None:
         CheckpointError: the folder exists and holds other files, or cannot be written.
     """
     folder = expanded(folder)
-    _check_replaceable(folder)
+    check_replaceable(folder)
     try:
         make_folder(folder.parent, "the folder")
     except ConfigError as error:
         raise CheckpointError(f"{folder}: cannot be written ({error.__cause__})") from error
+
+
+def check_replaceable(folder: Path, members: Collection[str] = _MEMBERS) -> None:
+    """Check that a folder does not exist yet, or holds ``members`` and nothing else.
+
+    Raises:
+        CheckpointError: it holds something else, or cannot be read.
+    """
+    try:
+        if not folder.exists():
+            return
+        replaceable = folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {*members}
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be written ({error})") from error
+    if not replaceable:
+        raise CheckpointError(f"{folder}: exists and holds something else than a model; choose another name")
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -309,17 +327,6 @@ def _read_archive(path: Path) -> Any:
         return weights_of(content, names_of_weights(archive, root)) if scripted else content
 
 
-def _check_replaceable(folder: Path) -> None:
-    try:
-        if not folder.exists():
-            return
-        replaceable = folder.is_dir() and {entry.name for entry in folder.iterdir()} <= _MEMBERS
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written ({error})") from error
-    if not replaceable:
-        raise CheckpointError(f"{folder}: exists and holds something else than a model; choose another name")
-
-
 def models_in(folder: Path) -> list[Path]:
     """Return the sub-folders that look like model folders, by name: those of the folder of a training run."""
     try:
@@ -329,6 +336,8 @@ def models_in(folder: Path) -> list[Path]:
 
 
 def _inside(folder: Path) -> str:
+    if (folder / OPEN_CLIP_CONFIG).is_file():
+        return f"; it holds CLIP towers for create_model('local-dir:{folder}', header='mean')"
     found = models_in(folder)
     return f"; load {' or '.join(map(str, found[:4]))}" if found else ""
 
