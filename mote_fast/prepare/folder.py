@@ -20,19 +20,26 @@ TRAIN_FOLDERS = frozenset({"train", "training"})
 VAL_FOLDERS = frozenset({"val", "valid", "validation", "test"})
 
 
-def read_folder(root: Path, *, val_share: float = 0.1, seed: int = 0) -> DataSet:
+# Without a share of the user's: this one; of small classes more, up to a quarter, until there are ten videos.
+VAL_SHARE = 0.1
+SMALL_VAL_SHARE = 0.25
+VAL_VIDEOS = 10
+
+
+def read_folder(root: Path, *, val_share: float | None = None, seed: int = 0) -> DataSet:
     """List the videos under ``root``: ``root/CLASS/...``, or ``root/train/CLASS/...`` and ``root/val/CLASS/...``.
 
     The second form applies if the only folders are one of ``TRAIN_FOLDERS`` and one of ``VAL_FOLDERS``. In the first
     form, ``val_share`` of each class goes to the validation list, rounded, at least one video of a class with two or
-    more, and never the whole class. The choice depends on (seed, class) and the paths alone. Underscores in the names
-    of class folders become spaces in class names. Classes that name a side get labels of mirrored videos.
+    more, and never the whole class. None takes a tenth, and of classes of under 100 videos up to ten videos, at most a
+    quarter; a note says what that came to. The choice depends on (seed, class) and the paths alone. Underscores in the
+    names of class folders become spaces in class names. Classes that name a side get labels of mirrored videos.
 
     Raises:
         ConfigError: ``val_share`` is not in [0, 1).
         ListError: the folder is missing, holds no class folder with a video, or one whose name is not UTF-8.
     """
-    if not 0 <= val_share < 1:
+    if val_share is not None and not 0 <= val_share < 1:
         raise ConfigError(f"--val-share must be at least 0 and below 1, got {val_share}")
     parts = _parts(root)
     if parts is None:
@@ -40,7 +47,8 @@ def read_folder(root: Path, *, val_share: float = 0.1, seed: int = 0) -> DataSet
         _check_names(root, folders)
         items = [VideoItem(os.path.relpath(item.path, root), item.label) for item in found]
         train, val = _split(items, folders, val_share, seed)
-        return _data_set({"train": train, "val": val}, folders, ())
+        note = _split_note(train, val) if val_share is None and val else ()
+        return _data_set({"train": train, "val": val}, folders, note)
     scanned = {which: scan_folder(folder) for which, folder in parts.items()}
     folders = sorted({name for _, names in scanned.values() for name in names})
     _check_names(root, folders)
@@ -80,7 +88,7 @@ def _check_names(root: Path, folders: Sequence[str]) -> None:
 
 
 def _split(
-    items: list[VideoItem], folders: list[str], val_share: float, seed: int
+    items: list[VideoItem], folders: list[str], val_share: float | None, seed: int
 ) -> tuple[list[VideoItem], list[VideoItem]]:
     by_label: defaultdict[int, list[VideoItem]] = defaultdict(list)
     for item in items:
@@ -88,12 +96,26 @@ def _split(
     train: list[VideoItem] = []
     val: list[VideoItem] = []
     for label, videos in by_label.items():
-        count = min(max(round(val_share * len(videos)), int(val_share > 0)), len(videos) - 1)
+        count = min(_val_videos(len(videos), val_share), len(videos) - 1)
         order = torch.randperm(len(videos), generator=generator_of(seed, "val", folders[label])).tolist()
         chosen = set(order[:count])
         for index, item in enumerate(videos):
             (val if index in chosen else train).append(item)
     return train, val
+
+
+def _val_videos(videos: int, share: float | None) -> int:
+    if share is not None:
+        return max(round(share * videos), int(share > 0))
+    return max(round(VAL_SHARE * videos), min(round(SMALL_VAL_SHARE * videos), VAL_VIDEOS), 1)
+
+
+def _split_note(train: Sequence[VideoItem], val: Sequence[VideoItem]) -> tuple[str]:
+    videos = len(train) + len(val)
+    return (
+        f"{len(val)} of {videos} videos ({len(val) / videos:.0%}) are for validation, drawn from each class; another "
+        "--val-share, or folders train and val, split them otherwise.",
+    )
 
 
 def _data_set(lists: dict[str, list[VideoItem]], folders: list[str], notes: tuple[str, ...]) -> DataSet:

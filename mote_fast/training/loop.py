@@ -29,6 +29,7 @@ from mote_fast.training.fault_report import FAULTS_FILE, report_faults
 from mote_fast.training.logs import METRICS_FILE, RunLog, ThroughputMeter, duration, peak_memory
 from mote_fast.training.resuming import is_finished, resume
 from mote_fast.training.schedule import learning_rate, refreshed_epoch, set_learning_rate
+from mote_fast.training.small_data import cautions
 from mote_fast.training.state import CHECKPOINT_FOLDER, DataPosition, RunProgress, TrainState, save_checkpoint
 from mote_fast.training.step import (
     LOSSES,
@@ -103,6 +104,8 @@ def train(config: TrainConfig) -> bool:
             if world.leads:
                 for line in first_lines(config, world, model, loaders):
                     log.info(line)
+                for line in cautions(config, loaders):
+                    log.warning(line)
             resume(config, world, state, order)
             return _train(config, world, loaders, state, order, arithmetic)
         finally:
@@ -288,7 +291,8 @@ def _validate(run: Run) -> None:
         predictions = predict(state.model, loader, classes, progress=bar.update, encode=given)
     found = measure(predictions, run.loaders.validation_items)
     decisive = next(iter(found.percentages.values()))
-    best = progress.best_accuracy is None or decisive > progress.best_accuracy
+    # Of equal ones the later: on few videos many are equal, and the first of them has learnt least.
+    best = progress.best_accuracy is None or decisive >= progress.best_accuracy
     if best and not math.isnan(decisive):
         progress.best_accuracy, progress.best_epoch = decisive, progress.epoch
         if run.world.leads:

@@ -46,6 +46,16 @@ def test_small_classes(tmp_path: Path) -> None:
     assert labels_in(read_folder(tmp_path, val_share=0.99), "trainlist.txt") == {0: 1, 1: 1}
 
 
+def test_small_classes_give_a_quarter_unasked(tmp_path: Path) -> None:
+    """A tenth of few videos tells nothing; the split is said where nobody asked for it."""
+    touch(tmp_path, *(f"{name}/{at}.mp4" for name, videos in (("a", 8), ("b", 60), ("c", 3)) for at in range(videos)))
+    data_set = read_folder(tmp_path)
+    assert labels_in(data_set, "vallist.txt") == {0: 2, 1: 10, 2: 1}
+    (note,) = data_set.notes
+    assert note.startswith("13 of 71 videos (18%) are for validation")
+    assert read_folder(tmp_path, val_share=0.1).notes == ()
+
+
 def test_classes_that_name_a_side(tmp_path: Path) -> None:
     """Mirrored videos of a pair change places; those of a class without its counterpart are not mirrored."""
     touch(tmp_path, *(f"{name}/1.mp4" for name in ("turn_left", "turn_right", "wave", "circle_moving_right")))

@@ -100,6 +100,17 @@ def test_best_model_is_the_best_ones(videos: VideoFolder, tmp_path: Path, monkey
     assert not all(torch.equal(a, b) for a, b in zip(best.parameters(), final.parameters(), strict=True))
 
 
+def test_the_later_of_equal_models_is_the_best(
+    videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On few videos many validations are equal, and the first of them knows least."""
+    monkeypatch.setattr(loop, "measure", lambda *_: validation.Validation({"top1": 50.0}, 12, 0, 6))
+    output = tmp_path / "run"
+    train(videos.config(output, run__eval_every=1))
+    best, final = (mote_fast.load(output / name).state_dict() for name in ("best", "model"))
+    assert all(torch.equal(value, final[name]) for name, value in best.items())
+
+
 def test_resuming_changes_nothing(videos: VideoFolder, tmp_path: Path) -> None:
     """Three runs to steps 3 and 5 and to the end, in the middle of epochs and of accumulation, equal one run."""
     options: dict[str, Any] = {"run__eval_every": 1, "data__batch_size": 2, "optim__accumulation": 5}

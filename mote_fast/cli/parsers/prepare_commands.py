@@ -37,8 +37,9 @@ def add_commands(commands: Any) -> None:
     _add_cutting(step)
     _add_data_set(step)
     step = steps.add_parser("folder", help="from a folder per class", description="Lists from a folder per class.")
-    share = "share of each class for the validation list, where there are no train and val folders"
-    options.add_value(step, "--val-share", 0.1, share, "SHARE")
+    share = "share of each class for the validation list, where there are no train and val folders (default 0.1; of "
+    share += "small classes up to 10 videos, at most 0.25)"
+    step.add_argument("--val-share", type=float, metavar="SHARE", help=share)
     options.add_value(step, "--seed", 0, "seed of that split", "N")
     _add_data_set(step)
     _add_fewshot(steps)

@@ -22,6 +22,7 @@ FILES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"
 SHARED = {"table5/hmdb51.yaml", "table5/ucf101.yaml", "table5/ssv2.yaml"}
 SHARED |= {f"base2novel/{data_set}.yaml" for data_set in ("k400", "hmdb51", "ucf101", "ssv2")}
 EXAMPLES = {
+    "few_videos.yaml",
     "folder.yaml",
     "k400_vit_b_16.yaml",
     "k400_vit_l_14.yaml",
@@ -48,7 +49,7 @@ def load(name: str, folder: Path) -> TrainConfig:
     existing = folder / "exists"
     existing.touch()
     keys = ["data.train_list", "data.val_list", "data.labels"]
-    keys += ["data.flip_labels"] * name.startswith(("table5/ssv2", "base2novel/ssv2", "folder", "smoke"))
+    keys += ["data.flip_labels"] * name.startswith(("table5/ssv2", "base2novel/ssv2", "folder", "few_videos", "smoke"))
     return load_config(CONFIGS / name, [f"{key}={existing}" for key in keys])
 
 
@@ -187,6 +188,13 @@ def test_smoke_needs_no_gpu_and_no_weights(tmp_path: Path) -> None:
     config = load("smoke.yaml", tmp_path)
     assert (config.model.arch, config.model.clip_pretrained, config.run.device) == ("ViT-test", None, "cpu")
     assert (config.optim.precision, config.data.size) == ("fp32", None)
+
+
+def test_few_videos_train_the_head_alone(tmp_path: Path) -> None:
+    """On what can be computed once, and in enough steps: 40 videos take 5 an epoch."""
+    config = load("few_videos.yaml", tmp_path)
+    assert (config.model.train_clip, config.data.augmentation) == (False, "none")
+    assert (config.data.batch_size, config.optim.accumulation, config.optim.epochs) == (8, 1, 30)
 
 
 def test_folder_starts_from_trained_towers(tmp_path: Path) -> None:
