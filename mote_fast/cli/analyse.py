@@ -68,8 +68,6 @@ def run_experts(arguments: argparse.Namespace) -> int:
 
 def run_classes(arguments: argparse.Namespace) -> int:
     """Accuracy of the merged model and of each expert on every class. Returns 0, or 2 if a video failed."""
-    if arguments.shown < 1:
-        raise ConfigError(f"--shown must be at least 1, got {arguments.shown}")
     split = read_split(arguments.list, arguments.labels_file, arguments.root)
     outputs.prepare_drawing(arguments, arguments.analysis)
     model = inputs.whole_model(arguments)

@@ -9,15 +9,12 @@ from typing import Any
 from mote_fast.cli import inputs, outputs
 from mote_fast.cli.int8_effect import int8_effect
 from mote_fast.data.views import Views
-from mote_fast.errors import ConfigError
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Classify each video; a bad video is reported and the others are processed. Returns 0, or 2 if any failed."""
     labels = inputs.labels_of(arguments)
     views = Views.parse(arguments.views)
-    if arguments.topk < 1:
-        raise ConfigError(f"--topk must be at least 1, got {arguments.topk}")
     model = inputs.model_of(arguments)
     model.pixel_aspect, model.crops_along = arguments.pixel_aspect, arguments.crops_along
     labels = inputs.classes_of(model, arguments) if labels is None else labels

@@ -9,6 +9,7 @@ from mote_fast.cli import outputs
 from mote_fast.cli.backends import device_summary, survey, versions
 from mote_fast.clip.feature_cache import FeatureCache
 from mote_fast.clip.model_cache import ModelCache
+from mote_fast.version import __version__
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -16,7 +17,7 @@ def run(arguments: argparse.Namespace) -> int:
     cache, models = FeatureCache(), ModelCache()
     report: dict[str, Any] = {
         "device": device_summary(),
-        "versions": versions(),
+        "versions": {"mote_fast": __version__, **versions()},
         "backends": [vars(choice) for choice in survey()],
         "cache": {
             "path": None if cache.path is None else str(cache.path),

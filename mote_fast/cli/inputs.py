@@ -26,7 +26,7 @@ from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.data.loading.view_frames import start_watched_reader
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.views import Views
-from mote_fast.errors import ConfigError, LabelError, VideoError
+from mote_fast.errors import ConfigError, LabelError, VideoError, one_line
 from mote_fast.evaluation.protocol_names import DEFAULT_VIEWS, ProtocolName
 from mote_fast.evaluation.splits import Split, read_split
 from mote_fast.model.checkpoint import Dtype, create_model, load
@@ -41,6 +41,9 @@ from mote_fast.runtime.text import visible
 
 # Videos of --calibrate that are read, evenly spaced; each costs two frames once, and each start reads its bytes.
 CALIBRATED_VIDEOS = 64
+
+# Characters of PyTorch's reason against a device.
+MAX_REASON = 200
 
 FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DTYPES: dict[str, Dtype] = {**FLOATS, "int8": "int8"}
@@ -57,8 +60,10 @@ def device_of(arguments: argparse.Namespace) -> str:
         device = "cpu" if arguments.dtype == "int8" else best_device()
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # PyTorch's messages go on with lists of all that it knows.
+        reason = one_line(error).split(". ")[0][:MAX_REASON]
+        raise ConfigError(f"--device {device}: {reason}; give auto, cpu, cuda or cuda:N") from error
     return device
 
 
@@ -324,11 +329,8 @@ def some_videos(source: str, root: str, count: int) -> list[VideoItem]:
     Lists are often sorted by class, so the first videos would cover only a few classes.
 
     Raises:
-        ConfigError: ``count`` is below 1.
         ListError: the list is missing or malformed.
     """
-    if count < 1:
-        raise ConfigError(f"--count must be at least 1, got {count}")
     items = scan_folder(source)[0] if Path(source).is_dir() else read_list(source, root)
     count = min(count, len(items))
     return [items[at * len(items) // count] for at in range(count)]

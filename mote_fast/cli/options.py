@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, get_args
 
-from mote_fast.data.reading_choices import FRAME_TEMPLATE, CropsAlong, LoaderBackend, PixelAspect
+from mote_fast.cli.checked_number import Number
+from mote_fast.data.reading_choices import DECODERS, FRAME_TEMPLATE, CropsAlong, LoaderBackend, PixelAspect
 from mote_fast.evaluation.protocol_names import FULL_CLASS, RUNNING
 from mote_fast.head.head_choices import Header
 from mote_fast.model.model_defaults import DEFAULT_FRAMES, DEFAULT_INTERPOLATION, DEFAULT_MODEL
@@ -73,11 +74,12 @@ def add_value(
     purpose: str,
     metavar: str | None = None,
     choices: Sequence[str] | None = None,
+    **bounds: float,
 ) -> None:
-    """Add an option whose value has the default's type, and whose help states the default."""
+    """Add an option whose help states the default; ``bounds`` of numbers are those of ``Number``."""
     text = f"{purpose} (default %(default)s)"
-    given = {"action": _Given, "type": type(default), "default": default}
-    options.add_argument(flag, help=text, metavar=metavar, choices=choices, **given)
+    kind = str if isinstance(default, str) else Number(flag, isinstance(default, int), **bounds)
+    options.add_argument(flag, help=text, metavar=metavar, choices=choices, action=_Given, type=kind, default=default)
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -103,8 +105,9 @@ def add_released(options: Options) -> None:
     options.add_argument("--clip", metavar="PATH|TAG", help=original)
     share = f"share of the tuned image tower, the rest is the CLIP's (default {DEFAULT_INTERPOLATION} for a file, "
     share += "1 for a folder, or with --clip what its training asks for)"
-    options.add_argument("--interpolate", type=float, metavar="SHARE", help=share)
-    add_value(options, "--frames", DEFAULT_FRAMES, "frames per view", "T")
+    kind = Number("--interpolate", whole=False, least=0, most=1)
+    options.add_argument("--interpolate", type=kind, metavar="SHARE", help=share)
+    add_value(options, "--frames", DEFAULT_FRAMES, "frames per view", "T", least=1)
 
 
 def add_model(parser: argparse.ArgumentParser, *, encodes_labels: bool = False) -> None:
@@ -122,10 +125,15 @@ def add_model(parser: argparse.ArgumentParser, *, encodes_labels: bool = False) 
     add_value(group, "--dtype", "float32", parameters, choices=DTYPES)
     purpose = "of int8: a list of videos, or a folder of them by class, to calibrate on (default: drawn videos)"
     group.add_argument("--calibrate", metavar="LIST", help=purpose)
-    add_value(group, "--decode", "auto", "video decoder: auto, torchcodec or pyav", "BACKEND")
+    add_decode(group)
     parser.set_defaults(no_modulation=False, no_cache=False, templates=None, descriptions=None, description_weight=0.5)
     if encodes_labels:
         group.add_argument("--no-cache", action="store_true", help="neither read nor write class features on disk")
+
+
+def add_decode(options: Options) -> None:
+    """Add the choice of the video decoder."""
+    add_value(options, "--decode", "auto", "video decoder", choices=DECODERS)
 
 
 def add_modulation(options: Options) -> None:
@@ -143,7 +151,15 @@ def add_prompts(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("prompts")
     add_templates(group, "class name")
     group.add_argument("--descriptions", metavar="FILE", help="JSON object, class name -> list of sentences about it")
-    add_value(group, "--description-weight", 0.5, "share of the descriptions in a class's feature, 0 to 1", "SHARE")
+    add_value(
+        group,
+        "--description-weight",
+        0.5,
+        "share of the descriptions in a class's feature, 0 to 1",
+        "SHARE",
+        least=0,
+        most=1,
+    )
 
 
 def add_videos(parser: argparse.ArgumentParser, views: str) -> None:
@@ -156,7 +172,7 @@ def add_videos(parser: argparse.ArgumentParser, views: str) -> None:
 
 def add_time_limit(options: Options, task: str = "decode", seconds: float = TIME_LIMIT) -> None:
     """Add the time limit for one video, which another process decodes."""
-    add_value(options, "--time-limit", seconds, f"time limit to {task} one video", "SECONDS")
+    add_value(options, "--time-limit", seconds, f"time limit to {task} one video", "SECONDS", above=0)
 
 
 def add_framing(options: Options) -> None:
@@ -201,8 +217,8 @@ def add_loading(parser: argparse.ArgumentParser, views: str) -> None:
     group = parser.add_argument_group("reading")
     group.add_argument("--views", metavar="CxC", help=f"clips x crops (default {views})")
     group.add_argument("--dense", action="store_true", help="sample frames densely, from a window of the video")
-    add_value(group, "--batch-size", 8, "videos per batch and process", "N")
-    add_value(group, "--workers", 4, "decoding worker processes, for each process; 0 reads nothing ahead", "N")
+    add_value(group, "--batch-size", 8, "videos per batch and process", "N", least=1)
+    add_value(group, "--workers", 4, "decoding worker processes, for each process; 0 reads nothing ahead", "N", least=0)
     add_value(group, "--loader", "auto", "backend that decodes", choices=get_args(LoaderBackend))
     add_value(group, "--frame-template", FRAME_TEMPLATE, "image names in folders of extracted frames", "NAME")
     add_framing(group)
@@ -210,7 +226,7 @@ def add_loading(parser: argparse.ArgumentParser, views: str) -> None:
 
 def add_workers(options: Options, task: str, time_limit: float) -> None:
     """Add the number of processes for a ``task``, such as "scan", and the time limit for one video."""
-    add_value(options, "--workers", os.cpu_count() or 1, f"processes that {task}, one per core", "N")
+    add_value(options, "--workers", os.cpu_count() or 1, f"processes that {task}, one per core", "N", least=1)
     add_time_limit(options, task, time_limit)
 
 

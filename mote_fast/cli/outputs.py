@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +20,9 @@ from mote_fast.runtime.text import printable, visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# An argument of Python that is an option too, and its value.
+_ARGUMENT = re.compile(r"(?<![\w/.-])(clip_pretrained|clip|interpolate|dtype|device|header)=('[^']*'|[\w.]*)")
 
 # Exit status of bad usage and of failures, as in argparse.
 FAILED = 2
@@ -58,8 +62,18 @@ def discard_output() -> None:
 def report(errors: Sequence[str]) -> int:
     """Print errors on standard error, one per line; return the exit status, 2 if there are any."""
     for error in errors:
-        print(f"mote-fast: error: {visible(error)}", file=sys.stderr)
+        print(f"mote-fast: error: {visible(_in_options(error))}", file=sys.stderr)
     return FAILED if errors else 0
+
+
+def _in_options(message: str) -> str:
+    """Name options where a message of the library names arguments: "pass clip=" is "pass --clip" here."""
+
+    def option(found: re.Match[str]) -> str:
+        value = found[2].strip("'").removeprefix("torch.")
+        return f"--{found[1].replace('_', '-')}" + (f" {value}" if value else "")
+
+    return _ARGUMENT.sub(option, message)
 
 
 class LogFormatter(logging.Formatter):
@@ -67,7 +81,7 @@ class LogFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        return visible(super().formatMessage(record))
+        return visible(_in_options(super().formatMessage(record)))
 
 
 def report_unread(failures: Sequence[Failure]) -> int:

@@ -10,6 +10,9 @@ PixelAspect = Literal["apply", "ignore"]
 # The side of a video along which three crops lie.
 CropsAlong = Literal["width", "long_side"]
 
+# The decoders: the best one that works, or one by name.
+DECODERS = ("auto", "torchcodec", "pyav")
+
 # What decodes the videos of a loader.
 LoaderBackend = Literal["auto", "cpu", "dali"]
 

@@ -6,6 +6,7 @@ import argparse
 from typing import Any, get_args
 
 from mote_fast.cli import options
+from mote_fast.cli.checked_number import Number
 from mote_fast.evaluation.protocol_names import DEFAULT_VIEWS, RETRIEVAL_VIEWS, ProtocolName
 from mote_fast.model.model_defaults import DEFAULT_FRAMES
 
@@ -75,8 +76,9 @@ def _add_sweep(commands: Any) -> None:
     CLIP's at several shares. Each video is decoded once, and class names are encoded once; the image tower and the head
     run at each share. Under torchrun the processes divide the videos."""
     sweep = sweeps.add_parser("interpolate", help=purpose, description=described)
+    kind = Number("--shares", whole=False, least=0, most=1)
     sweep.add_argument(
-        "--shares", type=float, metavar="SHARE", help="in [0, 1] (default 0 0.1 0.2 ... 1)", **options.SEVERAL
+        "--shares", type=kind, metavar="SHARE", help="in [0, 1] (default 0 0.1 0.2 ... 1)", **options.SEVERAL
     )
     _add_two_lists(sweep)
     options.add_score(sweep)
@@ -89,12 +91,12 @@ def _add_sweep(commands: Any) -> None:
     model.add_argument("--checkpoint", required=True, metavar="PATH", help=purpose)
     purpose = "the CLIP that the model was tuned from: a weights file or a tag; for a folder too"
     model.add_argument("--clip", required=True, metavar="PATH|TAG", help=purpose)
-    options.add_value(model, "--frames", DEFAULT_FRAMES, "frames per view of a released file", "T")
+    options.add_value(model, "--frames", DEFAULT_FRAMES, "frames per view of a released file", "T", least=1)
     options.add_value(model, "--device", "auto", "auto, cpu, cuda, cuda:1, ...")
     # A quantised tower cannot be mixed.
     dtypes = tuple(name for name in options.DTYPES if name != options.INT8)
     options.add_value(model, "--dtype", "float32", "dtype of the parameters; they are mixed in float32", choices=dtypes)
-    options.add_value(model, "--decode", "auto", "video decoder: auto, torchcodec or pyav", "BACKEND")
+    options.add_decode(model)
     model.add_argument("--no-cache", action="store_true", help="neither read nor write class features on disk")
     options.add_prompts(sweep)
     options.set_run(sweep, "sweep")
@@ -119,12 +121,12 @@ def _add_analyse(commands: Any) -> None:
 
     classes = _add_analysis(analyses, "classes", "accuracy of each expert on every class")
     options.add_list(classes)
-    options.add_value(classes, "--shown", 20, "classes in the plot and the text", "N")
+    options.add_value(classes, "--shown", 20, "classes in the plot and the text", "N", least=1)
     _add_judging(classes, DEFAULT_VIEWS["zeroshot"])
 
     similarity = _add_analysis(analyses, "similarity", "how alike the experts' features are")
     options.add_list(similarity, labels=False)
-    options.add_value(similarity, "--count", 100, "videos of the list", "N")
+    options.add_value(similarity, "--count", 100, "videos of the list", "N", least=1)
     options.add_loading(similarity, DEFAULT_VIEWS["fewshot"])
     options.add_model(similarity)
 

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from mote_fast.cli import options
+from mote_fast.cli.checked_number import Number
 from mote_fast.prepare.prepare_settings import BASE_VAL, PAPER_SHOTS, PRESETS, SEEDS, SHOTS, Encoding, ScanOptions
 
 _KINETICS = "CSV files with label, youtube_id, time_start, time_end, split"
@@ -39,7 +40,8 @@ def add_commands(commands: Any) -> None:
     step = steps.add_parser("folder", help="from a folder per class", description="Lists from a folder per class.")
     share = "share of each class for the validation list, where there are no train and val folders (default 0.1; of "
     share += "small classes up to 10 videos, at most 0.25)"
-    step.add_argument("--val-share", type=float, metavar="SHARE", help=share)
+    kind = Number("--val-share", whole=False, least=0, below=1)
+    step.add_argument("--val-share", type=kind, metavar="SHARE", help=share)
     options.add_value(step, "--seed", 0, "seed of that split", "N")
     _add_data_set(step)
     _add_fewshot(steps)
@@ -60,8 +62,12 @@ def _add_data_set(step: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--drop-bad", action="store_true", help="omit missing, unreadable and too short videos from the lists"
     )
-    options.add_value(group, "--scan-frames", defaults.frames, "frames of each video to decode, 0 for none", "N")
-    options.add_value(group, "--min-frames", defaults.min_frames, "a video with fewer frames is too short", "N")
+    options.add_value(
+        group, "--scan-frames", defaults.frames, "frames of each video to decode, 0 for none", "N", least=0
+    )
+    options.add_value(
+        group, "--min-frames", defaults.min_frames, "a video with fewer frames is too short", "N", least=1
+    )
     options.add_workers(group, "scan", defaults.time_limit)
     options.set_run(step, "prepare")
 
@@ -72,15 +78,17 @@ def _add_cutting(step: argparse.ArgumentParser) -> None:
     group = step.add_argument_group("cutting")
     purpose = "cut the segments out of these videos into --root first; without it, --root holds the clips already"
     group.add_argument("--cut-from", metavar="FOLDER", help=purpose)
-    options.add_value(group, "--cut-time-limit", 600.0, "time limit to cut one clip", "SECONDS")
+    options.add_value(group, "--cut-time-limit", 600.0, "time limit to cut one clip", "SECONDS", above=0)
     _add_encoding(group)
 
 
 def _add_encoding(group: options.Options) -> None:
     default = Encoding()
-    options.add_value(group, "--short-side", default.short_side, "maximum; videos are never scaled up", "PIXELS")
-    options.add_value(group, "--key-interval", default.key_interval, "distance between key frames", "FRAMES")
-    options.add_value(group, "--crf", default.crf, "x264's quality, lower is better", "N")
+    options.add_value(
+        group, "--short-side", default.short_side, "maximum; videos are never scaled up", "PIXELS", least=2
+    )
+    options.add_value(group, "--key-interval", default.key_interval, "distance between key frames", "FRAMES", least=1)
+    options.add_value(group, "--crf", default.crf, "x264's quality, lower is better", "N", least=0, most=51)
     options.add_value(group, "--preset", default.preset, "x264's effort", choices=PRESETS)
 
 
@@ -90,7 +98,12 @@ def _add_fewshot(steps: Any) -> None:
     step.add_argument("--list", required=True, metavar="FILE", help="full training list")
     default = " ".join(map(str, PAPER_SHOTS))
     step.add_argument(
-        "--shots", type=int, nargs="+", default=PAPER_SHOTS, metavar="K", help=f"videos per class (default {default})"
+        "--shots",
+        type=Number("--shots", least=1),
+        nargs="+",
+        default=PAPER_SHOTS,
+        metavar="K",
+        help=f"videos per class (default {default})",
     )
     options.add_value(step, "--seed", 0, "seed of the draw", "N")
     step.add_argument(
@@ -105,9 +118,7 @@ def _add_fewshot(steps: Any) -> None:
 
 
 def _length(text: str) -> str:
-    if text not in ("full", "once") and not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a number, full or once, got {text!r}")
-    return text
+    return text if text in ("full", "once") else str(Number("--length", least=1)(text))
 
 
 def _add_base2novel(steps: Any) -> None:
@@ -117,7 +128,7 @@ def _add_base2novel(steps: Any) -> None:
     own.add_argument("--list", metavar="FILE", help="full training list")
     own.add_argument("--val-list", metavar="FILE", help="full validation list")
     options.add_labels_file(own)
-    options.add_value(own, "--shots", SHOTS, "training videos of each base class", "K")
+    options.add_value(own, "--shots", SHOTS, "training videos of each base class", "K", least=1)
     published = step.add_argument_group("or find the videos of published lists")
     published.add_argument("--published", metavar="FOLDER", help=f"folder of {BASE_VAL} and the other lists")
     published.add_argument("--base-labels", metavar="FILE", help="base class names")
@@ -125,7 +136,12 @@ def _add_base2novel(steps: Any) -> None:
     published.add_argument("--root", metavar="FOLDER", help="folder of the videos, in any sub-folders")
     default = " ".join(map(str, SEEDS))
     step.add_argument(
-        "--seeds", type=int, nargs="+", default=SEEDS, metavar="N", help=f"training lists (default {default})"
+        "--seeds",
+        type=Number("--seeds"),
+        nargs="+",
+        default=SEEDS,
+        metavar="N",
+        help=f"training lists (default {default})",
     )
     options.add_output(step, "lists and class names")
     options.set_run(step, "prepare_base2novel")
@@ -154,7 +170,9 @@ def _add_shards(steps: Any) -> None:
     step.add_argument("folder", metavar="OUT", help="folder for the shards and their index")
     step.add_argument("--root", default="", metavar="FOLDER", help="base folder of the list's paths")
     options.add_value(step, "--shard-size", "1GB", "maximum total size of the videos in a shard", "SIZE")
-    step.add_argument("--samples", type=int, metavar="N", help="maximum number of videos in a shard")
+    step.add_argument(
+        "--samples", type=Number("--samples", least=1), metavar="N", help="maximum number of videos in a shard"
+    )
     options.add_value(step, "--seed", 0, "seed of the order", "N")
     options.add_labels_file(step)
     options.add_workers(step, "check", 60.0)

@@ -37,9 +37,9 @@ def _add_reproduce(commands: Any) -> None:
     running = parser.add_argument_group("running")
     options.add_value(running, "--device", "auto", "auto, cpu, cuda, cuda:1, ...")
     options.add_value(running, "--dtype", "float32", "dtype of the parameters", choices=options.DTYPES)
-    options.add_value(running, "--decode", "auto", "video decoder: auto, torchcodec or pyav", "BACKEND")
-    options.add_value(running, "--batch-size", 8, "videos per batch and process", "N")
-    options.add_value(running, "--workers", 4, "decoding worker processes, for each process", "N")
+    options.add_decode(running)
+    options.add_value(running, "--batch-size", 8, "videos per batch and process", "N", least=1)
+    options.add_value(running, "--workers", 4, "decoding worker processes, for each process", "N", least=0)
     options.add_value(running, "--loader", "auto", "backend that decodes", choices=get_args(LoaderBackend))
     options.set_run(parser, "reproduce")
 

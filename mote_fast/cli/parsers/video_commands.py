@@ -17,7 +17,7 @@ def _add_classify(commands: Any) -> None:
     parser = commands.add_parser("classify", help="rank labels for videos", description="Rank labels for videos.")
     options.add_videos(parser, views="3x1")
     options.add_labels(parser)
-    options.add_value(parser, "--topk", 5, "labels to print per video", "K")
+    options.add_value(parser, "--topk", 5, "labels to print per video", "K", least=1)
     options.add_json(parser)
     options.add_model(parser, encodes_labels=True)
     options.add_prompts(parser)
