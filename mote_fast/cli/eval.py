@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from mote_fast.cli.eval_config import apply_configs
 from mote_fast.data.loading.order import Replica
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError
+from mote_fast.evaluation.cpu_cost import frame_cost
 from mote_fast.evaluation.evaluate import Evaluation, check_protocol, evaluate
 from mote_fast.evaluation.prediction_table import check_parquet
 from mote_fast.evaluation.report import REPORT_FILES, accuracy_lines, result_document, write_report
@@ -29,6 +31,8 @@ from mote_fast.evaluation.splits import Split, mix_splits, pool_splits, read_spl
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.distributed import ProcessGroup, joined
 from mote_fast.runtime.files import make_folder
+
+log = logging.getLogger(__name__)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -94,6 +98,9 @@ def _evaluate(
 ) -> Evaluation:
     pool = pool_splits(splits)
     replica = Replica(world.rank, world.size)
+    frames = len(pool.items) * model.frames * views.clips * views.crops // world.size
+    if world.leads and (cost := frame_cost(model, frames)) is not None:
+        log.warning("this will take %s", cost)
     class_features = [class_features_on_all(model, names, world) for names in pool.class_names]
     with inputs.open_loader(arguments, model, pool.items, views, replica=replica) as (loader, progress):
         return evaluate(model, loader, pool, splits, class_features, arguments.protocol, progress=progress)

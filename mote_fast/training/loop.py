@@ -25,6 +25,7 @@ from mote_fast.runtime.weights import check_model_folder
 from mote_fast.training.banner import first_lines
 from mote_fast.training.build import Loaders, build_loaders, build_model, build_optimizer, store_class_features
 from mote_fast.training.config.train_config import TrainConfig, to_dict, to_yaml
+from mote_fast.training.cost import cost_of_run
 from mote_fast.training.fault_report import FAULTS_FILE, report_faults
 from mote_fast.training.logs import METRICS_FILE, RunLog, ThroughputMeter, duration, peak_memory
 from mote_fast.training.resuming import is_finished, resume
@@ -151,6 +152,8 @@ def _train(
     )
     if world.leads:
         write_text(output / CONFIG_FILE, to_yaml(config))
+        if (cost := cost_of_run(config, state.model, loaders, progress, steps, arithmetic, world.size)) is not None:
+            log.warning(cost)
     with (
         RunLog(
             output,
