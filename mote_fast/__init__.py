@@ -14,6 +14,7 @@ from mote_fast.version import __version__
 if TYPE_CHECKING:
     from mote_fast import data
     from mote_fast.clip.prompts import Prompts
+    from mote_fast.exports.exported_classifier import ExportedClassifier, load_exported
     from mote_fast.exports.write import export
     from mote_fast.head.head_config import HeadConfig
     from mote_fast.head.video_head import VideoHead
@@ -31,6 +32,7 @@ else:
         {
             "data": (),
             "clip.prompts": ("Prompts",),
+            "exports.exported_classifier": ("ExportedClassifier", "load_exported"),
             "exports.write": ("export",),
             "head.head_config": ("HeadConfig",),
             "head.video_head": ("VideoHead",),
@@ -46,6 +48,7 @@ else:
 
 __all__ = [
     "Draws",
+    "ExportedClassifier",
     "HeadConfig",
     "Loss",
     "Prediction",
@@ -65,5 +68,6 @@ __all__ = [
     "head_optimizer",
     "list_models",
     "load",
+    "load_exported",
     "training_loss",
 ]

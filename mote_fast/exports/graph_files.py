@@ -13,8 +13,9 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from mote_fast.errors import BackendError, one_line
+from mote_fast.exports.export_choices import Format
 from mote_fast.exports.graphs import Graph
-from mote_fast.exports.record import Format, data_file
+from mote_fast.exports.record import data_file
 from mote_fast.runtime.extras import required
 
 log = logging.getLogger(__name__)

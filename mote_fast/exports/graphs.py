@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mote_fast.clip.towers import ClipTowers
-from mote_fast.exports.record import GraphName, Shapes, graph_shapes
+from mote_fast.exports.export_choices import GraphName
+from mote_fast.exports.record import Shapes, graph_shapes
 from mote_fast.head.video_head import MAX_FRAMES, VideoHead
 from mote_fast.model.classifier import VideoClassifier
 

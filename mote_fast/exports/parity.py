@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from mote_fast.errors import BackendError
+from mote_fast.exports.export_choices import GraphName
 from mote_fast.exports.graphs import Graph
-from mote_fast.exports.record import GraphName
 from mote_fast.exports.runners import Runner
 from mote_fast.head.scores import view_probabilities
 from mote_fast.model.classifier import VideoClassifier

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 from mote_fast.data.decoding.video_info import PixelAspect
 from mote_fast.data.transforms import CropsAlong, Preprocessing
 from mote_fast.errors import CheckpointError, ConfigError, one_line, quoted
+from mote_fast.exports.export_choices import Format, GraphName
 from mote_fast.runtime.checks import check_choice, check_count
 
-Format = Literal["onnx", "pt2", "aoti"]
-GraphName = Literal["tower", "head", "whole"]
 # Shapes by name; a text names a dimension that is free at run time.
 Shapes: TypeAlias = dict[str, list[int | str]]
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mote_fast.errors import BackendError, CheckpointError, one_line
-from mote_fast.exports.record import Format, GraphRecord, data_file
+from mote_fast.exports.export_choices import Format
+from mote_fast.exports.record import GraphRecord, data_file
 from mote_fast.runtime.extras import required
 
 # Takes the graph's inputs in order, float32 on the CPU, and returns its output.
@@ -54,7 +55,9 @@ def _open_onnx(path: Path, graph: GraphRecord) -> Runner:
     # The one file that the graph may name is given by its content: with such a table no other file is opened, also
     # none of the working directory, where the runtime looks for those of a graph that it gets as bytes.
     options.add_external_initializers_from_files_in_memory([beside.name], [weights], [len(weights)])
-    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    content = path.read_bytes()
+    _check_operators(path, content)
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     _check_ends(path, session.get_inputs(), graph.inputs)
     _check_ends(path, session.get_outputs(), graph.outputs)
     names = list(graph.inputs)
@@ -65,6 +68,19 @@ def _open_onnx(path: Path, graph: GraphRecord) -> Runner:
         return torch.from_numpy(output)
 
     return run
+
+
+def _check_operators(path: Path, content: bytes) -> None:
+    """Refuse a graph with graphs inside: weights of these escape the table above, and loops need not end.
+
+    Exports have none, nor functions, nor operators of others than ONNX.
+    """
+    model = required("onnx", "an ONNX export", "export").load_model_from_string(content)
+    inner = any(
+        attribute.HasField("g") or attribute.graphs for node in model.graph.node for attribute in node.attribute
+    )
+    if inner or model.functions or any(node.domain not in ("", "ai.onnx") for node in model.graph.node):
+        raise CheckpointError(f"{path}: holds operators that no export of this library has")
 
 
 def _check_ends(path: Path, found: list[Any], stated: Mapping[str, list[int | str]]) -> None:

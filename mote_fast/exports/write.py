@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mote_fast.errors import CheckpointError, ConfigError
+from mote_fast.exports.export_choices import Format, GraphName
 from mote_fast.exports.graph_files import OPSET, parameter_bytes, write_graph
 from mote_fast.exports.graphs import Graph, graphs_of
 from mote_fast.exports.parity import measure
@@ -20,8 +21,6 @@ from mote_fast.exports.record import (
     RECORD_FILE,
     ExportRecord,
     FileRecord,
-    Format,
-    GraphName,
     GraphRecord,
     data_file,
     graph_file,

@@ -17,73 +17,19 @@ from hypothesis import strategies as st
 
 import mote_fast
 from mote_fast import VideoClassifier
-from mote_fast.clip.clip_config import TEST_MODEL, ClipConfig
-from mote_fast.clip.pretrained import build_towers
+from mote_fast.data import read_labels
 from mote_fast.errors import BackendError, CheckpointError, ConfigError
 from mote_fast.exports import graph_files, write
 from mote_fast.exports.graphs import probabilities
-from mote_fast.exports.parity import difference, expected
-from mote_fast.exports.record import RECORD_FILE, ExportRecord, GraphName
-from mote_fast.exports.runners import open_graph
-from mote_fast.head.head_config import HeadConfig
+from mote_fast.exports.parity import difference
+from mote_fast.exports.record import RECORD_FILE
 from mote_fast.head.scores import view_probabilities
-from mote_fast.head.video_head import MAX_FRAMES, VideoHead
+from mote_fast.head.video_head import MAX_FRAMES
+from mote_fast.runtime.environment import PRESETS
+from tests.exports.exported import MODELS, PARITY, Exported, random_model
 
 # Exports of whole models.
 pytestmark = pytest.mark.heavy
-
-# The required parity of scores, and of features relative to the largest.
-PARITY = 1e-5
-
-
-def random_model(
-    vision: dict[str, Any] | None = None, quick_gelu: bool = False, dim: int = 64, **head: Any
-) -> VideoClassifier:
-    """Small random towers and a head of four experts with modulation."""
-    torch.manual_seed(1)
-    model = {"embed_dim": dim, "quick_gelu": quick_gelu, "vision_cfg": TEST_MODEL["vision_cfg"] | (vision or {})}
-    towers = build_towers(ClipConfig.of_clip(TEST_MODEL | model, "small"))
-    head = {"heads": 2, "layers": 2, "experts": 4} | head
-    video_head = VideoHead(HeadConfig(embed_dim=dim, modulation_gamma=0.5, **head), torch.randn(9, dim))
-    return VideoClassifier(towers, video_head, 8).eval()
-
-
-def trained_model() -> VideoClassifier:
-    model = mote_fast.load("tiny")
-    model.head.set_inference(modulation=True)
-    return model
-
-
-# Another activation, another pooling, and a tower that is no ViT; the last has no temporal layers.
-MODELS: dict[str, Callable[[], VideoClassifier]] = {
-    "trained": trained_model,
-    "quick_gelu": lambda: random_model(quick_gelu=True),
-    "pooler": lambda: random_model({"attentional_pool": True, "attn_pooler_queries": 4, "attn_pooler_heads": 2}),
-    "resnet": lambda: random_model({"layers": [1, 1, 1, 1], "width": 8, "patch_size": None}, header="mean", layers=0),
-}
-
-
-class Exported:
-    """A model beside its exported graphs."""
-
-    def __init__(self, model: VideoClassifier, folder: Path) -> None:
-        self.model = model
-        self.folder = folder
-        self.record = ExportRecord.from_json(json.loads((folder / RECORD_FILE).read_text()), "test")
-        self.runners = {
-            name: open_graph(folder, graph, self.record.format) for name, graph in self.record.graphs.items()
-        }
-
-    def worst(self, name: GraphName, *inputs: torch.Tensor) -> float:
-        return difference(name, self.runners[name](*inputs), expected(self.model, name, *inputs))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The shipped model in ONNX, with class features; exported once."""
-    model, folder = trained_model(), tmp_path_factory.mktemp("export") / "out"
-    mote_fast.export(model, folder, labels=["a cat", "a dog", "a cat"])
-    return Exported(model, folder)
 
 
 @pytest.fixture(
@@ -198,7 +144,8 @@ def test_the_record_says_how_to_use_the_graphs(trained: Exported) -> None:
     written = json.loads((folder / RECORD_FILE).read_text())
     assert written["preprocessing"]["size"] == 64
     assert (written["frames"], written["max_frames"], written["embed_dim"]) == (8, MAX_FRAMES, 64)
-    assert written["labels"] == ["a cat", "a dog", "a cat"]
+    labels = read_labels(PRESETS / "demo" / "actions.csv")
+    assert written["labels"] == labels
     assert {"mote_fast", "torch", "onnxruntime"} <= {*written["versions"]}
     assert "drawn videos" in written["caution"]
     for name, graph in written["graphs"].items():
@@ -210,7 +157,7 @@ def test_the_record_says_how_to_use_the_graphs(trained: Exported) -> None:
             }
             assert shapes == stated
     classes = np.load(folder / "classes.npy")
-    assert torch.equal(torch.from_numpy(classes), model.class_features(["a cat", "a dog", "a cat"]))
+    assert torch.equal(torch.from_numpy(classes), model.class_features(labels))
 
 
 @pytest.mark.parametrize(

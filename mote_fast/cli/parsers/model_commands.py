@@ -1,10 +1,11 @@
-"""Arguments of the commands about models and this installation: convert, models, download, doctor and demo."""
+"""Arguments of the commands about models and this installation: convert, export, models, download, doctor, demo."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from mote_fast.cli import options
+from mote_fast.exports.export_choices import Format, GraphName
 
 
 def add_commands(commands: Any) -> None:
@@ -15,6 +16,22 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("target", metavar="TARGET", help="a folder for a .pt source, a .pt file for a folder source")
     options.add_released(parser)
     options.set_run(parser, "convert")
+
+    described = "Write a model as ONNX or PyTorch graphs that run without this library."
+    parser = commands.add_parser("export", help="model -> ONNX, pt2 or compiled graphs", description=described)
+    parser.add_argument("model", metavar="MODEL", help="a model folder, a released .pt file, or a model's name")
+    parser.add_argument("folder", metavar="FOLDER", help="folder for the export; an earlier export is replaced")
+    purpose = "onnx travels; pt2 is PyTorch's; aoti is compiled for this machine"
+    options.add_value(parser, "--format", "onnx", purpose, choices=get_args(Format))
+    purpose = "write one graph (default: two, tower and head)"
+    parser.add_argument("--part", choices=get_args(GraphName), help=purpose)
+    options.add_labels(parser)
+    options.add_released(parser)
+    options.add_prompts(parser)
+    # What other commands ask for: exports are made of float32 models on the CPU.
+    parser.set_defaults(checkpoint=None, clip_pretrained=None, header=None, device="cpu", dtype="float32")
+    parser.set_defaults(decode="auto", no_cache=False, no_modulation=False, templates=None, descriptions=None)
+    options.set_run(parser, "export")
 
     described = "List the models that have a name."
     parser = commands.add_parser("models", help="list the models that have a name", description=described)
