@@ -2,6 +2,7 @@
 
 - Documents link to one another as GitHub shows them, also to files outside docs/. Such a file joins the site at its
   path from the root of the repository: a document as a page, anything else as a file.
+- A notebook is run, and becomes a page with what it printed.
 - A page with the help texts of all commands.
 - Equations as MathML.
 - A page that would fetch something from another host ends the build.
@@ -18,16 +19,19 @@ from pathlib import Path
 from posixpath import dirname, relpath
 from typing import Any
 
+import nbformat
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from nbclient import NotebookClient
 
 from mote_fast.cli.parsers import build_parser
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+NOTEBOOK = ".ipynb"
 COMMANDS = "reference/commands.md"
 _FETCHED = re.compile(r"<(?:script|img|iframe|source|video|link)\b[^>]*?(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
 _LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)")
@@ -44,7 +48,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
             continue
         seen.add(path)
         if _uri(path) not in files.src_uris:
-            files.append(File.generated(config, _uri(path), abs_src_path=str(path)))
+            files.append(_file(path, config))
         if path.suffix == ".md":
             links = _LINK.findall(path.read_text(encoding="utf-8"))
             todo += [target for link in links if (target := _target(path, link)) is not None]
@@ -112,8 +116,42 @@ def _target(source: Path, link: str) -> Path | None:
     return path if path.is_file() and path.is_relative_to(ROOT) else None
 
 
+def _file(path: Path, config: MkDocsConfig) -> File:
+    """A file outside docs/ as one of the site."""
+    if path.suffix == NOTEBOOK:
+        return File.generated(config, _uri(path), content=run_notebook(path))
+    return File.generated(config, _uri(path), abs_src_path=str(path))
+
+
+def run_notebook(path: Path) -> str:
+    """Run a notebook, and write it as a page: its texts, programs, and what these show.
+
+    Raises:
+        CellExecutionError: a program fails.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    where = {"metadata": {"path": str(path.parent)}}
+    # A kernel that listens on this machine alone warns that it is not encrypted.
+    quiet = ["--IPKernelApp.log_level=ERROR"]
+    NotebookClient(notebook, extra_arguments=quiet, startup_timeout=300, timeout=600, resources=where).execute()
+    parts = []
+    for cell in notebook.cells:
+        parts.append(cell.source if cell.cell_type == "markdown" else f"```python\n{cell.source}\n```")
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                continue
+            shown = output.get("data", {})
+            if picture := shown.get("image/png"):
+                parts.append(f"![](data:image/png;base64,{''.join(picture.split())})")
+            elif text := output.get("text") or shown.get("text/plain"):
+                parts.append(f"```text\n{text.rstrip()}\n```")
+    return "\n\n".join(parts)
+
+
 def _uri(path: Path) -> str:
     """The place of a file in the site; README's is the start page."""
     if path == ROOT / "README.md":
         return "index.md"
+    if path.suffix == NOTEBOOK:
+        path = path.with_suffix(".md")
     return path.relative_to(DOCS if path.is_relative_to(DOCS) else ROOT).as_posix()

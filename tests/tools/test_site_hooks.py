@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("mkdocs", reason="mkdocs is not installed (make docs installs it)")
 pytest.importorskip("latex2mathml", reason="latex2mathml is not installed (make docs installs it)")
+pytest.importorskip("nbclient", reason="nbclient is not installed (make docs installs it)")
 
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
@@ -42,8 +43,9 @@ def test_links_lead_within_the_site(uri: str, path: str, link: str, expected: st
     assert rewritten == f"[x]({expected})"
 
 
-def test_linked_files_join_the_site(tmp_path: Path) -> None:
+def test_linked_files_join_the_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the navigation, those that a page links to, and those that these link to."""
+    monkeypatch.setattr(site_hooks, "run_notebook", lambda path: path.name)
     config: Any = SimpleNamespace(nav=[{"Security": "SECURITY.md"}], site_dir=str(tmp_path), use_directory_urls=False)
     config.plugins = SimpleNamespace(_current_plugin="test")
     known = Files([File("training.md", str(ROOT / "docs"), str(tmp_path), False)])
