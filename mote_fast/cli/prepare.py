@@ -15,6 +15,7 @@ from mote_fast.prepare.folder import read_folder
 from mote_fast.prepare.hmdb51 import read_hmdb51
 from mote_fast.prepare.kinetics import read_k400, read_k600, read_k700
 from mote_fast.prepare.lists import DataSet
+from mote_fast.prepare.named_table import read_named_table
 from mote_fast.prepare.prepare_settings import ScanOptions
 from mote_fast.prepare.ssv2 import read_ssv2
 from mote_fast.prepare.ucf101 import read_ucf101
@@ -39,13 +40,13 @@ def run(arguments: argparse.Namespace) -> int:
     scanned = scan if arguments.scan else None
     report = write_data_set(data_set, root, output, scan=scanned, drop_bad=arguments.drop_bad, force=arguments.force)
     outputs.show(arguments, report, [(output / REPORT_FILES[1]).read_text(encoding="utf-8").rstrip()])
-    if arguments.step == "folder" and not arguments.json:
+    if arguments.step in ("folder", "csv") and not arguments.json:
         outputs.write(f"\nNext:\n  {_training_command(root, output)}")
     return 0
 
 
 def _training_command(root: Path, output: Path) -> str:
-    """The command that trains on the lists of a folder."""
+    """The command that trains on the lists."""
     settings = {"train_list": output / "trainlist.txt", "train_root": root, "labels": output / "labels.csv"}
     settings["flip_labels"] = output / "flip_labels.csv"
     # A class of one video leaves none to validate on.
@@ -58,6 +59,8 @@ def _training_command(root: Path, output: Path) -> str:
 def _read(arguments: argparse.Namespace, root: Path) -> DataSet:
     if arguments.step == "folder":
         return read_folder(root, val_share=arguments.val_share, seed=arguments.seed)
+    if arguments.step == "csv":
+        return read_named_table(Path(arguments.annotations), val_share=arguments.val_share, seed=arguments.seed)
     if arguments.step == "activitynet":
         return prepare_activitynet.read(arguments, root)
     return PUBLISHED[arguments.step]([Path(place) for place in arguments.annotations], root)

@@ -84,7 +84,8 @@ def scan_folder(root: str | os.PathLike[str]) -> tuple[list[VideoItem], list[str
     """List the videos under ``root``, whose sub-folders are the classes; return the items and the class names.
 
     Classes are sorted by name, videos by path within a class; folders below a class folder belong to that class.
-    Links, hidden files and other files than videos are treated as ``find_videos`` does.
+    Links, hidden files and other files than videos are treated as ``find_videos`` does. Videos beside the class folders
+    are left out, with a warning.
 
     Raises:
         ListError: the folder is missing, holds no class folder with a video, or a folder below it cannot be read.
@@ -97,12 +98,22 @@ def scan_folder(root: str | os.PathLike[str]) -> tuple[list[VideoItem], list[str
         # Left out, it could shift the numbers of all later classes.
         raise ListError(f"{unreadable[0]}; make it readable, or move it elsewhere")
     classes: dict[str, list[str]] = {}
+    beside: list[str] = []
     for path in paths:
         name, _, rest = path.partition(os.sep)
         if rest:
             classes.setdefault(name, []).append(os.path.join(folder, path))
+        else:
+            beside.append(path)
+    if not classes and beside:
+        raise ListError(
+            f"{folder}: its {len(beside)} videos lie in no class folders; expected {folder}/CLASS/VIDEO.mp4, or give "
+            "`mote-fast prepare csv` a CSV with the columns path and label"
+        )
     if not classes:
         raise ListError(f"{folder}: no videos in its sub-folders; expected {folder}/CLASS/VIDEO.mp4")
+    if beside:
+        log.warning("%s: %d videos beside the class folders are left out, such as %s", folder, len(beside), beside[0])
     names = sorted(classes)
     return [VideoItem(path, label) for label, name in enumerate(names) for path in sorted(classes[name])], names
 

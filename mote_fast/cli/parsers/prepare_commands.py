@@ -38,17 +38,27 @@ def add_commands(commands: Any) -> None:
     _add_cutting(step)
     _add_data_set(step)
     step = steps.add_parser("folder", help="from a folder per class", description="Lists from a folder per class.")
-    share = "share of each class for the validation list, where there are no train and val folders (default 0.1; of "
-    share += "small classes up to 10 videos, at most 0.25)"
-    kind = Number("--val-share", whole=False, least=0, below=1)
-    step.add_argument("--val-share", type=kind, metavar="SHARE", help=share)
-    options.add_value(step, "--seed", 0, "seed of that split", "N")
+    _add_split(step, "there are no train and val folders")
+    _add_data_set(step)
+    described = """Lists from a CSV with the columns path and label, a class name; a column split may say which rows are
+    for "train" and which for "val"."""
+    step = steps.add_parser("csv", help="from a CSV with path and label", description=described)
+    step.add_argument("--annotations", required=True, metavar="FILE", help="CSV whose paths are relative to --root")
+    _add_split(step, "no column says it")
     _add_data_set(step)
     _add_fewshot(steps)
     _add_base2novel(steps)
     _add_reencode(steps)
     _add_shards(steps)
     _add_features(steps)
+
+
+def _add_split(step: argparse.ArgumentParser, where: str) -> None:
+    share = f"share of each class for the validation list, where {where} (default 0.1; of small classes up to 10 "
+    share += "videos, at most 0.25)"
+    kind = Number("--val-share", whole=False, least=0, below=1)
+    step.add_argument("--val-share", type=kind, metavar="SHARE", help=share)
+    options.add_value(step, "--seed", 0, "seed of that split", "N")
 
 
 def _add_data_set(step: argparse.ArgumentParser) -> None:
