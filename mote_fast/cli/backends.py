@@ -11,6 +11,7 @@ import torch
 from mote_fast.data.dali.pipeline import why_unavailable as why_dali_unavailable
 from mote_fast.data.decoding.decode import DEFAULT_BACKEND, available_backends
 from mote_fast.ops.attention import resolve_backend, xformers_problem
+from mote_fast.ops.products import serving
 from mote_fast.runtime.environment import best_device
 
 _PACKAGES = (
@@ -44,7 +45,7 @@ class Choice:
 
 def survey() -> list[Choice]:
     """Resolve every backend for this machine's best device."""
-    return [_decode(), _load(), _attention(), _kernels()]
+    return [_decode(), _load(), _attention(), _kernels(), _products()]
 
 
 def versions() -> dict[str, str | None]:
@@ -94,3 +95,12 @@ def _kernels() -> Choice:
     if best_device() == "cuda":
         return Choice("kernels", "triton", {"cpu": "for tensors on the CPU, where it serves them"})
     return Choice("kernels", "cpu", {"triton": "its kernels need a CUDA device, and PyTorch sees none"})
+
+
+def _products() -> Choice:
+    """Who computes float32 products on the CPU; measured, which takes a moment."""
+    own = "MKL" if torch.backends.mkl.is_available() else "PyTorch's BLAS"
+    found = serving()
+    if found.by_onednn:
+        return Choice("float32", "oneDNN", {own: f"slower; {found.why}"})
+    return Choice("float32", own, {"oneDNN": found.why})

@@ -13,6 +13,7 @@ from mote_fast.clip.clip_config import ClipConfig
 from mote_fast.clip.fingerprint import Fingerprint
 from mote_fast.clip.transformer import KeysValues, keys_values_of, run_blocks
 from mote_fast.ops.attention import resolve_backend
+from mote_fast.ops.products import serving
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -178,6 +179,8 @@ class ClipTowers(nn.Module):
             args: passed to ``torch.compile``.
             kwargs: passed to ``torch.compile``.
         """
+        # A graph takes what is decided when it is made.
+        serving()
         self._encode_frames = torch.compile(ClipTowers.run_vision_tower, *args, **kwargs)
         self._compiled = True
 

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import torch
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
-from torch.nn import functional as F
 
 from mote_fast.clip.mlp import run_mlp
 from mote_fast.ops.attention import attend
+from mote_fast.ops.products import linear, run_linear
 
 
 class KeysValues(NamedTuple):
@@ -97,12 +97,12 @@ def _project(block: ResidualAttentionBlock, x: Tensor, queried: Tensor) -> tuple
     """Project ``x [N, L, w]`` to keys and values, and ``queried [N, Lq, w]``, which may be ``x`` itself, to queries."""
     attn = block.attn
     if queried is x:
-        q, k, v = F.linear(x, attn.in_proj_weight, attn.in_proj_bias).unflatten(-1, (3, attn.num_heads, -1)).unbind(2)
+        q, k, v = linear(x, attn.in_proj_weight, attn.in_proj_bias).unflatten(-1, (3, attn.num_heads, -1)).unbind(2)
         return q, KeysValues(k, v)
     width = x.shape[-1]
-    q = F.linear(queried, attn.in_proj_weight[:width], attn.in_proj_bias[:width]).unflatten(-1, (attn.num_heads, -1))
+    q = linear(queried, attn.in_proj_weight[:width], attn.in_proj_bias[:width]).unflatten(-1, (attn.num_heads, -1))
     k, v = (
-        F.linear(x, attn.in_proj_weight[width:], attn.in_proj_bias[width:])
+        linear(x, attn.in_proj_weight[width:], attn.in_proj_bias[width:])
         .unflatten(-1, (2, attn.num_heads, -1))
         .unbind(2)
     )
@@ -110,4 +110,5 @@ def _project(block: ResidualAttentionBlock, x: Tensor, queried: Tensor) -> tuple
 
 
 def _mix(block: ResidualAttentionBlock, q: Tensor, past: KeysValues, mask: Tensor | None, backend: str) -> Tensor:
-    return block.attn.out_proj(attend(q, past.keys, past.values, mask, backend=backend).flatten(-2))
+    mixed = attend(q, past.keys, past.values, mask, backend=backend).flatten(-2)
+    return run_linear(block.attn.out_proj, mixed)

@@ -10,11 +10,11 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mote_fast.errors import ConfigError
 from mote_fast.head.experts import INIT_STD, ExpertInit, FeedForward, TemporalExperts, folded, merge_weights, run_expert
 from mote_fast.kernels.reference import EXPANSION, Expert, pack_expert, quick_gelu
+from mote_fast.ops.products import linear
 from mote_fast.runtime.checks import check_choice
 
 # What an expert is: a whole FFN; either projection, each routed on its own; or one of them, the other shared.
@@ -149,5 +149,5 @@ def _grouped_linear(x: Tensor, index: Tensor, weight: Tensor, bias: Tensor) -> T
     """Apply row ``index[i]`` of a stack of linear maps to sample ``x[i]``, one product per row."""
     order = index.argsort(stable=True)
     sizes = index.bincount(minlength=len(weight)).tolist()
-    parts = [F.linear(part, w, b) for part, w, b in zip(x[order].split(sizes), weight, bias, strict=True)]
+    parts = [linear(part, w, b) for part, w, b in zip(x[order].split(sizes), weight, bias, strict=True)]
     return torch.cat(parts)[order.argsort()]

@@ -8,11 +8,11 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mote_fast.errors import ConfigError
 from mote_fast.kernels.reference import EXPANSION, Expert, expert_size, quick_gelu, unpack_expert
 from mote_fast.ops import operators
+from mote_fast.ops.products import linear, run_linear
 from mote_fast.runtime.checks import check_choice
 
 # Whether each expert has its own initial draw or all share one (paper Table 2a).
@@ -40,9 +40,9 @@ class FeedForward(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw weights from N(0, 0.02) and zero the biases."""
-        for linear in (self.up, self.down):
-            nn.init.normal_(linear.weight, std=INIT_STD)
-            nn.init.zeros_(linear.bias)
+        for layer in (self.up, self.down):
+            nn.init.normal_(layer.weight, std=INIT_STD)
+            nn.init.zeros_(layer.bias)
 
     @property
     def experts(self) -> int:
@@ -51,7 +51,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x [..., d]`` to the same shape."""
-        return self.down(quick_gelu(self.up(x)))
+        return run_linear(self.down, quick_gelu(run_linear(self.up, x)))
 
     def routed(self, x: Tensor, index: Tensor) -> Tensor:
         """The routed stream; one FFN serves every ``index``."""
@@ -169,7 +169,7 @@ class TemporalExperts(nn.Module):
 
 def run_expert(x: Tensor, expert: Expert) -> Tensor:
     """Run one expert on ``x [..., d]``: ``W_down QuickGELU(W_up x + b_up) + b_down`` (eq. (5))."""
-    return F.linear(quick_gelu(F.linear(x, expert.w_up, expert.b_up)), expert.w_down, expert.b_down)
+    return linear(quick_gelu(linear(x, expert.w_up, expert.b_up)), expert.w_down, expert.b_down)
 
 
 @torch.no_grad()

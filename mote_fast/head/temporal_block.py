@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mote_fast.head.expert_designs import LayerFFN
 from mote_fast.head.experts import INIT_STD
 from mote_fast.ops.attention import attend
+from mote_fast.ops.products import linear, run_linear
 
 LAYER_NORM_EPS = 1e-12
 
@@ -28,8 +28,8 @@ class TemporalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x [B, T, d]`` to the same shape."""
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.heads, -1))
-        return self.out_proj(attend(*qkv.unbind(2)).flatten(-2))
+        qkv = linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.heads, -1))
+        return run_linear(self.out_proj, attend(*qkv.unbind(2)).flatten(-2))
 
 
 class TemporalBlock(nn.Module):

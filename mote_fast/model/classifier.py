@@ -247,7 +247,7 @@ class VideoClassifier(VideoModel):
         """Run the image tower through ``torch.compile`` from now on, in place, as ``nn.Module.compile`` does.
 
         The first call compiles, for any number of frames. On a CPU the gain is small: for ViT-B/16 compiling took 40 s,
-        after which frames took 1 to 8% less time, and whole videos no less. The head and the text tower stay eager:
+        after which frames took 0 to 8% less time, and whole videos no less. The head and the text tower stay eager:
         they are a few percent of a video's work. The image tower of an int8 model runs in ONNX Runtime and is not
         compiled.
 

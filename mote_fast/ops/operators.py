@@ -1,4 +1,4 @@
-"""Every ``torch.library`` registration of the library, and the functions that call them.
+"""The ``torch.library`` registrations of the experts and their optimiser, and the functions that call them.
 
 Shapes: E experts, d embedding width, P values in one expert (layout: ``kernels/reference.py``).
 On a CPU the operators run ``cpu_experts`` and ``cpu_adamw``, on CUDA ``mote_fast.kernels``. Gradients are

@@ -149,11 +149,11 @@ def test_crops_along(capsys: Captured, tmp_path: Path) -> None:
 
 
 def test_doctor(capsys: Captured) -> None:
-    """The report has the choice for decode, attention and kernels, and a reason against each alternative."""
+    """The report has the choice for each job, and a reason against each alternative."""
     status, out, _ = run(capsys, "doctor", "--json")
     report = json.loads(out)
     assert status == 0
-    assert [choice["job"] for choice in report["backends"]] == ["decode", "loader", "attention", "kernels"]
+    assert [choice["job"] for choice in report["backends"]] == ["decode", "loader", "attention", "kernels", "float32"]
     for choice in report["backends"]:
         assert choice["chosen"]
         assert choice["others"]

@@ -1,0 +1,325 @@
+"""Float32 products through oneDNN: exact, chosen once for a process, and plain wherever a graph or gradient is made."""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+
+from mote_fast import VideoClassifier
+from mote_fast.ops import products
+from mote_fast.ops.products import Serving, affine, linear, run_linear, serving
+from tests.tolerances import assert_close
+
+try:
+    products._operator(torch.zeros(1, 1), torch.zeros(1, 1), None)
+    MISSING = ""
+except (AttributeError, RuntimeError, TypeError) as error:
+    MISSING = str(error)
+needs_onednn = pytest.mark.skipif(bool(MISSING), reason=f"PyTorch without oneDNN's operator: {MISSING}")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Give every product to oneDNN that may go there, and collect the shapes of its weights."""
+    found: list[tuple[int, ...]] = []
+    original = products._operator
+
+    def recorded(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        found.append(tuple(weight.shape))
+        return original(x, weight, bias)
+
+    monkeypatch.setattr(products, "_operator", recorded)
+    monkeypatch.setattr(products, "_DECIDED", {"float32": Serving(0.0, "asked for")})
+    return found
+
+
+@pytest.fixture
+def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has not computed yet."""
+    monkeypatch.setattr(products, "_DECIDED", {})
+
+
+def error_of(found: Tensor, expected: Tensor) -> float:
+    return float((found.double() - expected).norm())
+
+
+@needs_onednn
+@torch.no_grad()
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lead=st.lists(st.integers(1, 40), min_size=0, max_size=3),
+    width=st.integers(1, 300),
+    height=st.integers(1, 300),
+    has_bias=st.booleans(),
+    layout=st.sampled_from(("plain", "transposed", "rows of more")),
+    scale=st.sampled_from((1e-20, 1.0, 1e20)),
+    seed=st.integers(0, 1 << 20),
+)
+@example(lead=[8, 197], width=768, height=768, has_bias=True, layout="plain", scale=1.0, seed=0)
+def test_error_is_that_of_float32(
+    calls: list[tuple[int, ...]],
+    lead: list[int],
+    width: int,
+    height: int,
+    has_bias: bool,
+    layout: str,
+    scale: float,
+    seed: int,
+) -> None:
+    """Against float64 at most four times the error of F.linear, whatever the shapes, layouts and magnitudes."""
+    generator = torch.Generator().manual_seed(seed)
+    x = scale * torch.randn(*lead, width, generator=generator)
+    weight, bias = torch.randn(height, width, generator=generator), scale * torch.randn(height, generator=generator)
+    if layout == "transposed":
+        weight, x = weight.t().contiguous().t(), x.mT.contiguous().mT if x.ndim > 1 else x
+    elif layout == "rows of more":
+        weight, x = torch.cat((weight, weight))[height:], torch.stack((x, x), -1)[..., 1]
+    added = bias if has_bias else None
+    found, plain = linear(x, weight, added), F.linear(x, weight, added)
+    assert calls[-1] == (height, width)
+    assert found.shape == plain.shape
+    expected = F.linear(x.double(), weight.double(), None if added is None else added.double())
+    # Short sums may happen to be rounded without any error.
+    allowed = products.ERROR * max(error_of(plain, expected), 2**-24 * float(expected.norm()))
+    assert error_of(found, expected) <= allowed
+
+
+@needs_onednn
+@torch.no_grad()
+@pytest.mark.parametrize(("width", "height"), [(64, 256), (256, 64), (64, 64)])
+@pytest.mark.parametrize("least", [0.0, math.inf])
+def test_scales(monkeypatch: pytest.MonkeyPatch, width: int, height: int, least: float) -> None:
+    """Both scales, in each library, leave the arguments alone."""
+    monkeypatch.setattr(products, "_DECIDED", {"float32": Serving(least, "")})
+    x, weight, bias = torch.randn(3, 5, width), torch.randn(height, width), torch.randn(height)
+    kept = x.clone(), weight.clone(), bias.clone()
+    found = affine(x, weight, bias, 1.7, 0.3)
+    assert_close(found, (1.7 * (x.double() @ weight.double().t()) + 0.3 * bias).float())
+    assert all(torch.equal(*pair) for pair in zip(kept, (x, weight, bias), strict=True))
+
+
+@needs_onednn
+def test_small_products_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of the operator costs more than a small product gains."""
+    monkeypatch.setattr(products, "_DECIDED", {"float32": Serving(64.0 * 8 * 8, "")})
+    monkeypatch.setattr(products, "_onednn", lambda x, *_: x.new_full((1,), 7.0))
+    weight = torch.ones(8, 8)
+    assert linear(torch.ones(64, 8), weight).shape == (1,)
+    assert linear(torch.ones(63, 8), weight).shape == (63, 8)
+    assert linear(torch.ones(0, 8), weight).shape == (0, 8)
+
+
+def test_few_numbers_of_rows_occur() -> None:
+    """Each costs memory that is never given back; rounding up costs at most one row in sixteen."""
+    evened = {rows: len(products._evened(torch.empty(rows, 1))) for rows in range(1, products.ROUNDED_UP_TO + 1)}
+    assert len(set(evened.values())) <= 16 * 7
+    assert all(rows <= found <= rows * 17 / 16 for rows, found in evened.items())
+    assert not products._evened(torch.full((33, 1), math.nan))[33:].any()
+
+
+def in_autocast(x: Tensor, layer: nn.Linear) -> Tensor:
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        return run_linear(layer, x)
+
+
+def switched_off(x: Tensor, layer: nn.Linear) -> Tensor:
+    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
+        return run_linear(layer, x)
+
+
+def traced(x: Tensor, layer: nn.Linear) -> Tensor:
+    weight, bias = layer.weight.detach(), layer.bias.detach()
+    with torch.no_grad():
+        graph: Any = torch.jit.trace(lambda values: linear(values, weight, bias), (x,), check_trace=False)
+        return graph(x)
+
+
+def hooked(x: Tensor, layer: nn.Linear) -> Tensor:
+    handle = layer.register_forward_hook(lambda *seen: seen[2].clone())
+    with torch.no_grad():
+        found = run_linear(layer, x)
+    handle.remove()
+    return found
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning", "ignore:TF32:UserWarning"
+)
+@pytest.mark.parametrize("way", [run_linear, in_autocast, switched_off, traced, hooked])
+def test_where_products_stay_plain(calls: list[tuple[int, ...]], way: Callable[..., Tensor]) -> None:
+    """With gradients, in autocast, with oneDNN switched off, in a traced graph, and where a hook wants to see it."""
+    x, layer = torch.randn(4, 8), nn.Linear(8, 16)
+    arguments = (layer, x) if way is run_linear else (x, layer)
+    found = way(*arguments)
+    expected = layer(x)
+    assert found.dtype == (torch.bfloat16 if way is in_autocast else torch.float32)
+    assert_close(found.float(), expected, "bfloat16" if way is in_autocast else "exact")
+    assert not calls
+
+
+@torch.no_grad()
+def test_other_tensors_stay_plain(calls: list[tuple[int, ...]]) -> None:
+    """Other dtypes and devices, and tensors without memory; another kind of layer runs itself."""
+    for like in (torch.empty(0).double(), torch.empty(0).bfloat16(), torch.empty(0, device="meta")):
+        assert linear(like.new_ones(4, 8), like.new_ones(16, 8)).shape == (4, 16)
+    with FakeTensorMode():
+        assert linear(torch.ones(4, 8), torch.ones(16, 8)).shape == (4, 16)
+
+    class Doubled(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+    layer, x = Doubled(8, 16), torch.randn(4, 8)
+    assert torch.equal(run_linear(layer, x), layer(x))
+    assert not calls
+
+
+@needs_onednn
+@torch.no_grad()
+def test_exported_graphs_are_plain(calls: list[tuple[int, ...]]) -> None:
+    """What leaves for another machine has no private operator in it."""
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(8, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return run_linear(self.inner, x)
+
+    for strict in (False, True):
+        program = torch.export.export(Layer(), (torch.randn(4, 8),), strict=strict)
+        assert "mkldnn" not in str(program.graph)
+    assert not calls
+
+
+@needs_onednn
+@torch.no_grad()
+def test_changed_weights_are_seen_at_once(calls: list[tuple[int, ...]], tiny: VideoClassifier) -> None:
+    """No form of the weights is kept: changes in place, load_state_dict, copies and conversions are all seen."""
+    pixels = torch.randn(2, 3, tiny.clip.image_size, tiny.clip.image_size)
+    before = tiny.clip.encode_frames(pixels)
+    state, twin = copy.deepcopy(tiny.state_dict()), copy.deepcopy(tiny)
+    for block in tiny.clip.model.visual.transformer.resblocks:
+        block.mlp.c_fc.weight.mul_(1.5)
+        block.attn.in_proj_weight.mul_(0.5)
+    changed = tiny.clip.encode_frames(pixels)
+    assert not torch.allclose(changed, before, atol=1e-3)
+    assert torch.equal(twin.clip.encode_frames(pixels), before)
+    twin.load_state_dict(tiny.state_dict())
+    assert torch.equal(twin.clip.encode_frames(pixels), changed)
+    tiny.load_state_dict(state)
+    assert torch.equal(tiny.to(torch.float64).to(torch.float32).clip.encode_frames(pixels), before)
+    assert calls
+    assert state.keys() == tiny.state_dict().keys()
+
+
+@needs_onednn
+@pytest.mark.heavy
+@torch.no_grad()
+def test_a_compiled_tower_takes_the_same_products(monkeypatch: pytest.MonkeyPatch, tiny: VideoClassifier) -> None:
+    """One graph for all batch sizes, with our operator in it."""
+    monkeypatch.setattr(products, "_DECIDED", {"float32": Serving(0.0, "")})
+    torch._dynamo.reset()
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    tiny.compile(backend=backend, fullgraph=True)
+    for frames in (2, 5):
+        pixels = torch.randn(frames, 3, tiny.clip.image_size, tiny.clip.image_size)
+        assert_close(tiny.clip.encode_frames(pixels), tiny.clip.run_vision_tower(pixels))
+    torch._dynamo.reset()
+    assert len(graphs) == 1
+    assert "mote_fast.linear" in graphs[0].code
+
+
+@pytest.mark.usefixtures("undecided")
+def test_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that measure at once agree on one answer, and nothing is measured again."""
+    together = threading.Barrier(4)
+    answers = iter([Serving(float(number), "") for number in range(4)])
+
+    def slow() -> Serving:
+        together.wait(60)
+        return next(answers)
+
+    monkeypatch.setattr(products, "_decide", slow)
+    found: list[Serving] = []
+    threads = [threading.Thread(target=lambda: found.append(serving())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(each) for each in found}) == 1
+    assert serving() is found[0]
+
+
+@pytest.mark.usefixtures("undecided")
+def test_the_measurement_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the smallest size on from which oneDNN is clearly faster at all larger ones; a tie is PyTorch's own."""
+    works = [math.prod(size) for size in products.SIZES]
+    monkeypatch.setattr(products, "_is_exact", lambda *_: True)
+    for ratios, expected in (
+        ((1.5, 1.5, 1.5), works[0]),
+        ((1.0, 1.5, 1.5), works[1]),
+        ((1.5, 1.0, 1.5), works[2]),
+        ((1.5, 1.5, 1.0), math.inf),
+    ):
+        given_ratios = iter(ratios)
+        monkeypatch.setattr(products, "_ratio", lambda *_, given_ratios=given_ratios: next(given_ratios))
+        found = products._decide()
+        assert found.least == expected
+        assert found.by_onednn == (expected < math.inf)
+        assert all(f"{ratio:.2f}" in found.why for ratio in ratios)
+
+
+@pytest.mark.usefixtures("undecided")
+@pytest.mark.parametrize(
+    "operator",
+    [
+        lambda x, weight, bias: F.linear(x.bfloat16(), weight.bfloat16(), bias.bfloat16()).float(),
+        lambda x, weight, bias: F.linear(x, weight, bias) * math.nan,
+        lambda x, weight, bias: F.linear(x, weight),
+        lambda x, weight, bias: torch.ops.mkldnn.no_such_operator(x),
+        lambda x, weight, bias: torch.ops.aten.mm(x),
+    ],
+    ids=["in bfloat16", "NaN", "without bias", "missing", "changed"],
+)
+def test_an_operator_that_fails_its_check_serves_nothing(
+    monkeypatch: pytest.MonkeyPatch, operator: Callable[..., Tensor]
+) -> None:
+    """An operator that is inexact, gone or changed leaves the products to PyTorch, and says why."""
+    monkeypatch.setattr(products, "_onednn", operator)
+    found = serving()
+    assert not found.by_onednn
+    assert "oneDNN" in found.why
+    weight, bias = torch.randn(512, 512), torch.randn(512)
+    x = torch.randn(64, 512)
+    assert torch.equal(linear(x, weight, bias), F.linear(x, weight, bias))
+
+
+@pytest.mark.usefixtures("undecided")
+def test_measuring_changes_no_state() -> None:
+    """The global random numbers, the default dtype and gradients are as before."""
+    before = torch.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    try:
+        serving()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.is_grad_enabled()
