@@ -20,6 +20,7 @@ from mote_fast.errors import ConfigError
 from mote_fast.head.scores import full_class_scores, pool_views, view_scores
 from mote_fast.head.video_head import VideoHead, cosine_logits
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.model.distinct_frames import distinct_frames
 from mote_fast.runtime.checks import check_finite
 from mote_fast.runtime.distributed import gather
 from mote_fast.runtime.progress import Progress
@@ -250,9 +251,11 @@ def score_videos(features: Tensor, class_features: Tensor, views: int) -> tuple[
 
 
 def _encode(model: VideoClassifier, batch: Batch, encode: FrameEncoder) -> Tensor:
-    pixels = batch.pixels.flatten(0, 1)
-    parts = [encode(part.to(model.device, model.clip.dtype)) for part in pixels.split(FRAMES_PER_PASS)]
-    return torch.cat(parts).unflatten(0, (len(batch.indices), -1, batch.pixels.shape[1]))
+    found = distinct_frames(batch.pixels.flatten(0, 1))
+    model.frame_counts.add(found)
+    parts = [encode(part.to(model.device, model.clip.dtype)) for part in found.frames.split(FRAMES_PER_PASS)]
+    features = found.spread(torch.cat(parts))
+    return features.unflatten(0, (len(batch.indices), -1, batch.pixels.shape[1]))
 
 
 class _Rows(NamedTuple):

@@ -150,6 +150,7 @@ def _each(
         model.view_request(views),
         torch.no_grad()(encode),
         torch.no_grad()(finish),
+        model.frame_counts,
         model.note_stand_ins,
         workers or os.cpu_count() or 1,
         batch_size,

@@ -15,6 +15,7 @@ from torch import Tensor
 from mote_fast.data.loading.view_frames import CropReader, ViewFrames, ViewRequest, crop_frames, folder_of
 from mote_fast.data.views import ViewPlan, plan_views
 from mote_fast.errors import MoteError, VideoError
+from mote_fast.model.distinct_frames import DistinctFrames, FrameCounts, distinct_frames
 from mote_fast.model.video_input import name_of, source_of, take_frames
 
 # Results that may wait for an earlier video.
@@ -31,6 +32,7 @@ class StreamPlan(Generic[T]):
         request: what to read of it.
         encode: maps crops, uint8 [N, 3, S, S] in parts that may lie on different devices, to features [N, d].
         finish: maps the features [B, views, T, d] of whole videos to a result or an error for each.
+        counts: where the frames are counted.
         read: called with what was read of a file.
         workers: processes that decode.
         batch_size: crops, of several videos, in each call of ``encode``; None calls it for one video at a time, with
@@ -41,6 +43,7 @@ class StreamPlan(Generic[T]):
     request: ViewRequest
     encode: Callable[[list[Tensor]], Tensor]
     finish: Callable[[Tensor], list[T | MoteError]]
+    counts: FrameCounts
     read: Callable[[ViewFrames], object]
     workers: int
     batch_size: int | None
@@ -59,18 +62,22 @@ class Streamed(Generic[T]):
 
 @dataclass
 class _Entry:
-    """A video on its way, with the crops that are still to be encoded, and the features so far."""
+    """A video on its way, with the distinct crops that are still to be encoded, and the features so far."""
 
     index: int
     name: str
     plan: ViewPlan | None = None
+    distinct: DistinctFrames | None = None
     crops: Tensor | None = None
     features: list[Tensor] = field(default_factory=list)
     replaced: int = 0
 
-    def set_crops(self, crops: Tensor, plan: ViewPlan) -> None:
+    def set_crops(self, crops: Tensor, plan: ViewPlan, counts: FrameCounts) -> None:
         """Take uint8 [U, crops, 3, S, S]."""
-        self.plan, self.crops = plan, crops.flatten(0, 1)
+        found = distinct_frames(crops.flatten(0, 1))
+        counts.add(found)
+        self.plan, self.crops = plan, found.frames
+        self.distinct = found._replace(frames=found.frames[:0])
 
     def take(self, most: int) -> Tensor:
         """Take some of the crops."""
@@ -82,7 +89,9 @@ class _Entry:
     def gather(self) -> Tensor:
         """Return the features as views, [views, T, d]."""
         assert self.plan is not None
-        return self.plan.gather(torch.cat(self.features).unflatten(0, (-1, self.plan.crops)))
+        assert self.distinct is not None
+        features = self.distinct.spread(torch.cat(self.features))
+        return self.plan.gather(features.unflatten(0, (-1, self.plan.crops)))
 
 
 def stream(videos: Iterable[Any], plan: StreamPlan[T]) -> Generator[Streamed[T], None, None]:
@@ -165,7 +174,7 @@ class _Stream(Generic[T]):
             if isinstance(source, Tensor | np.ndarray):
                 plan = plan_views(len(source), request.frames, request.views)
                 frames, size = take_frames(source, plan.frame_indices), (source.shape[1], source.shape[2])
-                entry.set_crops(crop_frames(frames, request, size), plan)
+                entry.set_crops(crop_frames(frames, request, size), plan, self._plan.counts)
                 self._waiting.append(entry)
                 return
         except MoteError as error:
@@ -187,7 +196,7 @@ class _Stream(Generic[T]):
                 continue
             self._plan.read(found)
             entry.replaced = len(found.stand_ins)
-            entry.set_crops(found.frames, found.plan)
+            entry.set_crops(found.frames, found.plan, self._plan.counts)
             self._waiting.append(entry)
 
     def _encode(self) -> None:

@@ -18,12 +18,13 @@ from mote_fast.clip.prompts import PAPER_PROMPTS, Prompts
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.data.decoding.video_info import PixelAspect
 from mote_fast.data.loading.view_frames import ViewFrames, ViewRequest, read_view_frames
-from mote_fast.data.transforms import CropsAlong, evaluation_pixels
+from mote_fast.data.transforms import CropsAlong, evaluation_crops, normalize
 from mote_fast.data.views import ViewPlan, Views, plan_views
 from mote_fast.errors import LabelError
 from mote_fast.head.scores import view_probabilities
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.caution import DRAWN_ONLY, untrained_part, warn_user
+from mote_fast.model.distinct_frames import FrameCounts, distinct_frames
 from mote_fast.model.model_config import ModelConfig
 from mote_fast.model.original import OriginalClip
 from mote_fast.model.video_input import Video, source_of, take_frames
@@ -65,6 +66,7 @@ class VideoModel(nn.Module):
         crops_along: three crops lie along the "width", as in the released recipe, so that those of a portrait video are
             three times its middle; or along the "long_side".
         drawn_only: the weights were trained on drawn videos alone, as those of the shipped tiny model.
+        frame_counts: frames so far that the views of videos consist of, and how many of them were encoded.
         replaced_frames: frames so far that could not be decoded and were replaced by their nearest neighbors.
         classes: names of the classes that the model was trained on, in the order of their labels; ``classify``
             ranks them where it is given none. None if nobody recorded them.
@@ -85,6 +87,7 @@ class VideoModel(nn.Module):
         self.pixel_aspect: PixelAspect = "ignore"
         self.crops_along: CropsAlong = "width"
         self.drawn_only = False
+        self.frame_counts = FrameCounts()
         self.replaced_frames = 0
         self.classes: Sequence[str] | None = None
         self.prompts: Prompts = PAPER_PROMPTS
@@ -144,22 +147,27 @@ class VideoModel(nn.Module):
 
     @torch.no_grad()
     def view_features(self, video: Video, views: Views | str = "1x1") -> Tensor:
-        """Decode a video and encode the frames of its views; a frame that views share is encoded once.
+        """Decode a video and encode the frames of its views; equal frames and crops are encoded once.
 
         Returns:
             [clips * crops, T, d] in the model's dtype, the head's input.
         """
         self._home.check_threads()
         parsed = self.check_views(views)
-        clip, preprocessing = self.clip, self.clip.config.preprocessing
+        preprocessing, crops = self.clip.config.preprocessing, parsed.crops
         frames, plan, displayed = self._read(video, parsed)
-        encoded: list[Tensor] = []
-        for part in frames.split(max(1, self._frames_at_once // parsed.crops)):
-            pixels = evaluation_pixels(
-                part.to(self.device), preprocessing, parsed.crops, clip.dtype, displayed, self.crops_along
-            )
-            encoded.append(self.encode_frames(pixels.flatten(0, 1)).unflatten(0, (len(part), parsed.crops)))
-        return plan.gather(torch.cat(encoded))
+        at_once = max(1, self._frames_at_once // crops)
+        scaled = [
+            evaluation_crops(part.to(self.device), preprocessing, crops, displayed, self.crops_along)
+            for part in frames.split(at_once)
+        ]
+        found = distinct_frames(torch.cat(scaled).flatten(0, 1))
+        self.frame_counts.add(found)
+        encoded = [
+            self.encode_frames(normalize(part, preprocessing, self.clip.dtype))
+            for part in found.frames.split(at_once * crops)
+        ]
+        return plan.gather(found.spread(torch.cat(encoded)).unflatten(0, (-1, crops)))
 
     def encode_frames(self, pixels: Tensor) -> Tensor:
         """Encode frames with the image tower, in int8 if the model is quantised.

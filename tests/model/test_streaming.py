@@ -204,7 +204,7 @@ def test_no_video_is_mixed_with_others_by_default(tiny: VideoClassifier, monkeyp
     sizes: list[int] = []
     encode = tiny.clip.encode_frames
     monkeypatch.setattr(tiny.clip, "encode_frames", lambda pixels: sizes.append(len(pixels)) or encode(pixels))
-    videos = [torch.zeros(count, 32, 32, 3, dtype=torch.uint8) for count in (3, 8, 2)]
+    videos = [torch.randint(256, (count, 32, 32, 3), dtype=torch.uint8) for count in (3, 8, 2)]
     list(tiny.stream_embeddings(videos))
     assert sizes == [3, 8, 2]
     assert video_model.FRAMES_PER_BATCH_ON_CPU == 8
