@@ -164,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
         known = name in self.hub.repositories
         if not known:
-            self.hub.repositories[name] = Repository(private=bool(asked.get("private")))
+            self.hub.repositories[name] = Repository(private=asked.get("visibility") == "private")
             self.hub.repositories[name].commit({".gitattributes": b"*.safetensors filter=lfs\n"})
         self.answer({"url": f"{self.hub.url}/{name}", "id": name}, 409 if known else 200)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mote_fast.cli import main
 from mote_fast.cli.demo import CLIPS
 from mote_fast.cli.parsers import build_parser
 from tests.document_blocks import PAGES, README, ROOT, blocks, commands, our_arguments, sessions
+from tests.hub_server import serve_hub
 
 LABELS = ["archery", "juggling balls", "playing the cello"]
 # What needs a network, a GPU or many processes, and what takes its place here.
@@ -60,13 +62,24 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A hub on this machine, and an account of it."""
+    with serve_hub(monkeypatch, tmp_path / "hub_cache"):
+        monkeypatch.setenv("HF_TOKEN", "mine")
+        yield
+
+
 @pytest.mark.heavy
-@pytest.mark.usefixtures("files")
+@pytest.mark.usefixtures("files", "hub")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
 def test_programs_run(page: Path) -> None:
     """All lines of a page run in their order, unchanged except for what stands in ``REPLACED``."""
     clf = mote_fast.load("tiny")
     known: dict[str, Any] = {"mote_fast": mote_fast, "torch": torch, "clf": clf, "labels": LABELS, "video": "video.mp4"}
+    if page.name == "hub.md":
+        clf.classes = LABELS
+        clf.push_to_hub("my-org/my-model")
     known |= {"paths": ["video.mp4"] * 5, "frames": torch.zeros(8, 3, 64, 64, dtype=torch.uint8), "start": 0, "end": 9}
     for program in blocks(page, "python"):
         for fetched, here in REPLACED.items():

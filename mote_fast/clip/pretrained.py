@@ -285,7 +285,8 @@ def _from_open_clip_schema(
         model = values["model_cfg"]
         with naming(name):
             known = preprocessing_of(values.get("preprocess_cfg") or {}, image_size_of(model), name)
-            config = ClipConfig(model, known, name)
+            # The path of a folder is this machine's own, and models are passed on.
+            config = ClipConfig(model, known, name if local is None else f"{schema}:{local.name}")
     except ConfigError:
         raise
     except (*_DOWNLOAD_ERRORS, KeyError, TypeError, AttributeError) as error:

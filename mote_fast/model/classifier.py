@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, overload
 
 import torch
@@ -21,6 +22,7 @@ from mote_fast.errors import ConfigError, LabelError
 from mote_fast.model.caution import warn_user
 from mote_fast.model.many_videos import Errors, check_stream, collect, embed_each, rank_each
 from mote_fast.model.open_clip_folder import write_open_clip_folder
+from mote_fast.model.publish import MESSAGE, push_folder
 from mote_fast.model.results import Prediction, VideoEmbedding, VideoResult, rank
 from mote_fast.model.video_input import Video, Videos
 from mote_fast.model.video_model import VideoModel
@@ -279,6 +281,54 @@ class VideoClassifier(VideoModel):
         tensors = {f"clip.{name}": value for name, value in self.clip.model.state_dict().items()}
         tensors |= {f"head.{name}": value for name, value in self.head.state_dict().items()}
         write_model_folder(folder, self.config.to_json(), tensors, partial(write_text_files, self.clip))
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str = MESSAGE,
+        license: str | None = None,
+        results: Sequence[Mapping[str, Any]] = (),
+        card: str | None = None,
+    ) -> str:
+        """Upload the model to the Hugging Face hub as one commit, with a card; ``mote_fast.load`` reads it there.
+
+        Args:
+            repository: "ORGANIZATION/NAME"; made if it does not exist.
+            private: whether a new repository is private (None: as the organization has it); an existing one must be as
+                stated.
+            token: of an account that may write there; None takes the one that `hf auth login` stored, or HF_TOKEN.
+            revision: the branch, made if it does not exist; None takes the main branch.
+            commit_message: of the commit.
+            license: the licence of the weights, in the hub's spelling ("apache-2.0"); None states none.
+            results: documents of ``result.json``, which ``mote-fast eval --output`` writes; the card shows them.
+            card: the whole text of the card, README.md. None writes one from the configuration and the results; without
+                results, a card that the repository has already stays.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            CheckpointError: the hub refuses the upload, or cannot be reached.
+            ConfigError: an argument is malformed, or the repository exists and is not as private as stated.
+        """
+        with TemporaryDirectory() as folder:
+            self.save(Path(folder) / "model")
+            return push_folder(
+                Path(folder) / "model",
+                repository,
+                private=private,
+                token=token,
+                revision=revision,
+                message=commit_message,
+                license=license,
+                results=results,
+                card=card,
+                caution=self.caution,
+            )
 
     def _check_request(
         self, labels: Sequence[str] | None, views: str, topk: int, class_features: Tensor | None

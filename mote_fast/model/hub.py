@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -39,6 +40,8 @@ LIMITS = {
 
 _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _SERVER_ERROR = 500
+_REFUSED = (401, 403)
+_LOG_IN = "log in with `hf auth login` as one that may, or pass its token"
 
 
 class _Bar(tqdm):
@@ -81,7 +84,7 @@ def fetch_folder(name: str) -> Path:
             library, or one with a file over its limit; the message says what to do.
     """
     repository, revision = hub_name(name)
-    problem = _unreachable()
+    problem = unreachable()
     if problem is None:
         with hub_errors(name), quiet_log():
             try:
@@ -121,6 +124,12 @@ def hub_errors(name: str) -> Iterator[None]:
             f"{name}: the repository has no such branch, tag or commit; {constants.ENDPOINT}/{repository}/commits/main "
             "lists its commits"
         ) from error
+    except LocalTokenNotFoundError as error:
+        raise CheckpointError(f"{name}: {_LOG_IN}") from error
+    except HfHubHTTPError as error:
+        if error.response.status_code in _REFUSED:
+            raise CheckpointError(f"{name}: the hub does not let this account do that; {_LOG_IN}") from error
+        raise CheckpointError(f"{name}: the hub did not serve it ({one_line(error)}); try again") from error
     except HFValidationError as error:
         raise CheckpointError(f"{name}: not the name of a repository ({one_line(error)})") from error
     # The client's network library differs between its releases, and so do its errors.
@@ -128,7 +137,7 @@ def hub_errors(name: str) -> Iterator[None]:
         raise CheckpointError(f"{name}: the hub did not serve it ({one_line(error)}); try again") from error
 
 
-def _unreachable() -> str | None:
+def unreachable() -> str | None:
     """Why the hub cannot be asked; None if it answers."""
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"

@@ -1,7 +1,8 @@
-"""Arguments of the commands about models and this installation: convert, export, models, download, doctor, demo."""
+"""Arguments of the commands about models and this installation: convert, export, push, models, doctor and others."""
 
 from __future__ import annotations
 
+import argparse
 from typing import Any, get_args
 
 from mote_fast.cli import options
@@ -32,6 +33,23 @@ def add_commands(commands: Any) -> None:
     parser.set_defaults(checkpoint=None, clip_pretrained=None, header=None, device="cpu", dtype="float32")
     parser.set_defaults(decode="auto", no_cache=False, no_modulation=False, templates=None, descriptions=None)
     options.set_run(parser, "export")
+
+    described = "Upload a model folder to the Hugging Face hub as one commit, with a card; `hf auth login` comes first."
+    parser = commands.add_parser("push", help="upload a model folder to the hub", description=described)
+    parser.add_argument("folder", metavar="FOLDER", help="a folder written by save() or by a training")
+    parser.add_argument("repository", metavar="ORGANIZATION/NAME", help="made if it does not exist")
+    visibility = "whether a new repository is private (default: as the organization has it)"
+    parser.add_argument("--private", action=argparse.BooleanOptionalAction, help=visibility)
+    parser.add_argument("--revision", metavar="BRANCH", help="made if it does not exist (default: the main branch)")
+    options.add_value(parser, "--message", "Model of mote_fast", "of the commit", "TEXT")
+    parser.add_argument(
+        "--license", metavar="NAME", help='of the weights, in the hub\'s spelling, such as "apache-2.0"'
+    )
+    shown = "folders or files that `eval --output` wrote; the card shows them"
+    parser.add_argument("--results", metavar="FOLDER", help=shown, **options.SEVERAL)
+    described = "README.md in place of the one written from the model (default: the folder's or the repository's own)"
+    parser.add_argument("--card", metavar="FILE", help=described)
+    options.set_run(parser, "push")
 
     described = "List the models that have a name."
     parser = commands.add_parser("models", help="list the models that have a name", description=described)
