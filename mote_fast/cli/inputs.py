@@ -31,6 +31,7 @@ from mote_fast.evaluation.protocol_names import DEFAULT_VIEWS, ProtocolName
 from mote_fast.evaluation.splits import Split, read_split
 from mote_fast.model.checkpoint import Dtype, create_model, load
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.model.hub import pinned_name
 from mote_fast.model.model_defaults import CLIP_SCHEMA, HUB_SCHEMA
 from mote_fast.model.zoo import list_models
 from mote_fast.runtime.distributed import ProcessGroup, is_first
@@ -269,9 +270,11 @@ def facts_of(
     arguments: argparse.Namespace, model: VideoClassifier, views: Views, world: ProcessGroup
 ) -> dict[str, Any]:
     """Return what the results of evaluations record: the model, the views, the processes."""
+    name = arguments.checkpoint or arguments.model
     recorded = arguments.templates is None and arguments.descriptions is None and model.prompts != PAPER_PROMPTS
     return {
-        "checkpoint": arguments.checkpoint or arguments.model,
+        # A branch may lead elsewhere tomorrow.
+        "checkpoint": pinned_name(name) if name.startswith(HUB_SCHEMA) and arguments.header is None else name,
         "caution": model.caution,
         "tuned_share": model.tuned_share,
         "views": f"{views.clips}x{views.crops}",

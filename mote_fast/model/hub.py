@@ -96,6 +96,20 @@ def fetch_folder(name: str) -> Path:
     return _cached(name, repository, revision, problem)
 
 
+def pinned_name(name: str) -> str:
+    """Return the name of a fetched model with its commit in place of its branch; the hub is not asked.
+
+    Raises:
+        CheckpointError: it was not fetched.
+    """
+    repository, revision = hub_name(name)
+    with hub_errors(name):
+        folder = hub_client().snapshot_download(
+            repository, revision=revision, allow_patterns=list(LIMITS), local_files_only=True
+        )
+    return f"{HUB_SCHEMA}{repository}@{Path(folder).name}"
+
+
 def hub_client(token: str | bool | None = None) -> HfApi:
     """Return a client of the hub; with the user's own token, if none is given."""
     return HfApi(constants.ENDPOINT, token, library_name="mote_fast", library_version=__version__)
@@ -160,13 +174,14 @@ def _fetch(name: str, repository: str, revision: str | None) -> Path:
     for path, size in wanted.items():
         if size is None or size > LIMITS[path]:
             raise CheckpointError(f"{name}: its {path} has {size} bytes, over the limit of {LIMITS[path]}; not fetched")
-    # The small one first: a repository may show its files and yet keep them.
-    hub_client().hf_hub_download(repository, CONFIG_FILE, revision=found.sha, tqdm_class=_Bar)
+    # The small one first: a repository may show its files and yet keep them. The client's cache learns from it what
+    # commit the branch leads to; the others are those of the commit that was looked at.
+    hub_client().hf_hub_download(repository, CONFIG_FILE, revision=revision, tqdm_class=_Bar)
     if not isinstance(try_to_load_from_cache(repository, WEIGHTS_FILE, revision=found.sha), str):
         total = sum(size for size in wanted.values() if size is not None)
         log.warning("%s: fetching %.1f MB of commit %s, once", name, total / 1e6, found.sha)
     return Path(
-        hub_client().snapshot_download(repository, revision=revision, allow_patterns=list(wanted), tqdm_class=_Bar)
+        hub_client().snapshot_download(repository, revision=found.sha, allow_patterns=list(wanted), tqdm_class=_Bar)
     )
 
 

@@ -21,6 +21,9 @@ from mote_fast.model import hub
 from mote_fast.runtime.weights import CONFIG_FILE, TEXT_FOLDER, WEIGHTS_FILE
 from tests.hub_server import Hub, Repository, serve_hub
 
+# The client's threads, and models of half a second.
+pytestmark = pytest.mark.heavy
+
 NAME = "hf-hub:org/model"
 # What a repository may hold beside a model, and never comes onto this machine.
 OTHERS = {
@@ -84,10 +87,11 @@ def test_a_repository_loads(published: Repository, remote: Hub, model: Any) -> N
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
     fetched = {request.rpartition("/resolve/")[2] for request in remote.requests if "/resolve/" in request}
     commit = published.branches["main"]
-    assert fetched == {f"{commit}/{CONFIG_FILE}", f"{commit}/{WEIGHTS_FILE}"}
+    assert fetched == {f"main/{CONFIG_FILE}", f"{commit}/{WEIGHTS_FILE}"}
+    assert hub.pinned_name(NAME) == f"{NAME}@{commit}"
     remote.requests.clear()
     mote_fast.load(NAME)
-    assert not any("/resolve/" in request for request in remote.requests)
+    assert not any(request.startswith("GET") and "/resolve/" in request for request in remote.requests)
 
 
 def test_a_revision_stays(published: Repository, files: dict[str, bytes]) -> None:
@@ -154,6 +158,16 @@ def test_errors_say_what_to_do(name: str, message: str, published: Repository, r
     assert "\n" not in str(raised.value)
     assert main(["classify", "none.mp4", "--model", name, "--labels", "a"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_results_state_the_commit(published: Repository, moving_video: Path, tmp_path: Path, capsys: Any) -> None:
+    """A branch may lead elsewhere when the numbers are read."""
+    for label in ("archery", "cello"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        (tmp_path / "data" / label / "video.mp4").symlink_to(moving_video)
+    command = ["eval", "--protocol", "zeroshot", "--list", str(tmp_path / "data"), "--model", NAME, "--json"]
+    assert main([*command, "--workers", "0", "--views", "1x1"]) == 0
+    assert json.loads(capsys.readouterr().out)["checkpoint"] == f"{NAME}@{published.branches['main']}"
 
 
 def test_commands_take_repositories(published: Repository, moving_video: Path, capsys: Any) -> None:

@@ -20,6 +20,9 @@ from mote_fast.runtime.weights import CONFIG_FILE, TEXT_FOLDER, WEIGHTS_FILE
 from tests.hub_server import Hub, Repository, serve_hub
 from tests.model.test_card import result
 
+# The client's threads, and models of half a second.
+pytestmark = pytest.mark.heavy
+
 NAME = "org/model"
 
 
