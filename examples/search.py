@@ -21,11 +21,11 @@ INDEX = Path("vectors.safetensors")
 def embed(clf: mote_fast.VideoClassifier, folder: Path) -> dict[str, torch.Tensor]:
     """Return the embedding of every readable video of a folder, by its path."""
     vectors = {}
-    for path in sorted(folder.rglob("*.mp4")):
-        try:
-            vectors[str(path)] = clf.embed(path)
-        except mote_fast.errors.VideoError as error:
-            print(f"left out: {error}")
+    for found in clf.stream_embeddings(sorted(folder.rglob("*.mp4"))):
+        if found.embedding is None:
+            print(f"left out: {found.error}")
+        else:
+            vectors[found.video] = found.embedding
     return vectors
 
 

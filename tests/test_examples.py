@@ -17,6 +17,7 @@ PROGRAMS = sorted(EXAMPLES.glob("*.py"))
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 # The last line or a part of it that each program prints; onnx_only.py runs in tests/exports.
 PRINTED = {
+    "bulk.py": "labels.jsonl: 24 videos",
     "classify.py": "plain red square sliding to the left",
     "evaluate.py": "by class: results/per_class.csv",
     "fine_tune.py": "after: ",

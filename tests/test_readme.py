@@ -76,7 +76,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_programs_run(page: Path) -> None:
     """All lines of a page run in their order, unchanged except for what stands in ``REPLACED``."""
     clf = mote_fast.load("tiny")
-    known: dict[str, Any] = {"mote_fast": mote_fast, "torch": torch, "clf": clf, "labels": LABELS, "video": "video.mp4"}
+    known: dict[str, Any] = {"__name__": "__main__", "mote_fast": mote_fast, "torch": torch}
+    known |= {"clf": clf, "labels": LABELS, "video": "video.mp4"}
     if page.name == "hub.md":
         clf.classes = LABELS
         clf.push_to_hub("my-org/my-model")
