@@ -34,7 +34,7 @@ TENSOR = "features"
 FORMAT = 1
 
 # Bytes of an index; a video takes about ten.
-_MAX_BYTES = 2**30
+MAX_BYTES = 2**30
 
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16)}
 
@@ -172,7 +172,7 @@ class StoredFeatures:
 
 def _read_index(path: Path) -> FeatureIndex:
     try:
-        content = from_json(read_small(path, _MAX_BYTES).decode())
+        content = from_json(read_small(path, MAX_BYTES).decode())
         if content["format"] != FORMAT:
             raise ValueError(f"format {quoted(content['format'])} instead of {FORMAT}")
         files = tuple(_file(entry) for entry in content["files"])

@@ -20,9 +20,10 @@ END_LIMIT = 300.0
 _SERVER = """
 import gc, json, os, resource, sys
 from multiprocessing import forkserver
-from mote_fast.cli import main
+# The command line imports the modules of a command when it is run.
+from mote_fast.cli import main, prepare, prepare_features, prepare_reencode, prepare_shards
 from mote_fast.runtime import workers
-forkserver.set_forkserver_preload(["mote_fast.cli", "tests.attack.patient_forkserver"])
+forkserver.set_forkserver_preload(["mote_fast.cli.prepare_features", "tests.attack.patient_forkserver"])
 forkserver.ensure_running()
 # From here on workers start in a moment.
 server = forkserver._forkserver

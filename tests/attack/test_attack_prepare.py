@@ -23,6 +23,7 @@ from mote_fast.data.decoding.video_writer import write_video
 from mote_fast.data.items import read_list
 from mote_fast.data.shards.shard_index import read_shard_index
 from mote_fast.runtime.parts import PART_SUFFIX
+from mote_fast.training.config.train_config import DataConfig, ModelSection, RunConfig, TrainConfig, to_yaml
 from tests.attack.conftest import Attack
 from tests.attack.programs import Ended, Program, Programs, ends_within
 
@@ -33,7 +34,7 @@ pytestmark = [
 ]
 
 # The commands and their exit status on the videos of `work`, of which one is missing, one dangling and one damaged.
-STATUS = {"scan": 0, "reencode": 2, "shards": 2}
+STATUS = {"scan": 0, "reencode": 2, "shards": 2, "features": 2}
 # Files that grow while a command runs; all others appear complete.
 GROWING = {"scan.jsonl", ".reencode.jsonl", "journal.jsonl"}
 # Seconds within which the workers of a killed program end; this machine may be busy.
@@ -55,8 +56,10 @@ class Work(NamedTuple):
             "scan": ["folder", "--root", self.root, "--output", output, "--scan", "--drop-bad"],
             "reencode": ["reencode", self.root, output, "--list", self.listed],
             "shards": ["shards", self.listed, output, "--root", self.root, "--samples", 3],
+            "features": ["features", "--config", self.listed.with_suffix(".yaml"), "--output", output],
         }
-        return ["prepare", *given[command], "--workers", 2]
+        workers = ["data.workers=2"] if command == "features" else ["--workers", 2]
+        return ["prepare", *given[command], *workers]
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +91,7 @@ def work(folder: Path, programs: Programs) -> Work:
     (root / "b" / "dangling.avi").symlink_to("nowhere.avi")
     names[3:3] = ["a/damaged.avi", "b/dangling.avi", "b/missing.avi"]
     listed.write_text("".join(f"{name} {at % 2}\n" for at, name in enumerate(names)))
+    listed.with_suffix(".yaml").write_text(to_yaml(training_on(root, listed)))
     work = Work(folder, root, listed, {}, {})
     for command, status in STATUS.items():
         started = time.monotonic()
@@ -97,6 +101,18 @@ def work(folder: Path, programs: Programs) -> Work:
         work.whole[command] = contents(folder / command)
     assert len(work.whole["reencode"]) == 10 + len((".reencode.jsonl", "faults.jsonl", "list.txt"))
     return work
+
+
+def training_on(root: Path, listed: Path) -> TrainConfig:
+    """The smallest training on a list, and validation on it."""
+    labels = listed.with_name("labels.txt")
+    labels.write_text("up\ndown\n")
+    lists = {"train_list": str(listed), "val_list": str(listed), "train_root": str(root), "val_root": str(root)}
+    return TrainConfig(
+        DataConfig(labels=str(labels), frames=2, batch_size=4, **lists),
+        ModelSection(arch="ViT-test", clip_pretrained=None),
+        run=RunConfig(device="cpu"),
+    )
 
 
 def draw(path: Path, seed: int) -> None:
@@ -199,7 +215,7 @@ def test_two_runs_at_once(programs: Programs, work: Work, attack: Attack) -> Non
     """The second is refused with the first's process and time, or has nothing left to do; the result is the same."""
     draws = random.Random("two")
     for number in range(attack.size(1, 15)):
-        command = list(STATUS)[number % 3]
+        command = list(STATUS)[number % len(STATUS)]
         with attack.attempt((command, number)), new_output(work, "shared") as output:
             runs: list[Program] = []
             for _ in range(2):
@@ -239,7 +255,7 @@ def test_full_disks(programs: Programs, work: Work, attack: Attack) -> None:
     """One line says what cannot be written; with more room the same command completes the output."""
     draws = random.Random("full")
     for number in range(attack.size(1, 24)):
-        command = list(STATUS)[(number + 1) % 3]
+        command = list(STATUS)[(number + 1) % len(STATUS)]
         size = sum(4096 * (path.stat().st_size // 4096 + 1) for path in (work.folder / command).rglob("*.*"))
         room = draws.randrange(8192, size)
         place = work.folder / "disk"
