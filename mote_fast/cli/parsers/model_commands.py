@@ -34,7 +34,7 @@ def add_commands(commands: Any) -> None:
     parser.set_defaults(decode="auto", no_cache=False, no_modulation=False, templates=None, descriptions=None)
     options.set_run(parser, "export")
 
-    described = "Upload a model folder to the Hugging Face hub as one commit, with a card; `hf auth login` comes first."
+    described = "Upload a model folder to the Hugging Face hub as one commit, with a card; hf auth login comes first."
     parser = commands.add_parser("push", help="upload a model folder to the hub", description=described)
     parser.add_argument("folder", metavar="FOLDER", help="a folder written by save() or by a training")
     parser.add_argument("repository", metavar="ORGANIZATION/NAME", help="made if it does not exist")
@@ -45,7 +45,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--license", metavar="NAME", help='of the weights, in the hub\'s spelling, such as "apache-2.0"'
     )
-    shown = "folders or files that `eval --output` wrote; the card shows them"
+    shown = "folders or files that eval --output wrote; the card shows them"
     parser.add_argument("--results", metavar="FOLDER", help=shown, **options.SEVERAL)
     described = "README.md in place of the one written from the model (default: the folder's or the repository's own)"
     parser.add_argument("--card", metavar="FILE", help=described)
