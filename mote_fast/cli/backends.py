@@ -10,8 +10,9 @@ import torch
 
 from mote_fast.data.dali.pipeline import why_unavailable as why_dali_unavailable
 from mote_fast.data.decoding.decode import DEFAULT_BACKEND, available_backends
+from mote_fast.model.dtypes import resolve_dtype
 from mote_fast.ops.attention import resolve_backend, xformers_problem
-from mote_fast.ops.products import serving
+from mote_fast.ops.products import bfloat16_gain, serving
 from mote_fast.runtime.environment import best_device
 
 _PACKAGES = (
@@ -45,7 +46,7 @@ class Choice:
 
 def survey() -> list[Choice]:
     """Resolve every backend for this machine's best device."""
-    return [_decode(), _load(), _attention(), _kernels(), _products()]
+    return [_decode(), _load(), _attention(), _kernels(), _products(), _auto_dtype()]
 
 
 def versions() -> dict[str, str | None]:
@@ -104,3 +105,13 @@ def _products() -> Choice:
     if found.by_onednn:
         return Choice("float32", "oneDNN", {own: f"slower; {found.why}"})
     return Choice("float32", own, {"oneDNN": found.why})
+
+
+def _auto_dtype() -> Choice:
+    """What ``dtype="auto"`` is; measured too."""
+    device = best_device()
+    gain = bfloat16_gain(torch.device(device))
+    if resolve_dtype("auto", device) == torch.bfloat16:
+        return Choice("auto dtype", "bfloat16", {"float32": f"exact, but its products take {gain:.1f} times as long"})
+    why = f"its products take {1 / gain:.1f} times as long as those in float32" if gain else f"not on this {device}"
+    return Choice("auto dtype", "float32", {"bfloat16": why})

@@ -29,8 +29,9 @@ from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, LabelError, VideoError, one_line
 from mote_fast.evaluation.protocol_names import DEFAULT_VIEWS, ProtocolName
 from mote_fast.evaluation.splits import Split, read_split
-from mote_fast.model.checkpoint import Dtype, create_model, load
+from mote_fast.model.checkpoint import create_model, load
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.model.dtypes import Dtype
 from mote_fast.model.hub import pinned_name
 from mote_fast.model.model_defaults import CLIP_SCHEMA, HUB_SCHEMA
 from mote_fast.model.zoo import list_models
@@ -47,7 +48,7 @@ CALIBRATED_VIDEOS = 64
 MAX_REASON = 200
 
 FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DTYPES: dict[str, Dtype] = {**FLOATS, "int8": "int8"}
+DTYPES: dict[str, Dtype] = {**FLOATS, "auto": "auto", "int8": "int8"}
 
 
 def device_of(arguments: argparse.Namespace) -> str:
@@ -92,6 +93,9 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
         # The first run of a model exports it for half a minute; the log then says so.
         logging.getLogger("mote_fast.clip.int8").setLevel(logging.INFO)
     model = _trained_model(arguments, place) if _is_trained(arguments) else _fresh_model(arguments, place)
+    if dtype == "auto":
+        # What results record.
+        arguments.dtype = str(model.clip.dtype).removeprefix("torch.")
     if model.caution is not None and is_first():
         print(f"note: {model.caution}", file=sys.stderr)
     model.decode_backend = arguments.decode

@@ -15,9 +15,10 @@ from mote_fast.evaluation.protocol_names import FULL_CLASS, RUNNING
 from mote_fast.head.head_choices import Header
 from mote_fast.model.model_defaults import DEFAULT_FRAMES, DEFAULT_INTERPOLATION, DEFAULT_MODEL
 
-# Of a model's parameters; "int8" is a quantised image tower.
+# Of a model's parameters; "int8" is a quantised image tower, "auto" the faster of float32 and bfloat16.
 INT8 = "int8"
-DTYPES = ("bfloat16", "float16", "float32", INT8)
+FLOATS = ("bfloat16", "float16", "float32")
+DTYPES = ("auto", *FLOATS, INT8)
 
 # Arguments of an option that takes several values and may be repeated.
 SEVERAL: dict[str, Any] = {"action": "extend", "nargs": "+"}
@@ -121,7 +122,7 @@ def add_model(parser: argparse.ArgumentParser, *, encodes_labels: bool = False) 
     header = "of an architecture: how frames are joined; only mean pooling (default) is of use untrained"
     group.add_argument("--header", choices=get_args(Header), help=header)
     add_value(group, "--device", "auto", "auto, cpu, cuda, cuda:1, ...")
-    parameters = "dtype of the parameters; int8 runs the image tower quantised, on the CPU"
+    parameters = "dtype of the parameters; auto: bfloat16 where faster; int8: the image tower quantised, on the CPU"
     add_value(group, "--dtype", "float32", parameters, choices=DTYPES)
     purpose = "of int8: a list of videos, or a folder of them by class, to calibrate on (default: drawn videos)"
     group.add_argument("--calibrate", metavar="LIST", help=purpose)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigErr
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.model.dtypes import Dtype, resolve_dtype
 from mote_fast.model.model_config import ModelConfig, default_layers
 from mote_fast.model.model_defaults import CLIP_SCHEMA, DEFAULT_EXPERTS, DEFAULT_FRAMES, DEFAULT_INTERPOLATION
 from mote_fast.model.original import OriginalClip, check_share, interpolate_tower, load_original, record_original
@@ -40,9 +41,6 @@ from mote_fast.runtime.weights import (
 )
 
 log = logging.getLogger(__name__)
-
-# Type of the parameters; "int8" means float32 parameters with a quantised image tower.
-Dtype: TypeAlias = torch.dtype | Literal["int8"]
 
 # The name of the features of the fine-tuning label set in a head, whose number no configuration states.
 _TRAIN_CLASSES = "train_class_features"
@@ -83,8 +81,8 @@ def create_model(
         preprocessing: only for a weights file of unknown origin, of an architecture that was published with several:
             its ``Preprocessing``, or a tag that has the same.
         device: device of the model.
-        dtype: type of its parameters; or "int8", for inference on the CPU with the image tower quantised, see
-            ``mote_fast.clip.int8``.
+        dtype: type of its parameters; or "auto", float32 or bfloat16, whichever a measurement finds faster on the
+            device; or "int8", for inference on the CPU with the image tower quantised, see ``mote_fast.clip.int8``.
         head_options: ``header``, ``expert_init``, ``expert_design``, ``aggregation``, ``modulation``,
             ``modulation_top_k`` and ``modulation_gamma``, see ``HeadOptions``; the defaults are the paper's.
 
@@ -146,7 +144,7 @@ def load(
         activation: activation of the file ``clip``, if its origin is unknown; released files are QuickGELU by origin,
             so "gelu" raises.
         device: device of the model.
-        dtype: type of its parameters, or "int8", see ``create_model``.
+        dtype: type of its parameters, "auto" or "int8", see ``create_model``.
 
     Raises:
         CheckpointError: a file is missing, damaged, unsafe or does not fit; or ``clip`` is not the CLIP that a folder
@@ -386,11 +384,7 @@ def _part(tensors: Mapping[str, Value], prefix: str) -> dict[str, Value]:
 def _finish(
     towers: ClipTowers, head: VideoHead, frames: int, device: str | torch.device, dtype: Dtype
 ) -> VideoClassifier:
-    if not isinstance(dtype, torch.dtype):
-        if dtype != "int8":
-            raise ConfigError(f"dtype must be a torch.dtype or 'int8', got {dtype!r}")
-        if torch.device(device).type != "cpu":
-            raise ConfigError(f"dtype='int8' runs on the CPU, not on {device}; there, use torch.float16")
+    dtype = resolve_dtype(dtype, device)
     model = VideoClassifier(towers, head, frames)
     # Building the configuration checks the sizes against one another.
     _ = model.config

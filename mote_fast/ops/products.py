@@ -27,7 +27,10 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 # that products below the first size, which takes a core 50 us, are left to F.linear.
 SIZES = ((16, 512, 512), (64, 768, 768), (256, 768, 768))
 TURNS = 5
-# oneDNN serves where it is clearly faster, so that processes on a machine where the two tie choose alike.
+# The same for comparing dtypes: on a CPU as above; a GPU takes longer to start a product than to compute one so small.
+DTYPE_SIZE, DTYPE_SIZE_ON_GPU = SIZES[-1], (4096, 1024, 4096)
+# oneDNN serves where it is clearly faster at the largest size, so that processes on a machine where the two tie choose
+# alike, and no slower at the smaller ones.
 CLEARLY = 1.1
 # Its error may be this many times that of F.linear: the two sum in other orders.
 ERROR = 4.0
@@ -56,11 +59,21 @@ class Serving(NamedTuple):
 # Empty until the first use. A dictionary, because threads that measure at once then agree on the first's result
 # without a lock, which a fork could leave held.
 _DECIDED: dict[str, Serving] = {}
+_GAINS: dict[str, float] = {}
 
 
 def serving() -> Serving:
     """Return what serves float32 products on the CPU in this process; the first call measures."""
     return _DECIDED.get("float32") or _DECIDED.setdefault("float32", _decide())
+
+
+def bfloat16_gain(device: torch.device) -> float:
+    """Time of a float32 product, by ``linear``, over that of the same in bfloat16; 0 where a device cannot.
+
+    The first call for a device in a process measures.
+    """
+    name = str(device)
+    return _GAINS[name] if name in _GAINS else _GAINS.setdefault(name, _measured_gain(device))
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -98,8 +111,8 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor, alpha: float, beta: float) -
 
 def run_linear(layer: nn.Module, x: Tensor) -> Tensor:
     """Run a linear layer as ``linear`` does; one of another kind, or with hooks, runs itself."""
-    plain = isinstance(layer, nn.Linear) and type(layer) in _PLAIN
-    if plain and not layer._forward_hooks and not layer._forward_pre_hooks:
+    hooked = layer._forward_hooks or layer._forward_pre_hooks
+    if isinstance(layer, nn.Linear) and type(layer) in _PLAIN and not hooked:
         return linear(x, layer.weight, layer.bias)
     return layer(x)
 
@@ -188,7 +201,7 @@ def _decide() -> Serving:
     )
     least = math.inf
     for ratio, size in zip(reversed(ratios), reversed(SIZES), strict=True):
-        if ratio < CLEARLY:
+        if ratio < (CLEARLY if size == SIZES[-1] else 1):
             break
         least = float(math.prod(size))
     return Serving(least, f"time of F.linear over that of oneDNN: {found}")
@@ -205,7 +218,24 @@ def _is_exact(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
     return True
 
 
-def _ratio(plain: Callable[[], Tensor], other: Callable[[], Tensor]) -> float:
+@torch.no_grad()
+def _measured_gain(device: torch.device) -> float:
+    rows, width, height = DTYPE_SIZE if device.type == "cpu" else DTYPE_SIZE_ON_GPU
+    like = {"dtype": torch.float32, "device": device}
+    x, weight = torch.ones(rows, width, **like), torch.ones(height, width, **like)
+    wait = (lambda: None) if device.type == "cpu" else partial(torch.get_device_module(device).synchronize, device)
+
+    def run(left: Tensor, right: Tensor) -> None:
+        linear(left, right)
+        wait()
+
+    try:
+        return _ratio(partial(run, x, weight), partial(run, x.bfloat16(), weight.bfloat16()))
+    except RuntimeError:
+        return 0.0
+
+
+def _ratio(plain: Callable[[], object], other: Callable[[], object]) -> float:
     """Time of ``plain`` over that of ``other``, the shortest of some turns: other work only ever lengthens one."""
     shortest = [math.inf, math.inf]
     # The first turn prepares both, and does not count.

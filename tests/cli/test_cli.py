@@ -153,7 +153,8 @@ def test_doctor(capsys: Captured) -> None:
     status, out, _ = run(capsys, "doctor", "--json")
     report = json.loads(out)
     assert status == 0
-    assert [choice["job"] for choice in report["backends"]] == ["decode", "loader", "attention", "kernels", "float32"]
+    jobs = ["decode", "loader", "attention", "kernels", "float32", "auto dtype"]
+    assert [choice["job"] for choice in report["backends"]] == jobs
     for choice in report["backends"]:
         assert choice["chosen"]
         assert choice["others"]

@@ -94,8 +94,8 @@ def _add_sweep(commands: Any) -> None:
     options.add_value(model, "--frames", DEFAULT_FRAMES, "frames per view of a released file", "T", least=1)
     options.add_value(model, "--device", "auto", "auto, cpu, cuda, cuda:1, ...")
     # A quantised tower cannot be mixed.
-    dtypes = tuple(name for name in options.DTYPES if name != options.INT8)
-    options.add_value(model, "--dtype", "float32", "dtype of the parameters; they are mixed in float32", choices=dtypes)
+    purpose = "dtype of the parameters; they are mixed in float32"
+    options.add_value(model, "--dtype", "float32", purpose, choices=options.FLOATS)
     options.add_decode(model)
     model.add_argument("--no-cache", action="store_true", help="neither read nor write class features on disk")
     options.add_prompts(sweep)

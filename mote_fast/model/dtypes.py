@@ -1,0 +1,48 @@
+"""The dtype of a model that was asked for by what is allowed ("auto") and not by name, and a warning of slow ones."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal, TypeAlias, TypeGuard
+
+import torch
+
+from mote_fast.errors import ConfigError
+from mote_fast.ops.products import CLEARLY, bfloat16_gain
+
+log = logging.getLogger(__name__)
+
+# Type of the parameters; "auto" picks float32 or bfloat16, "int8" is float32 with a quantised image tower.
+Dtype: TypeAlias = torch.dtype | Literal["auto", "int8"]
+
+
+def resolve_dtype(dtype: Dtype, device: str | torch.device) -> torch.dtype | Literal["int8"]:
+    """Return the dtype for a device; "auto" is bfloat16 where products in it are clearly faster, else float32.
+
+    The first call for a device measures, for a few milliseconds. Explicit bfloat16 that is slower than float32, as
+    where a processor emulates it, is logged as a warning. int8 is never picked: it has to be exported, and its error
+    depends on the weights.
+
+    Raises:
+        ConfigError: ``dtype`` is something else, or int8 is asked for on another device than a CPU.
+    """
+    device = torch.device(device)
+    if _is_int8(dtype):
+        if device.type != "cpu":
+            raise ConfigError(f"dtype='int8' runs on the CPU, not on {device}; there, use torch.float16")
+        return dtype
+    if dtype == "auto":
+        return torch.bfloat16 if bfloat16_gain(device) >= CLEARLY else torch.float32
+    if not isinstance(dtype, torch.dtype):
+        raise ConfigError(f"dtype must be a torch.dtype, 'auto' or 'int8', got {dtype!r}")
+    if dtype == torch.bfloat16 and device.type == "cpu" and 0 < (gain := bfloat16_gain(device)) < 1:
+        log.warning(
+            "this processor emulates bfloat16: its products take %.1f times as long as those in float32; "
+            "use torch.float32, or 'auto', which picks the faster",
+            1 / gain,
+        )
+    return dtype
+
+
+def _is_int8(dtype: object) -> TypeGuard[Literal["int8"]]:
+    return dtype == "int8"
