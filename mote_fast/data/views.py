@@ -25,7 +25,7 @@ class Views(NamedTuple):
         Raises:
             ConfigError: the text has another form, or the number of crops is not 1 or 3.
         """
-        match = re.fullmatch(r"([1-9]\d*)x([13])", text)
+        match = re.fullmatch(r"([1-9]\d*)x([13])", text) if isinstance(text, str) else None
         if match is None:
             raise ConfigError(
                 f"views must be CLIPSxCROPS with 1 or 3 crops, such as '1x1', '3x1' or '4x3'; got {text!r}"

@@ -16,15 +16,15 @@ from torch.nn import functional as F
 from mote_fast.clip.calibration import Calibration
 from mote_fast.clip.int8 import Int8Tower
 from mote_fast.clip.text_files import write_text_files
-from mote_fast.clip.texts import check_labels
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, LabelError
 from mote_fast.model.caution import warn_user
-from mote_fast.model.many_videos import Errors, check_stream, collect, embed_each, rank_each
+from mote_fast.model.label_input import Labels, labels_of
+from mote_fast.model.many_videos import Errors, StreamOptions, check_stream, collect, embed_each, rank_each
 from mote_fast.model.open_clip_folder import write_open_clip_folder
 from mote_fast.model.publish import MESSAGE, push_folder
 from mote_fast.model.results import Prediction, VideoEmbedding, VideoResult, rank
-from mote_fast.model.video_input import Video, Videos
+from mote_fast.model.video_input import Layout, Video, Videos
 from mote_fast.model.video_model import VideoModel
 from mote_fast.runtime.checks import check_choice, check_count, check_finite
 from mote_fast.runtime.weights import write_model_folder
@@ -46,15 +46,17 @@ class VideoClassifier(VideoModel):
     one thread of PyTorch (``torch.set_num_threads(1)``); what computes there with more raises ``BackendError``.
     """
 
+    # A list is one video if it holds images, and several if it holds anything else; the first overload wins.
     @overload
-    def classify(
+    def classify(  # pyright: ignore[reportOverlappingOverload]
         self,
         video: Video,
-        labels: Sequence[str] | None = ...,
+        labels: Labels | None = ...,
         *,
         views: str = ...,
-        topk: int = ...,
+        topk: int | None = ...,
         class_features: Tensor | None = ...,
+        layout: Layout | None = ...,
         errors: Literal["raise"] = ...,
     ) -> list[Prediction]: ...
 
@@ -62,11 +64,12 @@ class VideoClassifier(VideoModel):
     def classify(
         self,
         video: Videos,
-        labels: Sequence[str] | None = ...,
+        labels: Labels | None = ...,
         *,
         views: str = ...,
-        topk: int = ...,
+        topk: int | None = ...,
         class_features: Tensor | None = ...,
+        layout: Layout | None = ...,
         errors: Literal["raise"] = ...,
     ) -> list[list[Prediction]]: ...
 
@@ -74,33 +77,40 @@ class VideoClassifier(VideoModel):
     def classify(
         self,
         video: Video | Videos,
-        labels: Sequence[str] | None = ...,
+        labels: Labels | None = ...,
         *,
         views: str = ...,
-        topk: int = ...,
+        topk: int | None = ...,
         class_features: Tensor | None = ...,
+        layout: Layout | None = ...,
         errors: Literal["return"],
     ) -> Any: ...
 
     def classify(
         self,
         video: Video | Videos,
-        labels: Sequence[str] | None = None,
+        labels: Labels | None = None,
         *,
         views: str = "3x1",
-        topk: int = 5,
+        topk: int | None = 5,
         class_features: Tensor | None = None,
+        layout: Layout | None = None,
         errors: Errors = "raise",
     ) -> Any:
         """Rank labels for a video, or for each of several, which other processes decode while the model computes.
 
         Args:
-            video: a path, the bytes of a file, or decoded frames uint8 [N, H, W, 3] as a tensor or a NumPy array; or a
-                list or other iterable of these, see ``stream_results``.
-            labels: class names, any number; order and duplicates are kept. None takes the model's own, ``classes``.
+            video: a path, the bytes of a file, an open binary file; decoded frames uint8 [N, H, W, 3] or floats in
+                [0, 1] as a tensor or a NumPy array; images or arrays [H, W, 3] one after another; one image; or a
+                torchcodec ``VideoDecoder``. Several videos are a list or another iterable of these. docs/inputs.md has
+                examples.
+            labels: class names, a list or another iterable; order and duplicates are kept. None takes the model's own,
+                ``classes``.
             views: clips x crops: "1x1", "3x1" (zero-shot protocol), "4x3" (close-set protocol), ...
-            topk: how many labels to return; all of them if there are fewer.
+            topk: how many labels to return; all of them if there are fewer, or if it is None.
             class_features: [C, d], the result of ``class_features(labels)``, if already computed.
+            layout: the axes of decoded frames, "THWC", "TCHW" or "CTHW"; None takes, of the first two, that which has
+                three colors.
             errors: "raise" ends at the first video that has no result; "return" gives its error in place of its labels.
 
         Returns:
@@ -114,26 +124,27 @@ class VideoClassifier(VideoModel):
             VideoError: a video cannot be read; the message names it.
         """
         check_choice("errors", errors, Errors)
-        labels, parsed = self._check_request(labels, views, topk, class_features)
+        listed, parsed = self._check_request(labels, views, topk, class_features)
         classes = class_features
 
         def alone(video: Video) -> list[Prediction]:
-            features = self.class_features(labels) if classes is None else classes
-            return rank(self.scores(video, features, parsed), labels, topk)
+            features = self.class_features(listed) if classes is None else classes
+            return rank(self.scores(video, features, parsed, layout=layout), listed, topk)
 
         def together(videos: Videos) -> Generator[VideoResult, None, None]:
-            return rank_each(self, videos, labels, classes, parsed, topk, None, None)
+            return rank_each(self, videos, listed, classes, parsed, topk, StreamOptions(layout=layout))
 
         return collect(video, alone, together, lambda result: result.predictions, errors)
 
     def stream_results(
         self,
         videos: Videos,
-        labels: Sequence[str] | None = None,
+        labels: Labels | None = None,
         *,
         views: str = "3x1",
-        topk: int = 5,
+        topk: int | None = 5,
         class_features: Tensor | None = None,
+        layout: Layout | None = None,
         workers: int | None = None,
         batch_size: int | None = None,
     ) -> Generator[VideoResult, None, None]:
@@ -144,8 +155,9 @@ class VideoClassifier(VideoModel):
         ``error``. Closing the generator, or Ctrl-C, ends the processes.
 
         Args:
-            videos: any iterable, also without an end; it is read a few videos ahead, in the caller's thread.
-            labels: as in ``classify``, as ``views``, ``topk`` and ``class_features``.
+            videos: any iterable, also without an end; it is read a few videos ahead, in the caller's thread. An image
+                in it is a video of one frame.
+            labels: as in ``classify``, as ``views``, ``topk``, ``class_features`` and ``layout``.
             workers: processes that decode; None takes one for each core.
             batch_size: frame crops, of several videos, in one pass of the image tower, which bounds the memory; scores
                 then depend on the other videos in their last digits. None never mixes videos on a CPU, where it brings
@@ -158,15 +170,17 @@ class VideoClassifier(VideoModel):
             LabelError, ConfigError: as ``classify``, before any video is read.
             BackendError: processes cannot be started here.
         """
-        labels, parsed = self._check_request(labels, views, topk, class_features)
-        check_stream(workers, batch_size)
-        return rank_each(self, videos, labels, class_features, parsed, topk, workers, batch_size)
+        listed, parsed = self._check_request(labels, views, topk, class_features)
+        options = StreamOptions(workers, batch_size, layout)
+        check_stream(videos, options)
+        return rank_each(self, videos, listed, class_features, parsed, topk, options)
 
     def stream_embeddings(
         self,
         videos: Videos,
         *,
         views: str = "1x1",
+        layout: Layout | None = None,
         workers: int | None = None,
         batch_size: int | None = None,
     ) -> Generator[VideoEmbedding, None, None]:
@@ -175,16 +189,23 @@ class VideoClassifier(VideoModel):
         Yields:
             A ``VideoEmbedding`` for each video.
         """
-        check_stream(workers, batch_size)
-        return embed_each(self, videos, self.check_views(views), workers, batch_size)
+        options = StreamOptions(workers, batch_size, layout)
+        check_stream(videos, options)
+        return embed_each(self, videos, self.check_views(views), options)
 
     @overload
-    def embed(self, video: Video, *, views: str = ..., errors: Literal["raise"] = ...) -> Tensor: ...
+    def embed(
+        self, video: Video, *, views: str = ..., layout: Layout | None = ..., errors: Literal["raise"] = ...
+    ) -> Tensor: ...
 
     @overload
-    def embed(self, video: Videos, *, views: str = ..., errors: Errors = ...) -> Any: ...
+    def embed(
+        self, video: Video | Videos, *, views: str = ..., layout: Layout | None = ..., errors: Errors = ...
+    ) -> Any: ...
 
-    def embed(self, video: Video | Videos, *, views: str = "1x1", errors: Errors = "raise") -> Any:
+    def embed(
+        self, video: Video | Videos, *, views: str = "1x1", layout: Layout | None = None, errors: Errors = "raise"
+    ) -> Any:
         """Return the video's embedding, float32 [d], L2-normalised: temporal features, averaged over frames and views.
 
         Without a label set there is no modulation: the temporal features enter in full. For several videos, given and
@@ -194,17 +215,18 @@ class VideoClassifier(VideoModel):
         parsed = self.check_views(views)
 
         def together(videos: Videos) -> Generator[VideoEmbedding, None, None]:
-            return embed_each(self, videos, parsed, None, None)
+            return embed_each(self, videos, parsed, StreamOptions(layout=layout))
 
-        found = collect(video, partial(self._embed_one, views=parsed), together, lambda each: each.embedding, errors)
+        alone = partial(self._embed_one, views=parsed, layout=layout)
+        found = collect(video, alone, together, lambda each: each.embedding, errors)
         if not isinstance(found, list) or errors == "return":
             return found
         return torch.stack(found) if found else torch.empty(0, self.clip.embed_dim, device=self.device)
 
     @torch.no_grad()
-    def _embed_one(self, video: Video, views: Views) -> Tensor:
+    def _embed_one(self, video: Video, views: Views, layout: Layout | None) -> Tensor:
         warn_user(self.caution)
-        pooled = self.head.features(self.view_features(video, views)).float().mean(1)
+        pooled = self.head.features(self.view_features(video, views, layout=layout)).float().mean(1)
         check_finite(pooled, "video features")
         return F.normalize(F.normalize(pooled, dim=-1).mean(0), dim=-1)
 
@@ -331,13 +353,17 @@ class VideoClassifier(VideoModel):
             )
 
     def _check_request(
-        self, labels: Sequence[str] | None, views: str, topk: int, class_features: Tensor | None
-    ) -> tuple[Sequence[str], Views]:
-        check_count("topk", topk, 1)
+        self, labels: Labels | None, views: str, topk: int | None, class_features: Tensor | None
+    ) -> tuple[list[str], Views]:
+        if topk is not None:
+            check_count("topk", topk, 1)
         labels = self.classes if labels is None else labels
         if labels is None:
             raise LabelError("no labels: this model records no class names of its own; give a list of them")
-        check_labels(labels)
-        if class_features is not None and len(class_features) != len(labels):
-            raise ConfigError(f"class_features has {len(class_features)} rows for {len(labels)} labels")
-        return labels, self.check_views(views)
+        listed = labels_of(labels)
+        if class_features is not None:
+            expected = [len(listed), self.clip.embed_dim]
+            if not isinstance(class_features, Tensor) or list(class_features.shape) != expected:
+                found = list(getattr(class_features, "shape", ())) or type(class_features).__name__
+                raise ConfigError(f"class_features must be a tensor {expected} for {len(listed)} labels, got {found}")
+        return listed, self.check_views(views)

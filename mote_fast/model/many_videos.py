@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,9 +18,9 @@ from mote_fast.head.scores import pool_views, view_probabilities
 from mote_fast.model.caution import warn_user
 from mote_fast.model.results import Prediction, VideoEmbedding, VideoResult, rank
 from mote_fast.model.streaming import Streamed, StreamPlan, stream
-from mote_fast.model.video_input import are_several
+from mote_fast.model.video_input import Layout, check_several, sort_out
 from mote_fast.model.video_model import VideoModel
-from mote_fast.runtime.checks import check_count, check_finite
+from mote_fast.runtime.checks import check_choice, check_count, check_finite
 
 # Seconds for decoding one video of a stream, where the model states no other.
 TIME_LIMIT = 60.0
@@ -30,6 +30,15 @@ BATCH_SIZE = 128
 
 # What becomes of the error of one video among several.
 Errors: TypeAlias = Literal["raise", "return"]
+
+
+class StreamOptions(NamedTuple):
+    """See ``VideoClassifier.stream_results``."""
+
+    workers: int | None = None
+    batch_size: int | None = None
+    layout: Layout | None = None
+
 
 T = TypeVar("T")
 Result = TypeVar("Result", VideoResult, VideoEmbedding)
@@ -41,9 +50,8 @@ def rank_each(
     labels: Sequence[str],
     class_features: Tensor | None,
     views: Views,
-    topk: int,
-    workers: int | None,
-    batch_size: int | None,
+    topk: int | None,
+    options: StreamOptions,
 ) -> Generator[VideoResult, None, None]:
     """Yield the ranked labels of each video; see ``VideoClassifier.stream_results``."""
     # Made when the first video has been encoded, so that videos are decoded meanwhile.
@@ -56,14 +64,14 @@ def rank_each(
         scores = view_probabilities(cosines, features.shape[1], model.clip.logit_scale.double())
         return [_checked(row, "scores", lambda found: rank(found, labels, topk)) for row in scores.cpu()]
 
-    for found in _each(model, videos, finish, views, workers, batch_size):
+    for found in _each(model, videos, finish, views, options):
         error = found.result if isinstance(found.result, MoteError) else None
         ranked = [] if isinstance(found.result, MoteError) else found.result
         yield VideoResult(found.index, found.video, ranked, error, found.replaced_frames)
 
 
 def embed_each(
-    model: VideoModel, videos: Iterable[Any], views: Views, workers: int | None, batch_size: int | None
+    model: VideoModel, videos: Iterable[Any], views: Views, options: StreamOptions
 ) -> Generator[VideoEmbedding, None, None]:
     """Yield the embedding of each video; see ``VideoClassifier.stream_embeddings``."""
 
@@ -71,7 +79,7 @@ def embed_each(
         pooled = model.head.features(features.flatten(0, 1)).float().mean(1).unflatten(0, features.shape[:2])
         return [_checked(row, "video features", lambda found: found) for row in pool_views(pooled)]
 
-    for found in _each(model, videos, finish, views, workers, batch_size):
+    for found in _each(model, videos, finish, views, options):
         error = found.result if isinstance(found.result, MoteError) else None
         vector = None if isinstance(found.result, MoteError) else found.result
         yield VideoEmbedding(found.index, found.video, vector, error, found.replaced_frames)
@@ -102,7 +110,8 @@ def collect(
                 raise
             return error
 
-    if not are_several(video):
+    several, video = sort_out(video)
+    if not several:
         return one(video)
     source = iter(video)
     first = list(itertools.islice(source, 2))
@@ -117,12 +126,16 @@ def collect(
     return found
 
 
-def check_stream(workers: int | None, batch_size: int | None) -> None:
-    """Check the options of a stream.
+def check_stream(videos: Any, options: StreamOptions) -> None:
+    """Check the arguments of a stream.
 
     Raises:
-        ConfigError: one of them is no integer, or below 1.
+        ConfigError: the videos are one video, or an option is no integer, or below 1.
     """
+    check_several(videos)
+    workers, batch_size, layout = options
+    if layout is not None:
+        check_choice("layout", layout, Layout)
     if workers is not None:
         check_count("workers", workers, 1)
     if batch_size is not None:
@@ -134,8 +147,7 @@ def _each(
     videos: Iterable[Any],
     finish: Callable[[Tensor], list[T | MoteError]],
     views: Views,
-    workers: int | None,
-    batch_size: int | None,
+    options: StreamOptions,
 ) -> Generator[Streamed[T], None, None]:
     preprocessing, dtype = model.clip.config.preprocessing, model.clip.dtype
 
@@ -144,6 +156,7 @@ def _each(
         return model.encode_frames(normalize(crops, preprocessing, dtype))
 
     warn_user(model.caution)
+    batch_size = options.batch_size
     if batch_size is None and model.device.type != "cpu":
         batch_size = BATCH_SIZE
     plan = StreamPlan(
@@ -152,9 +165,10 @@ def _each(
         torch.no_grad()(finish),
         model.frame_counts,
         model.note_stand_ins,
-        workers or os.cpu_count() or 1,
+        options.workers or os.cpu_count() or 1,
         batch_size,
         model.decode_time_limit or TIME_LIMIT,
+        options.layout,
     )
     return stream(videos, plan)
 

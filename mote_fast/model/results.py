@@ -57,8 +57,8 @@ class VideoEmbedding:
     replaced_frames: int = 0
 
 
-def rank(scores: Tensor, labels: Sequence[str], topk: int) -> list[Prediction]:
-    """Return the ``topk`` best labels of scores [C], best first."""
+def rank(scores: Tensor, labels: Sequence[str], topk: int | None) -> list[Prediction]:
+    """Return the ``topk`` best labels of scores [C], best first; None takes all."""
     # A stable sort keeps equal scores (duplicate labels) in the order given.
     order: list[int] = scores.cpu().argsort(descending=True, stable=True)[:topk].tolist()
     return [Prediction(labels[index], index, float(scores[index])) for index in order]

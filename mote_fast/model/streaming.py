@@ -8,7 +8,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from mote_fast.data.loading.view_frames import CropReader, ViewFrames, ViewReque
 from mote_fast.data.views import ViewPlan, plan_views
 from mote_fast.errors import MoteError, VideoError
 from mote_fast.model.distinct_frames import DistinctFrames, FrameCounts, distinct_frames
-from mote_fast.model.video_input import name_of, source_of, take_frames
+from mote_fast.model.video_input import Frames, Layout, name_of, source_of
 
 # Results that may wait for an earlier video.
 MAX_WAITING = 256
@@ -38,6 +37,7 @@ class StreamPlan(Generic[T]):
         batch_size: crops, of several videos, in each call of ``encode``; None calls it for one video at a time, with
             the crops of ``request.frames_at_once`` frames.
         time_limit: seconds for decoding one video.
+        layout: of decoded frames, see ``source_of``.
     """
 
     request: ViewRequest
@@ -48,6 +48,7 @@ class StreamPlan(Generic[T]):
     workers: int
     batch_size: int | None
     time_limit: float
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True)
@@ -170,11 +171,12 @@ class _Stream(Generic[T]):
     def _begin(self, entry: _Entry, video: Any) -> None:
         request = self._plan.request
         try:
-            source = source_of(video)
-            if isinstance(source, Tensor | np.ndarray):
-                plan = plan_views(len(source), request.frames, request.views)
-                frames, size = take_frames(source, plan.frame_indices), (source.shape[1], source.shape[2])
-                entry.set_crops(crop_frames(frames, request, size), plan, self._plan.counts)
+            source = source_of(video, self._plan.layout)
+            if isinstance(source, Frames):
+                plan = plan_views(source.count, request.frames, request.views)
+                frames = source.take(plan.frame_indices)
+                crops = crop_frames(frames, request, (frames.shape[1], frames.shape[2]))
+                entry.set_crops(crops, plan, self._plan.counts)
                 self._waiting.append(entry)
                 return
         except MoteError as error:

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,9 +24,10 @@ from mote_fast.head.scores import view_probabilities
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.caution import DRAWN_ONLY, untrained_part, warn_user
 from mote_fast.model.distinct_frames import FrameCounts, distinct_frames
+from mote_fast.model.label_input import Labels, labels_of
 from mote_fast.model.model_config import ModelConfig
 from mote_fast.model.original import OriginalClip
-from mote_fast.model.video_input import Video, source_of, take_frames
+from mote_fast.model.video_input import Frames, Layout, Video, source_of
 from mote_fast.runtime.checks import check_finite
 from mote_fast.runtime.forks import HomeProcess
 from mote_fast.runtime.progress import Progress
@@ -121,19 +121,21 @@ class VideoModel(nn.Module):
         return untrained_part(self.clip.model, self.head) or (DRAWN_ONLY if self.drawn_only else None)
 
     @torch.no_grad()
-    def scores(self, video: Video, class_features: Tensor, views: Views | str = "3x1") -> Tensor:
+    def scores(
+        self, video: Video, class_features: Tensor, views: Views | str = "3x1", *, layout: Layout | None = None
+    ) -> Tensor:
         """Score one video against class features.
 
         Args:
             video: as in ``classify``.
             class_features: [C, d], from ``class_features``.
-            views: as in ``classify``.
+            views: as in ``classify``, as ``layout``.
 
         Returns:
             float32 [C], probabilities that rank as the official scores do; see
             ``mote_fast.head.scores.view_probabilities``.
         """
-        return self.scores_from_features(self.view_features(video, views), class_features)
+        return self.scores_from_features(self.view_features(video, views, layout=layout), class_features)
 
     @torch.no_grad()
     def scores_from_features(self, features: Tensor, class_features: Tensor) -> Tensor:
@@ -146,7 +148,7 @@ class VideoModel(nn.Module):
         return scores
 
     @torch.no_grad()
-    def view_features(self, video: Video, views: Views | str = "1x1") -> Tensor:
+    def view_features(self, video: Video, views: Views | str = "1x1", *, layout: Layout | None = None) -> Tensor:
         """Decode a video and encode the frames of its views; equal frames and crops are encoded once.
 
         Returns:
@@ -155,7 +157,7 @@ class VideoModel(nn.Module):
         self._home.check_threads()
         parsed = self.check_views(views)
         preprocessing, crops = self.clip.config.preprocessing, parsed.crops
-        frames, plan, displayed = self._read(video, parsed)
+        frames, plan, displayed = self._read(source_of(video, layout), parsed)
         at_once = max(1, self._frames_at_once // crops)
         scaled = [
             evaluation_crops(part.to(self.device), preprocessing, crops, displayed, self.crops_along)
@@ -182,9 +184,10 @@ class VideoModel(nn.Module):
         return self.clip.encode_frames(pixels) if self.int8 is None else self.int8(pixels)
 
     @torch.no_grad()
-    def class_features(self, labels: Sequence[str], *, progress: Progress | None = None) -> Tensor:
+    def class_features(self, labels: Labels, *, progress: Progress | None = None) -> Tensor:
         """Return the class features of a label set, float32 [C, d]; see ``mote_fast.clip.encode_classes``."""
         self._home.check_threads()
+        labels = labels_of(labels)
         return encode_classes(self.clip, labels, self.prompts_for(labels), cache=self.feature_cache, progress=progress)
 
     def prompts_for(self, labels: Sequence[str]) -> Prompts:
@@ -234,12 +237,12 @@ class VideoModel(nn.Module):
         self.clip.config.preprocessing.check_crops(parsed.crops)
         return parsed
 
-    def _read(self, video: Video, views: Views) -> tuple[Tensor, ViewPlan, tuple[int, int]]:
+    def _read(self, source: str | bytes | Frames, views: Views) -> tuple[Tensor, ViewPlan, tuple[int, int]]:
         """Decode the frames [U, H, W, 3] that the views need; with their (height, width) in square pixels."""
-        source = source_of(video)
-        if isinstance(source, (Tensor, np.ndarray)):
-            plan = plan_views(len(source), self.frames, views)
-            return take_frames(source, plan.frame_indices), plan, (source.shape[1], source.shape[2])
+        if isinstance(source, Frames):
+            plan = plan_views(source.count, self.frames, views)
+            frames = source.take(plan.frame_indices)
+            return frames, plan, (frames.shape[1], frames.shape[2])
         found = read_view_frames(source, self.view_request(views), self.decode_time_limit)
         self.note_stand_ins(found)
         return found.frames, found.plan, found.displayed

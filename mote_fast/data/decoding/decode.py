@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -186,9 +187,11 @@ def _check_source(path: VideoSource) -> tuple[str | bytes, str]:
     try:
         status = os.stat(name)
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise MissingVideoError(name, "no such file; check the path and the data root") from error
+        raise MissingVideoError(name, _why_missing(name)) from error
     except OSError as error:
         raise UndecodableVideoError(name, f"cannot be read: {error.strerror}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise UndecodableVideoError(name, "a folder; give the paths of the videos in it")
     if not stat.S_ISREG(status.st_mode):
         raise UndecodableVideoError(name, "not a regular file; give the path of a video file")
     if status.st_size == 0:
@@ -196,3 +199,10 @@ def _check_source(path: VideoSource) -> tuple[str | bytes, str]:
     if not os.access(name, os.R_OK):
         raise UndecodableVideoError(name, "permission denied; make it readable")
     return name, name
+
+
+def _why_missing(name: str) -> str:
+    schema = re.match(r"([a-z][a-z0-9+.-]+):/", name, re.IGNORECASE)
+    if schema is not None:
+        return f"a {schema[1]} address, and none is opened; download the video, and give its path"
+    return "no such file; check the path and the data root"
