@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from mote_fast.clip.hub_cache import PATIENCE, check_reachable, quiet_log
 from mote_fast.clip.text_files import MAX_FILE, TOKENIZER_FILES
-from mote_fast.errors import CheckpointError, MoteError, one_line
+from mote_fast.errors import CheckpointError, MoteError, one_line, quoted
 from mote_fast.model.model_defaults import HUB_SCHEMA
 from mote_fast.runtime.transfer import MAX_FILE_BYTES
 from mote_fast.runtime.weights import CONFIG_FILE, MAX_CONFIG, OPEN_CLIP_CONFIG, TEXT_FOLDER, WEIGHTS_FILE
@@ -38,7 +38,8 @@ LIMITS = {
     **{f"{TEXT_FOLDER}/{name}": MAX_FILE for name in TOKENIZER_FILES},
 }
 
-_NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+# A revision is a part of paths in the client's cache: like git's, it has no ".." and begins with no "/".
+_NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>(?!.*\.\.)\w[\w./-]*))?")
 _SERVER_ERROR = 500
 _REFUSED = (401, 403)
 _LOG_IN = "log in with `hf auth login` as one that may, or pass its token"
@@ -66,7 +67,8 @@ def hub_name(name: str) -> HubName:
     """
     match = _NAME.fullmatch(name.removeprefix(HUB_SCHEMA))
     if match is None:
-        raise CheckpointError(f"{name}: write {HUB_SCHEMA}ORGANIZATION/NAME or {HUB_SCHEMA}ORGANIZATION/NAME@REVISION")
+        wanted = f"{HUB_SCHEMA}ORGANIZATION/NAME or {HUB_SCHEMA}ORGANIZATION/NAME@REVISION"
+        raise CheckpointError(f"{quoted(name)} is no name of a repository; write {wanted}")
     return HubName(**match.groupdict())
 
 
