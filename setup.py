@@ -28,7 +28,7 @@ TEST = ["pytest>=8.0", "pytest-benchmark>=5.0", "pytest-xdist>=3.6.1", "hypothes
 # For `make lint` and tools/versions.py.
 TOOLS = ["ruff>=0.12", "pyright>=1.1.400", "import-linter>=2.3", "codespell[toml]>=2.3", "packaging>=24.0"]
 # For `make docs`; not in the lock, because nothing that is measured or tested depends on it.
-DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.29", "latex2mathml>=3.77", "nbclient>=0.10", "ipykernel>=6.29"]
+DOCS = ["mkdocs-material>=9.8", "mkdocstrings[python]>=1.0", "latex2mathml>=3.77", "nbclient>=0.11", "ipykernel>=7.4"]
 
 setup(
     name="mote_fast",

@@ -148,3 +148,17 @@ def test_forms_parse() -> None:
         assert {"name", "description", "body"} <= form.keys()
         identifiers = [field["id"] for field in form["body"]]
         assert len(set(identifiers)) == len(identifiers)
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """`make docs` refuses a page that mkdocs.yml leaves out."""
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").glob("*.md")]
+    assert [page for page in pages if f": {page}\n" not in navigation] == []
+
+
+def test_packages_of_the_site_are_stated() -> None:
+    """What the hooks and mkdocs.yml import is in the extra that `make docs` installs."""
+    stated = (ROOT / "setup.py").read_text(encoding="utf-8").split("DOCS = [", 1)[1].split("]\n", 1)[0]
+    for package in ("mkdocs-material", "mkdocstrings[python]", "latex2mathml", "nbclient", "ipykernel"):
+        assert f'"{package}>=' in stated
