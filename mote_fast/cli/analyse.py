@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def run_experts(arguments: argparse.Namespace) -> int:
-    """Accuracy of every variant on a close-set and a zero-shot list. Returns 0, or 2 if a video failed."""
+    """Accuracy of every variant on a close-set and a zero-shot list. Returns 0, or 3 if a video failed."""
     close = inputs.split_of(arguments, "close_set")
     zero = inputs.split_of(arguments, "zero_shot")
     outputs.prepare_drawing(arguments, arguments.analysis)
@@ -67,7 +67,7 @@ def run_experts(arguments: argparse.Namespace) -> int:
 
 
 def run_classes(arguments: argparse.Namespace) -> int:
-    """Accuracy of the merged model and of each expert on every class. Returns 0, or 2 if a video failed."""
+    """Accuracy of the merged model and of each expert on every class. Returns 0, or 3 if a video failed."""
     split = read_split(arguments.list, arguments.labels_file, arguments.root)
     outputs.prepare_drawing(arguments, arguments.analysis)
     model = inputs.whole_model(arguments)
@@ -90,7 +90,7 @@ def run_classes(arguments: argparse.Namespace) -> int:
 
 
 def run_similarity(arguments: argparse.Namespace) -> int:
-    """Affinity of the features of the merged model and of each expert. Returns 0, or 2 if a video failed."""
+    """Affinity of the features of the merged model and of each expert. Returns 0, or 3 if a video failed."""
     items = inputs.some_videos(arguments.list, arguments.root, arguments.count)
     outputs.prepare_drawing(arguments, arguments.analysis)
     model = inputs.whole_model(arguments)
@@ -191,7 +191,7 @@ def _finish(
     lines: Sequence[str],
     failures: Sequence[Failure],
 ) -> int:
-    """Write the files of an analysis, named after it, and print its numbers. Returns 0, or 2 if a video failed."""
+    """Write the files of an analysis, named after it, and print its numbers. Returns 0, or 3 if a video failed."""
     files = outputs.write_drawing(arguments, arguments.analysis, figure, csv)
     outputs.show(arguments, {**document, "files": files}, [*lines, f"wrote {' and '.join(files)}"])
     return outputs.report_unread(failures)

@@ -36,16 +36,16 @@ log = logging.getLogger(__name__)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate on all processes; the first one writes and prints. Returns 0, or 2 if any video failed."""
+    """Evaluate on all processes; the first one writes and prints. Returns 0, or 3 if any video failed."""
     apply_configs(arguments)
     with processes(arguments) as world:
         evaluation, document = evaluate_lists(arguments, world)
         if world.leads:
             outputs.show(arguments, document, accuracy_lines(document))
             outputs.report_unread(evaluation.failures)
-        # torchrun stops the others when a process ends with status 2, so all wait until the first has written.
+        # torchrun stops the others when one ends with another status than 0, so all wait until the first has written.
         world.wait()
-    return outputs.FAILED if evaluation.failures else 0
+    return outputs.SOME_FAILED if evaluation.failures else 0
 
 
 def evaluate_lists(arguments: argparse.Namespace, world: ProcessGroup) -> tuple[Evaluation, dict[str, Any]]:

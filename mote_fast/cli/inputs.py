@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.data.loading.view_frames import start_watched_reader
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.views import Views
-from mote_fast.errors import ConfigError, LabelError, VideoError, one_line
+from mote_fast.errors import ConfigError, LabelError, one_line
 from mote_fast.evaluation.protocol_names import DEFAULT_VIEWS, ProtocolName
 from mote_fast.evaluation.splits import Split, read_split
 from mote_fast.model.checkpoint import create_model, load
@@ -81,8 +81,8 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     limit = getattr(arguments, "time_limit", None)
     calibrate = _calibration_of(arguments)
     prompts = prompts_of(arguments)
-    if limit is not None:
-        # The process starts while the model is built.
+    if limit is not None and len(arguments.videos) == 1:
+        # The process starts while the model is built; several videos have processes of their own.
         start_watched_reader()
     # Calibration on videos of strangers waits for the time limit.
     place: dict[str, Any] = {
@@ -183,6 +183,8 @@ def labels_of(arguments: argparse.Namespace) -> list[str] | None:
         LabelError: one of them is not UTF-8; or there are none, and only a model folder records its own.
         ListError: the file of class names is missing or malformed.
     """
+    if "-" in (arguments.labels_file, arguments.labels):
+        return _labels_of_input()
     if arguments.labels_file is not None:
         return read_labels(arguments.labels_file)
     if arguments.label_set is not None:
@@ -195,6 +197,18 @@ def labels_of(arguments: argparse.Namespace) -> list[str] | None:
         return None
     labels = [name for part in arguments.labels.split(",") if (name := part.strip())]
     check_labels(labels)
+    return labels
+
+
+def _labels_of_input() -> list[str]:
+    """Read class names from standard input, one a line."""
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise LabelError(f"standard input: its class names are not UTF-8 ({error.reason})") from error
+    labels = [name for line in text.splitlines() if (name := line.strip())]
+    if not labels:
+        raise LabelError("standard input: holds no class names; write one a line")
     return labels
 
 
@@ -228,23 +242,6 @@ def encode_labels(model: VideoClassifier, labels: Sequence[str]) -> Tensor:
         total=model.prompts_for(labels).count(labels), unit="prompts", desc="labels", disable=None, delay=2
     ) as bar:
         return model.class_features(labels, progress=bar.update)
-
-
-def judge_each(
-    model: VideoClassifier, videos: Sequence[str], key: str, judge: Callable[[str], Any]
-) -> list[dict[str, Any]]:
-    """Return the result of ``judge`` for each video, under ``key``; a bad video has its error instead."""
-    results: list[dict[str, Any]] = []
-    # One video needs no progress bar.
-    for video in tqdm(videos, unit="videos", disable=True if len(videos) < 2 else None):
-        found, problem, before = None, None, model.replaced_frames
-        try:
-            found = judge(video)
-        except VideoError as error:
-            problem = str(error)
-        replaced = model.replaced_frames - before
-        results.append({"video": video, key: found, "replaced_frames": replaced, "error": problem})
-    return results
 
 
 def split_of(arguments: argparse.Namespace, kind: str) -> Split:

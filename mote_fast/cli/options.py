@@ -95,6 +95,18 @@ def add_json(options: Options) -> None:
     options.add_argument("--json", action="store_true", help="print one JSON document instead of text")
 
 
+def add_forms(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add the form of results that come one by one, and the file that they go to."""
+    group = parser.add_mutually_exclusive_group()
+    for form, help_text in (
+        ("json", "print one JSON document instead of text"),
+        ("jsonl", "print a JSON object per video, as they come"),
+        ("csv", "print CSV, as results come"),
+    ):
+        group.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=help_text)
+    parser.add_argument("--output", metavar="FILE", help=purpose)
+
+
 def add_score(options: Options) -> None:
     """Add the choice between the two scores that accuracies are computed from."""
     add_value(options, "--score", RUNNING, "score that accuracies are computed from", choices=(RUNNING, FULL_CLASS))
@@ -165,7 +177,9 @@ def add_prompts(parser: argparse.ArgumentParser) -> None:
 
 def add_videos(parser: argparse.ArgumentParser, views: str) -> None:
     """Add the videos and their views."""
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files")
+    purpose = "video files, folders (with all below them), or patterns such as 'clips/*.mp4'"
+    parser.add_argument("videos", nargs="*", metavar="VIDEO", help=purpose)
+    parser.add_argument("--list", metavar="FILE", help="further videos: a file with one path per line")
     add_value(parser, "--views", views, "clips x crops, such as 1x1, 3x1, 4x3")
     add_framing(parser)
     add_time_limit(parser)
@@ -195,7 +209,8 @@ def add_labels_file(options: Options, prefix: str = "", *, several: bool = False
 def add_labels(parser: argparse.ArgumentParser) -> None:
     """Add the three options for class names, one of which is needed by a model that records none."""
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--labels", metavar="A,B,C", help="class names, separated by commas (default: the model's own)")
+    purpose = "class names, separated by commas, or - for standard input, one a line (default: the model's own)"
+    group.add_argument("--labels", metavar="A,B,C", help=purpose)
     add_labels_file(group)
     group.add_argument("--label-set", choices=("k400",), help="a known list of class names")
 

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 # An argument of Python that is an option too, and its value.
 _ARGUMENT = re.compile(r"(?<![\w/.-])(clip_pretrained|clip|interpolate|dtype|device|header)=('[^']*'|[\w.]*)")
 
-# Exit status of bad usage and of failures, as in argparse.
+# Exit status of bad usage, as in argparse, and of a command that could not do its work.
 FAILED = 2
+# That of a command that did its work except for some videos.
+SOME_FAILED = 3
 
 
 def show(arguments: argparse.Namespace, document: Mapping[str, Any], lines: Sequence[str]) -> None:
@@ -85,9 +87,14 @@ class LogFormatter(logging.Formatter):
 
 
 def report_unread(failures: Sequence[Failure]) -> int:
-    """Report the number of failed videos on standard error; return the exit status, 2 if any failed."""
+    """Report the number of failed videos on standard error; return the exit status, 3 if any failed."""
     # The log named each video when it failed.
-    return report([f"{len(failures)} videos could not be read"] if failures else [])
+    return report_failed([f"{len(failures)} videos could not be read"] if failures else [])
+
+
+def report_failed(errors: Sequence[str]) -> int:
+    """Report videos that failed, as ``report`` does; return the exit status, 3 if there are any."""
+    return SOME_FAILED if report(errors) else 0
 
 
 def prepare_drawing(arguments: argparse.Namespace, name: str) -> None:

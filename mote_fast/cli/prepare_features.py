@@ -34,7 +34,7 @@ _FROZEN = ("model.train_clip=false", "data.augmentation=none")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the features of both lists. Returns 0, or 2 if videos could not be read, which the index names."""
+    """Write the features of both lists. Returns 0, or 3 if videos could not be read, which the index names."""
     config = load_config(arguments.config, [*arguments.settings, *_FROZEN, "data.features=null"])
     output = Path(arguments.output)
     with joined(config.run.device) as world:

@@ -24,7 +24,7 @@ def encoding_of(arguments: argparse.Namespace) -> Encoding:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Re-encode; a bad video or folder is reported and the others are processed. Returns 0, or 2 if any failed."""
+    """Re-encode; a bad video or folder is reported and the others are processed. Returns 0, or 3 if any failed."""
     lists = [Path(path) for path in arguments.list]
     repeated = {path.name for path in lists if [other.name for other in lists].count(path.name) > 1}
     if repeated:
@@ -58,4 +58,4 @@ def run(arguments: argparse.Namespace) -> int:
         arguments, document, [f"{target}: {done.written} videos written, {done.already_done} were done before"]
     )
     damaged = f"{len(done.failures)} of {len(done.names)} videos are damaged or missing; see {target / FAULT_FILE}"
-    return outputs.report([*found.unreadable, *([damaged] if done.failures else [])])
+    return outputs.report_failed([*found.unreadable, *([damaged] if done.failures else [])])

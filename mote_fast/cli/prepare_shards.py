@@ -18,7 +18,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the shards; a bad video is left out and reported. Returns 0, or 2 if any was left out."""
+    """Write the shards; a bad video is left out and reported. Returns 0, or 3 if any was left out."""
     items = read_list(arguments.list)
     labels = read_labels(arguments.labels_file) if arguments.labels_file else []
     if labels:
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     document = {"shards": len(index.shards), "samples": index.samples, "left_out": left_out}
     outputs.show(arguments, document, [f"{arguments.folder}: {index.samples} videos in {len(index.shards)} shards"])
     errors = [f"{failure.path}: {failure.reason}" for failure in index.left_out]
-    return outputs.report([*errors, f"{len(errors)} videos left out; see {INDEX_FILE}"] if errors else [])
+    return outputs.report_failed([*errors, f"{len(errors)} videos left out; see {INDEX_FILE}"] if errors else [])
 
 
 def bytes_of(text: str) -> int:

@@ -44,7 +44,7 @@ _PASSED_ON = ("device", "dtype", "decode", "batch_size", "workers", "loader")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate what can be; the first process writes and prints. Returns 0, or 2 if a file or a video was missing."""
+    """Evaluate what can be; the first process writes. Returns 0, 2 if a file was missing, 3 if a video was."""
     rows = rows_of(list(dict.fromkeys(arguments.tables)))
     missing: list[str] = []
     planned: dict[Run, argparse.Namespace] = {}
@@ -64,9 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
             _write(arguments, compare(rows, results, arguments.score), results, missing)
             outputs.report(missing)
             outputs.report([f"{failures} videos could not be read"] if failures else [])
-        # torchrun stops the others when a process ends with status 2, so all wait until the first has written.
+        # torchrun stops the others when one ends with another status than 0, so all wait until the first has written.
         world.wait()
-    return outputs.FAILED if missing or failures else 0
+    return outputs.FAILED if missing else outputs.SOME_FAILED if failures else 0
 
 
 def _results_of(planned: Mapping[Run, argparse.Namespace], world: ProcessGroup) -> dict[Run, Mapping[str, Any]]:

@@ -28,7 +28,7 @@ from mote_fast.runtime.files import make_folder
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Rank; the first process writes and prints. Returns 0, or 2 if any video failed."""
+    """Rank; the first process writes and prints. Returns 0, or 3 if any video failed."""
     with processes(arguments) as world:
         arguments.device = str(world.device)
         listed = read_captions(arguments.list, arguments.root, arguments.split)
@@ -55,9 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
                 write_retrieval(Path(arguments.output), document)
             outputs.show(arguments, document, retrieval_lines(document))
             outputs.report_unread(videos.failures)
-        # torchrun stops the others when a process ends with status 2, so all wait until the first has written.
+        # torchrun stops the others when one ends with another status than 0, so all wait until the first has written.
         world.wait()
-    return outputs.FAILED if videos.failures else 0
+    return outputs.SOME_FAILED if videos.failures else 0
 
 
 def _embed_captions(

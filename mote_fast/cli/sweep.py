@@ -39,7 +39,7 @@ SHARES = tuple(at / 10 for at in range(11))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate at each share; the first process writes and prints. Returns 0, or 2 if any video failed."""
+    """Evaluate at each share; the first process writes and prints. Returns 0, or 3 if any video failed."""
     shares = sorted(arguments.shares or SHARES)
     check_shares(shares)
     with processes(arguments) as world:
@@ -66,9 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
         if world.leads:
             _write(arguments, points, close, zero)
             outputs.report_unread(failures)
-        # torchrun stops the others when a process ends with status 2, so all wait until the first has written.
+        # torchrun stops the others when one ends with another status than 0, so all wait until the first has written.
         world.wait()
-    return outputs.FAILED if failures else 0
+    return outputs.SOME_FAILED if failures else 0
 
 
 def _predict(

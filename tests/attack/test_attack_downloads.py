@@ -215,13 +215,15 @@ def test_commands_fail_on_one_line(
         "not_found": {"status": 404},
         "plain_http": {"location": "http://example.invalid/weights.bin"},
     }.get(fault, {})
+    video = tmp_path / "v.mp4"
+    video.touch()
     first, *others = zoo._MODELS
     monkeypatch.setattr(zoo, "fetch_tag", lambda *names: pytest.fail("the file itself was not refused"))
     with serve(CONTENT, **options) as site:
         address = {"no_network": "https://localhost:1/weights.bin"}.get(fault, site.url)
         known: dict[str, Any] = {"wrong_hash": {"sha256": "0" * 64}, "too_large": {"size": 5}}.get(fault, {})
         monkeypatch.setattr(zoo, "_MODELS", (replace(first, url=address, **known), *others))
-        for command in (["download", first.name], ["classify", "v.mp4", "--labels", "a", "--model", first.name]):
+        for command in (["download", first.name], ["classify", str(video), "--labels", "a", "--model", first.name]):
             with attack.attempt(command), files_of_at_most(2**19 if fault == "full_disk" else 2**40):
                 status = main(command)
                 lines = capsys.readouterr().err.splitlines()

@@ -90,11 +90,11 @@ def test_commands_print_no_control_characters(
             video.write_bytes(b"not a video")
             labels = tmp_path / "labels.csv"
             labels.write_text('id,name\n0,"' + name.replace("\n", " ").replace('"', '""') + '"\n1,star\n')
-            for arguments in (
-                ["classify", video, "--labels-file", labels, "--no-cache"],
-                ["convert", video, tmp_path / name],
+            for status, arguments in (
+                (3, ["classify", video, "--labels-file", labels, "--no-cache"]),
+                (2, ["convert", video, tmp_path / name]),
             ):
-                assert main([os.fspath(each) for each in arguments]) == 2
+                assert main([os.fspath(each) for each in arguments]) == status
             captured = capsys.readouterr()
             for line in (captured.out + captured.err).split("\n"):
                 assert visible(line) == line

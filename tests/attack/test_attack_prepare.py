@@ -339,7 +339,7 @@ def test_names_and_links(programs: Programs, work: Work, attack: Attack) -> None
     with attack.attempt("reencode"), new_output(work, "out") as output:
         arguments = ["prepare", "reencode", root, output, "--workers", 2]
         ended = programs.run(arguments)
-        assert ended.status == 2, ended.text
+        assert ended.status == 3, ended.text
         assert "2 of 10 videos are damaged or missing" in ended.text
         copies = {path for path in contents(output) if path.endswith(".mp4")}
         assert copies == {path.removesuffix(".avi") + ".mp4" for path in videos - {"b/self.avi", "b/fifo.avi"}}
@@ -350,7 +350,7 @@ def test_names_and_links(programs: Programs, work: Work, attack: Attack) -> None
         listed_names = sorted(path for path in videos if path.isprintable())
         (work.folder / "odd.txt").write_text("".join(f"{name} 0\n" for name in listed_names))
         ended = programs.run(["prepare", "shards", work.folder / "odd.txt", output, "--root", root, "--workers", 2])
-        assert ended.status == 2, ended.text
+        assert ended.status == 3, ended.text
         index = read_shard_index(output)
         assert {failure.path for failure in index.left_out} == {"b/self.avi", "b/fifo.avi"}
         assert index.samples == len(listed_names) - 2

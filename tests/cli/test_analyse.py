@@ -121,7 +121,7 @@ def test_classes(capsys: Captured, videos: Path, model: Path, tmp_path: Path) ->
     lists = ("--list", videos / "broken.txt", "--labels-file", videos / "names.txt", "--root", videos, "--views", "1x1")
     options = ("--no-modulation", "--checkpoint", model, "--output", tmp_path, "--shown", 2)
     status, out, err = analyse(capsys, "classes", *lists, *options, "--json")
-    assert status == 2
+    assert status == 3
     assert "1 videos could not be read" in err
     document = json.loads(out)
     expected = right(model, videos, "1x1", modulated=False)

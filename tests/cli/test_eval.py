@@ -108,7 +108,7 @@ def test_several_labels(capsys: Captured, videos: Path, tmp_path: Path) -> None:
         capsys, "--protocol", "closeset", *data, "--output", tmp_path / "out", "--json", "--workers", 1
     )
     document = json.loads(out)
-    assert status == 2
+    assert status == 3
     (split,) = document["splits"]
     assert (split["videos"], split["failed"]) == (4, 1)
     for score in ("running", "full-class", "cosine"):
@@ -177,12 +177,12 @@ def test_nothing_is_decoded_in_this_process(capsys: Captured, videos: Path, monk
 
 
 def test_a_bad_video(capsys: Captured, videos: Path) -> None:
-    """The others are evaluated, the bad one is counted and named with its reason; the status is 2."""
+    """The others are evaluated, the bad one is counted and named with its reason; the status is 3."""
     data = ("--list", videos / "broken.txt", "--labels-file", videos / "names.csv", "--root", videos)
     status, out, err = evaluate(capsys, "--protocol", "fewshot", *data, "--json")
     document = json.loads(out)
     (split,) = document["splits"]
-    assert status == 2
+    assert status == 3
     assert (split["videos"], split["failed"]) == (5, 1)
     assert split["running"]["all"]["top5"] == pytest.approx(80.0)
     assert split["running"]["readable"]["top5"] == 100.0

@@ -118,7 +118,7 @@ def test_embeddings_appear_whole(capsys: Captured, moving_video: Path, tmp_path:
     assert run(capsys, "embed", moving_video, "--output", path)[0] == 0
     before = path.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mote_fast.cli.embed.check_file", lambda path: None)
+        patch.setattr("mote_fast.cli.result_writers.check_file", lambda path: None)
         with files_of_at_most(100):
             refused(capsys, ["embed", str(moving_video), "--output", str(path)], "cannot be written")
     assert path.read_bytes() == before
@@ -149,7 +149,7 @@ def test_evaluation_of_names_that_are_not_utf8(capsys: Captured, videos: Path, t
         capsys, "eval", "--protocol", "zeroshot", "--list", tmp_path / "data", "--workers", 0, "--views", "1x1",
         "--output", tmp_path / "out", "--json",
     )  # fmt: skip
-    assert status == 2
+    assert status == 3
     assert strict(out) == strict((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
     assert Path(strict(out)["failures"][0]["path"]).name == f"{ODD}.mp4"
     assert r"pi\udcf1.mp4" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")

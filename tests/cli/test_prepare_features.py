@@ -58,7 +58,7 @@ def test_training_on_features_is_training_on_the_videos(
 ) -> None:
     """The same losses, validations and stand-ins for a missing video; the printed command trains."""
     options = {**FROZEN, "optim__precision": precision, "data__views": "2x3", "data__batch_size": 4}
-    assert prepare(videos.write_config(tmp_path / "features", **options), tmp_path / "cached") == 2
+    assert prepare(videos.write_config(tmp_path / "features", **options), tmp_path / "cached") == 3
     captured = capsys.readouterr()
     assert "cached/train: features of 11 videos" in captured.out
     assert captured.err.endswith("2 videos could not be read\n")

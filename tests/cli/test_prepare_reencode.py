@@ -47,7 +47,7 @@ def test_a_list(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     """Only the list's videos; the new list names all copies, even a failed one; the status shows the failure."""
     (root / "bad.mp4").write_text("no video")
     (tmp_path / "val.txt").write_text("x/a.avi 4\nbad.mp4 2\n")
-    assert run(root, tmp_path / "out", "--list", tmp_path / "val.txt") == 2
+    assert run(root, tmp_path / "out", "--list", tmp_path / "val.txt") == 3
     assert not (tmp_path / "out" / "b.mp4").exists()
     items = read_list(tmp_path / "out" / "val.txt")
     assert [(item.path, item.label) for item in items] == [("x/a.mp4", 4), ("bad.mp4", 2)]
@@ -60,7 +60,7 @@ def test_an_unreadable_folder_is_reported(
     """The other videos are written, and the status tells; a source without videos is refused."""
     found = FoundVideos(["b.webm"], ["x: cannot be read (Permission denied)"])
     monkeypatch.setattr("mote_fast.cli.prepare_reencode.find_videos", lambda _: found)
-    assert run(root, tmp_path / "out") == 2
+    assert run(root, tmp_path / "out") == 3
     assert (tmp_path / "out" / "b.mp4").exists()
     assert "error: x: cannot be read (Permission denied)" in capsys.readouterr().err
     monkeypatch.undo()

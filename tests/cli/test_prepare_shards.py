@@ -47,7 +47,7 @@ def test_writes_shards(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 def test_reports_what_is_left_out(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A left-out video is reported by name and reason, and in the exit status."""
     (root / "1.mp4").unlink()
-    assert run(tmp_path / "list.txt", tmp_path / "out", "--root", root) == 2
+    assert run(tmp_path / "list.txt", tmp_path / "out", "--root", root) == 3
     printed = capsys.readouterr()
     assert "2 videos in 1 shards" in printed.out
     assert "error: 1.mp4: no such file" in printed.err

@@ -86,10 +86,10 @@ def test_templates(capsys: Captured, videos: Path, tmp_path: Path) -> None:
 
 
 def test_a_bad_video(capsys: Captured, videos: Path) -> None:
-    """The others are ranked, the bad one is named with its reason, and the status is 2."""
+    """The others are ranked, the bad one is named with its reason, and the status is 3."""
     status, out, err = retrieve(capsys, videos / "broken.csv", "--root", videos, "--json")
     document = json.loads(out)
-    assert status == 2
+    assert status == 3
     assert (document["videos"], document["failed"]) == (4, 1)
     assert document["failures"][0]["path"] == str(videos / "bad.mp4")
     assert (document["text_to_video"]["readable"]["queries"], document["text_to_video"]["all"]["queries"]) == (5, 6)

@@ -65,11 +65,11 @@ def test_interpolate(capsys: Captured, videos: Path, model: tuple[Path, Path], t
 
 @pytest.mark.heavy
 def test_a_bad_video(capsys: Captured, videos: Path, model: tuple[Path, Path], tmp_path: Path) -> None:
-    """It is named and left out, and the status is 2; the defaults are eleven shares."""
+    """It is named and left out, and the status is 3; the defaults are eleven shares."""
     names = videos / "names.txt"
     close = ("--close-set", videos / "broken.txt", "--close-set-labels-file", names, "--close-set-root", videos)
     status, out, err = sweep(capsys, model, *close, "--zero-shot", videos / "data", "--output", tmp_path)
-    assert status == 2
+    assert status == 3
     assert "1 videos could not be read" in err
     assert len(read_csv(tmp_path / "interpolate.csv")) == 11
     assert "share  close-set" in out

@@ -18,7 +18,7 @@ def _add_classify(commands: Any) -> None:
     options.add_videos(parser, views="3x1")
     options.add_labels(parser)
     options.add_value(parser, "--topk", 5, "labels to print per video", "K", least=1)
-    options.add_json(parser)
+    options.add_forms(parser, "write results there as they come; .json, .jsonl, .csv or .txt")
     options.add_model(parser, encodes_labels=True)
     options.add_prompts(parser)
     options.set_run(parser, "classify")
@@ -29,9 +29,6 @@ def _add_embed(commands: Any) -> None:
         "embed", help="write one embedding per video", description="Write one embedding per video."
     )
     options.add_videos(parser, views="1x1")
-    parser.add_argument(
-        "--output", metavar="FILE", help="safetensors file: one float32 vector per video, named by its path"
-    )
-    options.add_json(parser)
+    options.add_forms(parser, "write embeddings there; .safetensors, .npy, .json, .jsonl or .csv")
     options.add_model(parser)
     options.set_run(parser, "embed")
