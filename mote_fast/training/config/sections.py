@@ -109,9 +109,9 @@ class ModelSection(HeadOptions):
         activation: activation of a weights file of unknown origin; null if the origin determines it.
         preprocessing: an open_clip tag with the preprocessing of a weights file of unknown origin; null if the origin
             or the architecture determines it.
-        checkpoint: released .pt file, model folder or name of a model (`mote-fast models`) to fine-tune, with its own
-            towers and head: the other keys of this section, except ``clip_pretrained`` and ``train_clip``, are then
-            ignored. null starts from a fresh head.
+        checkpoint: released .pt file, model folder, name of a model (`mote-fast models`) or of the hub (`hf-hub:...`)
+            to fine-tune, with its own towers and head: the other keys of this section, except ``clip_pretrained`` and
+            ``train_clip``, are then ignored. null starts from a fresh head.
         layers: L, temporal layers; null takes the architecture's (4 for ViT-B-16, 6 for ViT-L-14).
         heads: attention heads of a temporal layer; null takes the text tower's width / 64.
         experts: E, experts per layer; 0 or 1 is a plain FFN.

@@ -15,7 +15,9 @@ from mote_fast.clip.clip_config import config_of_name
 from mote_fast.clip.pretrained import SCHEMAS
 from mote_fast.errors import ConfigError, quoted
 from mote_fast.head.video_head import MAX_FRAMES
+from mote_fast.model.model_defaults import HUB_SCHEMA
 from mote_fast.model.zoo import list_models
+from mote_fast.runtime.reading import expanded
 from mote_fast.training.config import released_yaml
 from mote_fast.training.config.sections import DataConfig, ModelSection, OptimConfig, RunConfig
 from mote_fast.training.config.settings import Setting, flatten, parse_overrides, read_document
@@ -238,6 +240,8 @@ def _check_files(config: TrainConfig, settings: Mapping[str, Setting], path: str
         if not value and key in _REQUIRED:
             raise ConfigError(f"{path}: {key} is missing; it names {_REQUIRED[key]}")
         known = {"run.resume": _RESUME_WORDS, "model.checkpoint": list_models()}.get(key, ())
+        if key == "model.checkpoint" and value and (value.startswith(HUB_SCHEMA) or expanded(value).exists()):
+            continue
         if value and value not in known and not os.path.exists(value):
             raise ConfigError(f"{_source(key, settings, path)}: {key} names {quoted(value)}, which does not exist")
 

@@ -195,6 +195,14 @@ def test_files_must_exist(write: Write, key: str) -> None:
     assert refusal(path) == f"{path}: {key} names 'no/such', which does not exist"
 
 
+def test_checkpoints_of_other_places(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of the hub is looked for when it is loaded; a path may begin with the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "best").mkdir()
+    for name in ("hf-hub:org/model@v1", "~/best"):
+        assert load_config(write(), [f"model.checkpoint={name}"]).model.checkpoint == name
+
+
 def test_base_is_read_first(write: Write) -> None:
     """A file overrides its base, and a base may have its own base, each path relative to its own file."""
     write("{model: {experts: 3, layers: 2}, optim: {lr: 1.0}}", "recipe.yaml")
