@@ -23,7 +23,7 @@ from mote_fast.exports.record import ExportRecord
 from mote_fast.exports.runners import Runner
 from mote_fast.model.caution import warn_user
 from mote_fast.model.results import Prediction, rank
-from mote_fast.model.video_input import Video, Videos, are_several, source_of, take_frames
+from mote_fast.model.video_input import Frames, Video, Videos, sort_out, source_of
 from mote_fast.runtime.checks import check_count, check_finite
 from mote_fast.runtime.forks import HomeProcess
 
@@ -120,7 +120,8 @@ class ExportedClassifier:
         def ranked(one: Any) -> list[Prediction]:
             return rank(self.scores(one, features, views), names, topk)
 
-        return [ranked(one) for one in video] if are_several(video) else ranked(video)
+        several, given = sort_out(video)
+        return [ranked(one) for one in given] if several else ranked(given)
 
     def scores(
         self, video: Video, class_features: Tensor | np.ndarray | None = None, views: Views | str = "3x1"
@@ -179,9 +180,9 @@ class ExportedClassifier:
     def _pixels(self, video: Video, views: Views) -> tuple[Tensor, ViewPlan]:
         """Decode the distinct frames of the views: pixels [U, crops, 3, S, S]."""
         record, source = self.record, source_of(video)
-        if isinstance(source, Tensor | np.ndarray):
-            plan = plan_views(len(source), self.frames, views)
-            frames = take_frames(source, plan.frame_indices).cpu()
+        if isinstance(source, Frames):
+            plan = plan_views(source.count, self.frames, views)
+            frames = source.take(plan.frame_indices).cpu()
             displayed = frames.shape[1], frames.shape[2]
         else:
             request = ViewRequest(
