@@ -23,7 +23,7 @@ from harness import OFFICIAL, OURS
 from head import HEAD, ONCE, TWICE, UNFOLDED, head
 from rows import Row, value
 from setting import COMPILED, INT8, Setting
-from tower import PLAIN_MLP, TOWER, UNTRIMMED, clip
+from tower import OWN_BLAS, PLAIN_MLP, TOWER, TRIMMED, UNTRIMMED, clip
 
 STAGES: Mapping[str, Callable[[Setting], Iterator[Row]]] = {
     "decode": decode,
@@ -60,7 +60,8 @@ CHAIN = (
     Optimisation("cache of class features", "text", CACHED, OURS),
     Optimisation("decoder", "decode", OURS, OFFICIAL),
     Optimisation("tensor transforms", "transform", OURS, OFFICIAL),
-    Optimisation("trimmed last block", "clip", PLAIN_MLP, UNTRIMMED),
+    Optimisation("trimmed last block", "clip", TRIMMED, UNTRIMMED),
+    Optimisation("faster float32 products", "clip", PLAIN_MLP, OWN_BLAS),
     Optimisation("fused MLP", "clip", OURS, PLAIN_MLP),
     Optimisation("once-through head", "head", ONCE, TWICE),
     # A folded head merges nothing.

@@ -2,42 +2,68 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from unittest.mock import patch
 
 import flops
 import torch
-from harness import EQUAL, OFFICIAL, OURS, Arm, Workload, gemm, measure
+from harness import EQUAL, OFFICIAL, OURS, SIXTEEN_BIT, Arm, Workload, gemm, measure
+from peers import ONNX_RUNTIME, TRANSFORMERS, peers
 from rows import Row
 from setting import INT8, Setting
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from mote_fast.clip import ClipTowers, transformer
 from mote_fast.clip.mlp import run_mlp
+from mote_fast.ops import products
 from mote_fast.ops.attention import attend
+from mote_fast.ops.products import linear, run_linear
 
 TOWER = "image tower, frames"
-UNTRIMMED, PLAIN_MLP = "untrimmed, fused MLP", "trimmed, plain MLP"
+# Our tower with float32 products by PyTorch's own library, and in bfloat16.
+OWN_BLAS, BFLOAT16 = "mote_fast, F.linear", "mote_fast, bfloat16"
+UNTRIMMED, PLAIN_MLP, TRIMMED = "untrimmed, fused MLP", "trimmed, plain MLP", "trimmed, plain MLP, F.linear"
 # int8 is another function, near the float one: its features' cosine is what counts, and is shown.
-TOLERANCES = {INT8: 0.2}
+TOLERANCES: dict[str, float | None] = {INT8: 0.2, BFLOAT16: SIXTEEN_BIT, TRANSFORMERS: None}
 
 
 def clip(setting: Setting) -> Iterator[Row]:
     """The image tower over the frames of one view and of a whole video, a product of its shape beside it."""
     towers, vision = setting.model.clip, setting.model.clip.config.model["vision_cfg"]
+    others, other_ways = list(peers(setting)), ways_of_products(setting)
     for views in setting.view_counts:
         count = views * setting.frames
         arms = tower_arms(setting, count)
-        ways = {UNTRIMMED: (encode_untrimmed, False), PLAIN_MLP: (encode_with_plain_mlp, True)}
+        ways = {
+            UNTRIMMED: (encode_untrimmed, False),
+            PLAIN_MLP: (encode_with_plain_mlp, True),
+            TRIMMED: (encode_trimmed_alone, True),
+        }
         for name, (encode, trimmed) in ways.items() if towers.is_plain_vision_tower else ():
             arms.append(tower_arm(setting, name, partial(encode, towers), count, trimmed))
+        arms += [tower_arm(setting, name, encode, count, trimmed) for name, (encode, trimmed) in other_ways.items()]
+        for name, encode, seconds in others:
+            arms.append(tower_arm(setting, name, encode, count, name == ONNX_RUNTIME, seconds))
         for name, (model, seconds) in setting.prepared.items():
             arms.append(tower_arm(setting, name, model.encode_frames, count, towers.is_plain_vision_tower, seconds))
         tokens = (towers.image_size // vision["patch_size"]) ** 2 + 1
         arms.append(gemm(count * tokens, vision["width"], setting, count))
         yield from measure(Workload("clip", TOWER, arms, 3, warmup=1), setting)
+
+
+def ways_of_products(setting: Setting) -> dict[str, tuple[Callable[[Tensor], Tensor], bool]]:
+    """Our tower by other matrix products, where the run is in float32 on the CPU; and whether each is trimmed."""
+    towers = setting.model.clip
+    if setting.device.type != "cpu" or setting.dtype != torch.float32:
+        return {}
+    reduced = copy.deepcopy(towers).to(torch.bfloat16)
+    return {
+        OWN_BLAS: (partial(encode_with_own_blas, towers), towers.is_plain_vision_tower),
+        BFLOAT16: (lambda pixels: reduced.encode_frames(pixels.bfloat16()), towers.is_plain_vision_tower),
+    }
 
 
 def tower_arms(setting: Setting, count: int) -> list[Arm]:
@@ -78,13 +104,31 @@ def encode_untrimmed(towers: ClipTowers, pixels: Tensor) -> Tensor:
     x = visual.ln_pre(x + visual.positional_embedding.to(x.dtype))
     for block in visual.transformer.resblocks:
         attn = block.attn
-        qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias).unflatten(-1, (3, attn.num_heads, -1))
-        x = x + attn.out_proj(attend(*qkv.unbind(2), backend=towers.attention).flatten(-2))
+        qkv = linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias).unflatten(-1, (3, attn.num_heads, -1))
+        x = x + run_linear(attn.out_proj, attend(*qkv.unbind(2), backend=towers.attention).flatten(-2))
         x = x + run_mlp(block.mlp, block.ln_2(x))
     return visual.ln_post(x[:, 0]) @ visual.proj
 
 
-def encode_with_plain_mlp(towers: ClipTowers, pixels: Tensor) -> Tensor:
-    """``ClipTowers.encode_frames`` with open_clip's own MLP."""
-    with patch.object(transformer, "run_mlp", lambda mlp, x: mlp(x)):
+def encode_with_own_blas(towers: ClipTowers, pixels: Tensor) -> Tensor:
+    """``ClipTowers.encode_frames`` without oneDNN's products."""
+    with patch.object(products, "serving", lambda: products.Serving(math.inf, "asked for")):
         return towers.encode_frames(pixels)
+
+
+def encode_with_plain_mlp(towers: ClipTowers, pixels: Tensor) -> Tensor:
+    """``ClipTowers.encode_frames`` with open_clip's own MLP, its products as ours."""
+
+    def plain(mlp: nn.Sequential, x: Tensor) -> Tensor:
+        for layer in mlp:
+            x = run_linear(layer, x)
+        return x
+
+    with patch.object(transformer, "run_mlp", plain):
+        return towers.encode_frames(pixels)
+
+
+def encode_trimmed_alone(towers: ClipTowers, pixels: Tensor) -> Tensor:
+    """``ClipTowers.encode_frames`` with open_clip's own MLP, and without oneDNN's products."""
+    with patch.object(transformer, "run_mlp", lambda mlp, x: mlp(x)):
+        return encode_with_own_blas(towers, pixels)

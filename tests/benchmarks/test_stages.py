@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import data
 import experts
 import head
 import memory
+import peers
 import pytest
 import scaling
 import throughput
+import torch
 from harness import OFFICIAL, OURS
 from inference_scaling import AXES, exponents, inference_scaling
 from rows import Row, value
 from setting import Setting
 
 from mote_fast.head.head_config import HeadConfig
+from tests.tolerances import assert_close
 
 STAGES = {**throughput.STAGES, **experts.STAGES, "fold": head.fold}
 
@@ -113,3 +118,19 @@ def test_loading_serves_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert ours.shape == official.shape
         if source.path == source.original:
             assert (ours - official).abs().mean() < 0.01
+
+
+@pytest.mark.heavy
+def test_peers_are_measured_or_said_to_be_missing(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime's arm gives the tower's features; a package that is missing leaves its arm out, with the reason."""
+    pytest.importorskip("onnxruntime", reason="an arm of the benchmark")
+    pytest.importorskip("onnxscript", reason="exports for that arm")
+    full = replace(setting, quick=False, left_out={})
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    ((name, encode, seconds),) = peers.peers(full)
+    towers = full.model.clip
+    pixels = full.random(3, 3, towers.image_size, towers.image_size)
+    with torch.no_grad():
+        assert_close(encode(pixels), towers.encode_frames(pixels))
+    assert (name, seconds > 0) == (peers.ONNX_RUNTIME, True)
+    assert "transformers" in full.left_out[peers.TRANSFORMERS]
