@@ -21,6 +21,7 @@ from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigErr
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.model.devices import resolve_device
 from mote_fast.model.dtypes import Dtype, resolve_dtype
 from mote_fast.model.model_config import ModelConfig, default_layers
 from mote_fast.model.model_defaults import CLIP_SCHEMA, DEFAULT_EXPERTS, DEFAULT_FRAMES, DEFAULT_INTERPOLATION
@@ -80,9 +81,10 @@ def create_model(
         activation: only for a weights file of unknown origin, see ``mote_fast.clip.pretrained``.
         preprocessing: only for a weights file of unknown origin, of an architecture that was published with several:
             its ``Preprocessing``, or a tag that has the same.
-        device: device of the model.
-        dtype: type of its parameters; or "auto", float32 or bfloat16, whichever a measurement finds faster on the
-            device; or "int8", for inference on the CPU with the image tower quantised, see ``mote_fast.clip.int8``.
+        device: device of the model; "auto" takes a GPU if there is one.
+        dtype: type of its parameters, also by name ("float16"); or "auto", float32 or bfloat16, whichever a measurement
+            finds faster on the device; or "int8", for inference on the CPU with the image tower quantised, see
+            ``mote_fast.clip.int8``.
         head_options: ``header``, ``expert_init``, ``expert_design``, ``aggregation``, ``modulation``,
             ``modulation_top_k`` and ``modulation_gamma``, see ``HeadOptions``; the defaults are the paper's.
 
@@ -143,7 +145,7 @@ def load(
         frames: T, frames per view, which a released file does not record (8, or 16 for the 16-frame models).
         activation: activation of the file ``clip``, if its origin is unknown; released files are QuickGELU by origin,
             so "gelu" raises.
-        device: device of the model.
+        device: device of the model, or "auto".
         dtype: type of its parameters, "auto" or "int8", see ``create_model``.
 
     Raises:
@@ -384,6 +386,7 @@ def _part(tensors: Mapping[str, Value], prefix: str) -> dict[str, Value]:
 def _finish(
     towers: ClipTowers, head: VideoHead, frames: int, device: str | torch.device, dtype: Dtype
 ) -> VideoClassifier:
+    device = resolve_device(device, dtype)
     dtype = resolve_dtype(dtype, device)
     model = VideoClassifier(towers, head, frames)
     # Building the configuration checks the sizes against one another.

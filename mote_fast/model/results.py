@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -12,11 +13,29 @@ from mote_fast.errors import MoteError
 
 @dataclass(frozen=True)
 class Prediction:
-    """One ranked label: the name, its index in the given list, and its probability."""
+    """One ranked label: the name, its index in the given list, and its probability.
+
+    ``prediction["score"]``, ``dict(prediction)`` and ``label, index, score = prediction`` work too, and a list of
+    predictions makes a ``pandas.DataFrame``.
+    """
 
     label: str
     index: int
     score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values by their names, which JSON can hold."""
+        return {"label": self.label, "index": self.index, "score": self.score}
+
+    def keys(self) -> Iterable[str]:
+        """Return the names of the values."""
+        return self.to_dict().keys()
+
+    def __getitem__(self, name: str) -> Any:
+        return self.to_dict()[name]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.to_dict().values())
 
 
 @dataclass(frozen=True)
@@ -37,6 +56,16 @@ class VideoResult:
     error: MoteError | None = None
     replaced_frames: int = 0
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values by their names, which JSON can hold; the error as its text, and its class as ``kind``."""
+        return {
+            "index": self.index,
+            "video": self.video,
+            "predictions": [each.to_dict() for each in self.predictions],
+            **_described(self.error),
+            "replaced_frames": self.replaced_frames,
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class VideoEmbedding:
@@ -56,9 +85,23 @@ class VideoEmbedding:
     error: MoteError | None = None
     replaced_frames: int = 0
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values by their names, the embedding as a list; otherwise as ``VideoResult.to_dict``."""
+        return {
+            "index": self.index,
+            "video": self.video,
+            "embedding": None if self.embedding is None else self.embedding.tolist(),
+            **_described(self.error),
+            "replaced_frames": self.replaced_frames,
+        }
+
 
 def rank(scores: Tensor, labels: Sequence[str], topk: int | None) -> list[Prediction]:
     """Return the ``topk`` best labels of scores [C], best first; None takes all."""
     # A stable sort keeps equal scores (duplicate labels) in the order given.
     order: list[int] = scores.cpu().argsort(descending=True, stable=True)[:topk].tolist()
     return [Prediction(labels[index], index, float(scores[index])) for index in order]
+
+
+def _described(error: MoteError | None) -> dict[str, str | None]:
+    return {"error": None, "kind": None} if error is None else {"error": str(error), "kind": type(error).__name__}

@@ -19,7 +19,7 @@ from mote_fast.data.decoding.video_info import PixelAspect
 from mote_fast.data.loading.view_frames import ViewFrames, ViewRequest, read_view_frames
 from mote_fast.data.transforms import CropsAlong, evaluation_crops, normalize
 from mote_fast.data.views import ViewPlan, Views, plan_views
-from mote_fast.errors import LabelError
+from mote_fast.errors import ConfigError, LabelError
 from mote_fast.head.scores import view_probabilities
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.caution import DRAWN_ONLY, untrained_part, warn_user
@@ -120,6 +120,34 @@ class VideoModel(nn.Module):
         """
         return untrained_part(self.clip.model, self.head) or (DRAWN_ONLY if self.drawn_only else None)
 
+    def forward(self, pixels: Tensor, class_features: Tensor | None = None) -> Tensor:
+        """Score clips that are ready for the image tower, with gradients where they are enabled.
+
+        Args:
+            pixels: [B, T, 3, S, S], normalised, in the model's dtype: one view of each video, as
+                ``mote_fast.data.evaluation_pixels`` and the batches of ``mote_fast.data.make_loader`` give them.
+            class_features: [C, d], from ``class_features``; None takes those of the model's own ``classes``.
+
+        Returns:
+            [B, C], logits: their softmax over the labels is CLIP's probability. ``classify`` averages over views.
+
+        Raises:
+            ConfigError: the pixels do not fit.
+            LabelError: there are no class features, and the model records no class names.
+        """
+        size = self.clip.image_size
+        if pixels.ndim != 5 or list(pixels.shape[2:]) != [3, size, size]:
+            raise ConfigError(
+                f"pixels must be [B, T, 3, {size}, {size}], normalised, got {list(pixels.shape)}; for files and "
+                "decoded frames use classify"
+            )
+        if class_features is None:
+            if self.classes is None:
+                raise LabelError("no labels: this model records no class names; give class_features(labels)")
+            class_features = self.class_features(self.classes)
+        features = self.encode_frames(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+        return self.clip.logit_scale * self.head(features, class_features.to(features))
+
     @torch.no_grad()
     def scores(
         self, video: Video, class_features: Tensor, views: Views | str = "3x1", *, layout: Layout | None = None
@@ -181,7 +209,12 @@ class VideoModel(nn.Module):
             [N, d], projected, not L2-normalised (eq. (1)).
         """
         self._home.check_threads()
-        return self.clip.encode_frames(pixels) if self.int8 is None else self.int8(pixels)
+        if self.int8 is None:
+            return self.clip.encode_frames(pixels)
+        if pixels.dtype != torch.float32 or pixels.device.type != "cpu":
+            kind = f"{str(pixels.dtype).removeprefix('torch.')} on {pixels.device}"
+            raise ConfigError(f"an int8 model computes in float32 on the CPU, not in {kind}; load it without int8")
+        return self.int8(pixels)
 
     @torch.no_grad()
     def class_features(self, labels: Labels, *, progress: Progress | None = None) -> Tensor:

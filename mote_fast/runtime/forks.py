@@ -29,6 +29,9 @@ class HomeProcess:
         Raises:
             BackendError: this process is a fork, and PyTorch would use several threads.
         """
+        # The tracer of torch.compile knows no processes.
+        if torch.compiler.is_compiling():
+            return
         if self.is_left and torch.get_num_threads() > 1:
             raise BackendError(
                 "this process was forked from the one that loaded the model, and PyTorch's threads do not live on in a "

@@ -251,6 +251,11 @@ class _Worker:
         return process
 
     def _start(self) -> None:
+        if multiprocessing.current_process().daemon:
+            raise BackendError(
+                "a worker process of a loader cannot start processes of its own; there, use one video at a time, or "
+                "workers=0"
+            )
         starting = context()
         if sys.platform == "linux":
             starting.set_forkserver_preload([__name__, self._module])

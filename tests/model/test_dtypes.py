@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,11 +38,17 @@ def test_emulation_is_told_of(gain: float, caplog: pytest.LogCaptureFixture) -> 
     assert model.clip.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("dtype", ["float32", "fast", 32, None])
+@pytest.mark.parametrize("dtype", ["fast", 32, None, torch.int8])
 def test_other_values_are_refused(dtype: object) -> None:
     """With the values that there are."""
     with pytest.raises(ConfigError, match="auto"):
         create_model("ViT-test", dtype=dtype)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
+def test_names_of_dtypes(name: Any) -> None:
+    """The words of the command line work in Python."""
+    assert create_model("ViT-test", dtype=name).clip.dtype == getattr(torch, name)
 
 
 @pytest.mark.heavy
