@@ -19,7 +19,7 @@ CARD_FILE = "README.md"
 
 # The hub's name of the task; it has none for open label sets.
 _TASK = "video-classification"
-_TAGS = ("mote", "clip", "video", "zero-shot", "open-vocabulary")
+_TAGS = ("clip", "video", "zero-shot", "open-vocabulary")
 # Class names that a card shows; config.json has all.
 _SHOWN_CLASSES = 100
 # The scores of `eval`, the one of the paper first, and what each number of a result is called.
@@ -52,7 +52,7 @@ def model_card(
         license=None if license is None else visible(license),
         library_name="mote_fast",
         pipeline_tag=_TASK,
-        tags=list(_TAGS),
+        tags=[*(["mote"] if _has_experts(config) else []), *_TAGS],
         base_model=_base_model(config),
         model_name=repository.rpartition("/")[2],
         eval_results=[row.as_metadata() for row in rows] or None,
@@ -60,14 +60,13 @@ def model_card(
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {markdown(repository)}",
-        "A video classifier for open sets of labels: MoTE on CLIP ([paper](https://arxiv.org/abs/2410.10589)), in the "
-        f"format of mote_fast {__version__}.",
+        f"A video classifier for open sets of labels: {_kind(config)}, in the format of mote_fast {__version__}.",
         *([f"**Caution:** {markdown(caution)}."] if caution else []),
         _use(config, repository),
         "\n".join(("## Model", "", *_table(("", ""), _facts(config)))),
     ]
     if rows:
-        head = ("protocol", "data set", "classes", "videos", "views", "measure", "%", "deviation")
+        head = ("protocol", "data set", "classes", "videos", "views and settings", "measure", "%", "deviation")
         explained = "Written by `mote-fast eval`; the deviation is that over the splits."
         parts.append("\n".join(("## Results", "", *_table(head, (row.cells() for row in rows)), "", explained)))
     if config.classes is not None:
@@ -86,6 +85,7 @@ class _Row:
     def __init__(self, result: Mapping[str, Any], score: str, measure: str, found: Mapping[str, Any]) -> None:
         splits = result["splits"]
         self.protocol, self.data_set, self.views = (str(result[key]) for key in ("protocol", "dataset", "views"))
+        self.views += _settings(result)
         self.classes = max(int(split["classes"]) for split in splits)
         self.videos = sum(int(split["videos"]) for split in splits)
         self.failed = sum(int(split["failed"]) for split in splits)
@@ -126,6 +126,29 @@ def _rows(result: Mapping[str, Any]) -> Iterator[_Row]:
             f"results must be documents of result.json, as `mote-fast eval --output` writes them ({one_line(error)})"
         ) from error
     yield from found
+
+
+def _has_experts(config: ModelConfig) -> bool:
+    return config.head.header == "mote"
+
+
+def _kind(config: ModelConfig) -> str:
+    if _has_experts(config):
+        return "MoTE on CLIP ([paper](https://arxiv.org/abs/2410.10589))"
+    return "CLIP with temporal layers" if config.head.layers else "CLIP with the mean over frames"
+
+
+def _settings(result: Mapping[str, Any]) -> str:
+    """How the model was used, beside its defaults."""
+    share = result.get("tuned_share", 1.0)
+    found = (
+        (result.get("dtype", "float32") != "float32", str(result.get("dtype"))),
+        (bool(result.get("without_modulation")), "without modulation"),
+        (share != 1.0, f"{share} of the tuned image tower"),
+        (bool(result.get("templates")), "other templates"),
+        (bool(result.get("descriptions")), "descriptions"),
+    )
+    return "".join(f", {text}" for used, text in found if used)
 
 
 def _base_model(config: ModelConfig) -> str | None:

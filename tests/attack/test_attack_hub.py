@@ -97,7 +97,7 @@ def test_repositories_of_strangers(
     monkeypatch.chdir(tmp_path)
     with serve_hub(monkeypatch, cache) as hub:
         before = outside(tmp_path, cache)
-        for number in range(attack.size(25, 600)):
+        for number in range(attack.size(25, 300)):
             with attack.attempt(number):
                 hub.repositories = {"org/model": Repository()}
                 commit = hub.repositories["org/model"].commit(spoiled(rng, files))

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+import mote_fast
 from mote_fast.errors import ConfigError
 from mote_fast.model.card import model_card
 from mote_fast.model.model_config import ModelConfig
@@ -65,6 +66,16 @@ def test_a_card_states_nothing_else(tiny: Any) -> None:
     assert "None is stated" in card
     assert "random weights" in card
     assert re.search(r"\[More|TODO|\{\w*\}|None \|", card) is None
+
+
+def test_a_card_names_the_method(tiny: Any) -> None:
+    """CLIP with mean pooling is no MoTE, in words and tags; results in int8, or of an interpolated tower, say so."""
+    mean = mote_fast.create_model("ViT-test", header="mean", heads=1).config
+    card = model_card(mean, "org/model", results=[result(dtype="int8", tuned_share=0.99)])
+    assert "mote" not in front_matter(card)["tags"]
+    assert "CLIP with the mean over frames" in card
+    assert "| 3x1, int8, 0.99 of the tuned image tower |" in card
+    assert "mote" in front_matter(model_card(tiny.config, "org/model"))["tags"]
 
 
 def test_names_cannot_break_a_card(config: ModelConfig) -> None:
