@@ -75,6 +75,18 @@ class Journal:
             raise ConfigError(f"{self.path}: cannot be written ({error})") from error
         self.records[name] = record
 
+    def clear(self) -> None:
+        """Forget all records.
+
+        Raises:
+            ConfigError: the file cannot be written.
+        """
+        try:
+            self._file.truncate(0)
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be written ({error})") from error
+        self.records.clear()
+
     def __enter__(self) -> Journal:
         return self
 

@@ -79,10 +79,12 @@ def write_features(
         # Videos that changed since an interrupted call would be mixed with what they were before.
         states = _states(dataset.items)
         plan = {**source, "the sizes or times of the videos": states, "the batch size": options.batch_size}
-        if (known := journal.records.get(_PLAN)) is None:
-            journal.append(_PLAN, source=plan)
+        # A call that failed before it wrote features leaves nothing that others could be mixed with.
+        if any(record.get("indices") for record in journal.records.values()):
+            check_source(journal.records.get(_PLAN, {}).get("source", {}), plan, folder)
         else:
-            check_source(known["source"], plan, folder)
+            journal.clear()
+            journal.append(_PLAN, source=plan)
         parts = _parts(len(dataset), options.batch_size)
         pending = [part for part in parts if not _is_done(journal, folder, part.name)]
         if progress is not None:

@@ -158,9 +158,13 @@ def _identity(source: _Source) -> list[int | str]:
 
 def _check_same(journal: Journal, fingerprint: str, out: Path) -> None:
     known = journal.records.get(_PLAN)
-    if known is None:
+    if known is not None and known["fingerprint"] == fingerprint:
+        return
+    # A call that failed before it stored a video leaves nothing that another could be mixed with.
+    if not any(record.get("indices") for record in journal.records.values()):
+        journal.clear()
         journal.append(_PLAN, fingerprint=fingerprint)
-    elif known["fingerprint"] != fingerprint:
+    else:
         raise ConfigError(
             f"{out}: holds shards of another list, other videos or other options; give an empty folder or remove it"
         )

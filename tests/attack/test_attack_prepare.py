@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 # The commands and their exit status on the videos of `work`, of which one is missing, one dangling and one damaged.
-STATUS = {"scan": 0, "reencode": 2, "shards": 2, "features": 2}
+STATUS = {"scan": 0, "reencode": 3, "shards": 3, "features": 3}
 # Files that grow while a command runs; all others appear complete.
 GROWING = {"scan.jsonl", ".reencode.jsonl", "journal.jsonl"}
 # Seconds within which the workers of a killed program end; this machine may be busy.

@@ -150,6 +150,18 @@ def test_fewshot(capsys: Captured, tmp_path: Path) -> None:
         assert set(items) <= set(read_list(full))
 
 
+def test_fewshot_of_a_small_list(capsys: Captured, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without --shots, the lists that each class suffices for; a number that was asked for is an error."""
+    full = write(tmp_path / "full.txt", "".join(f"{at}.mp4 {at % 3}\n" for at in range(21)))
+    options = ("fewshot", "--list", full, "--output", tmp_path / "out")
+    status, out, _ = run(capsys, *options, "--json")
+    assert (status, [each["shots"] for each in json.loads(out)["lists"]]) == (0, [2, 4])
+    assert "no list of 8 shots: class 0 has 7 videos" in caplog.text
+    status, _, err = run(capsys, *options, "--shots", 2, 8)
+    assert status == 2
+    assert "class 0 has 7 videos" in err
+
+
 def test_fewshot_lengths(capsys: Captured, tmp_path: Path) -> None:
     """``--length`` takes a number of entries, "once" or "full"."""
     full = write(tmp_path / "full.txt", "".join(f"{at}.mp4 {at % 3}\n" for at in range(100)))

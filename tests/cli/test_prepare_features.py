@@ -185,6 +185,19 @@ def test_two_at_once_and_other_folders(
     assert "a folder of shards" in capsys.readouterr().err
 
 
+def test_a_call_that_wrote_nothing_is_forgotten(
+    videos: VideoFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the wrong root no video is found; the right one then needs no other folder."""
+    config = videos.write_config(tmp_path / "run", **FROZEN, data__val_list=None)
+    lost = tmp_path / "lost.txt"
+    lost.write_text("".join(f"{at}.mp4 0\n" for at in range(12)))
+    assert prepare(config, tmp_path / "features", f"data.train_list={lost}") == 2
+    assert "not one of 12 videos can be read" in capsys.readouterr().err
+    assert prepare(config, tmp_path / "features") == 3
+    assert capsys.readouterr().err.endswith("1 videos could not be read\n")
+
+
 def test_settings_that_need_more_than_features(videos: VideoFolder, tmp_path: Path) -> None:
     """The configuration alone tells, before anything is loaded."""
     features = tmp_path / "features"

@@ -136,6 +136,14 @@ def test_other_arguments_do_not_mix(tmp_path: Path, videos: list[VideoItem]) -> 
         write_shards(videos, out, root=root, max_samples=3)
 
 
+def test_a_call_that_stored_nothing_is_forgotten(tmp_path: Path, videos: list[VideoItem]) -> None:
+    """With the wrong root no video is found; the right one then needs no other folder."""
+    with pytest.raises(ListError, match="not one of"):
+        write_shards(videos, tmp_path / "out", root=tmp_path / "elsewhere")
+    for _ in range(2):
+        assert write_shards(videos, tmp_path / "out", root=tmp_path / "videos").samples == len(videos)
+
+
 def test_damaged_videos_are_left_out_and_named(tmp_path: Path, videos: list[VideoItem]) -> None:
     """Damaged videos move no other video, and a second call still names them."""
     root, out = tmp_path / "videos", tmp_path / "out"

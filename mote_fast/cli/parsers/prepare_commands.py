@@ -111,9 +111,8 @@ def _add_fewshot(steps: Any) -> None:
         "--shots",
         type=Number("--shots", least=1),
         nargs="+",
-        default=PAPER_SHOTS,
         metavar="K",
-        help=f"videos per class (default {default})",
+        help=f"videos per class (default {default}, as far as each class has them)",
     )
     options.add_value(step, "--seed", 0, "seed of the draw", "N")
     step.add_argument(
