@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mote_fast.cli import options
 from mote_fast.cli.download import download_shown
 from mote_fast.clip.clip_config import is_architecture
 from mote_fast.clip.prompts import PAPER_PROMPTS, Prompts, read_prompts
@@ -84,7 +85,7 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     if limit is not None and len(arguments.videos) == 1:
         # The process starts while the model is built; several videos have processes of their own.
         start_watched_reader()
-    # Calibration on videos of strangers waits for the time limit.
+    # Calibration waits until the model knows how to decode.
     place: dict[str, Any] = {
         "device": device_of(arguments),
         "dtype": dtype if calibrate is None else torch.float32,
@@ -99,10 +100,12 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     if model.caution is not None and is_first():
         print(f"note: {model.caution}", file=sys.stderr)
     model.decode_backend = arguments.decode
+    if calibrate is not None:
+        # Always in a watched process: commands that read lists have no limit of their own.
+        model.decode_time_limit = limit or options.TIME_LIMIT
+        model.quantize(calibrate)
     model.decode_time_limit = limit
     model.prompts = prompts or model.prompts
-    if calibrate is not None:
-        model.quantize(calibrate)
     if arguments.no_cache:
         model.feature_cache = None
     if arguments.no_modulation:

@@ -20,7 +20,8 @@ from world.write import write_action
 import mote_fast
 from mote_fast.cli import main
 from mote_fast.cli.demo import RIGHT_MARK
-from mote_fast.cli.inputs import kinetics400_labels
+from mote_fast.cli.inputs import kinetics400_labels, whole_model
+from mote_fast.cli.options import CommandParser, add_model
 from mote_fast.clip import ClipTowers
 from mote_fast.clip.calibration import Calibration
 from mote_fast.data import write_video
@@ -220,6 +221,12 @@ def test_int8_is_calibrated_on_a_list(
     command = ("classify", moving_video, "--labels", "a,b", "--calibrate", listed)
     assert run(capsys, *command, "--dtype", "int8", "--time-limit", "50")[0] == 0
     assert [(each.videos, each.time_limit) for each in made] == [([str(moving_video)], 50.0)]
+    parser = CommandParser()
+    add_model(parser)
+    model = whole_model(parser.parse_args(["--dtype", "int8", "--calibrate", str(listed)]))
+    # Commands that read lists decode calibration videos in a watched process too.
+    assert made[-1].time_limit is not None
+    assert model.decode_time_limit is None
     status, _, err = run(capsys, *command)
     assert status == 2
     assert "--dtype int8" in err
