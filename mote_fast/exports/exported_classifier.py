@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mote_fast.clip.texts import check_labels
 from mote_fast.data.loading.view_frames import ViewRequest, read_view_frames
 from mote_fast.data.transforms import evaluation_pixels
 from mote_fast.data.views import ViewPlan, Views, plan_views
@@ -22,8 +21,9 @@ from mote_fast.exports.read import check_files, open_graphs, read_classes, read_
 from mote_fast.exports.record import ExportRecord
 from mote_fast.exports.runners import Runner
 from mote_fast.model.caution import warn_user
+from mote_fast.model.label_input import Labels, labels_of
 from mote_fast.model.results import Prediction, rank
-from mote_fast.model.video_input import Frames, Video, Videos, sort_out, source_of
+from mote_fast.model.video_input import Frames, Layout, Video, Videos, sort_out, source_of
 from mote_fast.runtime.checks import check_count, check_finite
 from mote_fast.runtime.forks import HomeProcess
 
@@ -68,41 +68,45 @@ class ExportedClassifier:
     def classify(
         self,
         video: Video,
-        labels: Sequence[str] | None = ...,
+        labels: Labels | None = ...,
         *,
         views: str = ...,
-        topk: int = ...,
+        topk: int | None = ...,
         class_features: Tensor | np.ndarray | None = ...,
+        layout: Layout | None = ...,
     ) -> list[Prediction]: ...
 
     @overload
     def classify(
         self,
         video: Videos,
-        labels: Sequence[str] | None = ...,
+        labels: Labels | None = ...,
         *,
         views: str = ...,
-        topk: int = ...,
+        topk: int | None = ...,
         class_features: Tensor | np.ndarray | None = ...,
+        layout: Layout | None = ...,
     ) -> list[list[Prediction]]: ...
 
     def classify(
         self,
         video: Video | Videos,
-        labels: Sequence[str] | None = None,
+        labels: Labels | None = None,
         *,
         views: str = "3x1",
-        topk: int = 5,
+        topk: int | None = 5,
         class_features: Tensor | np.ndarray | None = None,
+        layout: Layout | None = None,
     ) -> Any:
         """Rank labels for a video, or for each of several, as ``VideoClassifier.classify`` does.
 
         Args:
-            video: a path, the bytes of a file, or decoded frames uint8 [N, H, W, 3]; or several of these.
+            video: a file or decoded frames in any form that ``VideoClassifier.classify`` takes; or several of these.
             labels: class names. Without ``class_features`` they are some of ``classes``; None takes all of these.
             views: clips x crops.
-            topk: how many labels to return; all of them if there are fewer.
+            topk: how many labels to return; all of them if there are fewer, or if it is None.
             class_features: [C, d], features of the labels, from ``VideoClassifier.class_features``.
+            layout: the axes of decoded frames, as there.
 
         Returns:
             The best labels, best first, ties in the order given. A list of such lists for several videos.
@@ -114,17 +118,23 @@ class ExportedClassifier:
             NotFiniteError: the scores are NaN or infinite.
             VideoError: a video cannot be read; the message names it.
         """
-        check_count("topk", topk, 1)
+        if topk is not None:
+            check_count("topk", topk, 1)
         names, features = self._choose(labels, class_features)
 
         def ranked(one: Any) -> list[Prediction]:
-            return rank(self.scores(one, features, views), names, topk)
+            return rank(self.scores(one, features, views, layout=layout), names, topk)
 
         several, given = sort_out(video)
         return [ranked(one) for one in given] if several else ranked(given)
 
     def scores(
-        self, video: Video, class_features: Tensor | np.ndarray | None = None, views: Views | str = "3x1"
+        self,
+        video: Video,
+        class_features: Tensor | np.ndarray | None = None,
+        views: Views | str = "3x1",
+        *,
+        layout: Layout | None = None,
     ) -> Tensor:
         """Score one video against class features [C, d], or those of the folder: float32 [C], summing to 1."""
         self._home.check_threads()
@@ -136,7 +146,7 @@ class ExportedClassifier:
         if "whole" not in self._graphs and len(self._graphs) < 2:
             (only,) = self._graphs
             raise ConfigError(f"this export has the graph {only!r} alone; classifying takes tower and head, or whole")
-        pixels, plan = self._pixels(video, parsed)
+        pixels, plan = self._pixels(source_of(video, layout), parsed)
         if "whole" in self._graphs:
             scores = self._graphs["whole"](plan.gather(pixels), classes)
         else:
@@ -147,39 +157,37 @@ class ExportedClassifier:
         return scores
 
     def _choose(
-        self, labels: Sequence[str] | None, class_features: Any, nameless: bool = False
+        self, labels: Labels | None, class_features: Any, nameless: bool = False
     ) -> tuple[Sequence[str], Tensor]:
         """Return class names and their features, given or stored."""
         known = self.classes or ()
+        wanted = None if labels is None else labels_of(labels)
         if class_features is not None:
             given = torch.as_tensor(class_features).float()
             if given.ndim != 2 or given.shape[1] != self.record.embed_dim or not len(given):
                 raise ConfigError(f"class_features must be [C, {self.record.embed_dim}], got {list(given.shape)}")
-            names = known if labels is None else labels
-            if not nameless:
-                check_labels(names)
-                if len(names) != len(given):
-                    raise ConfigError(f"class_features has {len(given)} rows for {len(names)} labels")
+            names = known if wanted is None else wanted
+            if not nameless and len(names) != len(given):
+                raise ConfigError(f"class_features has {len(given)} rows for {len(names)} labels")
             return names, given
         if self._class_features is None:
             raise LabelError(
                 "no class features: this export has none, nor a text tower to make them; export with labels=, or give "
                 "class_features="
             )
-        if labels is None:
+        if wanted is None:
             return known, self._class_features
-        check_labels(labels)
         place = {name: at for at, name in enumerate(known)}
-        if unknown := [label for label in labels if label not in place]:
+        if unknown := [label for label in wanted if label not in place]:
             raise LabelError(
                 f"{quoted(unknown[0])} is none of the {len(known)} classes of this export, which has no text tower; "
                 "export with it in labels=, or give class_features="
             )
-        return labels, self._class_features[[place[label] for label in labels]]
+        return wanted, self._class_features[[place[label] for label in wanted]]
 
-    def _pixels(self, video: Video, views: Views) -> tuple[Tensor, ViewPlan]:
+    def _pixels(self, source: str | bytes | Frames, views: Views) -> tuple[Tensor, ViewPlan]:
         """Decode the distinct frames of the views: pixels [U, crops, 3, S, S]."""
-        record, source = self.record, source_of(video)
+        record = self.record
         if isinstance(source, Frames):
             plan = plan_views(source.count, self.frames, views)
             frames = source.take(plan.frame_indices).cpu()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from mote_fast.runtime.transfer import sha256_of
 
 # Bytes of the header of a .npy file with class features.
 _MAX_HEADER = 1024
+# NumPy reads the header, text of Python, by Python's own parsers, whose errors it leaves as they are.
+_ERRORS = (OSError, ValueError, SyntaxError, TokenError, RecursionError, MemoryError)
 
 
 def read_record(folder: Path) -> ExportRecord:
@@ -95,7 +98,7 @@ def read_classes(folder: Path, record: ExportRecord) -> Tensor | None:
         if header != (shape, False, np.dtype("<f4")):
             raise ValueError(f"holds {header[2]} {list(header[0])}, expected float32 {list(shape)}")
         features = torch.from_numpy(np.frombuffer(content.read(), "<f4").reshape(shape).astype(np.float32))
-    except (OSError, ValueError) as error:
+    except _ERRORS as error:
         raise CheckpointError(f"{path}: {_reason(error)}") from error
     if not bool(torch.isfinite(features).all()):
         raise CheckpointError(f"{path}: holds NaN or infinity; export again")

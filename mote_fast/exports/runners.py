@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,14 +26,33 @@ def open_graph(folder: Path, graph: GraphRecord, file_format: Format) -> Runner:
 
     Raises:
         BackendError: ONNX Runtime is missing or too old.
-        CheckpointError: the file is no graph of its format, or not the one that the record describes.
+        CheckpointError: the file is no graph of its format, or not the one that the record describes; also when it
+            runs.
     """
     path = folder / graph.file
+    with _as_ours(path):
+        run = _OPENERS[file_format](path, graph)
+    (stated,) = graph.outputs.values()
+
+    def checked(*inputs: Tensor) -> Tensor:
+        with _as_ours(path):
+            output = run(*inputs)
+        shapes = zip(graph.inputs.values(), inputs, strict=True)
+        sizes = {size: found for shape, value in shapes for size, found in zip(shape, value.shape, strict=True)}
+        if list(output.shape) != [sizes.get(size, size) for size in stated]:
+            raise CheckpointError(f"{path}: its output is {list(output.shape)}, not {stated}")
+        return output
+
+    return checked
+
+
+@contextmanager
+def _as_ours(path: Path) -> Iterator[None]:
+    """Turn a runtime's error about a graph into ours; they are of many kinds, without a common class."""
     try:
-        return _OPENERS[file_format](path, graph)
+        yield
     except (BackendError, CheckpointError):
         raise
-    # The runtimes raise errors of many kinds, without a common class.
     except Exception as error:
         raise CheckpointError(f"{path}: not a graph that can be run here ({one_line(error)})") from error
 

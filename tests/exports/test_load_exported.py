@@ -314,7 +314,16 @@ def test_class_features_of_strangers(folder: Path, tmp_path: Path) -> None:
             mote_fast.load_exported(folder)
     np.save(tmp_path / "good.npy", good)
     whole = (tmp_path / "good.npy").read_bytes()
-    for content in (whole[:-4], whole + b"\0\0\0\0", whole[:20], b"", b"\x93NUMPY\xff\xff" + whole[8:]):
+    unclosed, nested = whole.replace(b"}", b" "), whole[:10] + b"(" * 118 + whole[128:]
+    for content in (
+        whole[:-4],
+        whole + b"\0\0\0\0",
+        whole[:20],
+        b"",
+        b"\x93NUMPY\xff\xff" + whole[8:],
+        unclosed,
+        nested,
+    ):
         replace_file(folder, CLASSES_FILE, content or b"x")
         with pytest.raises(CheckpointError, match=CLASSES_FILE):
             mote_fast.load_exported(folder)
