@@ -153,7 +153,9 @@ def _other_models(
             raise ConfigError(f"--beside {name}: another variant has this name")
     found: list[tuple[VideoClassifier, list[Variant]]] = []
     for name, path in arguments.beside:
-        model = inputs.model_of(argparse.Namespace(**{**vars(arguments), "checkpoint": path}))
+        # --model names the first model.
+        given = {*getattr(arguments, "given", ())} - {"model"}
+        model = inputs.model_of(argparse.Namespace(**{**vars(arguments), "checkpoint": path, "given": given}))
         found.append((model, [Variant(name, model.head.features)]))
     return found
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from mote_fast.cli import outputs
-from mote_fast.errors import CheckpointError
+from mote_fast.errors import CheckpointError, ConfigError
 from mote_fast.model.checkpoint import load, released_checkpoint
 from mote_fast.runtime.files import check_file, staged
 from mote_fast.runtime.text import visible
@@ -17,6 +17,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert a file to a folder or a folder to a file, depending on the source. Returns 0."""
     source, target = Path(arguments.source), Path(arguments.target)
     if source.is_dir():
+        if "frames" in getattr(arguments, "given", ()):
+            raise ConfigError(f"--frames does not apply to {source}: a released file does not record it")
         if target.suffix not in (".pt", ".pth"):
             raise CheckpointError(f"{target}: a model folder converts to a .pt file; give a name that ends in .pt")
         if not target.parent.is_dir():

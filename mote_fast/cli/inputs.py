@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from mote_fast.cli import options
 from mote_fast.cli.download import download_shown
-from mote_fast.clip.clip_config import is_architecture
+from mote_fast.cli.model_kinds import check_options, kind_of
 from mote_fast.clip.prompts import PAPER_PROMPTS, Prompts, read_prompts
 from mote_fast.clip.texts import check_labels
 from mote_fast.data.dataset import VideoDataset
@@ -34,7 +34,7 @@ from mote_fast.model.checkpoint import create_model, load
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.model.dtypes import Dtype
 from mote_fast.model.hub import pinned_name
-from mote_fast.model.model_defaults import CLIP_SCHEMA, HUB_SCHEMA
+from mote_fast.model.model_defaults import HUB_SCHEMA
 from mote_fast.model.zoo import list_models
 from mote_fast.runtime.distributed import ProcessGroup, is_first
 from mote_fast.runtime.environment import best_device
@@ -78,6 +78,7 @@ def model_of(arguments: argparse.Namespace) -> VideoClassifier:
 def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     """Build or load the selected model, its experts not merged."""
     dtype = DTYPES[arguments.dtype]
+    check_options(arguments)
     # Commands that read lists have the processes of a loader instead.
     limit = getattr(arguments, "time_limit", None)
     calibrate = _calibration_of(arguments)
@@ -93,7 +94,7 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     if dtype == "int8":
         # The first run of a model exports it for half a minute; the log then says so.
         logging.getLogger("mote_fast.clip.int8").setLevel(logging.INFO)
-    model = _trained_model(arguments, place) if _is_trained(arguments) else _fresh_model(arguments, place)
+    model = _fresh_model(arguments, place) if kind_of(arguments) == "architecture" else _trained_model(arguments, place)
     if dtype == "auto":
         # What results record.
         arguments.dtype = str(model.clip.dtype).removeprefix("torch.")
@@ -128,18 +129,7 @@ def _calibration_of(arguments: argparse.Namespace) -> list[str] | None:
     return [item.path for item in some_videos(source, "", CALIBRATED_VIDEOS)]
 
 
-def _is_trained(arguments: argparse.Namespace) -> bool:
-    """Whether the options name a file, a folder or a model of the registry, and not an architecture."""
-    name = arguments.model
-    named = name in list_models() or name.startswith(CLIP_SCHEMA)
-    # Of a repository, the header is that of a model, or is asked for with CLIP towers.
-    named = named or (name.startswith(HUB_SCHEMA) and arguments.header is None)
-    return arguments.checkpoint is not None or named or (not is_architecture(name) and expanded(name).exists())
-
-
 def _trained_model(arguments: argparse.Namespace, place: dict[str, Any]) -> VideoClassifier:
-    if arguments.clip_pretrained is not None or arguments.header is not None:
-        raise ConfigError("--clip-pretrained and --header go with --model ARCHITECTURE; a trained model has its own")
     name = arguments.checkpoint or arguments.model
     if name in list_models() and not Path(name).exists():
         download_shown(name, original=False)
@@ -152,8 +142,6 @@ def _trained_model(arguments: argparse.Namespace, place: dict[str, Any]) -> Vide
 
 
 def _fresh_model(arguments: argparse.Namespace, place: dict[str, Any]) -> VideoClassifier:
-    if arguments.clip is not None or arguments.interpolate is not None:
-        raise ConfigError("--clip and --interpolate go with a trained model; for an architecture use --clip-pretrained")
     header = arguments.header or "mean"
     # A fixed seed: an untrained model has the same weights in every run.
     torch.manual_seed(0)

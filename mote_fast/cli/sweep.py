@@ -25,6 +25,7 @@ from mote_fast.analysis.plots.draw_interpolation import draw_interpolation
 from mote_fast.cli import inputs, outputs
 from mote_fast.cli.eval import class_features_on_all, processes
 from mote_fast.data.loading.order import Replica
+from mote_fast.errors import ConfigError
 from mote_fast.evaluation.predict import Predictions
 from mote_fast.evaluation.protocol_names import ProtocolName
 from mote_fast.evaluation.splits import Split
@@ -42,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate at each share; the first process writes and prints. Returns 0, or 3 if any video failed."""
     shares = sorted(arguments.shares or SHARES)
     check_shares(shares)
+    if "frames" in getattr(arguments, "given", ()) and Path(arguments.checkpoint).is_dir():
+        raise ConfigError(f"--frames does not apply to {arguments.checkpoint}: a model folder records its own")
     with processes(arguments) as world:
         arguments.device = str(world.device)
         close, zero = inputs.split_of(arguments, "close_set"), inputs.split_of(arguments, "zero_shot")

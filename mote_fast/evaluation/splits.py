@@ -20,7 +20,7 @@ from mote_fast.data.items import (
     scan_folder,
 )
 from mote_fast.errors import ListError
-from mote_fast.runtime.text import plain
+from mote_fast.runtime.text import plain, underscores_to_spaces
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,10 @@ def read_split(
 
     Args:
         source: a list file (``read_list``), or a folder with a sub-folder for each class (``scan_folder``).
-        labels: file of class names (``read_labels``); optional for a folder. Names that are those of the folders,
-            except for case, spaces and punctuation, number the folders; other names are taken in the folders' order.
+        labels: file of class names (``read_labels``); optional for a folder, whose names are those of its folders, with
+            spaces in place of underscores, as ``mote-fast prepare folder`` writes them. Names that are those of the
+            folders, except for case, spaces and punctuation, number the folders; other names are taken in the order
+            of the folders.
         root: folder that a list file's paths are relative to.
         several_labels: whether videos may have several labels.
 
@@ -91,7 +93,7 @@ def read_split(
             raise ListError(f"{labels}: has {len(names)} names, but {path} has {len(folders)} class folders")
         if names is not None:
             items = _renumber(items, folders, names)
-        names = folders if names is None else names
+        names = [*map(underscores_to_spaces, folders)] if names is None else names
     elif names is None:
         raise ListError(f"{path}: a list needs the file of its class names; give --labels-file")
     else:

@@ -10,8 +10,9 @@ import torch
 from mote_fast.data.flip_labels import mirror_labels, one_sided
 from mote_fast.data.items import VideoItem
 from mote_fast.errors import ConfigError
-from mote_fast.prepare.lists import LABELS_FILE, DataSet, VideoList, underscores_to_spaces
+from mote_fast.prepare.lists import LABELS_FILE, DataSet, VideoList
 from mote_fast.runtime.seeding import generator_of
+from mote_fast.runtime.text import underscores_to_spaces
 
 # Names of the parts of a data set that is split already, in small letters.
 TRAIN_NAMES = frozenset({"train", "training"})

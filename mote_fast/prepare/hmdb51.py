@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 from mote_fast.data.items import VideoItem
 from mote_fast.errors import ListError
 from mote_fast.prepare.annotations import find_files, rows_of
-from mote_fast.prepare.lists import LABELS_FILE, DataSet, VideoList, underscores_to_spaces
+from mote_fast.prepare.lists import LABELS_FILE, DataSet, VideoList
 from mote_fast.prepare.tree import VideoTree
+from mote_fast.runtime.text import underscores_to_spaces
 
 SPLITS = (1, 2, 3)
 

@@ -115,8 +115,3 @@ def format_labels(names: Sequence[str]) -> str:
 def split_camel_case(name: str) -> str:
     """Insert a space before a capital that follows a small letter: "HandstandPushups" to "Handstand Pushups"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-
-
-def underscores_to_spaces(name: str) -> str:
-    """Replace underscores by spaces: "brush_hair" to "brush hair"."""
-    return " ".join(name.replace("_", " ").split())

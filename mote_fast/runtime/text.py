@@ -47,3 +47,8 @@ def markdown(text: str) -> str:
 def plain(name: str) -> str:
     """Return a name for comparison: lower-case letters and digits only, so "Arm_wrestling" equals "arm wrestling"."""
     return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+def underscores_to_spaces(name: str) -> str:
+    """Return the class name of a class folder, whoever reads it: "brush_hair" is "brush hair"."""
+    return " ".join(name.replace("_", " ").split())

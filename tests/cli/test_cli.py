@@ -353,7 +353,9 @@ def test_classify_uses_the_shipped_weights(capsys: Captured, tmp_path: Path) -> 
         (["--checkpoint", "tiny", "--header", "mean"], "--header"),
         (["--model", "tiny", "--clip-pretrained", "openai"], "--clip-pretrained"),
         (["--model", "clip:ViT-B-16/openai", "--header", "mote"], "--header"),
-        (["--model", "ViT-test", "--clip", "x.pt"], "--clip and --interpolate go with a trained model"),
+        (["--model", "ViT-test", "--clip", "x.pt"], "--clip does not apply to ViT-test"),
+        (["--model", "ViT-test", "--checkpoint", "tiny"], "--model does nothing beside --checkpoint"),
+        (["--description-weight", "0.3"], "--description-weight does nothing without"),
     ],
 )
 def test_options_of_architectures_and_of_models(

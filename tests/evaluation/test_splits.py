@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mote_fast.data.items import UNLABELLED, VideoItem
 from mote_fast.errors import ListError
 from mote_fast.evaluation.splits import Split, mix_splits, pool_splits, read_split
+from mote_fast.prepare.folder import read_folder
 
 # Lists of video numbers, and which of two label sets each list uses.
 listings = st.lists(
@@ -70,6 +71,17 @@ def test_read_a_folder(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("one\ntwo\nthree\n")
     with pytest.raises(ListError, match="3 names"):
         read_split(tmp_path / "data", tmp_path / "names.txt")
+
+
+def test_class_folders_have_one_name_everywhere(tmp_path: Path) -> None:
+    """What evaluations and analyses read from class folders is what ``prepare folder`` writes and training learns."""
+    for name in ("circle_moving_right", "brush hair", "_odd__name_"):
+        (tmp_path / name).mkdir()
+        for video in ("1.mp4", "2.mp4"):
+            (tmp_path / name / video).touch()
+    (written,) = read_folder(tmp_path).labels.values()
+    assert list(read_split(tmp_path, None).class_names) == list(written)
+    assert list(written) == ["odd name", "brush hair", "circle moving right"]
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from mote_fast.prepare.lists import (
     format_labels,
     format_list,
     split_camel_case,
-    underscores_to_spaces,
     why_unlistable,
 )
+from mote_fast.runtime.text import underscores_to_spaces
 
 PARTS = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=12)
 VIDEOS = st.builds("{}/{}.mp4".format, PARTS, PARTS)
