@@ -186,7 +186,10 @@ def test_fewshot_lengths(capsys: Captured, tmp_path: Path) -> None:
         (["k400", "--annotations", "good.csv", "--root", "videos", "--output", "out"], "check --root"),
         (["activitynet", "--annotations", "bad.csv", "--root", "videos", "--output", "out"], "no file named"),
         (["activitynet", "--annotations", "net", "--root", "videos", "--output", "out"], "needs a list"),
-        (["activitynet", "--annotations", "net", "--root", "videos", "--output", "out", "--crf", "99"], "crf 0 to 51"),
+        (
+            ["activitynet", "--annotations", "net", "--root", "videos", "--output", "out", "--crf", "99"],
+            "--crf must be at most 51",
+        ),
         (
             ["activitynet", "--annotations", "net2", "--root", "c", "--output", "taken", "--cut-from", "videos"],
             "give --force",
@@ -195,6 +198,7 @@ def test_fewshot_lengths(capsys: Captured, tmp_path: Path) -> None:
         (["fewshot", "--list", "full.txt", "--output", "out", "--shots", "3"], "class 0 has 1 videos"),
         (["fewshot", "--list", "full.txt", "--output", "out", "--shots", "1", "1"], "--shots"),
         (["fewshot", "--list", "full.txt", "--output", "out", "--shots", "1", "--length", "1"], "--length"),
+        (["fewshot", "--list", "full.txt", "--output", "out", "--length", "x"], "--length must be a whole number"),
     ],
 )
 def test_failures_are_one_clear_line(
@@ -219,9 +223,7 @@ def test_failures_are_one_clear_line(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["nosuch"], ["folder"], ["fewshot", "--list", "a", "--output", "b", "--length", "x"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["nosuch"], ["folder"]])
 def test_bad_usage_exits_with_2(arguments: list[str], capsys: Captured) -> None:
     """Arguments that argparse refuses give the same status."""
     with pytest.raises(SystemExit) as exit_info:
