@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from mote_fast.cli.checked_number import Number
 from mote_fast.data.reading_choices import DECODERS, FRAME_TEMPLATE, CropsAlong, LoaderBackend, PixelAspect
+from mote_fast.errors import ConfigError
 from mote_fast.evaluation.protocol_names import FULL_CLASS, RUNNING
 from mote_fast.head.head_choices import Header
 from mote_fast.model.model_defaults import DEFAULT_FRAMES, DEFAULT_INTERPOLATION, DEFAULT_MODEL
@@ -47,6 +48,8 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         setattr(arguments, SETTINGS, [*getattr(arguments, SETTINGS), *rest])
+    if getattr(arguments, "needs_videos", False) and not arguments.videos and arguments.list is None:
+        raise ConfigError("give videos: files, folders or patterns, or --list FILE")
     return arguments
 
 
@@ -180,6 +183,7 @@ def add_videos(parser: argparse.ArgumentParser, views: str) -> None:
     purpose = "video files, folders (with all below them), or patterns such as 'clips/*.mp4'"
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help=purpose)
     parser.add_argument("--list", metavar="FILE", help="further videos: a file with one path per line")
+    parser.set_defaults(needs_videos=True)
     add_value(parser, "--views", views, "clips x crops, such as 1x1, 3x1, 4x3")
     add_framing(parser)
     add_time_limit(parser)

@@ -51,15 +51,13 @@ def videos_of(arguments: argparse.Namespace) -> Videos:
     A folder stands for the videos below it, a pattern for the files that match, and ``--list`` for the lines of a file.
 
     Raises:
-        ConfigError: there are no videos, a folder or pattern has none, a video is an address of the web, or none of the
+        ConfigError: a folder or pattern has none, a video is an address of the web, or none of the
             videos is there.
         ListError: the list cannot be read.
     """
     named = [*arguments.videos]
     if arguments.list is not None:
         named += [line.strip() for _, line in read_lines(arguments.list)]
-    if not named:
-        raise ConfigError("give videos: files, folders or patterns, or --list FILE")
     paths = [path for name in named for path in _meant(name)]
     missing = {path: str(MissingVideoError(path, "no such file")) for path in paths if not os.path.lexists(path)}
     if len(missing) == len(set(paths)):
