@@ -17,6 +17,7 @@ from tqdm import tqdm
 from mote_fast.cli import options
 from mote_fast.cli.download import download_shown
 from mote_fast.cli.model_kinds import check_options, kind_of
+from mote_fast.clip.clip_config import is_architecture
 from mote_fast.clip.prompts import PAPER_PROMPTS, Prompts, read_prompts
 from mote_fast.clip.texts import check_labels
 from mote_fast.data.dataset import VideoDataset
@@ -34,7 +35,7 @@ from mote_fast.model.checkpoint import create_model, load
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.model.dtypes import Dtype
 from mote_fast.model.hub import pinned_name
-from mote_fast.model.model_defaults import HUB_SCHEMA
+from mote_fast.model.model_defaults import CLIP_SCHEMA, HUB_SCHEMA
 from mote_fast.model.zoo import list_models
 from mote_fast.runtime.distributed import ProcessGroup, is_first
 from mote_fast.runtime.environment import best_device
@@ -181,9 +182,10 @@ def labels_of(arguments: argparse.Namespace) -> list[str] | None:
     if arguments.label_set is not None:
         return kinetics400_labels()
     if arguments.labels is None:
-        # Before anything is fetched.
-        name = arguments.checkpoint or arguments.model
-        if not name.startswith(HUB_SCHEMA) and not expanded(name).is_dir():
+        # Before anything is fetched. What does not exist is named where it is looked for.
+        name, place = arguments.checkpoint or arguments.model, expanded(arguments.checkpoint or arguments.model)
+        known = (name in list_models() or name.startswith(CLIP_SCHEMA)) and not place.is_dir()
+        if known or place.is_file() or (arguments.checkpoint is None and is_architecture(name)):
             raise _no_classes(arguments)
         return None
     labels = [name for part in arguments.labels.split(",") if (name := part.strip())]

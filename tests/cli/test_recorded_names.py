@@ -52,7 +52,7 @@ def test_an_architecture_is_no_folder_of_its_name(
     assert len(ranked(capsys, moving_video, "--model", "./ViT-test")) == len(CLASSES)
 
 
-@pytest.mark.parametrize("name", ["mote-b16-k400", "clip:ViT-B-16/openai", "nosuch"])
+@pytest.mark.parametrize("name", ["mote-b16-k400", "clip:ViT-B-16/openai", "ViT-B-16"])
 def test_labels_are_asked_for_before_anything_is_fetched(
     name: str, moving_video: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,3 +69,12 @@ def test_a_folder_without_names_asks_for_labels(
     tiny.save(tmp_path / "plain")
     assert main(["classify", str(moving_video), "--model", str(tmp_path / "plain")]) == 2
     assert f"{tmp_path / 'plain'} records no class names; give --labels" in capsys.readouterr().err
+
+
+def test_a_model_that_does_not_exist_is_named(moving_video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt path is not said to lack class names."""
+    for option in ("--model", "--checkpoint"):
+        assert main(["classify", str(moving_video), option, "runs/nosuch"]) == 2
+        error = capsys.readouterr().err
+        assert "runs/nosuch" in error
+        assert "records no" not in error
