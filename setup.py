@@ -17,8 +17,14 @@ ON_LINUX_X86 = f"{ON_LINUX} and platform_machine == 'x86_64'"
 # For the training log, prediction tables and plots.
 TRAIN = ["matplotlib>=3.8.4", "pyarrow>=16", "tensorboard>=2.18"]
 DALI = f"nvidia-dali-cuda130>=2.2; {ON_LINUX_X86}"
-# The exporter and the runtime of ONNX exports and of dtype="int8".
-EXPORT = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.6"]
+# The exporter and the runtime of ONNX exports and of dtype="int8". Exports need the runtime's table of files in memory,
+# new in 1.24.1, which has no wheels for Python 3.10; int8 does not.
+EXPORT = [
+    "onnx>=1.17",
+    "onnxruntime>=1.24.1; python_version >= '3.11'",
+    "onnxruntime>=1.20; python_version < '3.11'",
+    "onnxscript>=0.6",
+]
 # The text towers and tokenizers of open_clip that transformers implements; the other two read its older tokenizers.
 TEXT = ["transformers>=5.24", "sentencepiece>=0.2", "protobuf>=5"]
 # The official recipe's decoder is the baseline of the benchmarks.

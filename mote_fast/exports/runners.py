@@ -62,8 +62,8 @@ def _open_onnx(path: Path, graph: GraphRecord) -> Runner:
     options = onnxruntime.SessionOptions()
     if not hasattr(options, "add_external_initializers_from_files_in_memory"):
         raise BackendError(
-            f"onnxruntime {onnxruntime.__version__} cannot be kept from opening the files that a graph names; "
-            "pip install -U 'mote_fast[export]'"
+            f"onnxruntime {onnxruntime.__version__} cannot be kept from opening the files that a graph names; 1.24.1 "
+            "can (Python 3.11 and later): pip install -U onnxruntime"
         )
     options.intra_op_num_threads = torch.get_num_threads()
     # Threads that spin between runs would slow down decoding and PyTorch.
