@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,7 @@ from mote_fast.errors import MoteError
 class Prediction:
     """One ranked label: the name, its index in the given list, and its probability.
 
-    ``prediction["score"]``, ``dict(prediction)`` and ``label, index, score = prediction`` work too, and a list of
-    predictions makes a ``pandas.DataFrame``.
+    ``prediction["score"]`` and ``dict(prediction)`` work too, and a list of predictions makes a ``pandas.DataFrame``.
     """
 
     label: str
@@ -34,8 +33,8 @@ class Prediction:
     def __getitem__(self, name: str) -> Any:
         return self.to_dict()[name]
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.to_dict().values())
+    # pandas takes what can be iterated for a row without names.
+    __iter__ = None
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,6 @@ def test_forms(tiny: VideoClassifier, make: Any) -> None:
         (["a", None], "expected a string"),
         (["a", " "], "blank"),
     ],
-    ids=repr,
 )
 def test_what_is_no_label_set(tiny: VideoClassifier, labels: Any, message: str) -> None:
     """A typed error, before a video is read."""

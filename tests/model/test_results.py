@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -15,12 +16,11 @@ VIDEO = torch.zeros(8, 32, 32, 3, dtype=torch.uint8)
 
 
 def test_a_prediction_is_data() -> None:
-    """By name, as a dictionary, unpacked."""
+    """By name and as a dictionary; not iterable, because pandas would take it for a row without names."""
     best = Prediction("archery", 0, 0.5)
     assert best["score"] == best.score == 0.5
     assert dict(best) == best.to_dict() == {"label": "archery", "index": 0, "score": 0.5} == {**best}
-    label, index, score = best
-    assert (label, index, score) == ("archery", 0, 0.5)
+    assert not isinstance(best, Iterable)
     assert json.loads(json.dumps(best.to_dict())) == best.to_dict()
     with pytest.raises(KeyError):
         best["probability"]

@@ -138,7 +138,7 @@ def test_what_is_no_video_is_refused(tiny: VideoClassifier, video: Any, message:
         assert isinstance(result.error, ConfigError)
 
 
-@pytest.mark.parametrize("videos", ["a.mp4", b"data", zeros(8, 16, 16, 3), None, 7, {"a": "a.mp4"}], ids=repr)
+@pytest.mark.parametrize("videos", ["a.mp4", b"data", zeros(8, 16, 16, 3), None, 7, {"a": "a.mp4"}])
 def test_a_stream_is_of_several_videos(tiny: VideoClassifier, videos: Any) -> None:
     """The characters of a path are no videos."""
     with pytest.raises(ConfigError, match="videos must be a list"):
@@ -181,7 +181,6 @@ def test_files_in_every_form(tiny: VideoClassifier, moving_video: str, tmp_path:
         (io.BytesIO(), "no data"),
         (bytearray(b"no video"), "not a video"),
     ],
-    ids=repr,
 )
 def test_files_that_cannot_be_read(tiny: VideoClassifier, video: Any, message: str) -> None:
     """A VideoError that says what to do."""
