@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mote_fast.model.classifier import VideoClassifier
     from mote_fast.model.results import Prediction, VideoEmbedding, VideoResult
     from mote_fast.model.zoo import PublishedModel, download, list_models
+    from mote_fast.search.rows import Hit, IndexRow
+    from mote_fast.search.video_index import Index
     from mote_fast.training.losses import Loss, training_loss
     from mote_fast.training.method import Draws, TrainingMethod
     from mote_fast.training.optim import head_optimizer
@@ -40,6 +42,8 @@ else:
             "model.classifier": ("VideoClassifier",),
             "model.results": ("Prediction", "VideoEmbedding", "VideoResult"),
             "model.zoo": ("PublishedModel", "download", "list_models"),
+            "search.rows": ("Hit", "IndexRow"),
+            "search.video_index": ("Index",),
             "training.losses": ("Loss", "training_loss"),
             "training.method": ("Draws", "TrainingMethod"),
             "training.optim": ("head_optimizer",),
@@ -50,6 +54,9 @@ __all__ = [
     "Draws",
     "ExportedClassifier",
     "HeadConfig",
+    "Hit",
+    "Index",
+    "IndexRow",
     "Loss",
     "Prediction",
     "Prompts",
