@@ -34,7 +34,14 @@ TEST = ["pytest>=8.0", "pytest-benchmark>=5.0", "pytest-xdist>=3.6.1", "hypothes
 # For `make lint` and tools/versions.py.
 TOOLS = ["ruff>=0.12", "pyright>=1.1.400", "import-linter>=2.3", "codespell[toml]>=2.3", "packaging>=24.0"]
 # For `make docs`; not in the lock, because nothing that is measured or tested depends on it.
-DOCS = ["mkdocs-material>=9.8", "mkdocstrings[python]>=1.0", "latex2mathml>=3.77", "nbclient>=0.11", "ipykernel>=7.4"]
+# The upper bounds keep a release that breaks the site out of CI.
+DOCS = [
+    "mkdocs-material>=9.8,<9.9",
+    "mkdocstrings[python]>=1.0,<1.1",
+    "latex2mathml>=3.77,<4",
+    "nbclient>=0.11,<0.12",
+    "ipykernel>=7.4,<8",
+]
 
 setup(
     name="mote_fast",
