@@ -178,14 +178,15 @@ def add_prompts(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_videos(parser: argparse.ArgumentParser, views: str) -> None:
-    """Add the videos and their views."""
+def add_videos(parser: argparse.ArgumentParser, views: str | None) -> None:
+    """Add the videos and their views; None where these are settled."""
     purpose = "video files, folders (with all below them), or patterns such as 'clips/*.mp4'"
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help=purpose)
     parser.add_argument("--list", metavar="FILE", help="further videos: a file with one path per line")
     parser.set_defaults(needs_videos=True)
-    add_value(parser, "--views", views, "clips x crops, such as 1x1, 3x1, 4x3")
-    add_framing(parser)
+    if views is not None:
+        add_value(parser, "--views", views, "clips x crops, such as 1x1, 3x1, 4x3")
+        add_framing(parser)
     add_time_limit(parser)
 
 

@@ -13,6 +13,7 @@ from mote_fast.cli.parsers import (
     model_commands,
     prepare_commands,
     result_commands,
+    search_commands,
     train_commands,
     video_commands,
 )
@@ -27,6 +28,7 @@ def build_parser() -> options.CommandParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (
         video_commands,
+        search_commands,
         list_commands,
         result_commands,
         model_commands,
