@@ -1,4 +1,4 @@
-"""Find videos by words: embed a folder once, then rank its videos for each query.
+"""Find videos by words: put a folder into an index once, then rank its videos for each query.
 
 python examples/search.py                                     # drawn videos, with the model of the package
 python examples/search.py videos/ "a dog runs" "two people shake hands" --model mote-b16-k400
@@ -9,24 +9,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
 from drawn_clips import draw_folder
-from safetensors.torch import load_file, save_file
 
 import mote_fast
 
-INDEX = Path("vectors.safetensors")
-
-
-def embed(clf: mote_fast.VideoClassifier, folder: Path) -> dict[str, torch.Tensor]:
-    """Return the embedding of every readable video of a folder, by its path."""
-    vectors = {}
-    for found in clf.stream_embeddings(sorted(folder.rglob("*.mp4"))):
-        if found.embedding is None:
-            print(f"left out: {found.error}")
-        else:
-            vectors[found.video] = found.embedding
-    return vectors
+INDEX = Path("index")
 
 
 def main() -> None:
@@ -36,16 +23,17 @@ def main() -> None:
     parser.add_argument("queries", nargs="*")
     parser.add_argument("--model", default="tiny", help="a name of mote_fast.list_models(), a folder or a file")
     given = parser.parse_args()
-    queries = given.queries or ["plain blue square sliding to the bottom"]
+    folder = given.folder or draw_folder(Path("drawn"))
 
     clf = mote_fast.load(given.model)
-    save_file(embed(clf, given.folder or draw_folder(Path("drawn"))), INDEX)
-    vectors = load_file(INDEX)
-    names, matrix = list(vectors), torch.stack(list(vectors.values()))
-    for query, cosines in zip(queries, clf.embed_text(queries) @ matrix.T, strict=True):
+    index = mote_fast.Index(INDEX) if INDEX.exists() else mote_fast.Index.create(INDEX, clf, name=given.model)
+    # Videos that an earlier run has put in are skipped.
+    for failed in index.add_videos(clf, sorted(folder.rglob("*.mp4"))):
+        print(f"left out: {failed.error}")
+    for query in given.queries or ["plain blue square sliding to the bottom"]:
         print(query)
-        for place in cosines.topk(min(3, len(names))).indices.tolist():
-            print(f"  {cosines[place]:.3f}  {names[place]}")
+        for hit in index.search(query, clf, topk=3):
+            print(f"  {hit.score:.3f}  {hit.path}")
 
 
 if __name__ == "__main__":
