@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mote_fast.errors import ConfigError, MoteError, NotFiniteError, VideoError, quoted
+from mote_fast.errors import ConfigError, MoteError, NotFiniteError, VideoError, one_line, quoted
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.model.results import VideoEmbedding
 from mote_fast.model.video_input import Video
@@ -115,6 +115,8 @@ class Index:
             NotFiniteError: a vector holds NaN or infinity, or zeros alone.
         """
         check_choice("existing", existing, Existing)
+        if isinstance(rows, str):
+            raise ConfigError("rows must be a list of rows or ids, not one id; use [id]")
         listed = [row if isinstance(row, IndexRow) else IndexRow(row) for row in rows]
         check_distinct(listed)
         halves = self._unit(vectors, len(listed)).half()
@@ -177,7 +179,7 @@ class Index:
         """
         check_embedding(clf, self.record, self.folder)
         self.refresh()
-        paths = dict.fromkeys(os.fsdecode(video) for video in videos)
+        paths = dict.fromkeys(_paths(videos))
         wanted = [path for path in paths if replace or path not in self]
         failed: list[VideoEmbedding] = []
         waiting: list[tuple[IndexRow, Tensor]] = []
@@ -249,12 +251,21 @@ class Index:
         self, query: Any, clf: VideoClassifier | None, like: Video | None, templates: Sequence[str] | None
     ) -> Tensor:
         if like is None and not isinstance(query, str):
-            return self._unit(torch.as_tensor(query)[None], 1)[0]
+            try:
+                given = torch.as_tensor(query)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise ConfigError(
+                    f"a query is words, a vector, or like=VIDEO, not {quoted(query)} ({one_line(error)})"
+                ) from error
+            return self._unit(given[None], 1)[0]
         if clf is None:
             raise ConfigError("words and videos are embedded by the index's model; give clf")
         if like is not None:
             check_embedding(clf, self.record, self.folder)
-            return clf.embed(like, views=self.record.embedding.views).cpu()
+            found = clf.embed(like, views=self.record.embedding.views).cpu()
+            if found.ndim != 1:
+                raise ConfigError(f"like must be one video, got {len(found)}")
+            return found
         check_model(clf, self.record, self.folder)
         return clf.embed_text([query], templates)[0].cpu()
 
@@ -269,3 +280,12 @@ class Index:
         if not bool(wide.any(-1).all()):
             raise NotFiniteError("vectors of zeros have no direction")
         return F.normalize(wide, dim=-1)
+
+
+def _paths(videos: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+    if isinstance(videos, str | os.PathLike):
+        raise ConfigError("videos must be a list of paths, not one path; use [path]")
+    for video in videos:
+        if not isinstance(video, str | os.PathLike):
+            raise ConfigError(f"videos must be paths, which become their ids, got {quoted(video)}; see add")
+        yield os.fspath(video)

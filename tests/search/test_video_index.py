@@ -155,6 +155,8 @@ def test_text_video_and_vector(tmp_path: Path, clf: mote_fast.VideoClassifier, m
     failed = index.add_videos(clf, [moving_video, bad, moving_video], workers=1)
     assert [each.video for each in failed] == [str(bad)]
     assert [row.id for row in index.rows()] == [str(moving_video)]
+    with pytest.raises(ConfigError, match="one video"):
+        index.search(like=[moving_video], clf=clf)  # pyright: ignore[reportArgumentType]
     hit = index.search(like=moving_video, clf=clf)[0]
     assert hit.score == pytest.approx(1, abs=1e-3)
     words = index.search("plain blue square", clf)[0].score
@@ -246,6 +248,9 @@ def test_bad_queries_are_refused(index: Index, clf: mote_fast.VideoClassifier) -
         ({"query": "a"}, "give clf"),
         ({"query": vectors(1)}, "vectors must be"),
         ({"query": vectors(1)[0], "topk": 0}, "topk"),
+        ({"query": object()}, "like=VIDEO"),
+        ({"query": Path("a.mp4")}, "like=VIDEO"),
+        ({"query": 1.0}, "vectors must be"),
         ({"query": vectors(1)[0], "templates": ["{}"]}, "templates"),
     ]
     for given, message in wrong:
@@ -253,6 +258,11 @@ def test_bad_queries_are_refused(index: Index, clf: mote_fast.VideoClassifier) -
             index.search(**given)
     with pytest.raises(ConfigError, match="list of ids"):
         index.delete("a")
+    with pytest.raises(ConfigError, match="list of rows"):
+        index.add("a", vectors(1))
+    for videos in ("a.mp4", Path("a.mp4"), [b"bytes"], [torch.zeros(1, 8, 8, 3)]):
+        with pytest.raises(ConfigError, match="paths"):
+            index.add_videos(clf, videos)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_folder_in_use_is_not_made_an_index(tmp_path: Path, clf: mote_fast.VideoClassifier, index: Index) -> None:
