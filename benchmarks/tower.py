@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from unittest.mock import patch
@@ -112,7 +111,7 @@ def encode_untrimmed(towers: ClipTowers, pixels: Tensor) -> Tensor:
 
 def encode_with_own_blas(towers: ClipTowers, pixels: Tensor) -> Tensor:
     """``ClipTowers.encode_frames`` without oneDNN's products."""
-    with patch.object(products, "serving", lambda: products.Serving(math.inf, "asked for")):
+    with patch.object(products, "serving", lambda: products.Serving(False, "asked for")):
         return towers.encode_frames(pixels)
 
 

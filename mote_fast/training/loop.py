@@ -28,6 +28,7 @@ from mote_fast.training.config.train_config import TrainConfig, to_dict, to_yaml
 from mote_fast.training.cost import cost_of_run
 from mote_fast.training.fault_report import FAULTS_FILE, report_faults
 from mote_fast.training.logs import METRICS_FILE, RunLog, ThroughputMeter, duration, peak_memory
+from mote_fast.training.one_library import agree
 from mote_fast.training.resuming import is_finished, resume
 from mote_fast.training.schedule import learning_rate, refreshed_epoch, set_learning_rate
 from mote_fast.training.small_data import cautions
@@ -91,6 +92,7 @@ def train(config: TrainConfig) -> bool:
         if config.optim.precision == "fp16" and world.device.type == "cpu":
             raise ConfigError("optim.precision 'fp16' needs a GPU, and run.device found none; use 'bf16' or 'fp32'")
         torch.manual_seed(config.run.seed)
+        agree(world)
         names = read_labels(config.data.labels)
         model = build_model(config.model, config.data, world)
         loaders = build_loaders(config, model, names, world)

@@ -20,6 +20,7 @@ from mote_fast.runtime.files import staged
 from mote_fast.runtime.parts import remove_abandoned
 from mote_fast.runtime.weights import is_finite, read_weights, save_pickled
 from mote_fast.training.config.train_config import TrainConfig, to_dict
+from mote_fast.training.one_library import LIBRARIES, agree, library_in_use
 from mote_fast.training.optim import HeadAdamW
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "random": world.gather(_random_state(world.device)),
+            "products": library_in_use(world.device),
             "order": asdict(order),
             "config": to_dict(config),
         }
@@ -169,6 +171,7 @@ class TrainState:
                     len(content["random"]),
                     world.size,
                 )
+        agree(world, content.get("products"))
         vars(self.progress).update(content["progress"])
         if world.rank < len(content["random"]):
             try:
@@ -293,6 +296,8 @@ def _check_layout(content: Mapping[str, Any]) -> None:
             raise TypeError(f"a count is {quoted(count)}")
     if not isinstance(progress.best_accuracy, float | int | None) or not isinstance(content["random"], list):
         raise TypeError("its best accuracy or its random state has another type")
+    if content.get("products") not in (None, *LIBRARIES):
+        raise ValueError(f"its products are {quoted(content['products'])}")
     states = [*content["optimizer"]["state"].values(), content["model"]]
     if not all(isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values()) for state in states):
         raise TypeError("something else stands in the place of tensors")

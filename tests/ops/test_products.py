@@ -29,6 +29,13 @@ except (AttributeError, RuntimeError, TypeError) as error:
 needs_onednn = pytest.mark.skipif(bool(MISSING), reason=f"PyTorch without oneDNN's operator: {MISSING}")
 
 
+def give_to_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it serve products of every size."""
+    monkeypatch.setattr(products, "_DECIDED", {"float32": Serving(True, "asked for")})
+    monkeypatch.setattr(products, "LEAST_ROWS", 0)
+    monkeypatch.setattr(products, "LEAST", 1)
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Give every product to oneDNN that may go there, and collect the shapes of its weights."""
@@ -40,7 +47,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         return original(x, weight, bias)
 
     monkeypatch.setattr(products, "_operator", recorded)
-    monkeypatch.setattr(products, "_DECIDED", {"float32": Serving(0.0, "asked for")})
+    give_to_onednn(monkeypatch)
     return found
 
 
@@ -98,10 +105,11 @@ def test_error_is_that_of_float32(
 @needs_onednn
 @torch.no_grad()
 @pytest.mark.parametrize(("width", "height"), [(64, 256), (256, 64), (64, 64)])
-@pytest.mark.parametrize("least", [0.0, math.inf])
-def test_scales(monkeypatch: pytest.MonkeyPatch, width: int, height: int, least: float) -> None:
+@pytest.mark.parametrize("by_onednn", [True, False])
+def test_scales(monkeypatch: pytest.MonkeyPatch, width: int, height: int, by_onednn: bool) -> None:
     """Both scales, in each library, leave the arguments alone."""
-    monkeypatch.setattr(products, "_DECIDED", {"float32": Serving(least, "")})
+    give_to_onednn(monkeypatch)
+    monkeypatch.setattr(products, "_DECIDED", {"float32": Serving(by_onednn, "")})
     x, weight, bias = torch.randn(3, 5, width), torch.randn(height, width), torch.randn(height)
     kept = x.clone(), weight.clone(), bias.clone()
     found = affine(x, weight, bias, 1.7, 0.3)
@@ -112,12 +120,18 @@ def test_scales(monkeypatch: pytest.MonkeyPatch, width: int, height: int, least:
 @needs_onednn
 def test_small_products_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call of the operator costs more than a small product gains."""
-    monkeypatch.setattr(products, "_DECIDED", {"float32": Serving(64.0 * 8 * 8, "")})
+    monkeypatch.setattr(products, "_DECIDED", {"float32": Serving(True, "")})
     monkeypatch.setattr(products, "_onednn", lambda x, *_: x.new_full((1,), 7.0))
-    weight = torch.ones(8, 8)
-    assert linear(torch.ones(64, 8), weight).shape == (1,)
-    assert linear(torch.ones(63, 8), weight).shape == (63, 8)
-    assert linear(torch.ones(0, 8), weight).shape == (0, 8)
+    for rows, width, height, served in (
+        (16, 512, 512, True),
+        (16, 512, 511, False),
+        (15, 2048, 2048, False),
+        (4096, 32, 32, True),
+        (0, 8, 8, False),
+        (8, 0, 8, False),
+    ):
+        found = linear(torch.ones(rows, width), torch.ones(height, width)).shape
+        assert found == ((1,) if served else (rows, height))
 
 
 def test_few_numbers_of_rows_occur() -> None:
@@ -230,7 +244,7 @@ def test_changed_weights_are_seen_at_once(calls: list[tuple[int, ...]], tiny: Vi
 @torch.no_grad()
 def test_a_compiled_tower_takes_the_same_products(monkeypatch: pytest.MonkeyPatch, tiny: VideoClassifier) -> None:
     """One graph for all batch sizes, with our operator in it."""
-    monkeypatch.setattr(products, "_DECIDED", {"float32": Serving(0.0, "")})
+    give_to_onednn(monkeypatch)
     torch._dynamo.reset()
     graphs: list[torch.fx.GraphModule] = []
 
@@ -251,7 +265,7 @@ def test_a_compiled_tower_takes_the_same_products(monkeypatch: pytest.MonkeyPatc
 def test_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads that measure at once agree on one answer, and nothing is measured again."""
     together = threading.Barrier(4)
-    answers = iter([Serving(float(number), "") for number in range(4)])
+    answers = iter([Serving(number % 2 == 0, "") for number in range(4)])
 
     def slow() -> Serving:
         together.wait(60)
@@ -269,22 +283,33 @@ def test_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("undecided")
-def test_the_measurement_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the smallest size on from which oneDNN is no slower at larger ones; a tie at the largest is PyTorch's."""
-    works = [math.prod(size) for size in products.SIZES]
-    monkeypatch.setattr(products, "_is_exact", lambda *_: True)
-    for ratios, expected in (
-        ((1.5, 1.5, 1.5), works[0]),
-        ((0.9, 1.0, 1.5), works[1]),
-        ((1.5, 0.9, 1.5), works[2]),
-        ((1.5, 1.5, 1.05), math.inf),
-    ):
-        given_ratios = iter(ratios)
-        monkeypatch.setattr(products, "_ratio", lambda *_, given_ratios=given_ratios: next(given_ratios))
-        found = products._decide()
-        assert found.least == expected
-        assert found.by_onednn == (expected < math.inf)
-        assert all(f"{ratio:.2f}" in found.why for ratio in ratios)
+@pytest.mark.parametrize(("ratio", "expected"), [(2.03, True), (1.7, True), (1.1, False), (1.0, False), (0.5, False)])
+def test_the_measurement_decides(monkeypatch: pytest.MonkeyPatch, ratio: float, expected: bool) -> None:
+    """A tie is PyTorch's; nothing but the answer depends on the measurement."""
+    monkeypatch.setattr(products, "onednn_problem", lambda: "")
+    monkeypatch.setattr(products, "_ratio", lambda *_: ratio)
+    assert serving().by_onednn == expected
+    assert f"{ratio:.2f}" in serving().why
+
+
+@pytest.mark.parametrize("disturbed", [(0, 0), (0, 1), (1, 1)])
+def test_a_busy_machine_changes_no_answer(monkeypatch: pytest.MonkeyPatch, disturbed: tuple[int, int]) -> None:
+    """Nor two rounds whose every turn is interrupted, nor most turns of the others."""
+    now = 0.0
+
+    def call(which: int, seconds: float) -> Callable[[], None]:
+        turns = iter(range(-1, 1000))
+
+        def run() -> None:
+            nonlocal now
+            turn = next(turns)
+            interrupted = which in disturbed if turn < 2 * products.TURNS else turn % products.TURNS
+            now += seconds + (9.0 if interrupted else 0.0)
+
+        return run
+
+    monkeypatch.setattr(products.time, "perf_counter", lambda: now)
+    assert products._ratio(call(0, 2.0), call(1, 1.0)) == pytest.approx(2.0)
 
 
 @pytest.mark.usefixtures("undecided")

@@ -17,6 +17,7 @@ import yaml
 
 import mote_fast
 from mote_fast.data import write_video
+from mote_fast.ops import products
 from mote_fast.training.config.train_config import TrainConfig, load_config
 from mote_fast.training.step import LOSSES
 
@@ -113,9 +114,10 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> VideoFolder:
 
 
 @pytest.fixture(autouse=True)
-def process_wide_precision() -> Iterator[None]:
+def process_wide_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Restore the process-wide switches that a run sets."""
     before, tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    monkeypatch.setattr(products, "_DECIDED", dict(products._DECIDED))
     yield
     torch.set_float32_matmul_precision(before)
     torch.backends.cudnn.allow_tf32 = tf32

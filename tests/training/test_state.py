@@ -281,6 +281,7 @@ def test_weights_that_are_no_numbers_are_not_resumed(tmp_path: Path) -> None:
         {"optimizer": {"state": {0: {"step": "1"}}}},
         {"optimizer": {"state": {0: 1}}},
         {"random": 1},
+        {"products": "MKL"},
         {"config": {"run": 1}},
     ],
 )
