@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -12,6 +11,9 @@ from mote_fast.errors import ConfigError, quoted
 
 # Bytes of an id or a path, more than any file system allows.
 MAX_TEXT = 2**16
+
+# The end of a part: larger whole numbers are not exact in float64.
+MAX_SECONDS = 2**53
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,11 @@ class IndexRow:
                 raise ConfigError(f"the {name} {quoted(text)} has more than {MAX_TEXT} bytes")
         if self.start is None and self.end is None:
             return
-        span = (self.start, self.end)
-        if not all(isinstance(each, Real) and math.isfinite(each) for each in span) or not 0 <= span[0] <= span[1]:  # type: ignore[operator]
-            raise ConfigError(f"{quoted(self.id)}: start and end must be seconds, start first, got {quoted(span)}")
+        seconds = [each for each in (self.start, self.end) if isinstance(each, Real)]
+        # NaN compares with nothing.
+        if len(seconds) < 2 or not 0 <= seconds[0] <= seconds[1] <= MAX_SECONDS:
+            given = quoted((self.start, self.end))
+            raise ConfigError(f"{quoted(self.id)}: start and end must be seconds, start first, got {given}")
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,10 @@ def test_bad_rows_are_refused(index: Index, rows: list[str], given: Tensor, erro
     assert len(index) == 0
 
 
-@pytest.mark.parametrize(("start", "end"), [(1, None), (None, 1), (2, 1), (-1, 1), (0, float("inf")), ("0", "1")])
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(1, None), (None, 1), (2, 1), (-1, 1), (0, float("inf")), (0, float("nan")), (0, 10**400), ("0", "1")],
+)
 def test_bad_spans_are_refused(start: object, end: object) -> None:
     """A part has two finite ends, in order."""
     with pytest.raises(ConfigError):
