@@ -19,10 +19,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
@@ -95,7 +96,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         [..., m].
     """
-    return _onednn(x, weight, bias) if _served(x, weight, bias) else F.linear(x, weight, bias)
+    if _served(x, weight, bias):
+        return _onednn(x, weight, bias)
+    if _served(x, weight, bias, with_gradients=True):
+        return _Differentiable.apply(x, weight, bias)
+    return F.linear(x, weight, bias)
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor, alpha: float, beta: float) -> Tensor:
@@ -133,20 +138,25 @@ def even_rows(x: Tensor, weight: Tensor) -> Tensor:
     return x if torch.compiler.is_compiling() or not _served(x, weight, None) else _evened(x)
 
 
-def _served(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether oneDNN computes this product."""
+def _served(x: Tensor, weight: Tensor, bias: Tensor | None, *, with_gradients: bool = False) -> bool:
+    """Whether oneDNN computes this product, which needs gradients, or none."""
     if x.dtype != torch.float32 or weight.dtype != torch.float32 or x.device.type != "cpu":
         return False
     if torch.is_autocast_enabled("cpu"):
         return False
     tensors = (x, weight) if bias is None else (x, weight, bias)
-    if torch.is_grad_enabled() and any(each.requires_grad for each in tensors):
+    if with_gradients != (torch.is_grad_enabled() and any(each.requires_grad for each in tensors)):
         return False
     if torch.compiler.is_compiling():
+        if with_gradients:
+            return False
         # Nothing is measured while a graph is made, and what is exported must consist of plain products.
         known = _DECIDED.get("float32")
         return not torch.compiler.is_exporting() and known is not None and known.by_onednn
     if torch.jit.is_tracing() or not torch.backends.mkldnn.enabled:  # pyright: ignore[reportPrivateImportUsage]
+        return False
+    # Those of torch.func and forward-mode differentiation, for which the operator has no rules.
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return False
     # Such as tensors without memory, which shapes are computed with.
     if any(type(each) not in (Tensor, nn.Parameter) for each in tensors):
@@ -160,6 +170,26 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _in_graph(x, weight, bias)
     flat = x.reshape(-1, x.shape[-1])
     return _operator(_evened(flat), weight, bias)[: flat.shape[0]].view(*x.shape[:-1], -1)
+
+
+class _Differentiable(torch.autograd.Function):
+    """``linear`` with gradients: two more products, of the transposes as they lie; nothing is copied or kept longer."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        of_x, of_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (dy,), (x, weight) = grad_outputs, ctx.saved_tensors
+        rows = dy.reshape(-1, dy.shape[-1])
+        # Through ``linear``, so that they have gradients in turn; in float32, as the forward pass was.
+        with torch.autocast("cpu", enabled=False):
+            of_x = None if weight is None else linear(dy, weight.t())
+            of_weight = None if x is None else linear(rows.t(), x.reshape(-1, x.shape[-1]).t())
+        return of_x, of_weight, rows.sum(0) if ctx.needs_input_grad[2] else None
 
 
 def _operator(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Float32 products through oneDNN: exact, chosen once for a process, and plain wherever a graph or gradient is made."""
+"""Float32 products through oneDNN: exact, with exact gradients, chosen once for a process, plain in graphs."""
 
 from __future__ import annotations
 
@@ -103,6 +103,109 @@ def test_error_is_that_of_float32(
 
 
 @needs_onednn
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lead=st.lists(st.integers(1, 40), min_size=0, max_size=3),
+    width=st.integers(1, 300),
+    height=st.integers(1, 300),
+    needed=st.sampled_from([(True, True), (True, False), (False, True)]),
+    has_bias=st.booleans(),
+    transposed=st.booleans(),
+    scale=st.sampled_from((1e-15, 1.0, 1e15)),
+    seed=st.integers(0, 1 << 20),
+)
+@example(lead=[4, 49], width=768, height=768, needed=(True, True), has_bias=True, transposed=False, scale=1.0, seed=0)
+def test_error_of_gradients_is_that_of_float32(
+    calls: list[tuple[int, ...]],
+    lead: list[int],
+    width: int,
+    height: int,
+    needed: tuple[bool, bool],
+    has_bias: bool,
+    transposed: bool,
+    scale: float,
+    seed: int,
+) -> None:
+    """The result and every gradient asked for: against float64 at most four times the error of F.linear."""
+    generator = torch.Generator().manual_seed(seed)
+    x, weight, bias, dy = (
+        torch.randn(*shape, generator=generator)
+        for shape in ((*lead, width), (height, width), (height,), (*lead, height))
+    )
+    # Gradients come as they lie, of expanded sums also.
+    dy = scale * (dy.mT.contiguous().mT if transposed and dy.ndim > 1 else dy[..., :1].expand_as(dy))
+
+    def run(product: Callable[..., Tensor], dtype: torch.dtype) -> list[Tensor]:
+        leaves = [each.to(dtype, copy=True) for each in (x, weight, bias)[: 2 + has_bias]]
+        wanted = [leaf.requires_grad_() for leaf, need in zip(leaves, (*needed, True), strict=False) if need]
+        y = product(*leaves)
+        return [y.detach(), *torch.autograd.grad(y, wanted, dy.to(dtype))]
+
+    before = len(calls)
+    found, plain, expected = run(linear, torch.float32), run(F.linear, torch.float32), run(F.linear, torch.float64)
+    assert len(calls) - before == 1 + sum(needed)
+    for ours, theirs, truth in zip(found, plain, expected, strict=True):
+        assert ours.shape == theirs.shape
+        assert error_of(ours, truth) <= products.ERROR * max(error_of(theirs, truth), 2**-24 * float(truth.norm()))
+
+
+@needs_onednn
+def test_gradients_of_gradients(calls: list[tuple[int, ...]]) -> None:
+    """The backward products have gradients too, as those of F.linear have."""
+    leaves = [torch.randn(shape).requires_grad_() for shape in ((5, 8), (16, 8), (16,))]
+
+    def penalty(product: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+        first = torch.autograd.grad(product(*leaves).pow(2).sum(), leaves, create_graph=True)
+        total = torch.stack([each.pow(2).sum() for each in first]).sum()
+        return torch.autograd.grad(total, leaves)
+
+    expected = penalty(F.linear)
+    assert not calls
+    for ours, theirs in zip(penalty(linear), expected, strict=True):
+        assert_close(ours, theirs)
+    assert len(calls) > 3
+
+
+@needs_onednn
+def test_nothing_is_kept_for_gradients_that_nobody_needs(calls: list[tuple[int, ...]]) -> None:
+    """A frozen weight keeps no input, an input without gradient no weight, and neither is copied."""
+    kept: list[Tensor] = []
+    x, weight = torch.randn(5, 8), torch.randn(16, 8)
+    for of_x, of_weight in ((True, False), (False, True), (True, True)):
+        leaves = x.detach().requires_grad_(of_x), weight.detach().requires_grad_(of_weight)
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each) or each, lambda each: each):
+            linear(*leaves)
+        expected = [each for each, other in ((x, of_weight), (weight, of_x)) if other]
+        assert [each.data_ptr() for each in kept] == [each.data_ptr() for each in expected]
+    assert len(calls) == 3
+
+
+@needs_onednn
+def test_weights_changed_before_backward_are_refused(calls: list[tuple[int, ...]]) -> None:
+    """Their gradient would be that of other weights; F.linear refuses them too."""
+    x, layer = torch.randn(5, 8, requires_grad=True), nn.Linear(8, 16)
+    y = run_linear(layer, x).sum()
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="inplace operation"):
+        y.backward()
+    assert calls
+
+
+@needs_onednn
+def test_backward_in_autocast_is_that_of_its_forward(calls: list[tuple[int, ...]]) -> None:
+    """A float32 forward has float32 gradients, wherever backward is called."""
+    x, layer = torch.randn(5, 8, requires_grad=True), nn.Linear(8, 16)
+    y = run_linear(layer, x).sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        y.backward()
+    assert x.grad is not None
+    assert_close(x.grad, layer.weight.detach().sum(0).expand(5, 8))
+    assert calls
+
+
+@needs_onednn
 @torch.no_grad()
 @pytest.mark.parametrize(("width", "height"), [(64, 256), (256, 64), (64, 64)])
 @pytest.mark.parametrize("by_onednn", [True, False])
@@ -167,15 +270,31 @@ def hooked(x: Tensor, layer: nn.Linear) -> Tensor:
     return found
 
 
+def under_vmap(x: Tensor, layer: nn.Linear) -> Tensor:
+    return torch.func.vmap(lambda row: run_linear(layer, row))(x)
+
+
+def under_func_grad(x: Tensor, layer: nn.Linear) -> Tensor:
+    return torch.func.vjp(lambda values: run_linear(layer, values), x)[0]
+
+
+def forward_mode(x: Tensor, layer: nn.Linear) -> Tensor:
+    with torch.no_grad(), torch.autograd.forward_ad.dual_level():
+        given = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        found = torch.autograd.forward_ad.unpack_dual(run_linear(layer, given))
+        assert found.tangent is not None
+        assert_close(found.tangent, layer.weight.sum(1).expand(4, 16))
+        return found.primal.clone()
+
+
 @pytest.mark.filterwarnings(
     "ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning", "ignore:TF32:UserWarning"
 )
-@pytest.mark.parametrize("way", [run_linear, in_autocast, switched_off, traced, hooked])
+@pytest.mark.parametrize("way", [in_autocast, switched_off, traced, hooked, under_vmap, under_func_grad, forward_mode])
 def test_where_products_stay_plain(calls: list[tuple[int, ...]], way: Callable[..., Tensor]) -> None:
-    """With gradients, in autocast, with oneDNN switched off, in a traced graph, and where a hook wants to see it."""
+    """In autocast, with oneDNN switched off, in a traced graph, where a hook wants to see it, and in torch.func."""
     x, layer = torch.randn(4, 8), nn.Linear(8, 16)
-    arguments = (layer, x) if way is run_linear else (x, layer)
-    found = way(*arguments)
+    found = way(x, layer)
     expected = layer(x)
     assert found.dtype == (torch.bfloat16 if way is in_autocast else torch.float32)
     assert_close(found.float(), expected, "bfloat16" if way is in_autocast else "exact")

@@ -78,13 +78,13 @@ def test_other_devices_have_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_onednn
 @pytest.mark.heavy
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(("first", "train_clip"), [(True, True), (False, False)])
 def test_a_resumed_run_keeps_its_library(
-    videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+    videos: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool, train_clip: bool
 ) -> None:
     """Bit for bit the uninterrupted run, though the process that resumes would choose the other library."""
     give_to_onednn(monkeypatch)
-    options = {"model__train_clip": False, "run__eval_every": 1}
+    options = {"model__train_clip": train_clip, "run__eval_every": 1}
 
     def run(by_onednn: bool, output: Path, **more: Any) -> None:
         decide(monkeypatch, by_onednn)
