@@ -78,6 +78,8 @@ def run_info(arguments: argparse.Namespace) -> int:
 
 def _add(arguments: argparse.Namespace, index: Index | None) -> int:
     videos = videos_of(arguments)
+    # No process is started for one video: the stream has processes of its own.
+    arguments.videos = []
     model = inputs.model_of(arguments)
     settings = arguments if index is None else index.record.embedding
     model.pixel_aspect, model.crops_along = settings.pixel_aspect, settings.crops_along
