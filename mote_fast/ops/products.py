@@ -206,7 +206,7 @@ def _evened(x: Tensor) -> Tensor:
 
 
 # The compiler knows the private operator too, but takes constant weights alone. The size, which a graph leaves open,
-# decides here.
+# decides here. Not in operators.py: it would import this file, which calls the operator, and so would import it.
 @torch.library.custom_op("mote_fast::linear", mutates_args=(), device_types="cpu")
 def _in_graph(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return linear(x, weight, bias)

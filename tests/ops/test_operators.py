@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -278,3 +280,14 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         operators.expert_pair_ffn(*EXAMPLE, torch.zeros(2, 3))
     with pytest.raises(ShapeError, match="index"):
         operators.routed_ffn(x_routed, experts, torch.tensor([0]))
+
+
+def test_operators_are_registered_in_one_place() -> None:
+    """In operators.py; but products.py and its operator call each other, and would import each other."""
+    folder = Path(operators.__file__).parents[1]
+    texts = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.py")}
+    found = {name: re.findall(r"torch\.library\.\w+\([^,]*", text) for name, text in texts.items()}
+    assert {name: calls for name, calls in found.items() if calls} == {
+        "ops/operators.py": ['torch.library.custom_op(f"mote_fast::{name}"'],
+        "ops/products.py": ['torch.library.custom_op("mote_fast::linear"'],
+    }
