@@ -23,12 +23,13 @@ from harness import OFFICIAL, OURS
 from head import HEAD, ONCE, TWICE, UNFOLDED, head
 from rows import Row, value
 from setting import COMPILED, INT8, Setting
-from tower import OWN_BLAS, PLAIN_MLP, TOWER, TRIMMED, UNTRIMMED, clip
+from tower import OWN_BLAS, PLAIN_MLP, TOWER, TRIMMED, UNTRIMMED, clip, clip_train
 
 STAGES: Mapping[str, Callable[[Setting], Iterator[Row]]] = {
     "decode": decode,
     "transform": transform,
     "clip": clip,
+    "clip-train": clip_train,
     "head": head,
     "text": text,
     "end2end": end2end,

@@ -1,4 +1,4 @@
-"""Stage "clip": frames through the image tower, by each way there is to run it."""
+"""Stages "clip" and "clip-train": frames through the image tower, by each way there is to run it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mote_fast.clip import ClipTowers, transformer
 from mote_fast.clip.mlp import run_mlp
 from mote_fast.ops import products
 from mote_fast.ops.attention import attend
-from mote_fast.ops.products import linear, run_linear
+from mote_fast.ops.products import Serving, linear, run_linear, serving
 
 TOWER = "image tower, frames"
 # Our tower with float32 products by PyTorch's own library, and in bfloat16.
@@ -51,6 +51,29 @@ def clip(setting: Setting) -> Iterator[Row]:
         tokens = (towers.image_size // vision["patch_size"]) ** 2 + 1
         arms.append(gemm(count * tokens, vision["width"], setting, count))
         yield from measure(Workload("clip", TOWER, arms, 3, warmup=1), setting)
+
+
+def clip_train(setting: Setting) -> Iterator[Row]:
+    """Stage "clip-train": the image tower forward and backward over the frames of one view, in float32."""
+    towers = copy.deepcopy(setting.model.clip).float()
+    pixels = setting.random(setting.frames, 3, towers.image_size, towers.image_size).float()
+    ways = {OFFICIAL: towers.model.encode_image, OURS: towers.encode_frames}
+    if setting.device.type == "cpu":
+        ways[OWN_BLAS] = towers.encode_frames
+    arms = [Arm(name, partial(_gradient, name, encode, pixels), setting.frames, 1) for name, encode in ways.items()]
+    yield from measure(Workload("clip-train", "image tower trained, frames", arms, 3, warmup=1), setting)
+
+
+@torch.enable_grad()
+def _gradient(name: str, encode: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+    """The gradient of the pixels, as those of all weights are computed beside it."""
+    pixels = pixels.detach().requires_grad_()
+    found = serving()
+    # The backward products ask too.
+    with patch.object(products, "serving", lambda: Serving(found.by_onednn and name != OWN_BLAS, found.why)):
+        encode(pixels).square().sum().backward()
+    assert pixels.grad is not None
+    return pixels.grad
 
 
 def ways_of_products(setting: Setting) -> dict[str, tuple[Callable[[Tensor], Tensor], bool]]:
@@ -111,7 +134,7 @@ def encode_untrimmed(towers: ClipTowers, pixels: Tensor) -> Tensor:
 
 def encode_with_own_blas(towers: ClipTowers, pixels: Tensor) -> Tensor:
     """``ClipTowers.encode_frames`` without oneDNN's products."""
-    with patch.object(products, "serving", lambda: products.Serving(False, "asked for")):
+    with patch.object(products, "serving", lambda: Serving(False, "asked for")):
         return towers.encode_frames(pixels)
 
 
