@@ -36,4 +36,4 @@ def test_a_video_through_classify_visits_four_rooms(tmp_path: Path, monkeypatch:
         model.classify(video, labels, class_features=class_features)
     finally:
         sys.setprofile(None)
-    assert [room for room in dict.fromkeys(rooms) if room not in BELOW] == ["model", "data", "clip", "head"]
+    assert [room for room in dict.fromkeys(rooms) if room not in BELOW] == ["model", "clip", "data", "head"]

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
             # Nobody asked for this number, and there are lists of fewer.
             if asked is not None or not written:
                 raise
-            log.warning("no list of %d shots: %s", shots, error)
+            log.warning("no list of %d shots: %s", shots, str(error))
             break
         length = {"full": len(items), "once": len(drawn)}.get(arguments.length) or int(arguments.length)
         name = f"fewshot_K{shots}_seed{arguments.seed}.txt"

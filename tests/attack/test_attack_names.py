@@ -90,8 +90,9 @@ def test_commands_print_no_control_characters(
             video.write_bytes(b"not a video")
             labels = tmp_path / "labels.csv"
             labels.write_text('id,name\n0,"' + name.replace("\n", " ").replace('"', '""') + '"\n1,star\n')
+            # A carriage return ends the line of the label file.
             for status, arguments in (
-                (3, ["classify", video, "--labels-file", labels, "--no-cache"]),
+                (2 if "\r" in name else 3, ["classify", video, "--labels-file", labels, "--no-cache"]),
                 (2, ["convert", video, tmp_path / name]),
             ):
                 assert main([os.fspath(each) for each in arguments]) == status

@@ -252,7 +252,7 @@ def test_mixed_label_sets(capsys: Captured, videos: Path) -> None:
             "--labels-file: give one file, or one for each of the 1 lists",
         ),
         (["--list", "LIST", "--labels-file", "NAMES", "--views", "2x2"], "views"),
-        (["--list", "LIST", "--labels-file", "NAMES", "--batch-size", "0"], "batch_size"),
+        (["--list", "LIST", "--labels-file", "NAMES", "--batch-size", "0"], "--batch-size"),
         (["--list", "LIST", "--labels-file", "NAMES", "--device", "tpu"], "tpu"),
         (["--list", "LIST", "--labels-file", "NAMES", "--output", "LIST"], "--output"),
         (["--list", "LIST", "LIST", "--labels-file", "NAMES"], "different file names"),

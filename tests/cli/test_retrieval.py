@@ -121,7 +121,7 @@ def test_under_torchrun(capsys: Captured, videos: Path, tmp_path: Path) -> None:
         (["none.csv"], "none.csv: cannot be read"),
         (["LIST", "--split", "test"], "leave out --split"),
         (["LIST", "--views", "2x2"], "views"),
-        (["LIST", "--batch-size", "0"], "batch_size"),
+        (["LIST", "--batch-size", "0"], "--batch-size"),
         (["LIST", "--output", "LIST"], "--output"),
         (["VIDEO"], "not UTF-8"),
         (["LIST", "--device", "tpu"], "tpu"),

@@ -94,7 +94,7 @@ def test_under_torchrun(capsys: Captured, videos: Path, model: tuple[Path, Path]
     ("arguments", "message"),
     [
         (["--shares", "0.5"], "shares must be at least two"),
-        (["--shares", "0", "2"], "shares must be at least two"),
+        (["--shares", "0", "2"], "--shares must be at most 1"),
         (["--close-set", "none.txt"], "give --close-set-labels-file"),
         (["--output", "FILE"], "--output"),
         (["--clip", "none.pt"], "none.pt"),

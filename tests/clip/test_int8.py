@@ -260,7 +260,7 @@ def custom(**vision: object) -> ClipTowers:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: mote_fast.create_model("ViT-test", dtype="int8", device="cuda"), "on the CPU, not on cuda"),
+        (lambda: mote_fast.create_model("ViT-test", dtype="int8", device="meta"), "on the CPU, not on meta"),
         (lambda: mote_fast.create_model("ViT-test", dtype="int4"), "'int4'"),  # pyright: ignore[reportArgumentType]
         (lambda: Int8Tower(custom(pool_type="avg")).prepare(), "Other is not"),
         (lambda: Int8Tower(custom().bfloat16()).prepare(), "bfloat16"),
@@ -275,7 +275,7 @@ def test_where_it_cannot_serve(make: Callable[[], object], message: str) -> None
 def test_moved_models_are_refused(quantized_tiny: VideoClassifier) -> None:
     """An int8 model that was cast afterwards raises an error instead of running float weights."""
     pixels = frames_for(quantized_tiny.clip, 1).bfloat16()
-    with pytest.raises(ConfigError, match="float32 pixels on the CPU"):
+    with pytest.raises(ConfigError, match="float32 on the CPU"):
         quantized_tiny.bfloat16().encode_frames(pixels)
 
 

@@ -222,8 +222,12 @@ def test_missing_file(path: str, tmp_path: Path) -> None:
 def test_not_a_regular_file(tmp_path: Path) -> None:
     """Opening a pipe would wait for a writer forever, and a device would return data forever."""
     os.mkfifo(tmp_path / "pipe.mp4")
-    for path in (tmp_path / "pipe.mp4", tmp_path, Path("/dev/zero")):
-        with pytest.raises(UndecodableVideoError, match="not a regular file"):
+    for path, message in (
+        (tmp_path / "pipe.mp4", "not a regular file"),
+        (Path("/dev/zero"), "not a regular file"),
+        (tmp_path, "a folder; give the paths"),
+    ):
+        with pytest.raises(UndecodableVideoError, match=message):
             read_frames(path, [0])
 
 
