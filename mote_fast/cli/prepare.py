@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     data_set = _read(arguments, root)
     scanned = scan if arguments.scan else None
     report = write_data_set(data_set, root, output, scan=scanned, drop_bad=arguments.drop_bad, force=arguments.force)
-    outputs.show(arguments, report, [(output / REPORT_FILES[1]).read_text(encoding="utf-8").rstrip()])
+    outputs.show(arguments, report, (output / REPORT_FILES[1]).read_text(encoding="utf-8").rstrip().split("\n"))
     if arguments.step in ("folder", "csv") and not arguments.json:
         outputs.write(f"\nNext:\n  {_training_command(root, output)}")
     return 0

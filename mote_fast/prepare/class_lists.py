@@ -96,6 +96,6 @@ def data_set_of(
     kept = one_sided(names)
     if kept:
         listed = ", ".join(names[label] for label in kept)
-        notes += (f"Training mirrors no videos of {len(kept)} classes whose mirror image is no class: {listed}.",)
+        notes += (f"Training mirrors no videos of classes whose mirror image is no class ({len(kept)}): {listed}.",)
     flips = mirror_labels(names) | dict.fromkeys(kept)
     return DataSet(name, lists_of_parts, {LABELS_FILE: names}, flips, notes)

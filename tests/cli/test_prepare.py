@@ -41,6 +41,7 @@ def test_folder(capsys: Captured, tree: Path, tmp_path: Path) -> None:
     status, out, _ = run(capsys, "folder", *options)
     assert status == 0
     assert "unreadable (1)" in out
+    assert out.startswith((output / "report.txt").read_text(encoding="utf-8"))
     assert "arm_wrestling/clip 1.avi" in out
     labels = read_labels(output / "labels.csv")
     assert labels == ["air drumming", "arm wrestling"]

@@ -63,7 +63,7 @@ def test_classes_that_name_a_side(tmp_path: Path) -> None:
     assert data_set.labels[LABELS_FILE] == ("circle moving right", "turn left", "turn right", "wave")
     assert data_set.flip_labels == {0: None, 1: 2, 2: 1}
     (note,) = data_set.notes
-    assert note.endswith("1 classes whose mirror image is no class: circle moving right.")
+    assert note.endswith("classes whose mirror image is no class (1): circle moving right.")
 
 
 def test_existing_parts(tmp_path: Path) -> None:
