@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mote_fast.data.loading.view_frames import ViewRequest, read_view_frames
-from mote_fast.data.transforms import evaluation_pixels
-from mote_fast.data.views import ViewPlan, Views, plan_views
+from mote_fast.data.loading.view_frames import ViewRequest, crop_frames
+from mote_fast.data.transforms import normalize
+from mote_fast.data.views import ViewPlan, Views
 from mote_fast.errors import CheckpointError, ConfigError, LabelError, quoted
 from mote_fast.exports.read import check_files, open_graphs, read_classes, read_record
 from mote_fast.exports.record import ExportRecord
@@ -23,7 +23,7 @@ from mote_fast.exports.runners import Runner
 from mote_fast.model.caution import warn_user
 from mote_fast.model.label_input import Labels, labels_of
 from mote_fast.model.results import Prediction, rank
-from mote_fast.model.video_input import Frames, Layout, Video, Videos, sort_out, source_of
+from mote_fast.model.video_input import Frames, Layout, Video, Videos, read_views, sort_out, source_of
 from mote_fast.runtime.checks import check_count, check_finite
 from mote_fast.runtime.forks import HomeProcess
 
@@ -188,39 +188,23 @@ class ExportedClassifier:
     def _pixels(self, source: str | bytes | Frames, views: Views) -> tuple[Tensor, ViewPlan]:
         """Decode the distinct frames of the views: pixels [U, crops, 3, S, S]."""
         record = self.record
-        if isinstance(source, Frames):
-            plan = plan_views(source.count, self.frames, views)
-            frames = source.take(plan.frame_indices).cpu()
-            displayed = frames.shape[1], frames.shape[2]
-        else:
-            request = ViewRequest(
-                self.frames,
-                views,
-                record.preprocessing,
-                _AT_ONCE,
-                self.decode_backend,
-                record.pixel_aspect,
-                record.crops_along,
+        request = ViewRequest(
+            self.frames,
+            views,
+            record.preprocessing,
+            _AT_ONCE,
+            self.decode_backend,
+            record.pixel_aspect,
+            record.crops_along,
+        )
+        found = read_views(source, request, self.decode_time_limit)
+        if found.stand_ins:
+            with self._counting:
+                self.replaced_frames += len(found.stand_ins)
+            log.warning(
+                "%s: %d frames cannot be decoded; their neighbors stand in for them", found.path, len(found.stand_ins)
             )
-            found = read_view_frames(source, request, self.decode_time_limit)
-            if found.stand_ins:
-                with self._counting:
-                    self.replaced_frames += len(found.stand_ins)
-                log.warning(
-                    "%s: %d frames cannot be decoded; their neighbors stand in for them",
-                    found.path,
-                    len(found.stand_ins),
-                )
-            frames, plan, displayed = found.frames, found.plan, found.displayed
-        # Scaling a strip of a few rows makes huge frames, so only some are scaled at a time.
-        parts = frames.split(max(1, _AT_ONCE // views.crops))
-        made = [
-            evaluation_pixels(
-                part, record.preprocessing, views.crops, displayed=displayed, crops_along=record.crops_along
-            )
-            for part in parts
-        ]
-        return torch.cat(made), plan
+        return normalize(crop_frames(found, request, torch.device("cpu")), record.preprocessing), found.plan
 
 
 def load_exported(folder: str | os.PathLike[str], *, trust: bool = False) -> ExportedClassifier:

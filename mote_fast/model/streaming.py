@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mote_fast.data.loading.view_frames import CropReader, ViewFrames, ViewRequest, crop_frames, folder_of
-from mote_fast.data.views import ViewPlan, plan_views
+from mote_fast.data.views import ViewPlan
 from mote_fast.errors import MoteError, VideoError
 from mote_fast.model.distinct_frames import DistinctFrames, FrameCounts, distinct_frames
 from mote_fast.model.video_input import Frames, Layout, name_of, source_of
@@ -173,10 +173,8 @@ class _Stream(Generic[T]):
         try:
             source = source_of(video, self._plan.layout)
             if isinstance(source, Frames):
-                plan = plan_views(source.count, request.frames, request.views)
-                frames = source.take(plan.frame_indices)
-                crops = crop_frames(frames, request, (frames.shape[1], frames.shape[2]))
-                entry.set_crops(crops, plan, self._plan.counts)
+                found = source.of_views(request)
+                entry.set_crops(crop_frames(found, request), found.plan, self._plan.counts)
                 self._waiting.append(entry)
                 return
         except MoteError as error:

@@ -16,6 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from mote_fast.data.decoding.video_info import MAX_READ_BYTES
+from mote_fast.data.loading.view_frames import ViewFrames, ViewRequest, read_view_frames
+from mote_fast.data.views import plan_views
 from mote_fast.errors import ConfigError, MissingVideoError, MoteError, UndecodableVideoError, one_line
 from mote_fast.runtime.checks import check_choice
 
@@ -69,6 +71,12 @@ class Frames:
 
     count: int
     take: Callable[[Tensor], Tensor]
+
+    def of_views(self, request: ViewRequest) -> ViewFrames:
+        """Return what ``read_view_frames`` does of a file; the frames lie where they were given."""
+        plan = plan_views(self.count, request.frames, request.views)
+        frames = self.take(plan.frame_indices)
+        return ViewFrames(frames, plan, self.count, (frames.shape[1], frames.shape[2]), "<frames>", {})
 
 
 def sort_out(given: Any) -> tuple[bool, Any]:
@@ -143,6 +151,11 @@ def source_of(video: Any, layout: Layout | None = None) -> str | bytes | Frames:
         return _listed(video, layout)
     advice = "; cameras are not opened, give their frames" if isinstance(video, int) else ""
     raise ConfigError(f"{_FORMS}; not {type(video).__name__}{advice}")
+
+
+def read_views(source: str | bytes | Frames, request: ViewRequest, time_limit: float | None) -> ViewFrames:
+    """Read the frames that the views of a video need; see ``read_view_frames``."""
+    return source.of_views(request) if isinstance(source, Frames) else read_view_frames(source, request, time_limit)
 
 
 def _is_one(video: Any) -> bool:

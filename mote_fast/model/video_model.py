@@ -16,9 +16,9 @@ from mote_fast.clip.int8 import Int8Tower
 from mote_fast.clip.prompts import PAPER_PROMPTS, Prompts
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.data.decoding.video_info import PixelAspect
-from mote_fast.data.loading.view_frames import ViewFrames, ViewRequest, read_view_frames
-from mote_fast.data.transforms import CropsAlong, evaluation_crops, normalize
-from mote_fast.data.views import ViewPlan, Views, plan_views
+from mote_fast.data.loading.view_frames import ViewFrames, ViewRequest, crop_frames
+from mote_fast.data.transforms import CropsAlong, normalize
+from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, LabelError
 from mote_fast.head.scores import view_probabilities
 from mote_fast.head.video_head import VideoHead
@@ -27,7 +27,7 @@ from mote_fast.model.distinct_frames import FrameCounts, distinct_frames
 from mote_fast.model.label_input import Labels, labels_of
 from mote_fast.model.model_config import ModelConfig
 from mote_fast.model.original import OriginalClip
-from mote_fast.model.video_input import Frames, Layout, Video, source_of
+from mote_fast.model.video_input import Layout, Video, read_views, source_of
 from mote_fast.runtime.checks import check_finite
 from mote_fast.runtime.forks import HomeProcess
 from mote_fast.runtime.progress import Progress
@@ -184,20 +184,16 @@ class VideoModel(nn.Module):
         """
         self._home.check_threads()
         parsed = self.check_views(views)
-        preprocessing, crops = self.clip.config.preprocessing, parsed.crops
-        frames, plan, displayed = self._read(source_of(video, layout), parsed)
-        at_once = max(1, self._frames_at_once // crops)
-        scaled = [
-            evaluation_crops(part.to(self.device), preprocessing, crops, displayed, self.crops_along)
-            for part in frames.split(at_once)
-        ]
-        found = distinct_frames(torch.cat(scaled).flatten(0, 1))
+        request, crops = self.view_request(parsed), parsed.crops
+        read = read_views(source_of(video, layout), request, self.decode_time_limit)
+        self.note_stand_ins(read)
+        found = distinct_frames(crop_frames(read, request, self.device).flatten(0, 1))
         self.frame_counts.add(found)
         encoded = [
-            self.encode_frames(normalize(part, preprocessing, self.clip.dtype))
-            for part in found.frames.split(at_once * crops)
+            self.encode_frames(normalize(part, request.preprocessing, self.clip.dtype))
+            for part in found.frames.split(max(1, request.frames_at_once // crops) * crops)
         ]
-        return plan.gather(found.spread(torch.cat(encoded)).unflatten(0, (-1, crops)))
+        return read.plan.gather(found.spread(torch.cat(encoded)).unflatten(0, (-1, crops)))
 
     def encode_frames(self, pixels: Tensor) -> Tensor:
         """Encode frames with the image tower, in int8 if the model is quantised.
@@ -269,16 +265,6 @@ class VideoModel(nn.Module):
         parsed = views if isinstance(views, Views) else Views.parse(views)
         self.clip.config.preprocessing.check_crops(parsed.crops)
         return parsed
-
-    def _read(self, source: str | bytes | Frames, views: Views) -> tuple[Tensor, ViewPlan, tuple[int, int]]:
-        """Decode the frames [U, H, W, 3] that the views need; with their (height, width) in square pixels."""
-        if isinstance(source, Frames):
-            plan = plan_views(source.count, self.frames, views)
-            frames = source.take(plan.frame_indices)
-            return frames, plan, (frames.shape[1], frames.shape[2])
-        found = read_view_frames(source, self.view_request(views), self.decode_time_limit)
-        self.note_stand_ins(found)
-        return found.frames, found.plan, found.displayed
 
     def view_request(self, views: Views) -> ViewRequest:
         """What to read of a video file for these views."""

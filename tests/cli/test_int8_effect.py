@@ -60,7 +60,7 @@ def test_both_decode_where_the_model_does(
         limits.append(limit)
         return read_view_frames(source, request)
 
-    monkeypatch.setattr("mote_fast.model.video_model.read_view_frames", recording)
+    monkeypatch.setattr("mote_fast.model.video_input.read_view_frames", recording)
     tiny.int8 = Shifted(tiny.clip, 0.0)  # type: ignore[assignment]
     tiny.decode_time_limit = 30.0
     int8_effect(tiny, moving_video, tiny.class_features(LABELS))

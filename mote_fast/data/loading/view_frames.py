@@ -195,15 +195,25 @@ def _serve_crops(task: _Task) -> WithTensor:
 
 def _read_crops(source: str | bytes, request: ViewRequest) -> ViewFrames:
     found = _read(source, request)
-    return found._replace(frames=crop_frames(found.frames, request, found.displayed))
+    return found._replace(frames=crop_frames(found, request))
 
 
-def crop_frames(frames: Tensor, request: ViewRequest, displayed: tuple[int, int]) -> Tensor:
-    """Scale and crop the frames [U, H, W, 3] of a video, a few at a time: uint8 [U, crops, 3, S, S]."""
+def crop_frames(found: ViewFrames, request: ViewRequest, device: torch.device | None = None) -> Tensor:
+    """Scale and crop the frames [U, H, W, 3] of a video, a few at a time: uint8 [U, crops, 3, S, S].
+
+    Args:
+        found: what was read of the video.
+        request: what was asked for.
+        device: where to do it; None takes that of the frames.
+    """
     crops = request.views.crops
-    parts = frames.split(max(1, request.frames_at_once // crops))
     return torch.cat(
-        [evaluation_crops(part, request.preprocessing, crops, displayed, request.crops_along) for part in parts]
+        [
+            evaluation_crops(
+                part.to(device or part.device), request.preprocessing, crops, found.displayed, request.crops_along
+            )
+            for part in found.frames.split(max(1, request.frames_at_once // crops))
+        ]
     )
 
 
