@@ -28,29 +28,22 @@ from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.data.loading.view_frames import start_watched_reader
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.views import Views
-from mote_fast.errors import ConfigError, LabelError, one_line
+from mote_fast.errors import ConfigError, LabelError
 from mote_fast.evaluation.protocol_names import DEFAULT_VIEWS, ProtocolName
 from mote_fast.evaluation.splits import Split, read_split
 from mote_fast.model.checkpoint import create_model, load
 from mote_fast.model.classifier import VideoClassifier
-from mote_fast.model.dtypes import Dtype
+from mote_fast.model.devices import named_device, why_unusable
 from mote_fast.model.hub import pinned_name
 from mote_fast.model.model_defaults import CLIP_SCHEMA, HUB_SCHEMA
 from mote_fast.model.zoo import list_models
 from mote_fast.runtime.distributed import ProcessGroup, is_first
-from mote_fast.runtime.environment import best_device
 from mote_fast.runtime.progress import Progress
 from mote_fast.runtime.reading import expanded
 from mote_fast.runtime.text import visible
 
 # Videos of --calibrate that are read, evenly spaced; each costs two frames once, and each start reads its bytes.
 CALIBRATED_VIDEOS = 64
-
-# Characters of PyTorch's reason against a device.
-MAX_REASON = 200
-
-FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DTYPES: dict[str, Dtype] = {**FLOATS, "auto": "auto", "int8": "int8"}
 
 
 def device_of(arguments: argparse.Namespace) -> str:
@@ -59,15 +52,10 @@ def device_of(arguments: argparse.Namespace) -> str:
     Raises:
         ConfigError: PyTorch cannot use the device.
     """
-    device = arguments.device
-    if device == "auto":
-        device = "cpu" if arguments.dtype == "int8" else best_device()
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # PyTorch's messages go on with lists of all that it knows.
-        reason = one_line(error).split(". ")[0][:MAX_REASON]
-        raise ConfigError(f"--device {device}: {reason}; give auto, cpu, cuda or cuda:N") from error
+    device = str(named_device(arguments.device, arguments.dtype))
+    reason = why_unusable(device)
+    if reason is not None:
+        raise ConfigError(f"--device {device}: {reason}; give auto, cpu, cuda or cuda:N")
     return device
 
 
@@ -78,7 +66,7 @@ def model_of(arguments: argparse.Namespace) -> VideoClassifier:
 
 def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     """Build or load the selected model, its experts not merged."""
-    dtype = DTYPES[arguments.dtype]
+    dtype = arguments.dtype
     check_options(arguments)
     # Commands that read lists have the processes of a loader instead.
     limit = getattr(arguments, "time_limit", None)
@@ -90,7 +78,7 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     # Calibration waits until the model knows how to decode.
     place: dict[str, Any] = {
         "device": device_of(arguments),
-        "dtype": dtype if calibrate is None else torch.float32,
+        "dtype": dtype if calibrate is None else "float32",
     }
     if dtype == "int8":
         # The first run of a model exports it for half a minute; the log then says so.

@@ -29,6 +29,7 @@ from mote_fast.errors import ConfigError
 from mote_fast.evaluation.predict import Predictions
 from mote_fast.evaluation.protocol_names import ProtocolName
 from mote_fast.evaluation.splits import Split
+from mote_fast.model.dtypes import FLOATS
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.files import make_folder, write_bytes
 from mote_fast.runtime.json_text import to_json
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         towers = InterpolatedTowers(model, original, shares)
         # Held by the towers now.
         del original
-        model.to(dtype=inputs.FLOATS[arguments.dtype])
+        model.to(dtype=FLOATS[arguments.dtype])
         on_close = _predict(arguments, towers, close, "closeset", world)
         on_zero = _predict(arguments, towers, zero, "zeroshot", world)
         points = [

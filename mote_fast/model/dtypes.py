@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 # Type of the parameters; "auto" picks float32 or bfloat16, "int8" is float32 with a quantised image tower.
 Dtype: TypeAlias = torch.dtype | Literal["float32", "float16", "bfloat16", "auto", "int8"]
 
-_NAMES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+FLOATS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def resolve_dtype(dtype: Dtype, device: str | torch.device) -> torch.dtype | Literal["int8"]:
@@ -36,9 +36,9 @@ def resolve_dtype(dtype: Dtype, device: str | torch.device) -> torch.dtype | Lit
     if dtype == "auto":
         return torch.bfloat16 if bfloat16_gain(device) >= CLEARLY else torch.float32
     if isinstance(dtype, str):
-        dtype = _NAMES.get(dtype, dtype)
+        dtype = FLOATS.get(dtype, dtype)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        names = ", ".join(map(repr, _NAMES))
+        names = ", ".join(map(repr, FLOATS))
         raise ConfigError(f"dtype must be {names}, 'auto', 'int8' or a floating torch.dtype, got {dtype!r}")
     if dtype == torch.bfloat16 and device.type == "cpu" and 0 < (gain := bfloat16_gain(device)) < 1:
         log.warning(
