@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from mote_fast.cli import main
 from mote_fast.errors import CheckpointError
 from mote_fast.model import hub
 from mote_fast.runtime.weights import CONFIG_FILE, TEXT_FOLDER, WEIGHTS_FILE
-from tests.hub_server import Hub, Repository, serve_hub
+from tests.hub_server import Hub, Repository
 
 # The client's threads, and models of half a second.
 pytestmark = pytest.mark.heavy
@@ -33,21 +32,6 @@ OTHERS = {
     "text/evil.py": b"1",
 }
 LABELS = ["cello", "photos of a video"]
-
-
-@pytest.fixture
-def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """An empty hub, and an empty cache of its client."""
-    with serve_hub(monkeypatch, tmp_path / "hub_cache") as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def model() -> Any:
-    torch.manual_seed(0)
-    found = mote_fast.create_model("ViT-test", layers=1, experts=2)
-    found.classes = ["archery", "cello"]
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,13 @@ from mote_fast.model.card import CARD_FILE
 from mote_fast.model.publish import push_folder
 from mote_fast.runtime.json_text import to_json
 from mote_fast.runtime.weights import CONFIG_FILE, TEXT_FOLDER, WEIGHTS_FILE
-from tests.hub_server import Hub, Repository, serve_hub
+from tests.hub_server import Hub, Repository
 from tests.model.test_card import result
 
 # The client's threads, and models of half a second.
 pytestmark = pytest.mark.heavy
 
 NAME = "org/model"
-
-
-@pytest.fixture
-def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """An empty hub, and an empty cache of its client."""
-    with serve_hub(monkeypatch, tmp_path / "hub_cache") as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def model() -> Any:
-    torch.manual_seed(0)
-    found = mote_fast.create_model("ViT-test", layers=1, experts=2)
-    found.classes = ["archery", "cello"]
-    return found
 
 
 @pytest.fixture
