@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mote_fast.kernels.blocks import linear_tile, quick_gelu_gradient, store_weight_gradient
-from mote_fast.kernels.launch import launch, rows_of
+from mote_fast.kernels.launch import dense, launch, rows_of
 from mote_fast.kernels.merge import expand_expert_gradient
 from mote_fast.kernels.reference import EXPANSION
 from mote_fast.kernels.tiles import MatrixTile, matrix_tile
@@ -194,14 +194,15 @@ def expert_pair_forward(
     Args:
         x_routed: [N, d], any strides; float32, bfloat16 or float16; d a multiple of 16.
         x_merged: [N, d], same dtype.
-        experts: [E, P], contiguous; float32 or lower precision, cast when loaded.
-        merged: [P], contiguous: merge_experts_forward, usually in the dtype of the inputs.
+        experts: [E, P], float32 or lower precision, cast when loaded.
+        merged: [P]: merge_experts_forward, usually in the dtype of the inputs.
         index: int64 scalar on the device, in [0, E).
         tile: share of one program; chosen by shape by default.
 
     Returns:
         The outputs, [N, d] each, and the pre-activations [2, N, 4d] (routed first), which backward needs.
     """
+    experts, merged = dense(experts, merged)
     tokens, width = x_routed.shape
     _, w_up, b_up, w_down, b_down = _layout(width)
     pre = x_routed.new_empty((2, tokens, EXPANSION * width))
@@ -231,8 +232,8 @@ def expert_pair_backward(
         dy_merged: [N, d], gradient of the merged output.
         x_routed: [N, d], input of the forward pass.
         x_merged: [N, d], input of the forward pass.
-        experts: [E, P], contiguous.
-        merged: [P], contiguous.
+        experts: [E, P].
+        merged: [P].
         index: int64 scalar on the device.
         saved: [2, N, 4d], the pre-activations from the forward pass.
         grad_dtype: dtype of the weight gradients; that of ``experts`` by default.
@@ -242,6 +243,7 @@ def expert_pair_backward(
         Gradients of both inputs, [N, d] each, and row gradients [2, P]: g, of the routed expert's row, then G, of the
         merged row. expand_expert_gradient computes the gradient of all experts from them.
     """
+    experts, merged, saved = dense(experts, merged, saved)
     tokens, width = x_routed.shape
     size, w_up, b_up, w_down, b_down = _layout(width)
     dpre = torch.empty_like(saved)

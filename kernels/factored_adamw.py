@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mote_fast.kernels.launch import launch
+from mote_fast.kernels.launch import check_dense, dense, launch
 from mote_fast.kernels.tiles import UNALIGNED_VECTOR_TILE, VECTOR_TILE, VectorTile, readable_wide
 
 # (G [P], g [P], w [E], k): merged and routed gradient, merge weights, routed index of one micro-batch.
@@ -121,13 +121,17 @@ def adamw_factored(
         weight_decay: decay per unit of learning rate.
         grad_scale: the gradient is divided by it; a number, or a tensor of one element on the device.
         tile: share of one program; chosen by alignment by default.
+
+    Raises:
+        ShapeError: a tensor that is updated is not contiguous.
     """
+    check_dense(param=param, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
     count, size = param.shape
     step_at, step_value = _split(step)
     lr_at, lr_value = _split(lr)
     scale_at, scale_value = _split(grad_scale)
     beta1, beta2 = betas
-    merged, routed, weights, indices = zip(*factors, strict=True)
+    merged, routed, weights, indices = (dense(*tensors) for tensors in zip(*factors, strict=True))
     wide = readable_wide(param, exp_avg, exp_avg_sq, *merged, *routed)
     tile = tile or (VECTOR_TILE if wide else UNALIGNED_VECTOR_TILE)
     launch(

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mote_fast.errors import ShapeError
+
 
 class Tokens(NamedTuple):
     """A matrix of tokens for a kernel, given as one argument: pointer, order of samples, strides.
@@ -29,6 +31,18 @@ class Tokens(NamedTuple):
 def rows_of(x: Tensor) -> Tokens:
     """Describe ``x [N, C]``, any strides."""
     return Tokens(x, None, 0, *x.stride())
+
+
+def dense(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return tensors contiguous: the launchers call it for what their kernels address without strides."""
+    return tuple(tensor.contiguous() for tensor in tensors)
+
+
+def check_dense(**tensors: Tensor) -> None:
+    """Raise ShapeError unless tensors that a kernel writes are contiguous: a copy of one would get the result."""
+    for name, tensor in tensors.items():
+        if not tensor.is_contiguous():
+            raise ShapeError(f"{name} must be contiguous, got strides {tensor.stride()} for {list(tensor.shape)}")
 
 
 def launch(

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mote_fast.kernels.launch import launch
+from mote_fast.kernels.launch import check_dense, dense, launch
 from mote_fast.kernels.tiles import VECTOR_TILE, VectorTile
 
 
@@ -65,14 +65,15 @@ def merge_experts_forward(
     """Merge stacked experts into one row; one launch.
 
     Args:
-        experts: [E, P], contiguous; float32, bfloat16 or float16.
-        weights: [E], contiguous, on the same device.
+        experts: [E, P], float32, bfloat16 or float16.
+        weights: [E], on the same device.
         out_dtype: dtype of the merged row; that of ``experts`` by default.
         tile: share of one program.
 
     Returns:
         [P].
     """
+    experts, weights = dense(experts, weights)
     count, size = experts.shape
     merged = experts.new_empty(size, dtype=out_dtype or experts.dtype)
     launch(
@@ -99,15 +100,17 @@ def merge_experts_backward(
     """Gradients of the merge; one launch, and a second to add partial sums if ``experts`` is given.
 
     Args:
-        grad_merged: [P], contiguous.
-        weights: [E], contiguous.
-        experts: [E, P], contiguous, only if the gradient of ``weights`` is needed.
+        grad_merged: [P].
+        weights: [E].
+        experts: [E, P], only if the gradient of ``weights`` is needed.
         out_dtype: dtype of the experts' gradient; that of ``experts`` if given, else that of ``grad_merged``.
         tile: share of one program.
 
     Returns:
         Gradient of the experts [E, P], and of ``weights`` [E] in its dtype (None without ``experts``).
     """
+    grad_merged, weights = dense(grad_merged, weights)
+    experts = None if experts is None else experts.contiguous()
     count, size = weights.shape[0], grad_merged.shape[0]
     programs = triton.cdiv(size, tile.block)
     dtype = out_dtype or (grad_merged if experts is None else experts).dtype
@@ -142,18 +145,23 @@ def expand_expert_gradient(
     """Gradient of all experts from its two factors, ``weights[i] * G + [i == index] * g``; one launch.
 
     Args:
-        grad_merged: G [P], contiguous.
-        g: [P], contiguous.
-        weights: [E], contiguous.
+        grad_merged: G [P].
+        g: [P].
+        weights: [E].
         index: int64 scalar on the device.
         out: [E, P], contiguous, overwritten; a new tensor in the dtype of ``g`` by default.
         tile: share of one program.
 
     Returns:
         [E, P].
+
+    Raises:
+        ShapeError: ``out`` is not contiguous.
     """
+    grad_merged, g, weights = dense(grad_merged, g, weights)
     count, size = weights.shape[0], g.shape[0]
     out = g.new_empty((count, size)) if out is None else out
+    check_dense(out=out)
     launch(
         spread_kernel,
         (triton.cdiv(size, tile.block),),

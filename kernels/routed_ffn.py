@@ -135,9 +135,10 @@ def group(index: Tensor, experts: int) -> Grouping:
     """Sort samples by expert; one launch, nothing read back.
 
     Args:
-        index: int64 [B], contiguous, values in [0, E) (unchecked: a check would make the host wait).
+        index: int64 [B], values in [0, E) (unchecked: a check would make the host wait).
         experts: E.
     """
+    index = index.contiguous()
     order = index.new_empty(index.shape, dtype=torch.int32)
     starts = index.new_empty(experts + 1, dtype=torch.int32)
     slots = triton.next_power_of_2(experts + 1)
@@ -228,13 +229,14 @@ def routed_forward(x: Tensor, experts: Tensor, index: Tensor, tile: MatrixTile |
 
     Args:
         x: [B, T, d], any strides; float32, bfloat16 or float16; d a multiple of 16.
-        experts: [E, P], contiguous; float32 or lower precision, cast when loaded.
-        index: int64 [B], contiguous, on the device, values in [0, E).
+        experts: [E, P], float32 or lower precision, cast when loaded.
+        index: int64 [B], on the device, values in [0, E).
         tile: share of one program; chosen by shape by default.
 
     Returns:
         The output [B, T, d], contiguous, and the tensors for backward.
     """
+    experts = experts.contiguous()
     samples, frames, width = x.shape
     hidden = EXPANSION * width
     area = hidden * width
@@ -262,7 +264,7 @@ def routed_backward(
     Args:
         dy: [B, T, d], gradient of the output, any strides.
         x: [B, T, d], input of the forward pass.
-        experts: [E, P], contiguous.
+        experts: [E, P].
         index: int64 [B], input of the forward pass.
         saved: second result of the forward pass.
         grad_dtype: dtype of the experts' gradient; that of ``experts`` by default.
@@ -271,6 +273,7 @@ def routed_backward(
     Returns:
         Gradient of ``x`` [B, T, d] and of all experts [E, P], each written once; an expert without samples gets zeros.
     """
+    experts = experts.contiguous()
     samples, frames, width = x.shape
     del index
     hidden = EXPANSION * width

@@ -68,4 +68,5 @@ def test_kernels_know_nothing_above_them() -> None:
     for path in (ROOT / "kernels").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mote_fast"):
-                assert (node.module or "").startswith("mote_fast.kernels"), f"{path.name}: {node.module}"
+                below = ("mote_fast.kernels", "mote_fast.errors")
+                assert (node.module or "").startswith(below), f"{path.name}: {node.module}"

@@ -38,7 +38,7 @@ def merge_experts(experts: Tensor, weights: Tensor) -> Tensor:
         [P] in the dtype of ``experts``, or of autocast if it is on.
 
     Raises:
-        ShapeError: the shapes do not fit together.
+        ShapeError: the shapes or devices do not fit together.
 
     Source: eq. (9); eq. (13) at inference.
     """
@@ -53,28 +53,39 @@ def expert_pair_ffn(
     weights: Tensor,
     index: Tensor,
     probe: Tensor | None = None,
+    *,
+    check_index: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Both training streams of one layer: expert ``index`` on one input, the merged expert on the other.
 
     Args:
         x_routed: [..., d], input of the expert stream.
-        x_merged: same shape, input of the merged stream.
+        x_merged: same shape and, outside autocast, same dtype, input of the merged stream.
         experts: [E, P].
         weights: [E], merge weights of this step.
         index: int64 scalar in [0, E), read on the device.
         probe: [2, P], a leaf that receives the gradients of the routed and of the merged row; ``experts`` then gets no
             gradient: the factored form of ``mote_fast.training.optim``. Its values are never read.
+        check_index: whether a wrong ``index`` fails on the device (a failed assertion ends a CUDA process) instead of
+            reading other memory; the host does not wait for it.
 
     Returns:
         The two outputs, each with the shape and dtype of its input (eq. (8) and eq. (9)).
 
     Raises:
-        ShapeError: the shapes do not fit together.
+        ShapeError: shapes, dtypes or devices do not fit together.
     """
     _check_experts(x_routed, experts)
     _check_weights(experts, weights)
+    _check_index(experts, index, check_index)
     if x_merged.shape != x_routed.shape:
         raise ShapeError(f"x_merged must be shaped like x_routed {list(x_routed.shape)}, got {list(x_merged.shape)}")
+    _check_device("x_merged", x_merged, experts)
+    # Autocast converts both to its dtype.
+    if x_merged.dtype != x_routed.dtype and not torch.is_autocast_enabled(experts.device.type):
+        raise ShapeError(f"x_merged must be {x_routed.dtype} like x_routed, got {x_merged.dtype}: convert one of them")
+    if index.ndim:
+        raise ShapeError(f"index must be a scalar, got {list(index.shape)}")
     if probe is not None and probe.shape != (2, experts.shape[1]):
         raise ShapeError(f"probe must be [2, {experts.shape[1]}], got {list(probe.shape)}")
     if probe is not None:
@@ -86,25 +97,28 @@ def expert_pair_ffn(
     return y_routed.view(x_routed.shape), y_merged.view(x_merged.shape)
 
 
-def routed_ffn(x: Tensor, experts: Tensor, index: Tensor) -> Tensor:
+def routed_ffn(x: Tensor, experts: Tensor, index: Tensor, *, check_index: bool = False) -> Tensor:
     """Run each sample through its own expert.
 
     Args:
         x: [B, ..., d].
         experts: [E, P].
         index: int64 [B], values in [0, E), read on the device.
+        check_index: whether a wrong ``index`` fails on the device, as in ``expert_pair_ffn``; otherwise its sample's
+            output is undefined.
 
     Returns:
         Shaped and typed like ``x``.
 
     Raises:
-        ShapeError: the shapes do not fit together.
+        ShapeError: shapes, dtypes or devices do not fit together.
     """
     _check_experts(x, experts)
+    _check_index(experts, index, check_index)
     if x.ndim < 2 or index.shape != x.shape[:1]:
         raise ShapeError(f"index must be [B] for x [B, ..., d], got {list(index.shape)} for {list(x.shape)}")
     frames = x.shape[1:-1].numel()
-    y, *_ = _routed(x.reshape(x.shape[0], frames, x.shape[-1]), experts.contiguous(), index.contiguous())
+    y, *_ = _routed(x.reshape(x.shape[0], frames, x.shape[-1]), experts.contiguous(), index)
     return y.view(x.shape)
 
 
@@ -135,11 +149,30 @@ def _check_experts(x: Tensor, experts: Tensor) -> None:
     width = x.shape[-1] if x.ndim else 0
     if experts.ndim != 2 or experts.shape[1] != expert_size(width):
         raise ShapeError(f"experts must be [E, {expert_size(width)}] for width {width}, got {list(experts.shape)}")
+    _check_device("x", x, experts)
 
 
 def _check_weights(experts: Tensor, weights: Tensor) -> None:
     if experts.ndim != 2 or weights.shape != experts.shape[:1]:
         raise ShapeError(f"weights must be [E] for experts [E, P], got {list(weights.shape)}, {list(experts.shape)}")
+    if not weights.is_floating_point():
+        raise ShapeError(f"weights must be floating point, got {weights.dtype}")
+    _check_device("weights", weights, experts)
+
+
+def _check_index(experts: Tensor, index: Tensor, values: bool) -> None:
+    """Check the dtype and device of ``index``, and its values without reading them here."""
+    if index.dtype != torch.int64:
+        raise ShapeError(f"index must be int64, got {index.dtype}")
+    _check_device("index", index, experts)
+    if values:
+        inside = ((index >= 0) & (index < experts.shape[0])).all()
+        torch._assert_async(inside, f"index must be in [0, {experts.shape[0]})")
+
+
+def _check_device(name: str, tensor: Tensor, experts: Tensor) -> None:
+    if tensor.device != experts.device:
+        raise ShapeError(f"{name} must be on the device of the experts, {experts.device}, got {tensor.device}")
 
 
 def _custom_op(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:

@@ -280,6 +280,40 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         operators.expert_pair_ffn(*EXAMPLE, torch.zeros(2, 3))
     with pytest.raises(ShapeError, match="index"):
         operators.routed_ffn(x_routed, experts, torch.tensor([0]))
+    with pytest.raises(ShapeError, match="index must be a scalar"):
+        operators.expert_pair_ffn(x_routed, x_merged, experts, weights, index.expand(1))
+
+
+def test_devices_and_dtypes_that_do_not_fit_are_named() -> None:
+    """A kernel would read another memory, or numbers of another size."""
+    x_routed, x_merged, experts, weights, index = EXAMPLE
+    elsewhere = torch.device("meta")
+    with pytest.raises(ShapeError, match="weights must be on the device of the experts, cpu, got meta"):
+        operators.merge_experts(experts, weights.to(elsewhere))
+    with pytest.raises(ShapeError, match="weights must be floating point"):
+        operators.merge_experts(experts, weights.long())
+    with pytest.raises(ShapeError, match="index must be on the device"):
+        operators.expert_pair_ffn(x_routed, x_merged, experts, weights, index.to(elsewhere))
+    with pytest.raises(ShapeError, match="x_merged must be on the device"):
+        operators.expert_pair_ffn(x_routed, x_merged.to(elsewhere), experts, weights, index)
+    with pytest.raises(ShapeError, match=r"x_merged must be torch\.float32 like x_routed, got torch\.float16"):
+        operators.expert_pair_ffn(x_routed, x_merged.half(), experts, weights, index)
+    with pytest.raises(ShapeError, match=r"index must be int64, got torch\.int32"):
+        operators.routed_ffn(x_routed, experts, torch.zeros(len(x_routed), dtype=torch.int32))
+    with pytest.raises(ShapeError, match="x must be on the device"):
+        operators.routed_ffn(x_routed.to(elsewhere), experts, torch.zeros(len(x_routed), dtype=torch.int64))
+
+
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_range_of_the_index_is_checked_on_request(wrong: int) -> None:
+    """On the device, so that the host never waits; a CPU raises at once."""
+    x_routed, x_merged, experts, weights, _ = EXAMPLE
+    chosen = torch.zeros(len(x_routed), dtype=torch.int64)
+    operators.routed_ffn(x_routed, experts, chosen, check_index=True)
+    with pytest.raises(RuntimeError, match=r"index must be in \[0, 3\)"):
+        operators.routed_ffn(x_routed, experts, torch.full_like(chosen, wrong), check_index=True)
+    with pytest.raises(RuntimeError, match=r"index must be in \[0, 3\)"):
+        operators.expert_pair_ffn(x_routed, x_merged, experts, weights, torch.tensor(wrong), check_index=True)
 
 
 def test_operators_are_registered_in_one_place() -> None:
