@@ -1,0 +1,1 @@
+"""Sections of ``benchmarks/device_check.py`` that need this checkout."""
