@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -137,9 +138,20 @@ def normalize(
     frames: Tensor, preprocessing: Preprocessing = CLIP_PREPROCESSING, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """Map uint8 [..., 3, H, W] to ``(x / 255 - mean) / std`` in ``dtype``; computed in float32."""
-    scale = torch.tensor(preprocessing.std, dtype=torch.float32, device=frames.device).mul_(255.0)[:, None, None]
-    shift = torch.tensor(preprocessing.mean, dtype=torch.float32, device=frames.device).mul_(255.0)[:, None, None]
+    shift, scale = constants_on(tuple(preprocessing.mean), tuple(preprocessing.std), frames.device)
     return frames.float().sub_(shift).div_(scale).to(dtype)
+
+
+@lru_cache(maxsize=64)
+def constants_on(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return 255 times mean and std, float32 [3, 1, 1] each, on a device.
+
+    Kept there: the host would wait for the copy, and so for all work of the GPU before it.
+    """
+    # Those of inference mode could not be used in training later.
+    with torch.inference_mode(False):
+        shift, scale = (torch.tensor(each, dtype=torch.float32, device=device).mul_(255.0) for each in (mean, std))
+        return shift[:, None, None], scale[:, None, None]
 
 
 def evaluation_pixels(

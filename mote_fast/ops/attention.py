@@ -23,12 +23,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, backe
         v: [B, Tk, H, h].
         mask: additive, broadcastable to [B, H, Tq, Tk], in the dtype of ``q``; None attends everywhere.
         backend: "sdpa" or "xformers", what ``resolve_backend`` returned. SDPA takes masked attention in either case:
-            xformers wants masks in padded memory, and the masked calls are the short text prompts.
+            xformers wants masks in padded memory, and the masked calls are the short text prompts. So does compiled
+            code.
 
     Returns:
         [B, Tq, H, h].
     """
-    if backend == "xformers" and mask is None:
+    # A compiled graph would break at xformers' operator; PyTorch's runs the same kernels, and the graph stays whole.
+    if backend == "xformers" and mask is None and not torch.compiler.is_compiling():
         return _xformers_attention(q, k, v)
     out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
     return out.transpose(1, 2)

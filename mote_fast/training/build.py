@@ -33,6 +33,7 @@ from mote_fast.head.head_config import HeadOptions
 from mote_fast.model.checkpoint import create_model, load
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.model.zoo import find_weights
+from mote_fast.runtime.device_copy import to_device
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.json_text import to_json
 from mote_fast.runtime.weights import config_text
@@ -284,7 +285,7 @@ def _loader(
 
 def _targets(batch: Batch, items: Sequence[VideoItem], classes: int) -> Tensor:
     listed = [items[index] for index in batch.indices.tolist()]
-    return positives_of(listed, classes).to(batch.labels.device, torch.float32)
+    return to_device(positives_of(listed, classes).to(torch.float32), batch.labels.device)
 
 
 def _digest(rows: Iterable[tuple[str | int, ...]]) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mote_fast.errors import ConfigError
 from mote_fast.runtime.checks import check_choice
+from mote_fast.runtime.device_copy import to_device
 
 LabelLoss = Literal["ce", "bce"]
 Routing = Literal["multinomial", "random", "fixed"]
@@ -45,11 +46,7 @@ class Draws:
 
     def to(self, device: str | torch.device) -> Draws:
         """Return the draws as tensors [L], which a compiled or captured step reads without recompiling."""
-        return Draws(
-            torch.as_tensor(self.experts, dtype=torch.int64, device=device),
-            torch.as_tensor(self.temperatures, dtype=torch.float32, device=device),
-            None if self.down_experts is None else torch.as_tensor(self.down_experts, dtype=torch.int64, device=device),
-        )
+        return draws_on([self], torch.device(device))[0]
 
 
 @dataclass(frozen=True)
@@ -154,6 +151,22 @@ class TrainingMethod:
         else:
             drawn = (2 * torch.rand(layers, generator=generator) - 1) * TEMPERATURE_STEPS[-1] * self.beta
         return torch.copysign(drawn.abs().clamp_min(SMALLEST_TEMPERATURE), drawn).tolist()
+
+
+def draws_on(draws: Sequence[Draws], device: torch.device) -> list[Draws]:
+    """Return the draws of a step as tensors [L] on a device, all sent in one copy, for which the host does not wait."""
+    rows = [(each.experts, each.experts if each.down_experts is None else each.down_experts) for each in draws]
+    experts = torch.stack([torch.stack([torch.as_tensor(part, dtype=torch.int64) for part in row]) for row in rows])
+    temperatures = torch.stack([torch.as_tensor(each.temperatures, dtype=torch.float32) for each in draws])
+    # The bits of the temperatures go as integers: float32 takes half of an int64.
+    room = torch.zeros_like(experts[:, :1])
+    room.view(torch.float32)[..., : temperatures.shape[-1]] = temperatures[:, None]
+    sent = to_device(torch.cat((experts, room), dim=1), device)
+    kept = sent[:, 2].view(torch.float32)[:, : temperatures.shape[-1]]
+    return [
+        Draws(row[0], temperature, None if each.down_experts is None else row[1])
+        for each, row, temperature in zip(draws, sent, kept, strict=True)
+    ]
 
 
 def routing_probabilities(experts: int) -> Tensor:

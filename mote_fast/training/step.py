@@ -19,7 +19,7 @@ from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.seeding import generator_of
 from mote_fast.training.config.sections import Precision
 from mote_fast.training.losses import Loss, training_loss
-from mote_fast.training.method import Draws, TrainingMethod
+from mote_fast.training.method import Draws, TrainingMethod, draws_on
 from mote_fast.training.optim import HeadAdamW
 
 # Frames per recomputation of the image tower; bounds the activations in memory. ViT-L/14 then fits 24 GiB
@@ -90,10 +90,14 @@ class Arithmetic:
 
     Weights, optimiser and reductions are float32 in all three. PyTorch's process-wide switch for TensorFloat32 is set
     too: off for "fp32", on with half precision.
+
+    Attributes:
+        device: the device of the run.
+        scaler: the loss scaler; it does nothing but for float16.
     """
 
     def __init__(self, precision: Precision, device: torch.device) -> None:
-        self._device = device.type
+        self.device = device
         self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
@@ -101,7 +105,7 @@ class Arithmetic:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """A context in which autocast runs suitable operators in the chosen precision."""
-        return nullcontext() if self._dtype is None else torch.autocast(self._device, self._dtype)
+        return nullcontext() if self._dtype is None else torch.autocast(self.device.type, self._dtype)
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,9 @@ def train_step(
         clip_gradient: largest norm of the whole gradient; None does not clip.
         world_size: number of processes that take the step together.
     """
+    if arithmetic.device.type == "cuda":
+        # Numbers would be copied one by one, layer by layer, and the host would wait for each copy.
+        draws = draws_on(draws, arithmetic.device)
     losses = []
     for number, draw in enumerate(draws, 1):
         batch = next(batches)

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mote_fast import VideoClassifier
+from mote_fast.clip import load_towers
 from tests.tolerances import assert_close
 
 
@@ -35,6 +38,26 @@ def test_one_compilation_serves_every_batch(tiny: VideoClassifier) -> None:
     for frames in (8, 5, 24):
         x = pixels(tiny, frames)
         assert_close(tiny.clip.encode_frames(x), tiny.clip.run_vision_tower(x))
+    assert counter.frame_count == 1
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("attention", ["sdpa", "xformers"])
+def test_the_tower_is_one_graph_on_a_gpu(attention: str) -> None:
+    """Nothing in the forward pass depends on a library's import or probe: traced on tensors that are CUDA's by name."""
+    towers = load_towers("ViT-test")
+    counter = CompileCounterWithBackend("eager")
+    with FakeTensorMode():
+        for module in towers.modules():
+            for name, weight in list(module._parameters.items()):
+                if weight is not None:
+                    module._parameters[name] = nn.Parameter(torch.empty(weight.shape, device="cuda"))
+        towers.attention = attention
+        towers.compile_frames(backend=counter, fullgraph=True)
+        for frames in (4, 6):
+            features = towers.encode_frames(torch.empty(frames, 3, towers.image_size, towers.image_size, device="cuda"))
+            assert features.device.type == "cuda"
+            assert features.requires_grad
     assert counter.frame_count == 1
 
 

@@ -19,6 +19,7 @@ from mote_fast.data.loading.order import ALONE, BatchIndices, Replica, evaluatio
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.transforms import normalize
 from mote_fast.errors import BackendError, ConfigError
+from mote_fast.runtime.device_copy import to_device
 
 T = TypeVar("T")
 
@@ -131,7 +132,7 @@ class VideoLoader(ABC):
             self.faults.record(failure)
         return Batch(
             self._on_device(pixels.flatten(0, 1)),
-            torch.tensor(labels, dtype=torch.int64).to(self._device, non_blocking=True),
+            to_device(torch.tensor(labels, dtype=torch.int64), self._device),
             torch.tensor(indices, dtype=torch.int64),
             failures,
         )
