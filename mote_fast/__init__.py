@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mote_fast.model.zoo import PublishedModel, download, list_models
     from mote_fast.search.rows import Hit, IndexRow
     from mote_fast.search.video_index import Index
+    from mote_fast.timeline.time_segments import Segment
+    from mote_fast.timeline.timeline import Timeline
     from mote_fast.training.losses import Loss, training_loss
     from mote_fast.training.method import Draws, TrainingMethod
     from mote_fast.training.optim import head_optimizer
@@ -44,6 +46,8 @@ else:
             "model.zoo": ("PublishedModel", "download", "list_models"),
             "search.rows": ("Hit", "IndexRow"),
             "search.video_index": ("Index",),
+            "timeline.time_segments": ("Segment",),
+            "timeline.timeline": ("Timeline",),
             "training.losses": ("Loss", "training_loss"),
             "training.method": ("Draws", "TrainingMethod"),
             "training.optim": ("head_optimizer",),
@@ -61,6 +65,8 @@ __all__ = [
     "Prediction",
     "Prompts",
     "PublishedModel",
+    "Segment",
+    "Timeline",
     "TrainingMethod",
     "VideoClassifier",
     "VideoEmbedding",

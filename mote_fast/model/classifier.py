@@ -24,8 +24,8 @@ from mote_fast.model.many_videos import Errors, StreamOptions, check_stream, col
 from mote_fast.model.open_clip_folder import write_open_clip_folder
 from mote_fast.model.publish import MESSAGE, push_folder
 from mote_fast.model.results import Prediction, VideoEmbedding, VideoResult, rank
+from mote_fast.model.timelines import TimelineModel
 from mote_fast.model.video_input import Layout, Video, Videos
-from mote_fast.model.video_model import VideoModel
 from mote_fast.runtime.checks import check_choice, check_count, check_finite
 from mote_fast.runtime.weights import write_model_folder
 
@@ -39,7 +39,7 @@ _KEPT_BY_FOLD = (
 )
 
 
-class VideoClassifier(VideoModel):
+class VideoClassifier(TimelineModel):
     """Classifies videos against any labels. Made by ``mote_fast.create_model`` and ``mote_fast.load``.
 
     Threads may share a model while none changes it. A process that is forked from the one that made the model must use

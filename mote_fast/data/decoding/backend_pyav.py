@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -194,6 +194,70 @@ def read_readable(
     if len({image.shape for image in chosen}) > 1:
         raise UndecodableVideoError(info.path, "its frames differ in size; re-encode the video to one size")
     return torch.from_numpy(np.stack(chosen)), missing
+
+
+class StreamedFrame(NamedTuple):
+    """A frame of ``stream``: the index wanted, that of the frame given, and the image, uint8 ``[H, W, 3]``.
+
+    ``image`` is a view of memory that lives as long as the view.
+    """
+
+    wanted: int
+    number: int
+    image: np.ndarray
+
+
+def stream(
+    source: str | bytes, info: VideoInfo, indices: Sequence[int], num_threads: int = 1
+) -> Generator[StreamedFrame, None, None]:
+    """Decode the frames at ascending distinct ``indices`` one after another; the memory holds one at a time.
+
+    As for ``read_readable``, the nearest readable frame stands in for one that cannot be decoded. Raises
+    ``UndecodableVideoError`` where no frame can be decoded, and at the end if fewer than half of them could.
+    """
+    jumps, skip, by_pts = _plan_jumps(indices, info), can_skip(info), info.timeline.by_pts
+    walks = [_Walk({}, False, False), _Walk({}, False, by_pts)]
+    if jumps or skip:
+        walks.append(_Walk(jumps, skip, by_pts))
+    done = 0
+    while walks:
+        walk, rest = walks.pop(), indices[done:]
+        try:
+            for index, image in zip(rest, _wanted_images(source, info, rest, walk, num_threads), strict=True):
+                yield StreamedFrame(index, index, image)
+                done += 1
+            return
+        except (DamageError, FFmpegError, _OrderError) as error:
+            logger.debug("%s: streaming from frame %d differently: %s", info.path, rest[0], one_line(error))
+            # To count frames helps against wrong times, and not against damage.
+            if not walk.skip and not walk.jumps and not isinstance(error, _OrderError):
+                break
+    yield from _stream_readable(source, info, indices, done, num_threads)
+
+
+def _stream_readable(
+    source: str | bytes, info: VideoInfo, indices: Sequence[int], done: int, num_threads: int
+) -> Iterator[StreamedFrame]:
+    """Give the frames at ``indices[done:]``, or the nearest readable ones."""
+    to_rgb = RgbConverter(source, info.path, info.timeline.time_base, num_threads)
+    before: tuple[int, VideoFrame] | None = None
+    at, missing = done, 0
+    for number, frame in _readable_frames(source, info, num_threads):
+        while at < len(indices) and indices[at] <= number:
+            index = indices[at]
+            is_nearer = before is not None and index != number and index - before[0] <= number - index
+            chosen = before if is_nearer and before is not None else (number, frame)
+            yield StreamedFrame(index, chosen[0], to_rgb(chosen[1]))
+            at, missing = at + 1, missing + (chosen[0] != index)
+        before = number, frame
+        if at == len(indices):
+            break
+    for index in indices[at:] if before is not None else ():
+        assert before is not None
+        yield StreamedFrame(index, before[0], to_rgb(before[1]))
+        missing += 1
+    if before is None or 2 * missing > len(indices):
+        raise UndecodableVideoError(info.path, f"{missing or len(indices)} of {len(indices)} frames cannot be decoded")
 
 
 def _readable_frames(source: str | bytes, info: VideoInfo, num_threads: int) -> Iterator[tuple[int, VideoFrame]]:

@@ -1,0 +1,1 @@
+"""When something happens in a long video: windows over shared frame features, rejection, segments, files."""
