@@ -12,6 +12,7 @@ from mote_fast.data.dali.pipeline import why_unavailable as why_dali_unavailable
 from mote_fast.data.decoding.decode import DEFAULT_BACKEND, available_backends
 from mote_fast.model.dtypes import resolve_dtype
 from mote_fast.ops.attention import resolve_backend, xformers_problem
+from mote_fast.ops.implementations import triton_problem
 from mote_fast.ops.products import bfloat16_gain, serving
 from mote_fast.runtime.environment import best_device
 
@@ -93,9 +94,12 @@ def _attention() -> Choice:
 
 
 def _kernels() -> Choice:
-    if best_device() == "cuda":
-        return Choice("kernels", "triton", {"cpu": "for tensors on the CPU, where it serves them"})
-    return Choice("kernels", "cpu", {"triton": "its kernels need a CUDA device, and PyTorch sees none"})
+    if best_device() != "cuda":
+        return Choice("kernels", "cpu", {"triton": "its kernels need a CUDA device, and PyTorch sees none"})
+    device = torch.device("cuda")
+    if (problem := triton_problem(device)) is not None:
+        return Choice("kernels", "torch", {"triton": problem})
+    return Choice("kernels", "triton", {"torch": "for float64, and where Triton cannot serve"})
 
 
 def _products() -> Choice:

@@ -1,1 +1,1 @@
-"""Registered operators, their implementation on a CPU, and attention."""
+"""Registered operators, their implementations in PyTorch for a CPU and for any device, and attention."""

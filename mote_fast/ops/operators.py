@@ -1,17 +1,14 @@
 """The ``torch.library`` registrations of the experts and their optimiser, and the functions that call them.
 
 Shapes: E experts, d embedding width, P values in one expert (layout: ``kernels/reference.py``).
-On a CPU the operators run ``cpu_experts`` and ``cpu_adamw``, on CUDA ``mote_fast.kernels``. Gradients are
-hand-written and once differentiable. Autocast casts the activations but not the experts: the kernels read master
-weights.
+``implementations`` chooses the code behind them by device and dtype. Gradients are hand-written and once
+differentiable. Autocast casts the activations but not the experts: the kernels read master weights. Arguments may have
+any strides.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,11 +17,9 @@ from torch._library.custom_ops import CustomOpDef
 
 from mote_fast.errors import DoubleBackwardError, ShapeError
 from mote_fast.kernels.reference import EXPANSION, expert_size
-from mote_fast.ops import cpu_adamw, cpu_experts
+from mote_fast.ops.implementations import launchers_for
 
 DEVICES = ("cpu", "cuda")
-
-_always_kernels = False
 
 
 def merge_experts(experts: Tensor, weights: Tensor) -> Tensor:
@@ -38,7 +33,7 @@ def merge_experts(experts: Tensor, weights: Tensor) -> Tensor:
         [P] in the dtype of ``experts``, or of autocast if it is on.
 
     Raises:
-        ShapeError: the shapes or devices do not fit together.
+        ShapeError: shapes, dtypes or devices do not fit together.
 
     Source: eq. (9); eq. (13) at inference.
     """
@@ -122,33 +117,12 @@ def routed_ffn(x: Tensor, experts: Tensor, index: Tensor, *, check_index: bool =
     return y.view(x.shape)
 
 
-@contextmanager
-def triton_everywhere() -> Iterator[None]:
-    """Run the Triton kernels on CPU tensors too, for tests under Triton's interpreter."""
-    global _always_kernels
-    _always_kernels = True
-    try:
-        yield
-    finally:
-        _always_kernels = False
-
-
-def launchers(name: str, device: torch.device) -> ModuleType:
-    """Return the module that implements ``name`` on a device; kernels are imported when first needed.
-
-    Args:
-        name: a module of ``mote_fast.kernels``: "merge", "expert_ffn", "routed_ffn" or "factored_adamw".
-        device: device of the tensors.
-    """
-    if device.type == "cpu" and not _always_kernels:
-        return cpu_adamw if name == "factored_adamw" else cpu_experts
-    return importlib.import_module(f"mote_fast.kernels.{name}")
-
-
 def _check_experts(x: Tensor, experts: Tensor) -> None:
     width = x.shape[-1] if x.ndim else 0
     if experts.ndim != 2 or experts.shape[1] != expert_size(width):
         raise ShapeError(f"experts must be [E, {expert_size(width)}] for width {width}, got {list(experts.shape)}")
+    if not (x.is_floating_point() and experts.is_floating_point()):
+        raise ShapeError(f"x and experts must be floating point, got {x.dtype} and {experts.dtype}")
     _check_device("x", x, experts)
 
 
@@ -167,7 +141,7 @@ def _check_index(experts: Tensor, index: Tensor, values: bool) -> None:
     _check_device("index", index, experts)
     if values:
         inside = ((index >= 0) & (index < experts.shape[0])).all()
-        torch._assert_async(inside, f"index must be in [0, {experts.shape[0]})")
+        torch.ops.aten._assert_async.msg(inside, f"index must be in [0, {experts.shape[0]})")
 
 
 def _check_device(name: str, tensor: Tensor, experts: Tensor) -> None:
@@ -181,7 +155,7 @@ def _custom_op(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
 
 @_custom_op("merge_experts")
 def _merge(experts: Tensor, weights: Tensor, out_dtype: torch.dtype | None) -> Tensor:
-    return launchers("merge", experts.device).merge_experts_forward(experts, weights, out_dtype)
+    return launchers_for("merge", experts).merge_experts_forward(experts, weights, out_dtype)
 
 
 @_merge.register_fake
@@ -191,7 +165,7 @@ def _(experts: Tensor, weights: Tensor, out_dtype: torch.dtype | None) -> Tensor
 
 @_custom_op("merge_experts_backward")
 def _merge_backward(grad: Tensor, experts: Tensor, weights: Tensor, of_weights: bool) -> tuple[Tensor, Tensor]:
-    launch = launchers("merge", experts.device).merge_experts_backward
+    launch = launchers_for("merge", experts).merge_experts_backward
     if of_weights:
         return launch(grad.contiguous(), weights, experts)
     return launch(grad.contiguous(), weights, out_dtype=experts.dtype)[0], weights.new_empty(0)
@@ -218,8 +192,8 @@ def _pair(
     x_routed: Tensor, x_merged: Tensor, experts: Tensor, weights: Tensor, index: Tensor, probe: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The outputs, and for backward the activations [2, N, 4d] in a launcher-specific order and the merged row [P]."""
-    merged = launchers("merge", experts.device).merge_experts_forward(experts, weights, x_merged.dtype)
-    launch = launchers("expert_ffn", experts.device).expert_pair_forward
+    merged = launchers_for("merge", experts, x_merged).merge_experts_forward(experts, weights, x_merged.dtype)
+    launch = launchers_for("expert_ffn", x_routed, experts).expert_pair_forward
     return *launch(x_routed, x_merged, experts, merged, index), merged
 
 
@@ -251,7 +225,7 @@ def _pair_backward(
     of_weights: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of both inputs, of the experts ([E, P] if dense, else both rows [2, P]) and of the weights."""
-    module = launchers("expert_ffn", experts.device)
+    module = launchers_for("expert_ffn", x_routed, experts)
     dx_routed, dx_merged, rows = module.expert_pair_backward(
         dy_routed, dy_merged, x_routed, x_merged, experts, merged, index, saved
     )
@@ -321,7 +295,7 @@ def _pair_gradient(
 @_custom_op("routed_ffn")
 def _routed(x: Tensor, experts: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The output, and for backward activations [B * T, 4d], order of the samples [B], starts [E + 1]."""
-    y, (activations, (order, starts)) = launchers("routed_ffn", experts.device).routed_forward(x, experts, index)
+    y, (activations, (order, starts)) = launchers_for("routed_ffn", x, experts).routed_forward(x, experts, index)
     return y, activations, order, starts
 
 
@@ -340,7 +314,7 @@ def _(x: Tensor, experts: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor
 def _routed_backward(
     dy: Tensor, x: Tensor, experts: Tensor, index: Tensor, activations: Tensor, order: Tensor, starts: Tensor
 ) -> tuple[Tensor, Tensor]:
-    module = launchers("routed_ffn", experts.device)
+    module = launchers_for("routed_ffn", x, experts)
     saved = module.Saved(activations, module.Grouping(order, starts))
     return module.routed_backward(dy, x, experts, index, saved)
 

@@ -8,6 +8,7 @@ import torch
 
 from mote_fast.data.decoding.decode import available_backends
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.ops.implementations import implementation_for
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.training.build import Loaders
 from mote_fast.training.config.train_config import TrainConfig
@@ -25,7 +26,7 @@ def first_lines(config: TrainConfig, world: ProcessGroup, model: VideoClassifier
     if decoder == "auto":
         decoder = next(name for name, problem in available_backends().items() if problem is None)
     loader = type(loaders.training).__name__
-    experts = "triton" if world.device.type == "cuda" else "cpu"
+    experts = implementation_for(world.device, torch.float32)
     yield f"backends: loader {loader}, decode {decoder}, attention {model.clip.attention}, experts {experts}"
 
     head = model.head

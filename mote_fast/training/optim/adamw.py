@@ -16,7 +16,8 @@ from torch.optim.adamw import adamw
 
 from mote_fast.errors import ConfigError
 from mote_fast.head.experts import TemporalExperts
-from mote_fast.ops import cpu_memory, operators
+from mote_fast.ops import cpu_memory
+from mote_fast.ops.implementations import launchers_for
 from mote_fast.training.optim.factors import Collector, Factor, square_norm
 from mote_fast.training.optim.reduce import average_gradients, densify_where_routes_differ
 
@@ -211,7 +212,7 @@ class HeadAdamW(torch.optim.AdamW):
     def _step_factored(self, group: dict[str, Any], weight: Tensor, factors: list[Factor]) -> None:
         state = self._state(weight)
         state["step"] += 1
-        operators.launchers("factored_adamw", weight.device).adamw_factored(
+        launchers_for("factored_adamw", weight).adamw_factored(
             weight,
             state["exp_avg"],
             state["exp_avg_sq"],

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mote_fast.ops import operators
+from mote_fast.ops.implementations import launchers_for
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Collector:
         for factor in self.factors:
             g, merged = factor.rows
             if self.weight.grad is None:
-                expand = operators.launchers("merge", merged.device).expand_expert_gradient
+                expand = launchers_for("merge", merged).expand_expert_gradient
                 self.weight.grad = expand(merged, g, factor.weights, factor.index)
             else:
                 self.weight.grad.addcmul_(factor.weights.to(merged.dtype)[:, None], merged)

@@ -11,6 +11,7 @@ from torch import Tensor
 from mote_fast import head_optimizer, training_loss
 from mote_fast.model.released import head_from_released, head_to_released
 from mote_fast.ops import operators
+from mote_fast.ops.implementations import implemented_by
 from tests.streams import stream_logits
 from tests.test_golden import HEADS, LOGIT_SCALE, draws
 from tests.tolerances import assert_close
@@ -22,7 +23,7 @@ def test_training_step_through_the_kernels(
     """Logits of both streams, the loss and every gradient of one official step."""
     head = head_from_released(released_head, HEADS)
     frames = golden_head["input.video"].clone().requires_grad_()
-    with operators.triton_everywhere():
+    with implemented_by("triton"):
         text, labels = golden_head["input.text"], golden_head["input.labels"]
         logits, _ = stream_logits(head, frames, text, draws(golden, 0))
         loss = training_loss(head, frames, text, labels, LOGIT_SCALE, draws=draws(golden, 0))
@@ -47,7 +48,7 @@ def test_trajectory_through_the_kernels(
     head = head_from_released(released_head, HEADS)
     optimizer = head_optimizer(head, lr=1e-3)
     losses = []
-    with operators.triton_everywhere():
+    with implemented_by("triton"):
         for step in range(len(golden["trajectory"]["losses"])):
             inputs = (golden_head[f"input.{name}"] for name in ("video", "text", "labels"))
             loss = training_loss(head, *inputs, LOGIT_SCALE, draws=draws(golden, step)).total
@@ -71,7 +72,7 @@ def test_one_expert_per_sample_and_merging_through_the_kernels() -> None:
         return [y, merged, *torch.autograd.grad(y.square().sum() + merged.square().sum(), leaves)]
 
     expected = run()
-    with operators.triton_everywhere():
+    with implemented_by("triton"):
         found = run()
     for mine, truth in zip(found, expected, strict=True):
         assert_close(mine, truth)
