@@ -27,6 +27,8 @@ EXPORT = [
 ]
 # The text towers and tokenizers of open_clip that transformers implements; the other two read its older tokenizers.
 TEXT = ["transformers>=5.24", "sentencepiece>=0.2", "protobuf>=5"]
+# The server; python-multipart parses uploads as they come.
+SERVE = ["fastapi>=0.120", "uvicorn>=0.38", "python-multipart>=0.0.20"]
 # The official recipe's decoder is the baseline of the benchmarks.
 BENCH = [f"decord>=0.6; {ON_LINUX_X86}", "matplotlib>=3.8.4", *EXPORT]
 # webdataset reads the shards that we write.
@@ -61,7 +63,7 @@ setup(
     packages=[*find_packages(include=["mote_fast", "mote_fast.*"]), "mote_fast.kernels"],
     # A bare top-level package named "kernels" would collide with another distribution's.
     package_dir={"mote_fast.kernels": "kernels"},
-    package_data={"mote_fast": ["py.typed", "presets/*.md", "presets/*/*", "presets/*/*/*"]},
+    package_data={"mote_fast": ["py.typed", "presets/*.md", "presets/*/*", "presets/*/*/*", "serve/page/*"]},
     install_requires=[
         # `make test-oldest` passed with these lower bounds; torch's bound decides those of the four packages after it.
         "torch>=2.11",
@@ -89,11 +91,12 @@ setup(
         # Its first name.
         "int8": EXPORT,
         "text": TEXT,
+        "serve": SERVE,
         # A peer that is measured beside the library; its arm is left out where it is missing.
         "bench": [*BENCH, TEXT[0]],
         "docs": DOCS,
-        "test": [*TEST, *TRAIN, *EXPORT],
-        "dev": [*TEST, *TRAIN, *BENCH, *TOOLS, DALI],
+        "test": [*TEST, *TRAIN, *EXPORT, *SERVE],
+        "dev": [*TEST, *TRAIN, *BENCH, *SERVE, *TOOLS, DALI],
     },
     entry_points={"console_scripts": ["mote-fast = mote_fast.cli:main"]},
     classifiers=[

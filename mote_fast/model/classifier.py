@@ -11,14 +11,12 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mote_fast.clip.calibration import Calibration
 from mote_fast.clip.int8 import Int8Tower
 from mote_fast.clip.text_files import write_text_files
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, LabelError
-from mote_fast.model.caution import warn_user
 from mote_fast.model.label_input import Labels, labels_of
 from mote_fast.model.many_videos import Errors, StreamOptions, check_stream, collect, embed_each, rank_each
 from mote_fast.model.open_clip_folder import write_open_clip_folder
@@ -26,7 +24,7 @@ from mote_fast.model.publish import MESSAGE, push_folder
 from mote_fast.model.results import Prediction, VideoEmbedding, VideoResult, rank
 from mote_fast.model.timelines import TimelineModel
 from mote_fast.model.video_input import Layout, Video, Videos
-from mote_fast.runtime.checks import check_choice, check_count, check_finite
+from mote_fast.runtime.checks import check_choice, check_count
 from mote_fast.runtime.weights import write_model_folder
 
 # The layouts of saved folders.
@@ -223,12 +221,8 @@ class VideoClassifier(TimelineModel):
             return found
         return torch.stack(found) if found else torch.empty(0, self.clip.embed_dim, device=self.device)
 
-    @torch.no_grad()
     def _embed_one(self, video: Video, views: Views, layout: Layout | None) -> Tensor:
-        warn_user(self.caution)
-        pooled = self.head.features(self.view_features(video, views, layout=layout)).float().mean(1)
-        check_finite(pooled, "video features")
-        return F.normalize(F.normalize(pooled, dim=-1).mean(0), dim=-1)
+        return self.embedding_from_features(self.view_features(video, views, layout=layout))
 
     def fold(self) -> VideoClassifier:
         """Return an equivalent classifier for inference whose experts are merged once; it shares the towers.

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mote_fast.clip.class_features import encode_classes
 from mote_fast.clip.feature_cache import FeatureCache
@@ -176,6 +177,14 @@ class VideoModel(nn.Module):
         return scores
 
     @torch.no_grad()
+    def embedding_from_features(self, features: Tensor) -> Tensor:
+        """Return a video's embedding, float32 [d], from its frame features ``[views, T, d]``; see ``embed``."""
+        warn_user(self.caution)
+        pooled = self.head.features(features).float().mean(1)
+        check_finite(pooled, "video features")
+        return F.normalize(F.normalize(pooled, dim=-1).mean(0), dim=-1)
+
+    @torch.no_grad()
     def view_features(self, video: Video, views: Views | str = "1x1", *, layout: Layout | None = None) -> Tensor:
         """Decode a video and encode the frames of its views; equal frames and crops are encoded once.
 
@@ -183,17 +192,42 @@ class VideoModel(nn.Module):
             [clips * crops, T, d] in the model's dtype, the head's input.
         """
         self._home.check_threads()
-        parsed = self.check_views(views)
-        request, crops = self.view_request(parsed), parsed.crops
+        request = self.view_request(self.check_views(views))
         read = read_views(source_of(video, layout), request, self.decode_time_limit)
         self.note_stand_ins(read)
-        found = distinct_frames(crop_frames(read, request, self.device).flatten(0, 1))
-        self.frame_counts.add(found)
-        encoded = [
-            self.encode_frames(normalize(part, request.preprocessing, self.clip.dtype))
-            for part in found.frames.split(max(1, request.frames_at_once // crops) * crops)
+        return self.encode_views([read._replace(frames=crop_frames(read, request, self.device))])[0]
+
+    @torch.no_grad()
+    def encode_views(self, read: Sequence[ViewFrames], batch_size: int | None = None) -> list[Tensor]:
+        """Encode the views of videos that have been read and cropped; equal crops of a video are encoded once.
+
+        Args:
+            read: of each video what ``CropReader`` returns, ``frames`` being crops, uint8 [U, crops, 3, S, S].
+            batch_size: crops, of several videos, in one pass of the image tower. None takes one video at a time, with
+                which a video's features are the same to the last bit whatever it is given with.
+
+        Returns:
+            For each video [clips * crops, T, d] in the model's dtype, the head's input.
+        """
+        self._home.check_threads()
+        preprocessing = self.clip.config.preprocessing
+        distinct = [distinct_frames(each.frames.to(self.device).flatten(0, 1)) for each in read]
+        for found in distinct:
+            self.frame_counts.add(found)
+        crops = [found.frames for found in distinct]
+        if batch_size is None:
+            parts = [part for own, each in zip(crops, read, strict=True) for part in own.split(self._at_once(each))]
+        else:
+            parts = list(torch.cat(crops).split(batch_size))
+        encoded = torch.cat([self.encode_frames(normalize(part, preprocessing, self.clip.dtype)) for part in parts])
+        return [
+            each.plan.gather(found.spread(features).unflatten(0, (-1, each.plan.crops)))
+            for each, found, features in zip(read, distinct, encoded.split([len(own) for own in crops]), strict=True)
         ]
-        return read.plan.gather(found.spread(torch.cat(encoded)).unflatten(0, (-1, crops)))
+
+    def _at_once(self, read: ViewFrames) -> int:
+        """Crops of a video in one pass of the image tower: those of whole frames."""
+        return max(1, self._frames_at_once // read.plan.crops) * read.plan.crops
 
     def encode_frames(self, pixels: Tensor) -> Tensor:
         """Encode frames with the image tower, in int8 if the model is quantised.

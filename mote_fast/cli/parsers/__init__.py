@@ -14,6 +14,7 @@ from mote_fast.cli.parsers import (
     prepare_commands,
     result_commands,
     search_commands,
+    serve_commands,
     train_commands,
     video_commands,
 )
@@ -29,6 +30,7 @@ def build_parser() -> options.CommandParser:
     for module in (
         video_commands,
         search_commands,
+        serve_commands,
         list_commands,
         result_commands,
         model_commands,

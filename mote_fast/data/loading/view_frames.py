@@ -33,6 +33,7 @@ class ViewRequest:
         backend: see ``read_frames``.
         pixel_aspect: see ``VideoInfo.displayed_size``.
         crops_along: see ``crop_offsets``.
+        longest: seconds that the video may last; None reads one of any length.
     """
 
     frames: int
@@ -42,6 +43,7 @@ class ViewRequest:
     backend: str = "auto"
     pixel_aspect: PixelAspect = "ignore"
     crops_along: CropsAlong = "width"
+    longest: float | None = None
 
 
 # A source, what to read of it, and the folder of ``folder_of``.
@@ -144,6 +146,10 @@ def _start(pool: WorkerPool) -> None:
 
 def _read(source: str | bytes, request: ViewRequest) -> ViewFrames:
     info = probe(source)
+    if request.longest is not None and info.duration > request.longest:
+        raise UndecodableVideoError(
+            info.path, f"it lasts {info.duration:.1f} s, over the limit of {request.longest:g} s; cut it"
+        )
     plan = plan_views(info.num_frames, request.frames, request.views)
     displayed = info.displayed_size(request.pixel_aspect)
     # Scaling up the short side of a strip of a few rows makes huge frames, so only some are scaled at a time.
