@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from mote_fast.version import __version__
@@ -22,7 +22,7 @@ class Metrics:
         self._lock = threading.Lock()
         self._answers: Counter[tuple[str, int]] = Counter()
         self._times: Counter[str] = Counter()
-        self._seconds: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._totals: Counter[str] = Counter()
 
     def answer(self, route: str, status: int) -> None:

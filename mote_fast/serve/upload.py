@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from typing import IO
+from typing import IO, Any
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -130,7 +130,8 @@ class _Reader:
         self._header = [bytearray(), bytearray()]
         self._disposition = b""
 
-    def callbacks(self) -> dict:
+    def callbacks(self) -> Any:
+        """Return what the parser calls, by its names."""
         return {
             "on_part_begin": self._begin,
             "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from mote_fast.cli import options
+from mote_fast.serve.limits import MAX_LABELS, MAX_REQUESTS, MAX_UPLOAD_MEGABYTES, MAX_VIDEO_SECONDS
 
 
 def add_commands(commands: Any) -> None:
@@ -18,10 +19,12 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--index", metavar="INDEX", help="folder of an index of videos, which requests may search")
     options.add_labels(parser)
     limits = parser.add_argument_group("limits")
-    options.add_value(limits, "--max-upload", 200.0, "size of a video", "MB", above=0, most=2**20)
-    options.add_value(limits, "--max-seconds", 600.0, "duration of a video", "SECONDS", above=0)
-    options.add_value(limits, "--max-labels", 1000, "labels of a request", "N", least=1)
-    options.add_value(limits, "--queue", 64, "requests that are uploaded, wait or run at a time", "N", least=1)
+    options.add_value(limits, "--max-upload", float(MAX_UPLOAD_MEGABYTES), "size of a video", "MB", above=0, most=2**20)
+    options.add_value(limits, "--max-seconds", float(MAX_VIDEO_SECONDS), "duration of a video", "SECONDS", above=0)
+    options.add_value(limits, "--max-labels", MAX_LABELS, "labels of a request", "N", least=1)
+    options.add_value(
+        limits, "--queue", MAX_REQUESTS, "requests that are uploaded, wait or run at a time", "N", least=1
+    )
     options.add_time_limit(limits)
     work = parser.add_argument_group("work")
     options.add_value(work, "--workers", os.cpu_count() or 1, "processes that decode, one per core", "N", least=1)
