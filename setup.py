@@ -25,6 +25,8 @@ EXPORT = [
     "onnxruntime>=1.20; python_version < '3.11'",
     "onnxscript>=0.6",
 ]
+# For runs over collections.
+BATCH = ["fsspec>=2024.2", "pyarrow>=16"]
 # The text towers and tokenizers of open_clip that transformers implements; the other two read its older tokenizers.
 TEXT = ["transformers>=5.24", "sentencepiece>=0.2", "protobuf>=5"]
 # The server; python-multipart parses uploads as they come.
@@ -92,11 +94,12 @@ setup(
         "int8": EXPORT,
         "text": TEXT,
         "serve": SERVE,
+        "batch": BATCH,
         # A peer that is measured beside the library; its arm is left out where it is missing.
         "bench": [*BENCH, TEXT[0]],
         "docs": DOCS,
-        "test": [*TEST, *TRAIN, *EXPORT, *SERVE],
-        "dev": [*TEST, *TRAIN, *BENCH, *SERVE, *TOOLS, DALI],
+        "test": [*TEST, *TRAIN, *EXPORT, *SERVE, *BATCH],
+        "dev": [*TEST, *TRAIN, *BENCH, *SERVE, *BATCH, *TOOLS, DALI],
     },
     entry_points={"console_scripts": ["mote-fast = mote_fast.cli:main"]},
     classifiers=[

@@ -12,7 +12,7 @@ from mote_fast.runtime.lazy_names import lazy_names
 from mote_fast.version import __version__
 
 if TYPE_CHECKING:
-    from mote_fast import data
+    from mote_fast import batch, data
     from mote_fast.clip.prompts import Prompts
     from mote_fast.exports.exported_classifier import ExportedClassifier, load_exported
     from mote_fast.exports.write import export
@@ -34,6 +34,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "batch": (),
             "data": (),
             "clip.prompts": ("Prompts",),
             "exports.exported_classifier": ("ExportedClassifier", "load_exported"),
@@ -73,6 +74,7 @@ __all__ = [
     "VideoHead",
     "VideoResult",
     "__version__",
+    "batch",
     "create_model",
     "data",
     "download",

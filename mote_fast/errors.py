@@ -116,5 +116,17 @@ class UndecodableVideoError(VideoError, ValueError):
     """The file holds no video stream, or its frames cannot be decoded."""
 
 
+class UnreadableVideoError(UndecodableVideoError):
+    """The path names no regular file that may be read, or its address cannot be fetched."""
+
+
+class DecoderCrashError(UndecodableVideoError):
+    """The process that decoded the video died, and a second one too."""
+
+
+class DecodingTimeoutError(UndecodableVideoError):
+    """Decoding the video took longer than the time limit."""
+
+
 class FrameIndexError(VideoError, IndexError):
     """A requested frame lies outside the video."""

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 import mote_fast
-from mote_fast import data, errors
+from mote_fast import batch, data, errors
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = {path: path.read_text(encoding="utf-8") for path in sorted((DOCS / "reference").glob("*.md"))}
 DOCUMENTED = [name for text in PAGES.values() for name in re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)]
 # Their names have a page of their own.
-MODULES = {"mote_fast.data", "mote_fast.errors"}
+MODULES = {"mote_fast.batch", "mote_fast.data", "mote_fast.errors"}
 
 
 def found(name: str) -> Any:
@@ -28,9 +28,10 @@ def found(name: str) -> Any:
 
 
 def test_every_public_name_is_documented() -> None:
-    """The names of ``mote_fast`` and ``mote_fast.data``, and every error."""
+    """The names of ``mote_fast``, ``mote_fast.data`` and ``mote_fast.batch``, and every error."""
     public = {f"mote_fast.{name}" for name in mote_fast.__all__ if not name.startswith("__")} - MODULES
     public |= {f"mote_fast.data.{name}" for name in data.__all__}
+    public |= {f"mote_fast.batch.{name}" for name in batch.__all__}
     public |= {
         f"mote_fast.errors.{name}"
         for name, value in vars(errors).items()

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import glob
 import os
-import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,12 +16,10 @@ from tqdm import tqdm
 from mote_fast.cli import outputs
 from mote_fast.cli.result_writers import Writer
 from mote_fast.data.find_videos import find_videos
+from mote_fast.data.loading.addresses import is_address
 from mote_fast.data.text_tables import read_lines
 from mote_fast.errors import ConfigError, ListError, MissingVideoError, MoteError, VideoError
 from mote_fast.model.classifier import VideoClassifier
-
-# "https://...", "s3://..."; one letter would be a drive.
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 class Videos(NamedTuple):
@@ -146,7 +143,7 @@ def _finish(writers: Iterable[Writer], further: Mapping[str, Any]) -> None:
 
 def _meant(name: str) -> list[str]:
     """The videos that one argument stands for."""
-    if _ADDRESS.match(name):
+    if is_address(name):
         raise ConfigError(f"{name}: addresses are not opened; fetch the video, and give the path of the file")
     if Path(name).is_dir():
         found, unreadable = find_videos(name)

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from mote_fast.data.loading.view_frames import CropReader
 from mote_fast.data.transforms import normalize
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, MoteError, NotFiniteError, VideoError
@@ -38,6 +39,8 @@ class StreamOptions(NamedTuple):
     workers: int | None = None
     batch_size: int | None = None
     layout: Layout | None = None
+    # Processes that outlive the stream.
+    reader: CropReader | None = None
 
 
 T = TypeVar("T")
@@ -67,7 +70,7 @@ def rank_each(
     for found in _each(model, videos, finish, views, options):
         error = found.result if isinstance(found.result, MoteError) else None
         ranked = [] if isinstance(found.result, MoteError) else found.result
-        yield VideoResult(found.index, found.video, ranked, error, found.replaced_frames)
+        yield VideoResult(found.index, found.video, ranked, error, found.replaced_frames, found.num_frames)
 
 
 def embed_each(
@@ -82,7 +85,7 @@ def embed_each(
     for found in _each(model, videos, finish, views, options):
         error = found.result if isinstance(found.result, MoteError) else None
         vector = None if isinstance(found.result, MoteError) else found.result
-        yield VideoEmbedding(found.index, found.video, vector, error, found.replaced_frames)
+        yield VideoEmbedding(found.index, found.video, vector, error, found.replaced_frames, found.num_frames)
 
 
 def collect(
@@ -133,7 +136,7 @@ def check_stream(videos: Any, options: StreamOptions) -> None:
         ConfigError: the videos are one video, or an option is no integer, or below 1.
     """
     check_several(videos)
-    workers, batch_size, layout = options
+    workers, batch_size, layout, _ = options
     if layout is not None:
         check_choice("layout", layout, Layout)
     if workers is not None:
@@ -169,6 +172,7 @@ def _each(
         batch_size,
         model.decode_time_limit or TIME_LIMIT,
         options.layout,
+        options.reader,
     )
     return stream(videos, plan)
 

@@ -47,6 +47,7 @@ class VideoResult:
         predictions: the best labels, best first; empty if there is an error.
         error: why the video has no labels, usually a ``VideoError``; None if it has.
         replaced_frames: frames that could not be decoded and were replaced by their nearest neighbors.
+        num_frames: of the whole video; None if they could not be counted.
     """
 
     index: int
@@ -54,6 +55,7 @@ class VideoResult:
     predictions: list[Prediction]
     error: MoteError | None = None
     replaced_frames: int = 0
+    num_frames: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values by their names, which JSON can hold; the error as its text, and its class as ``kind``."""
@@ -63,6 +65,7 @@ class VideoResult:
             "predictions": [each.to_dict() for each in self.predictions],
             **_described(self.error),
             "replaced_frames": self.replaced_frames,
+            "num_frames": self.num_frames,
         }
 
 
@@ -76,6 +79,7 @@ class VideoEmbedding:
         embedding: float32 [d], L2-normalised; None if there is an error.
         error: see ``VideoResult``.
         replaced_frames: see ``VideoResult``.
+        num_frames: see ``VideoResult``.
     """
 
     index: int
@@ -83,6 +87,7 @@ class VideoEmbedding:
     embedding: Tensor | None
     error: MoteError | None = None
     replaced_frames: int = 0
+    num_frames: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values by their names, the embedding as a list; otherwise as ``VideoResult.to_dict``."""
@@ -92,6 +97,7 @@ class VideoEmbedding:
             "embedding": None if self.embedding is None else self.embedding.tolist(),
             **_described(self.error),
             "replaced_frames": self.replaced_frames,
+            "num_frames": self.num_frames,
         }
 
 

@@ -38,6 +38,7 @@ class StreamPlan(Generic[T]):
             the crops of ``request.frames_at_once`` frames.
         time_limit: seconds for decoding one video.
         layout: of decoded frames, see ``source_of``.
+        reader: processes that decode, for this stream and further ones; None starts some for this stream.
     """
 
     request: ViewRequest
@@ -49,16 +50,21 @@ class StreamPlan(Generic[T]):
     batch_size: int | None
     time_limit: float
     layout: Layout | None = None
+    reader: CropReader | None = None
 
 
 @dataclass(frozen=True)
 class Streamed(Generic[T]):
-    """A video of a stream: its position, its name, its result or its error, and how many frames were replaced."""
+    """A video of a stream: its position, its name, its result or its error, and its frames.
+
+    ``num_frames`` is None if they could not be counted; ``replaced_frames`` could not be decoded.
+    """
 
     index: int
     video: str
     result: T | MoteError
     replaced_frames: int
+    num_frames: int | None = None
 
 
 @dataclass
@@ -72,13 +78,15 @@ class _Entry:
     crops: Tensor | None = None
     features: list[Tensor] = field(default_factory=list)
     replaced: int = 0
+    num_frames: int | None = None
 
-    def set_crops(self, crops: Tensor, plan: ViewPlan, counts: FrameCounts) -> None:
-        """Take uint8 [U, crops, 3, S, S]."""
+    def set_crops(self, crops: Tensor, read: ViewFrames, counts: FrameCounts) -> None:
+        """Take uint8 [U, crops, 3, S, S] of what was read."""
         found = distinct_frames(crops.flatten(0, 1))
         counts.add(found)
-        self.plan, self.crops = plan, found.frames
+        self.plan, self.crops = read.plan, found.frames
         self.distinct = found._replace(frames=found.frames[:0])
+        self.replaced, self.num_frames = len(read.stand_ins), read.num_frames
 
     def take(self, most: int) -> Tensor:
         """Take some of the crops."""
@@ -117,7 +125,7 @@ class _Stream(Generic[T]):
     def __init__(self, videos: Iterable[Any], plan: StreamPlan[T]) -> None:
         self._source: Iterator[tuple[int, Any]] | None = enumerate(videos)
         self._plan = plan
-        self._reader = CropReader(plan.workers, plan.time_limit)
+        self._reader = plan.reader or CropReader(plan.workers, plan.time_limit)
         self._threads = ThreadPoolExecutor(plan.workers, thread_name_prefix="mote-fast-stream")
         self._reading: dict[Future[ViewFrames], _Entry] = {}
         self._waiting: deque[_Entry] = deque()
@@ -144,7 +152,8 @@ class _Stream(Generic[T]):
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._reader.close()
+        if self._plan.reader is None:
+            self._reader.close()
         self._threads.shutdown()
 
     def _take_videos(self) -> None:
@@ -174,7 +183,7 @@ class _Stream(Generic[T]):
             source = source_of(video, self._plan.layout)
             if isinstance(source, Frames):
                 found = source.of_views(request)
-                entry.set_crops(crop_frames(found, request), found.plan, self._plan.counts)
+                entry.set_crops(crop_frames(found, request), found, self._plan.counts)
                 self._waiting.append(entry)
                 return
         except MoteError as error:
@@ -195,8 +204,7 @@ class _Stream(Generic[T]):
                 self._finish(entry, error)
                 continue
             self._plan.read(found)
-            entry.replaced = len(found.stand_ins)
-            entry.set_crops(found.frames, found.plan, self._plan.counts)
+            entry.set_crops(found.frames, found, self._plan.counts)
             self._waiting.append(entry)
 
     def _encode(self) -> None:
@@ -223,4 +231,4 @@ class _Stream(Generic[T]):
                 self._finish(entry, result)
 
     def _finish(self, entry: _Entry, result: T | MoteError) -> None:
-        self._done[entry.index] = Streamed(entry.index, entry.name, result, entry.replaced)
+        self._done[entry.index] = Streamed(entry.index, entry.name, result, entry.replaced, entry.num_frames)

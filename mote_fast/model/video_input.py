@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from mote_fast.data.decoding.video_info import MAX_READ_BYTES
+from mote_fast.data.loading.addresses import Address
 from mote_fast.data.loading.view_frames import ViewFrames, ViewRequest, read_view_frames
 from mote_fast.data.views import plan_views
 from mote_fast.errors import ConfigError, MissingVideoError, MoteError, UndecodableVideoError, one_line
@@ -119,11 +120,13 @@ def name_of(video: Any) -> str:
     """Return what a video is called in messages."""
     if isinstance(video, str | os.PathLike):
         return str(os.fsdecode(video))
+    if isinstance(video, Address):
+        return video.url
     return "<bytes>" if isinstance(video, bytes | bytearray | memoryview) or hasattr(video, "read") else "<frames>"
 
 
-def source_of(video: Any, layout: Layout | None = None) -> str | bytes | Frames:
-    """Return the path or the bytes of a file, or frames.
+def source_of(video: Any, layout: Layout | None = None) -> str | bytes | Address | Frames:
+    """Return the path, the address or the bytes of a file, or frames.
 
     Args:
         video: see ``Video``.
@@ -135,6 +138,8 @@ def source_of(video: Any, layout: Layout | None = None) -> str | bytes | Frames:
     """
     if layout is not None:
         check_choice("layout", layout, Layout)
+    if isinstance(video, Address):
+        return video
     if isinstance(video, str | os.PathLike):
         return _path(str(os.fsdecode(video)))
     if isinstance(video, bytes | bytearray | memoryview):

@@ -9,6 +9,7 @@ from typing import Any
 
 from mote_fast.cli import options
 from mote_fast.cli.parsers import (
+    batch_commands,
     list_commands,
     model_commands,
     prepare_commands,
@@ -29,6 +30,7 @@ def build_parser() -> options.CommandParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (
         video_commands,
+        batch_commands,
         search_commands,
         serve_commands,
         list_commands,

@@ -14,7 +14,14 @@ import torch
 
 from mote_fast.data.decoding import backend_pyav, backend_torchcodec, packet_index
 from mote_fast.data.decoding.video_info import VideoInfo, check_read_size
-from mote_fast.errors import BackendError, ConfigError, FrameIndexError, MissingVideoError, UndecodableVideoError
+from mote_fast.errors import (
+    BackendError,
+    ConfigError,
+    FrameIndexError,
+    MissingVideoError,
+    UndecodableVideoError,
+    UnreadableVideoError,
+)
 
 VideoSource = str | os.PathLike[str] | bytes
 
@@ -189,15 +196,15 @@ def _check_source(path: VideoSource) -> tuple[str | bytes, str]:
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise MissingVideoError(name, _why_missing(name)) from error
     except OSError as error:
-        raise UndecodableVideoError(name, f"cannot be read: {error.strerror}") from error
+        raise UnreadableVideoError(name, f"cannot be read: {error.strerror}") from error
     if stat.S_ISDIR(status.st_mode):
-        raise UndecodableVideoError(name, "a folder; give the paths of the videos in it")
+        raise UnreadableVideoError(name, "a folder; give the paths of the videos in it")
     if not stat.S_ISREG(status.st_mode):
-        raise UndecodableVideoError(name, "not a regular file; give the path of a video file")
+        raise UnreadableVideoError(name, "not a regular file; give the path of a video file")
     if status.st_size == 0:
         raise UndecodableVideoError(name, "an empty file; fetch or copy it again")
     if not os.access(name, os.R_OK):
-        raise UndecodableVideoError(name, "permission denied; make it readable")
+        raise UnreadableVideoError(name, "permission denied; make it readable")
     return name, name
 
 

@@ -15,9 +15,17 @@ from torch import Tensor
 
 from mote_fast.data.decoding.decode import probe, read_readable_frames
 from mote_fast.data.decoding.video_info import MAX_MEMORY, PixelAspect, check_read_size
+from mote_fast.data.loading.addresses import Address, fetch
 from mote_fast.data.transforms import CropsAlong, Preprocessing, evaluation_crops
 from mote_fast.data.views import ViewPlan, Views, plan_views
-from mote_fast.errors import BackendError, MoteError, UndecodableVideoError
+from mote_fast.errors import (
+    BackendError,
+    DecoderCrashError,
+    DecodingTimeoutError,
+    MoteError,
+    UndecodableVideoError,
+    VideoError,
+)
 from mote_fast.runtime.workers import START_LIMIT, WithTensor, WorkerLostError, WorkerPool
 
 
@@ -46,8 +54,14 @@ class ViewRequest:
     longest: float | None = None
 
 
+# A path, the bytes of a file, or what the process that decodes fetches.
+Source = str | bytes | Address
+
+# Processes that one video may lose without losing two in the same way.
+MAX_LOSSES = 3
+
 # A source, what to read of it, and the folder of ``folder_of``.
-_Task = tuple[str | bytes, ViewRequest, str | None]
+_Task = tuple[Source, ViewRequest, str | None]
 
 
 class ViewFrames(NamedTuple):
@@ -99,7 +113,7 @@ class CropReader:
         self._pool = WorkerPool(_serve_crops, workers, time_limit, memory_limit=MAX_MEMORY)
         self._time_limit = time_limit
 
-    def read(self, source: str | bytes, request: ViewRequest, folder: str | None) -> ViewFrames:
+    def read(self, source: Source, request: ViewRequest, folder: str | None) -> ViewFrames:
         """Read a video; callable from as many threads as there are processes.
 
         Args:
@@ -128,9 +142,9 @@ class CropReader:
         self._pool.close()
 
 
-def folder_of(source: str | bytes) -> str | None:
+def folder_of(source: Source) -> str | None:
     """The folder that a relative path starts from, for another process; None for others."""
-    return None if isinstance(source, bytes) or os.path.isabs(source) else os.getcwd()
+    return None if not isinstance(source, str) or os.path.isabs(source) else os.getcwd()
 
 
 def start_watched_reader() -> None:
@@ -144,7 +158,12 @@ def _start(pool: WorkerPool) -> None:
         pool.run(None)
 
 
-def _read(source: str | bytes, request: ViewRequest) -> ViewFrames:
+def _read(source: Source, request: ViewRequest) -> ViewFrames:
+    if isinstance(source, Address):
+        try:
+            return _read(fetch(source), request)
+        except VideoError as error:
+            raise type(error)(source.url, error.reason) from error
     info = probe(source)
     if request.longest is not None and info.duration > request.longest:
         raise UndecodableVideoError(
@@ -161,17 +180,17 @@ def _read(source: str | bytes, request: ViewRequest) -> ViewFrames:
 
 
 def _read_watched(
-    pool: WorkerPool, source: str | bytes, request: ViewRequest, time_limit: float, folder: str | None
+    pool: WorkerPool, source: Source, request: ViewRequest, time_limit: float, folder: str | None
 ) -> ViewFrames:
     # The texts alone: a kept error would hold this frame, and with it the bytes of the video.
     losses: list[str] = []
-    # The cause of a crash may be external, such as lack of memory; a video that takes too long is not tried again.
-    while len(losses) < 2:
+    while True:
         try:
             answer = pool.run((source, request, folder), time_limit=time_limit)
         except WorkerLostError as lost:
+            # A video that takes too long is not tried again.
             if lost.timed_out:
-                raise UndecodableVideoError(
+                raise DecodingTimeoutError(
                     _label(source), f"decoding it {lost}; re-encode it, or raise the time limit"
                 ) from None
             losses.append(str(lost))
@@ -179,7 +198,12 @@ def _read_watched(
             found: ViewFrames = answer.value
             plan = plan_views(found.num_frames, request.frames, request.views)
             return found._replace(frames=answer.tensor, plan=plan)
-    raise UndecodableVideoError(_label(source), f"decoding it twice: {', then '.join(losses)}; replace the file")
+        # The cause may be external, such as a lack of memory, and is not the video's until it comes twice.
+        last = losses[-1]
+        if losses.count(last) == 2:
+            raise DecoderCrashError(_label(source), f"decoding it twice: {last}, then {last}; replace the file")
+        if len(losses) == MAX_LOSSES:
+            raise DecoderCrashError(_label(source), f"decoding it: {', then '.join(losses)}; replace the file")
 
 
 @functools.cache
@@ -199,7 +223,7 @@ def _serve_crops(task: _Task) -> WithTensor:
     return _send(task, _read_crops)
 
 
-def _read_crops(source: str | bytes, request: ViewRequest) -> ViewFrames:
+def _read_crops(source: Source, request: ViewRequest) -> ViewFrames:
     found = _read(source, request)
     return found._replace(frames=crop_frames(found, request))
 
@@ -223,7 +247,7 @@ def crop_frames(found: ViewFrames, request: ViewRequest, device: torch.device | 
     )
 
 
-def _send(task: _Task, read: Callable[[str | bytes, ViewRequest], ViewFrames]) -> WithTensor:
+def _send(task: _Task, read: Callable[[Source, ViewRequest], ViewFrames]) -> WithTensor:
     source, request, folder = task
     if folder is not None:
         os.chdir(folder)
@@ -237,5 +261,7 @@ def _send(task: _Task, read: Callable[[str | bytes, ViewRequest], ViewFrames]) -
     return WithTensor(found._replace(frames=None, plan=None), found.frames)
 
 
-def _label(source: str | bytes) -> str:
+def _label(source: Source) -> str:
+    if isinstance(source, Address):
+        return source.url
     return "<bytes>" if isinstance(source, bytes) else source

@@ -1,0 +1,275 @@
+"""Runs over a collection: classify, embed, repeat faults, and how far a run is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+from mote_fast.batch.block_classifier import Classifier, Model
+from mote_fast.batch.fault_kinds import FaultKind
+from mote_fast.batch.local_engine import Done, Judged, run_local
+from mote_fast.batch.output_rows import Numbers
+from mote_fast.batch.run_folder import RunFolder, Summary
+from mote_fast.batch.run_plan import Block
+from mote_fast.batch.video_sources import Columns, Source, read_source
+from mote_fast.errors import ConfigError, quoted
+from mote_fast.model.label_input import Labels
+from mote_fast.model.many_videos import TIME_LIMIT
+from mote_fast.runtime.checks import check_choice, check_count
+from mote_fast.runtime.reading import expanded
+
+EngineName: TypeAlias = Literal["local"]
+
+# What judges blocks.
+Engine: TypeAlias = Callable[[Iterable[Block], Judged], Generator[Done]]
+
+
+class RunState(NamedTuple):
+    """How far a call is.
+
+    Attributes:
+        planned: videos of the run, or faults to repeat.
+        done: those whose rows are on disk.
+        judged: videos that this call has judged; the rows of a few are not on disk yet.
+        failed: how many of these have no result, by kind.
+    """
+
+    planned: int
+    done: int
+    judged: int
+    failed: Mapping[FaultKind, int]
+
+
+# Called when a call begins, after each video, and after each file.
+RunProgress: TypeAlias = Callable[[RunState], object]
+
+
+def classify(
+    videos: Source,
+    output: str | os.PathLike[str],
+    *,
+    model: Model,
+    labels: Labels | None = None,
+    views: str = "3x1",
+    topk: int = 5,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    batch_size: int | None = None,
+    time_limit: float = TIME_LIMIT,
+    durable_every: int | None = None,
+    path_column: str = "path",
+    id_column: str | None = None,
+    root: str | os.PathLike[str] = "",
+    progress: RunProgress | None = None,
+) -> Summary:
+    """Rank labels for each video of a collection, and write a row for each; a run that was killed goes on.
+
+    Args:
+        videos: a folder, a pattern, a list, CSV or Parquet; or paths, or paths by their ids. See docs/batch.md.
+        output: folder; new, empty, or of the same run, whose videos are then not done again.
+        model: see ``Classifier``.
+        labels: see ``VideoClassifier.classify``.
+        views: clips x crops.
+        topk: labels of each video.
+        engine: "local", this machine.
+        workers: processes that decode; None takes one for each core.
+        batch_size: see ``VideoClassifier.stream_results``.
+        time_limit: seconds for decoding one video.
+        durable_every: videos whose rows are written at once: what a kill costs at most. None takes 64, and more for
+            over 262,144 videos, up to 4096.
+        path_column: of a CSV or Parquet file: the paths, or addresses of fsspec.
+        id_column: of a CSV or Parquet file: the ids; None takes the hash of each path.
+        root: folder that relative paths start from.
+        progress: see ``RunProgress``.
+
+    Returns:
+        How many videos have a row, and how many of them no result.
+
+    Raises:
+        ConfigError: the output belongs to another run, holds something else, is in use or cannot be written.
+        ListError: the videos cannot be read, or an id is given twice.
+        LabelError: the labels are malformed.
+        BackendError: a package is missing, or processes cannot be started here.
+    """
+    request = {"labels": labels, "task": "classify", "views": views, "topk": topk}
+    place = Place(engine, workers, batch_size, time_limit)
+    columns = Columns(path_column, id_column, os.fspath(root))
+    return run(videos, output, model, request, place, durable_every, columns, {}, progress)
+
+
+def embed(
+    videos: Source,
+    output: str | os.PathLike[str],
+    *,
+    model: Model,
+    views: str = "1x1",
+    numbers: Numbers = "float32",
+    engine: EngineName = "local",
+    workers: int | None = None,
+    batch_size: int | None = None,
+    time_limit: float = TIME_LIMIT,
+    durable_every: int | None = None,
+    path_column: str = "path",
+    id_column: str | None = None,
+    root: str | os.PathLike[str] = "",
+    progress: RunProgress | None = None,
+) -> Summary:
+    """Embed each video of a collection, as ``VideoClassifier.embed`` does; otherwise as ``classify``.
+
+    Args:
+        videos, output, model, views, engine, workers, batch_size, time_limit, durable_every, path_column, id_column,
+            root, progress: see ``classify``.
+        numbers: "float32" or "float16".
+    """
+    request = {"task": "embed", "views": views, "numbers": numbers}
+    place = Place(engine, workers, batch_size, time_limit)
+    columns = Columns(path_column, id_column, os.fspath(root))
+    return run(videos, output, model, request, place, durable_every, columns, {}, progress)
+
+
+def retry(
+    output: str | os.PathLike[str],
+    *,
+    model: Model,
+    only: Collection[FaultKind] | None = None,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    batch_size: int | None = None,
+    time_limit: float = TIME_LIMIT,
+    progress: RunProgress | None = None,
+) -> Summary:
+    """Judge the videos of a run that have no result once more; their rows are replaced, one file at a time.
+
+    Args:
+        output: folder of the run.
+        model: the run's.
+        only: kinds of faults; None takes all.
+        engine, workers, batch_size, time_limit, progress: see ``classify``.
+
+    Raises:
+        ConfigError: the model is another, or the output is in use or cannot be written.
+        ListError: the folder holds no run, or a damaged one.
+        BackendError: see ``classify``.
+    """
+    for kind in only or ():
+        check_choice("only", kind, FaultKind)
+    folder = RunFolder(expanded(output))
+    request = {name: folder.record.request.get(name) for name in _REQUEST if name in folder.record.request}
+    place = Place(engine, workers, batch_size, time_limit)
+    classifier, judge = place.prepare(model, request)
+    with contextlib.closing(classifier), folder.locked():
+        folder.check(classifier.facts)
+        failed = folder.summary().failed
+        planned = sum(count for kind, count in failed.items() if only is None or kind in only)
+        _judge(judge, folder.faults(only), folder.replace, _Count(planned, 0, progress))
+        return folder.summary()
+
+
+def status(output: str | os.PathLike[str]) -> Summary:
+    """Count the rows of a run, also while it goes on.
+
+    Raises:
+        ListError: the folder holds no run, or a damaged one.
+    """
+    return RunFolder(expanded(output)).summary()
+
+
+class Place(NamedTuple):
+    """Where and how videos are judged, which decides no row; see ``classify``."""
+
+    engine: EngineName
+    workers: int | None
+    batch_size: int | None
+    time_limit: float
+
+    def prepare(self, model: Model, request: Mapping[str, Any]) -> tuple[Classifier, Engine]:
+        """Return what knows the facts of a run, and what judges its videos."""
+        check_choice("engine", self.engine, EngineName)
+        classifier = Classifier(
+            model, workers=self.workers, batch_size=self.batch_size, time_limit=self.time_limit, **request
+        )
+        return classifier, partial(run_local, classifier)
+
+
+def run(
+    videos: Source,
+    output: str | os.PathLike[str],
+    model: Model,
+    request: Mapping[str, Any],
+    place: Place,
+    durable_every: int | None,
+    columns: Columns,
+    chosen: Mapping[str, Any],
+    progress: RunProgress | None,
+) -> Summary:
+    """Do what ``classify`` and ``embed`` have in common.
+
+    Args:
+        videos, output, model, durable_every, progress: see ``classify``.
+        columns: where the paths and ids are.
+        request: arguments of ``Classifier`` that decide the rows.
+        place: where.
+        chosen: how a command chose the model, which ``mote-fast batch retry`` repeats.
+    """
+    if durable_every is not None:
+        check_count("durable_every", durable_every, 1, 2**20)
+    classifier, judge = place.prepare(model, request)
+    recorded = {**request, "labels": classifier.labels, "options": dict(chosen)}
+    pieces = read_source(videos, columns)
+    with (
+        contextlib.closing(classifier),
+        RunFolder.opened(expanded(output), classifier.facts, recorded, pieces, durable_every) as folder,
+    ):
+        _judge(judge, folder.pending(), folder.commit, _Count(folder.record.videos, folder.done(), progress))
+        return folder.summary()
+
+
+# What a record says of the arguments of ``Classifier``.
+_REQUEST = ("labels", "task", "views", "topk", "numbers")
+
+
+class _Count:
+    """Counts for ``RunProgress``."""
+
+    def __init__(self, planned: int, done: int, progress: RunProgress | None) -> None:
+        self._planned, self._done, self._progress = planned, done, progress
+        self._judged, self._failed = 0, Counter[FaultKind]()
+        self._tell()
+
+    def judge(self, kind: FaultKind | None) -> None:
+        self._judged += 1
+        if kind is not None:
+            self._failed[kind] += 1
+        self._tell()
+
+    def write(self, videos: int) -> None:
+        self._done += videos
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress(RunState(self._planned, self._done, self._judged, dict(self._failed)))
+
+
+def _judge(judge: Engine, blocks: Iterable[Block], write: Callable[[str, Any], None], count: _Count) -> None:
+    with contextlib.closing(judge(blocks, count.judge)) as finished:
+        for block, table in finished:
+            write(block.name, table)
+            count.write(len(block.items))
+
+
+def kinds_of(names: Iterable[str]) -> list[FaultKind]:
+    """Return kinds of faults by their names.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    known: tuple[FaultKind, ...] = get_args(FaultKind)
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"there is no kind of fault {quoted(name)}; the kinds are {', '.join(known)}")
+    return [kind for kind in known if kind in names]
