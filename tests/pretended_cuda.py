@@ -25,7 +25,7 @@ from mote_fast.data import transforms
 CUDA, META = torch.device("cuda", 0), torch.device("meta")
 
 # Functions that make a tensor of numbers: given a device, they copy it there and wait.
-_FROM_NUMBERS = (torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor)
+_FROM_NUMBERS: tuple[Any, ...] = (torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor)
 
 
 class Moves:

@@ -17,15 +17,23 @@ from mote_fast.errors import BackendError
 from mote_fast.runtime.checks import check_choice
 
 Implementation = Literal["cpu", "triton", "torch"]
-Part = Literal["merge", "expert_ffn", "routed_ffn", "factored_adamw"]
+Part = Literal["merge", "expert_ffn", "routed_ffn", "factored_adamw", "quick_gelu"]
 
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Triton promises NVIDIA GPUs from Ampere on.
 LEAST_CAPABILITY = (8, 0)
 
 _MODULES = {
-    "cpu": {"factored_adamw": "mote_fast.ops.cpu_adamw", "": "mote_fast.ops.cpu_experts"},
-    "torch": {"factored_adamw": "mote_fast.ops.torch_adamw", "": "mote_fast.ops.torch_experts"},
+    "cpu": {
+        "factored_adamw": "mote_fast.ops.cpu_adamw",
+        "quick_gelu": "mote_fast.ops.plain_quick_gelu",
+        "": "mote_fast.ops.cpu_experts",
+    },
+    "torch": {
+        "factored_adamw": "mote_fast.ops.torch_adamw",
+        "quick_gelu": "mote_fast.ops.plain_quick_gelu",
+        "": "mote_fast.ops.torch_experts",
+    },
 }
 
 _asked: Implementation | None = None

@@ -155,14 +155,18 @@ def _served(x: Tensor, weight: Tensor, bias: Tensor | None, *, with_gradients: b
         return not torch.compiler.is_exporting() and known is not None and known.by_onednn
     if torch.jit.is_tracing() or not torch.backends.mkldnn.enabled:  # pyright: ignore[reportPrivateImportUsage]
         return False
-    # Those of torch.func and forward-mode differentiation, for which the operator has no rules.
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if transformed():
         return False
     # Such as tensors without memory, which shapes are computed with.
     if any(type(each) not in (Tensor, nn.Parameter) for each in tensors):
         return False
     large = x.numel() >= LEAST_ROWS * x.shape[-1] and x.numel() * weight.shape[0] >= LEAST
     return large and serving().by_onednn
+
+
+def transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation is active, for which operators of our own have no rules."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
