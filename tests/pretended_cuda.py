@@ -25,6 +25,7 @@ from mote_fast.data import transforms
 CUDA, META = torch.device("cuda", 0), torch.device("meta")
 
 # Functions that make a tensor of numbers: given a device, they copy it there and wait.
+_ENGINE = torch.autograd.graph._engine_run_backward
 _FROM_NUMBERS: tuple[Any, ...] = (torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor)
 
 
@@ -55,8 +56,8 @@ class Moves:
         kind[_place()] += 1
 
 
-class _Names(TorchFunctionMode):
-    """Shows meta tensors as CUDA tensors, and takes requests for CUDA as requests for meta."""
+class _Requests(TorchFunctionMode):
+    """Takes requests for CUDA as requests for meta, and pinned memory as any other."""
 
     def __init__(self, moves: Moves) -> None:
         super().__init__()
@@ -66,11 +67,6 @@ class _Names(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         given: dict[str, Any] = dict(kwargs or {})
-        if func == _DEVICE:
-            found = func(*args)
-            return CUDA if found == META else found
-        if func == _IS_CUDA:
-            return _IS_META(*args)
         if func is torch.Tensor.pin_memory:
             return self._pin(args[0].clone())
         pinned = given.pop("pin_memory", False)
@@ -78,9 +74,15 @@ class _Names(TorchFunctionMode):
             args = tuple(tree_map(_real, args))
             given = {name: tree_map(_real, value) for name, value in given.items()}
         if func in _FROM_NUMBERS and not isinstance(args[-1], Tensor) and given.get("device") == META:
-            return func(*args, **{**given, "device": "cpu"}).to(META)
-        found = func(*args, **given)
+            numbers: Any = func(*args, **{**given, "device": "cpu"})
+            return numbers.to(META)
+        found: Any = func(*args, **given)
         return self._pin(found) if pinned else found
+
+    def run_backward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a backward pass within the mode, which is off within its own handler of ``Tensor.backward``."""
+        with self:
+            return _ENGINE(*args, **kwargs)
 
     def _pin(self, tensor: Tensor) -> Tensor:
         self.moves.pinned.add(tensor.untyped_storage()._cdata)
@@ -99,7 +101,9 @@ class _Transfers(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        out = func(*args, **(kwargs or {}))
+        # PyTorch's own code for meta tensors must see what they are.
+        with patch.object(_Shown, "cuda", False):
+            out = func(*args, **(kwargs or {}))
         tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         results = [each for each in tree_leaves(out) if isinstance(each, Tensor)]
         with torch._C.DisableTorchFunction():
@@ -116,8 +120,16 @@ class _Transfers(TorchDispatchMode):
 
 
 _KEPT: list[Tensor] = []
-_TENSOR: Any = Tensor
-_DEVICE, _IS_CUDA, _IS_META = _TENSOR.device.__get__, _TENSOR.is_cuda.__get__, _TENSOR.is_meta.__get__
+
+
+class _Shown:
+    """Whether meta tensors show as CUDA tensors."""
+
+    cuda = True
+
+
+def _shown_device(tensor: Tensor) -> torch.device:
+    return CUDA if _Shown.cuda and tensor.is_meta else torch._C.TensorBase.device.__get__(tensor)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _real(value: object) -> object:
@@ -141,13 +153,18 @@ def _place() -> str:
 def pretended_cuda() -> Iterator[Moves]:
     """Take CUDA tensors as present; yields the record of what moves."""
     moves = Moves()
+    requests = _Requests(moves)
     transforms.constants_on.cache_clear()
     capability: Callable[..., tuple[int, int]] = lambda *_: (9, 0)  # noqa: E731
     with (
+        # Not by the mode, which PyTorch's own code for meta tensors would be within too.
+        patch.object(Tensor, "device", property(_shown_device), create=True),
+        patch.object(Tensor, "is_cuda", property(lambda tensor: _Shown.cuda and tensor.is_meta), create=True),
         patch.object(torch.cuda, "is_available", lambda: True),
         patch.object(torch.cuda, "get_device_capability", capability),
+        patch.object(torch.autograd, "_engine_run_backward", requests.run_backward),
         _Transfers(moves),
-        _Names(moves),
+        requests,
     ):
         yield moves
     transforms.constants_on.cache_clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -81,8 +82,9 @@ class Objective(nn.Module):
         """Encode frames ``[N, 3, S, S]`` as features [N, d]."""
         if not (self.grad_checkpointing and torch.is_grad_enabled()):
             return self._encode(pixels)
-        parts = pixels.split(FRAMES_PER_RECOMPUTATION)
-        return torch.cat([checkpoint(self._encode, part, use_reentrant=False) for part in parts])
+        # Towers draw nothing: they are in evaluation mode.
+        run = partial(checkpoint, self._encode, use_reentrant=False, preserve_rng_state=False)
+        return torch.cat([run(part) for part in pixels.split(FRAMES_PER_RECOMPUTATION)])
 
 
 class Arithmetic:
