@@ -19,7 +19,7 @@ RESULTS := benchmarks/results
 SEEDS ?= 5
 
 .PHONY: help venv dev-cpu packages-cpu lock verify-lock dist demo quick test test-without-ffmpeg test-latest test-oldest test-slow attack data-faults decode-corpus decode-sweep train-smoke \
-	resume-trials tiny-clip tiny tradeoff tradeoff-quick interpret aot traffic bench bench-baseline bench-check performance scaling docs lint format clean
+	resume-trials tiny-clip tiny tradeoff tradeoff-quick interpret aot traffic device-dry bench bench-baseline bench-check performance scaling docs lint format clean
 
 help:
 	@echo "make demo       build the environment, classify videos of classes that the model never saw"
@@ -41,6 +41,7 @@ help:
 	@echo "make interpret  every kernel under Triton's interpreter, 220 generated cases per test"
 	@echo "make aot        every kernel compiled for sm_80, sm_90 and sm_100, checked against the committed report"
 	@echo "make traffic    bytes that the kernels move at training shapes, against the compulsory ones"
+	@echo "make device-dry  benchmarks/device_check.py without a GPU: its code on small sizes"
 	@echo "make bench      every committed figure, against the official recipe, on this machine; needs a clean tree"
 	@echo "make bench-NAME  one file of them: $(BENCHMARKS) baseline"
 	@echo "make bench-check  the quick benchmark's ratios against the committed ones"
@@ -175,6 +176,9 @@ aot: venv
 
 traffic: venv
 	TRITON_INTERPRET=1 $(BIN)/python benchmarks/traffic.py
+
+device-dry: venv
+	$(BIN)/python benchmarks/device_check.py --out build/device_dry --device cpu --dry
 
 BENCHMARKS := throughput memory fold kernels scaling inference_scaling data
 # Folder of real clips, which bench-data measures beside the generated videos.

@@ -28,6 +28,10 @@ from mote_fast.device_check.run_sections import QUICK, Section, run_sections  # 
 SECTIONS = (
     *QUICK,
     Section(3, "registration of the operators", "device.section_opcheck", 30),
+    Section(4, "torch.compile", "device.section_compile", 60),
+    Section(5, "CUDA graphs and waiting", "device.section_capture", 30),
+    Section(6, "training", "device.section_engine", 45),
+    Section(8, "times of a layer and of the head", "device.section_timing", 90),
 )
 
 

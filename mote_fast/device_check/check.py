@@ -12,6 +12,9 @@ from torch import Tensor
 
 from mote_fast.errors import one_line
 
+# What a bare machine has; without another package a check is left out.
+_REQUIRED = ("mote_fast", "torch", "triton", "numpy", "device", "")
+
 Verdict = Literal["pass", "fail", "skip", "figure"]
 
 
@@ -88,6 +91,7 @@ def attempt(name: str, run: Callable[[], Check | Iterable[Check]]) -> Iterator[C
     """Run a check; what it raises is its failure, and the next check runs.
 
     Raises:
+        ModuleNotFoundError: a module is missing that every machine has.
         RuntimeError: the device can compute nothing more in this process.
     """
     try:
@@ -96,6 +100,11 @@ def attempt(name: str, run: Callable[[], Check | Iterable[Check]]) -> Iterator[C
     except torch.OutOfMemoryError as error:
         torch.cuda.empty_cache()
         yield skipped(name, f"out of memory: {one_line(error, 120)}")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package in _REQUIRED:
+            raise
+        yield skipped(name, f"{package} is not installed")
     # Whatever the libraries below raise is the finding.
     except Exception as error:
         yield Check(name, "fail", note=f"{type(error).__name__}: {one_line(error, 400)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from mote_fast.ops.implementations import triton_problem
 from mote_fast.runtime.json_text import from_json
 
 Value = TypeVar("Value")
-
-# Triton promises nothing below this compute capability.
-OLDEST = (8, 0)
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,11 @@ class CheckSetting:
 
     def why_no_kernels(self) -> str | None:
         """Return why Triton's kernels cannot run here, or None."""
-        try:
-            import triton  # noqa: F401  # pyright: ignore[reportUnusedImport]
-        except ImportError as error:
-            return f"Triton does not import: {error}"
-        if not self.on_gpu:
-            return None if self.dry else "no CUDA device"
-        if torch.version.hip is not None:
-            return "the kernels are not written for ROCm"
-        capability = torch.cuda.get_device_capability(self.device)
-        return None if capability >= OLDEST else f"compute capability {capability[0]}.{capability[1]} is below 8.0"
+        if self.on_gpu:
+            return triton_problem(self.device)
+        if not self.dry:
+            return "no CUDA device"
+        return None if importlib.util.find_spec("triton") else "Triton is not installed"
 
     def figure(self, name: str) -> float | None:
         """Return a figure of an earlier section, None where it was not measured."""

@@ -43,6 +43,7 @@ class Section:
 # The part of the whole that works from an installed package.
 QUICK = (
     Section(0, "environment and peaks", "mote_fast.device_check.section_environment", 20),
+    Section(1, "compilation", "mote_fast.device_check.section_compiling", 70, interpreted=True),
     Section(2, "values", "mote_fast.device_check.section_values", 90, interpreted=True),
 )
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import torch
 
 from mote_fast.device_check.check import Check, attempt, holds
-from mote_fast.device_check.check_setting import OLDEST, CheckSetting
+from mote_fast.device_check.check_setting import CheckSetting
 from mote_fast.device_check.timing import captured, device_times
+from mote_fast.ops.implementations import LEAST_CAPABILITY
 from mote_fast.version import __version__
 
 PACKAGES = ("torch", "triton", "numpy", "open_clip_torch", "av", "torchcodec", "xformers", "nvidia-dali-cuda130")
@@ -63,7 +64,7 @@ def _device(setting: CheckSetting) -> Iterator[Check]:
     }
     yield Check("device", "figure", figures=figures)
     yield holds("PyTorch was built for this device", _built_for(capability), " ".join(torch.cuda.get_arch_list()))
-    if capability < OLDEST:
+    if capability < LEAST_CAPABILITY:
         yield Check("Triton's kernels", "skip", note="compute capability below 8.0: other code serves")
 
 
@@ -102,7 +103,7 @@ def _copy(setting: CheckSetting) -> Check:
 def _product(setting: CheckSetting) -> Check:
     side = setting.size(8192 if setting.memory() > 2**30 else 4096, 128)
     # Before Ampere, 16-bit products are float16's.
-    half = not setting.on_gpu or torch.cuda.get_device_capability(setting.device) >= OLDEST
+    half = not setting.on_gpu or torch.cuda.get_device_capability(setting.device) >= LEAST_CAPABILITY
     dtype = torch.bfloat16 if half else torch.float16
     left, right = torch.randn(2, side, side, device=setting.device, dtype=torch.float32).to(dtype)
     out = torch.empty_like(left)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -19,7 +18,7 @@ from mote_fast.device_check.expert_cases import PRECISIONS, VIT_B_16, VIT_L_14, 
 from mote_fast.device_check.timing import device_times
 from mote_fast.kernels import reference
 from mote_fast.kernels.reference import EXPANSION, expert_size
-from mote_fast.ops import operators
+from mote_fast.ops.implementations import Implementation, implemented_by, launchers
 
 
 @dataclass(frozen=True)
@@ -60,26 +59,36 @@ TRUTH_BYTES, RUN_BYTES = 80, 12
 
 def checks(setting: CheckSetting) -> Iterator[Check]:
     """Check values, layouts, the optimiser, repeatability and streams, the largest shapes last."""
+    precisions = precisions_on(setting)
+    yield from (skipped(each.name, _why_not(each, setting)) for each in PRECISIONS if each not in precisions)
     if why := setting.why_no_kernels():
         yield skipped("Triton's kernels", why)
-    with operators.triton_everywhere() if setting.dry else nullcontext():
-        precisions = _precisions(setting)
-        yield from (skipped(each.name, _why_not(each, setting)) for each in PRECISIONS if each not in precisions)
-        for shape, operator, precision in itertools.product(_shapes(setting), OPERATORS, precisions):
-            yield from _values(setting, operator, shape, precision)
-        yield from _layouts(setting, precisions)
-        yield from attempt("adamw", lambda: _optimizer(setting))
-        yield from _repeated(setting, precisions)
-        if not (setting.dry or setting.quick):
+    else:
+        with implemented_by("triton"):
+            yield from _of_implementation(setting, precisions, "triton")
+            yield from _layouts(setting, precisions)
+            yield from _repeated(setting, precisions)
+    with implemented_by("torch"):
+        yield from _of_implementation(setting, precisions, "torch")
+    if not (why or setting.dry or setting.quick):
+        with implemented_by("triton"):
             for shape in LARGE:
                 yield from _large(setting, shape)
+
+
+def _of_implementation(setting: CheckSetting, precisions: list[Precision], name: Implementation) -> Iterator[Check]:
+    for shape, precision in itertools.product(_shapes(setting), precisions):
+        for operator in OPERATORS:
+            yield from _values(setting, operator, shape, precision, f"{name}: ")
+    yield from attempt(f"{name}: adamw", lambda: _optimizer(setting, name))
 
 
 def _shapes(setting: CheckSetting) -> tuple[Shape, ...]:
     return setting.size((VIT_B_16, SHAPES[2]) if setting.quick else SHAPES, DRY_SHAPES)
 
 
-def _precisions(setting: CheckSetting) -> list[Precision]:
+def precisions_on(setting: CheckSetting) -> list[Precision]:
+    """Return the precisions that this device computes in."""
     return [each for each in PRECISIONS if not _why_not(each, setting)]
 
 
@@ -91,8 +100,10 @@ def _why_not(precision: Precision, setting: CheckSetting) -> str:
     return "" if not setting.on_gpu or torch.cuda.is_bf16_supported(False) else "this device has no bfloat16"
 
 
-def _values(setting: CheckSetting, operator: Operator, shape: Shape, precision: Precision) -> Iterator[Check]:
-    name = f"{operator.name}, {shape.name}, {precision.name}"
+def _values(
+    setting: CheckSetting, operator: Operator, shape: Shape, precision: Precision, prefix: str = ""
+) -> Iterator[Check]:
+    name = f"{prefix}{operator.name}, {shape.name}, {precision.name}"
 
     def run() -> Check:
         given = operator.draw(shape, precision, setting.device)
@@ -126,11 +137,11 @@ def _layouts(setting: CheckSetting, precisions: list[Precision]) -> Iterator[Che
             yield from attempt(name, partial(_against_truth, name, operator, changed, precision.bound))
 
 
-def _optimizer(setting: CheckSetting) -> Iterator[Check]:
+def _optimizer(setting: CheckSetting, implementation: Implementation) -> Iterator[Check]:
     """One step from given moments, with one and two factors, numbers by value and on the device."""
     width = setting.size(512, 16)
     device, size, count = setting.device, expert_size(width), 4
-    adamw = operators.launchers("factored_adamw", device).adamw_factored
+    adamw = launchers("factored_adamw", implementation).adamw_factored
     for factors, on_device in itertools.product((1, 2), (False, True)):
         param, mean, square = torch.randn(3, count, size, device=device).unbind()
         square = square.square()
@@ -148,8 +159,8 @@ def _optimizer(setting: CheckSetting) -> Iterator[Check]:
             1e-3,
         )
         numbers = [torch.tensor(number, device=device) if on_device else number for number in (3.0, 1e-3)]
-        adamw(param, mean, square, made, *numbers)
-        name = f"adamw, {factors} factors, numbers {'on the device' if on_device else 'by value'}"
+        adamw(param, mean, square, made, *numbers, (0.9, 0.999), 1e-8, 0.2)
+        name = f"{implementation}: adamw, {factors} factors, numbers {'on the device' if on_device else 'by value'}"
         yield bounded(name, error_of([param, mean, square], expected), cases.ADAMW_BOUND)
 
 

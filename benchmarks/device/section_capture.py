@@ -1,0 +1,106 @@
+"""Section 5: CUDA graphs of the head's step, and training steps in which the host waits for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from device.training_case import DRY_HEADS, HEADS, METHOD, HeadCase, small_batches, small_model
+from mote_fast.device_check.check import Check, attempt, bounded, error_of, holds, skipped
+from mote_fast.device_check.check_setting import CheckSetting
+from mote_fast.device_check.timing import WARMUP
+from mote_fast.training.optim import head_optimizer
+
+REPLAYS = 3
+# Replays run the same kernels on the same numbers; attention's backward may add in another order.
+BOUND = 1e-5
+
+
+def checks(setting: CheckSetting) -> Iterator[Check]:
+    """Capture and replay with new draws, then forbid waiting."""
+    for name, sizes in setting.size(HEADS, DRY_HEADS).items():
+        yield from attempt(f"head {name}, captured", lambda n=name, s=sizes: _captured(n, HeadCase(*s, setting.device)))
+    yield from attempt("head's step waits for nothing", lambda: _head_step(setting))
+    yield from attempt("training step waits for nothing", lambda: _training_step(setting))
+
+
+def _captured(name: str, case: HeadCase) -> Iterator[Check]:
+    """Forward and backward in one graph, replayed with other experts and temperatures."""
+    if case.features.device.type != "cuda":
+        # The same calls, for a dry run.
+        case.take(case.new_draws())
+        yield bounded(f"head {name}, again", error_of(case.gradients(), case.gradients()), BOUND)
+        yield skipped(f"head {name}, captured", "CUDA graphs need a GPU")
+        return
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(WARMUP):
+            case.gradients()
+    torch.cuda.current_stream().wait_stream(side)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = case.gradients()
+    for number in range(REPLAYS):
+        case.take(case.new_draws())
+        graph.replay()
+        torch.cuda.synchronize()
+        replayed = [each.clone() for each in found]
+        yield bounded(f"head {name}, replay {number}", error_of(replayed, case.gradients()), BOUND)
+
+
+@contextmanager
+def no_waiting(device: torch.device) -> Iterator[None]:
+    """Make every wait of the host for the device an error."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.synchronize(device)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def _head_step(setting: CheckSetting) -> Check:
+    """The head alone with the factored optimiser: what trains on cached features."""
+    case = HeadCase(*setting.size(HEADS, DRY_HEADS)[setting.size("B/16", "small")], setting.device)
+    optimizer = head_optimizer(case.head, lr=1e-3)
+
+    def step() -> None:
+        case.loss(case.new_draws().to(setting.device)).backward()
+        optimizer.clip_grad_norm_(1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for _ in range(2):
+        step()
+    with no_waiting(setting.device):
+        step()
+    return holds("head's step waits for nothing", True, "" if setting.on_gpu else "only tried")
+
+
+def _training_step(setting: CheckSetting) -> Check:
+    """Image tower and head, two batches, clipped, in bfloat16 (float16's loss scaler waits by design)."""
+    from mote_fast.training.build import build_optimizer
+    from mote_fast.training.config.sections import OptimConfig
+    from mote_fast.training.step import Arithmetic, Objective, draws_of_step, train_step
+
+    model = small_model(setting.device)
+    objective, optimizer = Objective(model, METHOD), build_optimizer(model, OptimConfig())
+    arithmetic = Arithmetic("bf16", setting.device)
+
+    def step(number: int) -> None:
+        draws = draws_of_step(model.head, METHOD, 2, seed=0, step=number, rank=0)
+        train_step(objective, optimizer, iter(batches), draws, arithmetic, clip_gradient=1.0)
+
+    batches = small_batches(2, setting.device)
+    for number in range(2):
+        step(number)
+    with no_waiting(setting.device):
+        step(2)
+    return holds("training step waits for nothing", True, "" if setting.on_gpu else "only tried")

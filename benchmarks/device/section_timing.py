@@ -1,0 +1,166 @@
+"""Section 8: one layer's experts and the head's step by every way there is, on the device alone and with the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+
+from device.layer_work import Work, layer_work
+from device.training_case import DRY_HEADS, HEADS, LOGIT_SCALE, HeadCase, Sizes
+from mote_fast.device_check import expert_cases as cases
+from mote_fast.device_check.check import Check, attempt, skipped
+from mote_fast.device_check.check_setting import CheckSetting
+from mote_fast.device_check.expert_cases import PRECISIONS, Precision, Shape
+from mote_fast.device_check.timing import captured, device_times, host_times
+from mote_fast.ops.implementations import Implementation, implemented_by
+from mote_fast.training.optim import head_optimizer
+
+SAMPLES = 30
+
+
+def checks(setting: CheckSetting) -> Iterator[Check]:
+    """Replays of CUDA graphs with a cold second-level cache; then the same calls as the host makes them."""
+    bf16 = not setting.on_gpu or torch.cuda.is_bf16_supported(False)
+    precision = PRECISIONS[1 if bf16 else 2]
+    ways: tuple[Implementation, ...] = ("cpu", "torch")
+    if setting.on_gpu:
+        ways = ("torch",) if setting.why_no_kernels() else ("triton", "torch")
+    shapes = setting.size((cases.VIT_B_16, cases.VIT_L_14), (Shape("small", 32, 2, 3, 3),))
+    for shape in shapes:
+        yield from attempt(shape.name, partial(_layer, setting, shape, precision, ways))
+    yield from attempt("kernels", lambda: _kernels(setting, shapes[0], precision, ways[0]))
+    for name, sizes in setting.size(HEADS, DRY_HEADS).items():
+        yield from attempt(f"head {name}", partial(_heads, setting, name, sizes, precision, ways))
+
+
+def _layer(
+    setting: CheckSetting, shape: Shape, precision: Precision, ways: tuple[Implementation, ...]
+) -> Iterator[Check]:
+    for work in layer_work(shape, precision, setting.device, ways):
+        for way, call in work.calls.items():
+            name = f"{shape.name}, {precision.name}, {work.name}: {way}"
+            if setting.left < 5:
+                yield skipped(name, "no time is left")
+            else:
+                yield from attempt(name, partial(_time, setting, name, work, call))
+
+
+def _time(setting: CheckSetting, name: str, work: Work, call: Callable[[], Any]) -> Check:
+    samples = setting.size(SAMPLES, 2)
+    host = host_times(call, setting.device, samples)
+    alone = captured(call, setting.device).replay if setting.on_gpu else call
+    times = device_times(alone, setting.device, samples)
+    figures: dict[str, Any] = {"us": times.median, "p20": times.p20, "p80": times.p80, "host us": host.median}
+    figures |= {"GB/s": work.nbytes / times.median / 1e3, "TFLOP/s": work.flops / times.median / 1e6}
+    copy, product = setting.figure("copy GB/s"), setting.figure("product TFLOP/s")
+    if copy and product:
+        # What the measured peaks would allow, if bytes and flops overlapped.
+        floor = max(work.nbytes / copy / 1e3, work.flops / product / 1e6)
+        figures |= {"% of copy": 100 * figures["GB/s"] / copy, "% of product": 100 * figures["TFLOP/s"] / product}
+        figures |= {"floor us": floor, "over floor": times.median / floor}
+    return Check(name, "figure", figures=figures)
+
+
+def _kernels(setting: CheckSetting, shape: Shape, precision: Precision, way: Implementation) -> Iterator[Check]:
+    """Each kernel of one layer, forward and backward, as the profiler saw it, the cache warm."""
+    if not setting.on_gpu:
+        yield skipped("kernels", "the profiler's kernels are the GPU's")
+        return
+    given = cases.pair_inputs(shape, precision, setting.device)
+    with implemented_by(way):
+        for _ in range(3):
+            cases.run_pair_factored(given)
+        torch.cuda.synchronize()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            for _ in range(10):
+                cases.run_pair_factored(given)
+            torch.cuda.synchronize()
+    events = [event for event in profile.events() or () if str(event.device_type).endswith("CUDA")]
+    events.sort(key=lambda event: event.time_range.start)
+    per_call = len(events) // 10
+    if not per_call or len(events) % 10:
+        yield skipped("kernels", f"the profiler saw {len(events)} kernels in 10 calls")
+        return
+    for at in range(per_call):
+        same = [events[call * per_call + at].time_range.elapsed_us() for call in range(10)]
+        name = f"{shape.name}, {way}, kernel {at}: {events[at].name[:60]}"
+        yield Check(name, "figure", figures={"us": sorted(same)[len(same) // 2]})
+
+
+def _heads(
+    setting: CheckSetting,
+    name: str,
+    sizes: Sizes,
+    precision: Precision,
+    ways: tuple[Implementation, ...],
+) -> Iterator[Check]:
+    """The head's whole step: the host queues it, or a graph replays its forward and backward."""
+    for way in ways:
+        with implemented_by(way):
+            yield from attempt(f"head {name}, {way}", partial(_head, setting, f"head {name}, {way}", sizes, precision))
+    yield from attempt(f"head {name}, official recipe", partial(_official, setting, name, sizes, precision))
+
+
+def _head(setting: CheckSetting, name: str, sizes: Sizes, precision: Precision) -> Iterator[Check]:
+    case = HeadCase(*sizes, setting.device)
+    optimizer = head_optimizer(case.head, lr=1e-5)
+
+    def step() -> None:
+        with _autocast(setting, precision):
+            loss = case.loss()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        case.features.grad = None
+
+    yield _steps(setting, f"{name}, step", step)
+    if setting.on_gpu:
+
+        def gradients() -> None:
+            with _autocast(setting, precision):
+                case.gradients()
+
+        # The optimiser would hand out probes, which a graph cannot keep.
+        del optimizer
+        replay = captured(gradients, setting.device).replay
+        times = device_times(replay, setting.device, SAMPLES)
+        yield Check(f"{name}, forward and backward, dense, replayed", "figure", figures={"us": times.median})
+
+
+def _official(setting: CheckSetting, name: str, sizes: Sizes, precision: Precision) -> Check:
+    from official import OfficialHead
+
+    case = HeadCase(*sizes, setting.device)
+    head = OfficialHead(case.head)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-5, fused=True)
+    draws = case.new_draws()
+
+    def step() -> None:
+        with _autocast(setting, precision):
+            given = (case.features, case.classes, case.labels)
+            loss = head.loss(*given, LOGIT_SCALE, draws.experts, draws.temperatures)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        case.features.grad = None
+
+    return _steps(setting, f"head {name}, official recipe, step", step)
+
+
+def _steps(setting: CheckSetting, name: str, step: Callable[[], None]) -> Check:
+    samples = setting.size(SAMPLES, 2)
+    host = host_times(step, setting.device, samples)
+    device = device_times(step, setting.device, samples, cold=False)
+    return Check(
+        name, "figure", figures={"us": device.median, "p20": device.p20, "p80": device.p80, "host us": host.median}
+    )
+
+
+def _autocast(setting: CheckSetting, precision: Precision) -> Any:
+    if precision.activation == torch.float32:
+        return nullcontext()
+    return torch.autocast(setting.device.type, precision.activation)
