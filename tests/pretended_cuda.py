@@ -101,12 +101,15 @@ class _Transfers(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        # PyTorch has no kernel without memory for this one, which returns nothing.
+        in_place = func is torch.ops.aten._fused_adamw_.tensor_lr
         # PyTorch's own code for meta tensors must see what they are.
         with patch.object(_Shown, "cuda", False):
-            out = func(*args, **(kwargs or {}))
+            out = None if in_place else func(*args, **(kwargs or {}))
         tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         results = [each for each in tree_leaves(out) if isinstance(each, Tensor)]
         with torch._C.DisableTorchFunction():
+            assert not in_place or all(each.is_meta for each in tensors)
             self.moves.operators += any(each.is_meta for each in results)
             name = func.__name__
             on_host = [each for each in tensors if not each.is_meta and each.ndim]

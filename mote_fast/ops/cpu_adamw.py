@@ -18,8 +18,8 @@ def adamw_factored(
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     factors: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]],
-    step: float,
-    lr: float,
+    step: float | Tensor,
+    lr: float | Tensor,
     betas: tuple[float, float],
     eps: float,
     weight_decay: float,
@@ -31,8 +31,8 @@ def adamw_factored(
         exp_avg: [E, P], first moment.
         exp_avg_sq: [E, P], second moment.
         factors: for each backward pass: gradient of the merged row [P], of the routed row [P], weights [E], index.
-        step: the number of this step, from 1.
-        lr: learning rate.
+        step: the number of this step, from 1; a number, or a scalar.
+        lr: learning rate, likewise.
         betas: decay of the two moments.
         eps: added to the root of the second moment.
         weight_decay: decoupled decay, per unit of learning rate.
@@ -60,7 +60,7 @@ def adamw_factored(
             [row[part] for row in rows[2]],
             [],
             counters,
-            lr=lr,
+            lr=float(lr),
             beta1=betas[0],
             beta2=betas[1],
             weight_decay=weight_decay,

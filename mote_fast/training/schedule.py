@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from mote_fast.training.config.sections import OptimConfig
 
@@ -40,6 +41,12 @@ def refreshed_epoch(epoch: int, batch: int, batches_per_epoch: int) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, clip_ratio: float) -> None:
-    """Set the rate of the head's group to ``lr``, and that of CLIP's group, if any, to ``clip_ratio`` times ``lr``."""
+    """Set the rate of the head's group to ``lr``, and that of CLIP's group, if any, to ``clip_ratio`` times ``lr``.
+
+    The rates of a capturable optimiser are tensors, which keep their place on the device.
+    """
     for group, ratio in zip(optimizer.param_groups, (1.0, clip_ratio), strict=False):
-        group["lr"] = lr * ratio
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr * ratio)
+        else:
+            group["lr"] = lr * ratio

@@ -29,6 +29,8 @@ def head_optimizer(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     extra_groups: Sequence[dict[str, Any]] = (),
+    *,
+    capturable: bool = False,
 ) -> HeadAdamW:
     """Return an AdamW for ``head`` that keeps expert gradients factored; the mathematics is ``torch.optim.AdamW``'s.
 
@@ -45,6 +47,10 @@ def head_optimizer(
         betas: decay rates of the two moments.
         eps: added to the root of the second moment.
         extra_groups: further parameter groups, such as CLIP's with its own learning rate.
+        capturable: keep learning rates and the number of steps on the device of the parameters, and use the same leaves
+            for the factored gradients of every step, so that a CUDA graph can hold ``step``: a replay counts its step,
+            and takes the rate that ``training.schedule.set_learning_rate`` or a scheduler wrote in place. Not part of
+            the state; after ``load_state_dict`` a step is captured anew.
 
     Raises:
         ConfigError: a value is out of range.
@@ -54,7 +60,12 @@ def head_optimizer(
     if not all(0 <= beta < 1 for beta in betas):
         raise ConfigError(f"betas must lie in [0, 1), got {betas}")
     optimizer = HeadAdamW(
-        [{"params": list(head.parameters())}, *extra_groups], lr=lr, betas=betas, eps=eps, weight_decay=weight_decay
+        [{"params": list(head.parameters())}, *extra_groups],
+        lr=lr,
+        betas=betas,
+        eps=eps,
+        weight_decay=weight_decay,
+        capturable=capturable,
     )
     for module in head.modules():
         if isinstance(module, TemporalExperts):
@@ -76,6 +87,14 @@ class HeadAdamW(torch.optim.AdamW):
         self.__dict__.setdefault("collectors", {})
         self.__dict__.setdefault("_shown", [])
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters to optimise; the rate of a capturable group is a tensor beside them from then on."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        if group["capturable"]:
+            rate, device = float(group["lr"]), group["params"][0].device
+            group["lr"] = torch.full((), rate, dtype=torch.float32, device=device)
+
     def factor(self, experts: TemporalExperts) -> None:
         """Receive the gradient of ``experts`` in factored form from the next forward pass on."""
         if not any(experts.weight is param for group in self.param_groups for param in group["params"]):
@@ -86,7 +105,8 @@ class HeadAdamW(torch.optim.AdamW):
             if (optimizer := me()) is not None:
                 optimizer._show_probes()
 
-        self.collectors[experts.weight] = Collector(experts.weight, changed)
+        capturable = self.defaults["capturable"]
+        self.collectors[experts.weight] = Collector(experts.weight, changed, keep_leaves=capturable)
         experts.collect_with(self.collectors[experts.weight])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -179,17 +199,31 @@ class HeadAdamW(torch.optim.AdamW):
                     yield param.grad
 
     def state_dict(self) -> dict[str, Any]:
-        """The state in the format of ``torch.optim.AdamW``; gradients are not part of it."""
+        """The state in the format of ``torch.optim.AdamW``; gradients are not part of it, nor is ``capturable``."""
         with self._probes_hidden():
-            return super().state_dict()
+            found = super().state_dict()
+        for group in found["param_groups"]:
+            group.update(lr=float(group["lr"]), capturable=False)
+        # Steps are counted where other AdamWs look for them, on the CPU.
+        found["state"] = {at: {**state, "step": state["step"].cpu()} for at, state in found["state"].items()}
+        return found
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a state saved here or by ``torch.optim.AdamW`` over the same parameters."""
+        mine = [(group["capturable"], group["lr"]) for group in self.param_groups]
         with self._probes_hidden():
             super().load_state_dict(state_dict)
+        for (capturable, rate), (group, params) in zip(mine, self._parameters(), strict=True):
+            group["capturable"] = capturable
+            if capturable:
+                group["lr"] = rate.fill_(float(group["lr"]))
+            for param in params:
+                if param in self.state:
+                    step = self.state[param]["step"]
+                    self.state[param]["step"] = step.to(param.device if capturable else "cpu", torch.float32)
 
     def _step_dense(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        states = [self._state(param) for param in params]
+        states = [self._state(param, group["capturable"]) for param in params]
         adamw(
             params,
             [param.grad for param in params if param.grad is not None],
@@ -197,9 +231,9 @@ class HeadAdamW(torch.optim.AdamW):
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
-            foreach=params[0].is_cuda,
-            # The fused CUDA kernel needs its step counts on the device; the state dicts of other AdamWs lack them.
-            fused=not params[0].is_cuda,
+            # The fused CUDA kernel needs its step counts on the device, where only capturable groups have them.
+            foreach=params[0].is_cuda and not group["capturable"],
+            fused=group["capturable"] or not params[0].is_cuda,
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -210,24 +244,25 @@ class HeadAdamW(torch.optim.AdamW):
         )
 
     def _step_factored(self, group: dict[str, Any], weight: Tensor, factors: list[Factor]) -> None:
-        state = self._state(weight)
+        by_value = not group["capturable"]
+        state = self._state(weight, group["capturable"])
         state["step"] += 1
         launchers_for("factored_adamw", weight).adamw_factored(
             weight,
             state["exp_avg"],
             state["exp_avg_sq"],
             [(factor.rows[1], factor.rows[0], factor.weights, factor.index) for factor in factors],
-            step=float(state["step"]),
-            lr=float(group["lr"]),
+            step=float(state["step"]) if by_value else state["step"],
+            lr=float(group["lr"]) if by_value else group["lr"],
             betas=group["betas"],
             eps=group["eps"],
             weight_decay=group["weight_decay"],
         )
 
-    def _state(self, param: Tensor) -> dict[str, Tensor]:
+    def _state(self, param: Tensor, capturable: bool) -> dict[str, Tensor]:
         state = self.state[param]
         if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["step"] = torch.zeros((), dtype=torch.float32, device=param.device if capturable else "cpu")
             state["exp_avg"] = _zeros_like(param)
             state["exp_avg_sq"] = _zeros_like(param)
         return state

@@ -21,11 +21,21 @@ class Factor:
     """The gradient of one layer's experts from one backward pass.
 
     ``probe`` is the autograd leaf whose ``.grad`` holds the rows, [2, P]: g of the routed expert, then G of the merged.
+    ``route`` has the merge weights [E] and the index, int64 scalar, of the forward pass.
     """
 
     probe: Tensor
-    weights: Tensor  # [E]
-    index: Tensor  # int64 scalar
+    route: list[Tensor]
+
+    @property
+    def weights(self) -> Tensor:
+        """The merge weights [E]."""
+        return self.route[0]
+
+    @property
+    def index(self) -> Tensor:
+        """The routed expert, int64 scalar."""
+        return self.route[1]
 
     @property
     def rows(self) -> Tensor:
@@ -45,24 +55,32 @@ class Collector:
     Args:
         weight: the experts' parameter, [E, P].
         changed: called after factors were added.
+        keep_leaves: let later forward passes use the leaves of cleared factors again, so that a captured step makes
+            none. Each forward pass then has one backward pass, before ``clear``.
     """
 
-    def __init__(self, weight: Tensor, changed: Callable[[], None]) -> None:
+    def __init__(self, weight: Tensor, changed: Callable[[], None], *, keep_leaves: bool = False) -> None:
         self.weight = weight
         self.factors: list[Factor] = []
         self._changed = changed
+        self._keep_leaves = keep_leaves
+        self._free: list[Factor] = []
 
     def probe(self, weights: Tensor, index: Tensor) -> Tensor:
         """The leaf that one forward pass gives to ``operators.expert_pair_ffn``; it receives the gradient."""
+        if self._free:
+            used = self._free.pop()
+            used.route[:] = weights, index
+            return used.probe
         # One expanded value: a leaf must have its gradient's shape, but needs no memory.
         probe = torch.empty(1, dtype=self.weight.dtype, device=self.weight.device)
         probe = probe.expand(2, self.weight.shape[1]).requires_grad_()
         # The leaf owns its hook: references back would be cycles that the garbage collector cannot see.
-        collector = weakref.ref(self)
+        collector, route = weakref.ref(self), [weights, index]
 
         def receive(leaf: Tensor) -> None:
             if (me := collector()) is not None:
-                me._receive(Factor(leaf, weights, index))
+                me._receive(Factor(leaf, route))
 
         probe.register_post_accumulate_grad_hook(receive)
         return probe
@@ -99,6 +117,8 @@ class Collector:
         """Drop the factors."""
         for factor in self.factors:
             factor.probe.grad = None
+        if self._keep_leaves:
+            self._free += self.factors
         self.factors.clear()
 
 
