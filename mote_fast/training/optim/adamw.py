@@ -139,15 +139,19 @@ class HeadAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def gradient_norm(self) -> Tensor:
         """The joint 2-norm of all gradients, float32 scalar; factored gradients contribute by dot products."""
-        squares = []
+        squares: list[Tensor] = []
+        grads: list[Tensor] = []
         for param in (param for _, params in self._parameters() for param in params):
             if factors := self._factors(param):
-                squares.append(square_norm(factors))
+                squares.append(square_norm(factors).reshape(1))
             elif param.grad is not None:
-                squares.append(torch.linalg.vector_norm(param.grad, dtype=torch.float32).square())
+                grads.append(param.grad)
+        for alike in _by_device(grads):
+            # One operator for all: one for each would cost the host more than the sums cost a GPU.
+            squares.append(torch.stack(torch._foreach_norm(alike, 2, dtype=torch.float32)).square())
         if not squares:
             return torch.zeros(())
-        return torch.stack([square.to(squares[0].device) for square in squares]).sum().sqrt()
+        return torch.cat([square.to(squares[0].device) for square in squares]).sum().sqrt()
 
     @torch.no_grad()
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
@@ -160,10 +164,9 @@ class HeadAdamW(torch.optim.AdamW):
         norm = self.gradient_norm()
         factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
         # The probes in the groups hold the factored gradients.
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    param.grad.mul_(factor.to(param.grad.device))
+        held = [param.grad for group in self.param_groups for param in group["params"] if param.grad is not None]
+        for alike in _by_device(held):
+            torch._foreach_mul_(alike, factor.to(alike[0].device))
         return norm
 
     @property
@@ -296,6 +299,13 @@ class HeadAdamW(torch.optim.AdamW):
         self._show_probes(visible=False)
         yield
         self._show_probes()
+
+
+def _by_device(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    parts: defaultdict[torch.device, list[Tensor]] = defaultdict(list)
+    for tensor in tensors:
+        parts[tensor.device].append(tensor)
+    return list(parts.values())
 
 
 def _zeros_like(param: Tensor) -> Tensor:

@@ -127,5 +127,8 @@ def square_norm(factors: list[Factor]) -> Tensor:
     # The gradient is shares.T @ rows, so its square norm is the sum over (shares shares.T) * (rows rows.T).
     shares = torch.cat([factor.shares() for factor in factors]).float()
     rows = [row for factor in factors for row in factor.rows]
-    products = torch.stack([torch.dot(a, b).float() for a in rows for b in rows]).view(len(rows), len(rows))
+    # Dots, and each pair once: a product of matrices may run in TensorFloat32, whose rounding the norm would show.
+    dots = {(i, j): torch.dot(rows[i], rows[j]).float() for j in range(len(rows)) for i in range(j + 1)}
+    pairs = [dots[min(i, j), max(i, j)] for i in range(len(rows)) for j in range(len(rows))]
+    products = torch.stack(pairs).view(len(rows), len(rows))
     return (shares @ shares.t() * products).sum().clamp_min(0)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mote_fast import Draws, VideoHead, head_optimizer, training_loss
 from mote_fast.errors import ConfigError
@@ -19,6 +20,7 @@ from mote_fast.head.head_config import HeadConfig
 from mote_fast.kernels.reference import expert_size
 from mote_fast.model.released import head_from_released
 from mote_fast.ops import cpu_adamw, cpu_experts, cpu_memory
+from mote_fast.training.optim import HeadAdamW
 from tests.streams import stream_logits
 from tests.test_golden import HEADS, LOGIT_SCALE, draws
 from tests.tolerances import assert_close
@@ -340,3 +342,28 @@ def test_bad_settings_are_named() -> None:
     optimizer.param_groups[0]["amsgrad"] = True
     with pytest.raises(ConfigError, match="amsgrad"):
         optimizer.step()
+
+
+def test_clipping_takes_no_more_operators_for_more_parameters() -> None:
+    """On a GPU each operator costs the host microseconds, and a tower has hundreds of parameters."""
+
+    class Count(TorchDispatchMode):
+        operators = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.operators += 1
+            return func(*args, **(kwargs or {}))
+
+    counts = []
+    for parameters in (2, 20):
+        params = [nn.Parameter(torch.randn(3, 4)) for _ in range(parameters)]
+        optimizer = HeadAdamW([{"params": params}], lr=1e-3)
+        for param in params:
+            param.grad = torch.randn_like(param)
+        with Count() as count:
+            optimizer.clip_grad_norm_(0.1)
+        counts.append(count.operators)
+        assert_close(
+            torch.stack([p.grad.norm() for p in params if p.grad is not None]).norm(), torch.tensor(0.1), "float16"
+        )
+    assert counts[0] == counts[1]
