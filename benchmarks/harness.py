@@ -23,7 +23,7 @@ from tqdm import tqdm
 from mote_fast.cli.backends import device_summary, versions
 from mote_fast.ops.products import linear
 
-OFFICIAL, OURS = "official", "mote_fast"
+OFFICIAL, OURS, BFLOAT16 = "official", "mote_fast", "mote_fast, bfloat16"
 GEMM = "GEMM peak"
 # Largest relative difference of outputs that count as equal, in float32 and where both arms compute in 16 bits.
 EQUAL, SIXTEEN_BIT = 1e-4, 0.02
@@ -153,9 +153,12 @@ def gemm(rows: int, width: int, setting: Setting, x: float | None = None) -> Arm
 
 def measure(workload: Workload, setting: Setting) -> Iterator[Row]:
     """Measure every arm of a workload: they take turns, then each runs once more, warm, for its output and memory."""
-    arms = {(arm.x, arm.name): arm for arm in workload.arms}
+    always = {workload.arms[0].name, OURS}
+    kept = (arm for arm in workload.arms if arm.yardstick or arm.name in always or setting.wants(arm.name))
+    arms = {(arm.x, arm.name): arm for arm in kept}
     turns = setting.turns(workload.turns)
-    samples = compare({key: arm.call for key, arm in arms.items()}, turns, workload.warmup, workload.clock)
+    clock = time.process_time if setting.processor_time else workload.clock
+    samples = compare({key: arm.call for key, arm in arms.items()}, turns, workload.warmup, clock)
     last = {key: measured(arm.call, setting.device) for key, arm in arms.items()}
     timings = {key: summarise(samples[key], arm.scale) for key, arm in arms.items()}
     bases: dict[float | None, tuple[float | None, str]] = {}

@@ -21,16 +21,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import official
+import torch
 from experts import TrainingStep
 from gauge import in_new_process, reset_peak, status
-from harness import OFFICIAL, OURS
+from harness import BFLOAT16, OFFICIAL, OURS
 from memory_plan import HEADER, documented_table, plan, read_config, row
 from rows import Row
-from setting import Setting
+from setting import INT8, Setting
 
 from mote_fast.clip import encode_classes
 from mote_fast.data import read_frames
-from mote_fast.errors import MoteError
+from mote_fast.errors import BackendError, MoteError
 
 STEPS, BATCH, VIDEOS, LABELS = 6, 8, 2, 8
 
@@ -44,10 +45,15 @@ def training(arm: str, setting: Setting) -> Callable[[], object]:
 def inference(arm: str, setting: Setting) -> Callable[[], object]:
     """Videos from file to scores, class features known."""
     plan, classes, video, views = setting.plan, setting.classes, setting.video, setting.views
-    if arm == OURS:
+    if arm != OFFICIAL:
         model = setting.folded
         # What a user of ``load(...).fold()`` holds: the unfolded head goes.
         del setting.model
+        if arm == BFLOAT16:
+            model.to(torch.bfloat16)
+        if arm == INT8:
+            model.int8 = setting.int8_tower(model.clip)
+            model.int8.prepare()
         return lambda: [model.scores(video, classes, views) for _ in range(VIDEOS)]
     theirs, towers = official.OfficialHead(setting.model.head).eval(), setting.model.clip
     del setting.model
@@ -65,13 +71,24 @@ def class_features(arm: str, setting: Setting) -> Callable[[], object]:
 WORK = {"training the head": training, "inference": inference, "class features": class_features}
 
 
+# Beside the official arm and ours; the tower of int8 is exported in a process before.
+MORE_ARMS = {"inference": (BFLOAT16, INT8)}
+
+
 def memory(setting: Setting) -> Iterator[Row]:
-    """Both arms of every kind of work."""
+    """All arms of every kind of work."""
     # A copy without the models that this process made.
     bare = replace(setting, given=setting.video)
     for work in setting.stages or WORK:
         base = 0.0
-        for arm in (OFFICIAL, OURS):
+        more = () if setting.quick or setting.dtype != torch.float32 else MORE_ARMS.get(work, ())
+        for arm in (OFFICIAL, OURS, *filter(setting.wants, more)):
+            if arm == INT8:
+                try:
+                    in_new_process(peak_of, work, arm, bare)
+                except BackendError as error:
+                    setting.left_out[arm] = str(error)
+                    continue
             peak = in_new_process(peak_of, work, arm, bare)
             base = base or peak
             yield Row("memory", f"peak memory, {work}", arm, "memory", "MiB", peak)
@@ -81,7 +98,7 @@ def memory(setting: Setting) -> Iterator[Row]:
 def peak_of(work: str, arm: str, setting: Setting) -> float:
     """MiB at the peak of one arm, in a process that did nothing else."""
     # Decoders are loaded at their first use, and belong to the libraries.
-    (read_frames if arm == OURS else official.read)(setting.video, [0])
+    (official.read if arm == OFFICIAL else read_frames)(setting.video, [0])
     imported = status("VmRSS")
     run = WORK[work](arm, setting)
     if not reset_peak():

@@ -25,6 +25,8 @@ def peers(setting: Setting) -> Iterator[tuple[str, Callable[[Tensor], Tensor], f
         return
     makers = {TRANSFORMERS: _transformers} | ({} if setting.quick else {ONNX_RUNTIME: _onnx_runtime})
     for name, make in makers.items():
+        if not setting.wants(name):
+            continue
         begun = time.perf_counter()
         try:
             encode = make(setting)

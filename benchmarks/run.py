@@ -78,7 +78,7 @@ BENCHMARKS = {
         {
             # Longer beginnings stand before shorter ones.
             **dict.fromkeys((f"{COLD}, ", f"{WARM}, "), ()),
-            **dict.fromkeys((COLD, WARM, VIDEO, HEAD, "training step"), RATIO),
+            **dict.fromkeys((COLD, WARM, VIDEO, HEAD, "training step", "one answer"), RATIO),
             TOWER: (*RATIO, "of peak"),
             FEATURES: (*RATIO, "difference", "scale"),
             BREAK_EVEN: ("videos",),
@@ -123,6 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         setting = setting_of(options, benchmark, Path(folder))
         rows = measured(benchmark, setting)
+        missing = {*setting.arms}.difference(setting.left_out, (row.arm for row in rows))
+        setting.left_out |= dict.fromkeys(sorted(missing), "no case has it")
         result = Result(where, setting.described(), rows)
     for arm, why in setting.left_out.items():
         print(f"\nleft out: {arm}: {why}")
@@ -168,6 +170,8 @@ def setting_of(options: argparse.Namespace, benchmark: Benchmark, folder: Path) 
         options.experts,
         tuple(options.batch),
         options.quick,
+        tuple(options.arms),
+        options.clock == "processor",
     )
 
 
@@ -185,6 +189,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default=best_device())
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of towers and head, both arms")
     parser.add_argument("--threads", type=int, help="CPU threads; the benchmark's or PyTorch's own choice by default")
+    parser.add_argument("--arms", nargs="+", default=[], help="measured beside the baseline and ours; all by default")
+    clocks = "what is counted: time that passes, or processor time of all threads, for machines that do other work too"
+    parser.add_argument("--clock", choices=("wall", "processor"), default="wall", help=clocks)
     parser.add_argument("--json", type=Path, help="write everything here")
     parser.add_argument("--csv", type=Path, help="write the rows here")
     parser.add_argument("--plot", type=Path, help="PNG; where there are several, the others go beside it")

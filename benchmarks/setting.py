@@ -66,7 +66,8 @@ class Setting:
     ``given`` is the file that is decoded (by default one is generated), ``clips`` a folder of real ones. Empty
     ``stages`` mean all, empty ``batches`` (views per call) are each benchmark's own. ``dtype`` is that of towers and
     head at inference. A quick run has few turns of small cases, and neither the arm that compiles nor the one in int8.
-    ``left_out`` says which arms this machine cannot have, and why.
+    ``arms`` are those measured beside the baseline and ours, all where empty. ``processor_time`` counts that of all
+    threads, in place of the time that passes. ``left_out`` says which arms this machine cannot have, and why.
     """
 
     folder: Path
@@ -80,11 +81,16 @@ class Setting:
     experts: int = 4
     batches: tuple[int, ...] = ()
     quick: bool = False
+    arms: tuple[str, ...] = ()
+    processor_time: bool = False
     left_out: dict[str, str] = field(default_factory=dict)
 
     def described(self) -> dict[str, Any]:
         """What a JSON file keeps of the setting."""
-        kept = {name: getattr(self, name) for name in ("presets", "frames", "experts", "quick", "left_out")}
+        kept = {
+            name: getattr(self, name)
+            for name in ("presets", "frames", "experts", "quick", "processor_time", "left_out")
+        }
         kept |= {"device": str(self.device), "dtype": str(self.dtype).removeprefix("torch.")}
         video = self.given.name if self.given else "generated"
         return kept | {"presets": [*self.presets], "video": video, "views": f"{self.views.clips}x{self.views.crops}"}
@@ -92,6 +98,10 @@ class Setting:
     def turns(self, full: int) -> int:
         """Turns of each arm: ``full``, or few."""
         return max(2, full // 5) if self.quick else full
+
+    def wants(self, arm: str) -> bool:
+        """Whether an arm that can be left out is measured."""
+        return not self.arms or arm in self.arms
 
     @property
     def preset(self) -> str:
@@ -146,12 +156,13 @@ class Setting:
             return {}
 
         def quantise(model: VideoClassifier) -> None:
-            # A cache of the run's own: what the export costs is part of the figures.
-            model.int8 = Int8Tower(model.clip, ModelCache(self.folder / "int8"))
+            model.int8 = self.int8_tower(model.clip)
             model.int8.prepare()
 
         found = {}
         for name, prepare in ((COMPILED, VideoClassifier.compile), (INT8, quantise)):
+            if not self.wants(name):
+                continue
             towers = self.model.clip
             own = ClipTowers(towers.model, towers.config, towers.tokenizer, towers.attention).eval()
             model = VideoClassifier(own, self.folded.head, self.frames).eval()
@@ -164,6 +175,10 @@ class Setting:
                 continue
             found[name] = model, time.perf_counter() - begun
         return found
+
+    def int8_tower(self, towers: ClipTowers) -> Int8Tower:
+        """The towers in int8, in a cache of the run's own: what the export costs is part of the figures."""
+        return Int8Tower(towers, ModelCache(self.folder / "int8"))
 
     @cached_property
     def labels(self) -> list[str]:

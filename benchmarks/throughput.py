@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from answer import answer
 from class_features import CACHED, SHARED_PADDED, SHORT, text
 from data import decode, transform
 from end2end import VIDEO, end2end
@@ -33,6 +34,7 @@ STAGES: Mapping[str, Callable[[Setting], Iterator[Row]]] = {
     "head": head,
     "text": text,
     "end2end": end2end,
+    "answer": answer,
     "train": train,
 }
 # Part of the path -> arm -> milliseconds.
@@ -85,7 +87,7 @@ def throughput(setting: Setting) -> Iterator[Row]:
         for row in stage(setting) if name in wanted else ():
             rows.append(row)
             yield row
-    if "end2end" in wanted:
+    if "end2end" in wanted and not setting.arms:
         yield from derived(rows, setting)
 
 

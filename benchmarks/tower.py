@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import flops
 import torch
-from harness import EQUAL, OFFICIAL, OURS, SIXTEEN_BIT, Arm, Workload, gemm, measure
+from harness import BFLOAT16, EQUAL, OFFICIAL, OURS, SIXTEEN_BIT, Arm, Workload, gemm, measure
 from peers import ONNX_RUNTIME, TRANSFORMERS, peers
 from rows import Row
 from setting import INT8, Setting
@@ -22,8 +22,8 @@ from mote_fast.ops.attention import attend
 from mote_fast.ops.products import Serving, linear, run_linear, serving
 
 TOWER = "image tower, frames"
-# Our tower with float32 products by PyTorch's own library, and in bfloat16.
-OWN_BLAS, BFLOAT16 = "mote_fast, F.linear", "mote_fast, bfloat16"
+# Our tower with float32 products by PyTorch's own library.
+OWN_BLAS = "mote_fast, F.linear"
 UNTRIMMED, PLAIN_MLP, TRIMMED = "untrimmed, fused MLP", "trimmed, plain MLP", "trimmed, plain MLP, F.linear"
 # int8 is another function, near the float one: its features' cosine is what counts, and is shown.
 TOLERANCES: dict[str, float | None] = {INT8: 0.2, BFLOAT16: SIXTEEN_BIT, TRANSFORMERS: None}

@@ -141,6 +141,8 @@ class Int8Tower:
         options.intra_op_num_threads = threads
         # Threads that spin between runs would slow down decoding and PyTorch.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # One block of memory, planned for all of a pass, costs twice the memory of its tensors and gains 1%.
+        options.enable_mem_pattern = False
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         return _Made(session, weights, threads)
 

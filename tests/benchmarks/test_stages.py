@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import answer
 import data
 import experts
 import head
@@ -24,7 +25,9 @@ from setting import Setting
 from mote_fast.head.head_config import HeadConfig
 from tests.tolerances import assert_close
 
+# "answer" has a test of its own.
 STAGES = {**throughput.STAGES, **experts.STAGES, "fold": head.fold}
+del STAGES["answer"]
 
 
 def check(rows: list[Row], baseline: str = OFFICIAL) -> None:
@@ -46,6 +49,27 @@ def test_arms_agree(setting: Setting, stage: str) -> None:
     """A ratio means something only where both arms give the same; each arm has a name of its own."""
     pytest.importorskip("decord", reason="the official recipe decodes with decord")
     check(list(STAGES[stage](setting)), head.UNFOLDED if stage == "fold" else OFFICIAL)
+
+
+@pytest.mark.heavy
+def test_answers_come_from_processes_of_their_own(setting: Setting) -> None:
+    """Ours answers without and with the cache of class features, which the first of the two has filled."""
+    pytest.importorskip("decord", reason="the official recipe decodes with decord")
+    rows = list(answer.answer(setting))
+    check(rows)
+    new, known, loaded, _ = (case.name for case in answer.CASES)
+    for arm in (OFFICIAL, OURS):
+        assert value(rows, new, arm) > value(rows, loaded, arm) > 0
+    assert value(rows, new, OFFICIAL) == value(rows, known, OFFICIAL)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("arms", [(), ("mote_fast, F.linear",)])
+def test_arms_can_be_chosen(setting: Setting, arms: tuple[str, ...]) -> None:
+    """Without a choice all are measured; with one, the baseline and ours stay."""
+    found = {row.arm for row in throughput.STAGES["clip"](replace(setting, arms=arms, left_out={}))}
+    assert {OFFICIAL, OURS, "mote_fast, F.linear"} <= found
+    assert ("mote_fast, bfloat16" in found) == (arms == ())
 
 
 @pytest.mark.heavy
@@ -134,3 +158,14 @@ def test_peers_are_measured_or_said_to_be_missing(setting: Setting, monkeypatch:
         assert_close(encode(pixels), towers.encode_frames(pixels))
     assert (name, seconds > 0) == (peers.ONNX_RUNTIME, True)
     assert "transformers" in full.left_out[peers.TRANSFORMERS]
+
+
+@pytest.mark.heavy
+def test_the_tower_of_transformers(setting: Setting) -> None:
+    """Their tower has our tower's sizes, so that its time is that of the same work."""
+    pytest.importorskip("transformers", reason="an arm of the benchmark")
+    encode = {name: encode for name, encode, _ in peers.peers(setting)}[peers.TRANSFORMERS]
+    towers = setting.model.clip
+    pixels = setting.random(3, 3, towers.image_size, towers.image_size)
+    with torch.no_grad():
+        assert encode(pixels).shape == towers.encode_frames(pixels).shape
