@@ -95,6 +95,7 @@ setup(
         "text": TEXT,
         "serve": SERVE,
         "batch": BATCH,
+        "ray": [*BATCH, "ray[data]>=2.60"],
         # A peer that is measured beside the library; its arm is left out where it is missing.
         "bench": [*BENCH, TEXT[0]],
         "docs": DOCS,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -13,16 +14,19 @@ from mote_fast.batch.block_classifier import Classifier, Model
 from mote_fast.batch.fault_kinds import FaultKind
 from mote_fast.batch.local_engine import Done, Judged, run_local
 from mote_fast.batch.output_rows import Numbers
+from mote_fast.batch.ray_engine import LOCAL, Cluster, run_ray
 from mote_fast.batch.run_folder import RunFolder, Summary
 from mote_fast.batch.run_plan import Block
 from mote_fast.batch.video_sources import Columns, Source, read_source
 from mote_fast.errors import ConfigError, quoted
+from mote_fast.model.classifier import VideoClassifier
 from mote_fast.model.label_input import Labels
 from mote_fast.model.many_videos import TIME_LIMIT
 from mote_fast.runtime.checks import check_choice, check_count
+from mote_fast.runtime.extras import required
 from mote_fast.runtime.reading import expanded
 
-EngineName: TypeAlias = Literal["local"]
+EngineName: TypeAlias = Literal["local", "ray"]
 
 # What judges blocks.
 Engine: TypeAlias = Callable[[Iterable[Block], Judged], Generator[Done]]
@@ -57,9 +61,11 @@ def classify(
     views: str = "3x1",
     topk: int = 5,
     engine: EngineName = "local",
+    actors: int | None = None,
     workers: int | None = None,
     batch_size: int | None = None,
     time_limit: float = TIME_LIMIT,
+    address: str = LOCAL,
     durable_every: int | None = None,
     path_column: str = "path",
     id_column: str | None = None,
@@ -75,12 +81,15 @@ def classify(
         labels: see ``VideoClassifier.classify``.
         views: clips x crops.
         topk: labels of each video.
-        engine: "local", this machine.
-        workers: processes that decode; None takes one for each core.
+        engine: "local": this process has the model. "ray": actors of Ray have models, on one machine or on many, which
+            need the files under the same paths; ``model`` is then no model, but its name, a path, or a function.
+        actors: of Ray; None takes one for each GPU, or one.
+        workers: processes that decode, of each actor; None takes one for each core.
         batch_size: see ``VideoClassifier.stream_results``.
         time_limit: seconds for decoding one video.
-        durable_every: videos whose rows are written at once: what a kill costs at most. None takes 64, and more for
-            over 262,144 videos, up to 4096.
+        address: of a cluster of Ray; "local" starts one on this machine, "auto" finds the one that runs here.
+        durable_every: videos whose rows are written at once: what a kill costs at most, for each actor. None takes 64,
+            and more for over 262,144 videos, up to 4096.
         path_column: of a CSV or Parquet file: the paths, or addresses of fsspec.
         id_column: of a CSV or Parquet file: the ids; None takes the hash of each path.
         root: folder that relative paths start from.
@@ -96,7 +105,7 @@ def classify(
         BackendError: a package is missing, or processes cannot be started here.
     """
     request = {"labels": labels, "task": "classify", "views": views, "topk": topk}
-    place = Place(engine, workers, batch_size, time_limit)
+    place = Place(engine, batch_size, time_limit, Cluster(address, actors, workers))
     columns = Columns(path_column, id_column, os.fspath(root))
     return run(videos, output, model, request, place, durable_every, columns, {}, progress)
 
@@ -109,9 +118,11 @@ def embed(
     views: str = "1x1",
     numbers: Numbers = "float32",
     engine: EngineName = "local",
+    actors: int | None = None,
     workers: int | None = None,
     batch_size: int | None = None,
     time_limit: float = TIME_LIMIT,
+    address: str = LOCAL,
     durable_every: int | None = None,
     path_column: str = "path",
     id_column: str | None = None,
@@ -121,12 +132,13 @@ def embed(
     """Embed each video of a collection, as ``VideoClassifier.embed`` does; otherwise as ``classify``.
 
     Args:
-        videos, output, model, views, engine, workers, batch_size, time_limit, durable_every, path_column, id_column,
-            root, progress: see ``classify``.
+        videos, output, model, views, engine, actors, workers, batch_size, time_limit, address, durable_every: see
+            ``classify``.
+        path_column, id_column, root, progress: see ``classify``.
         numbers: "float32" or "float16".
     """
     request = {"task": "embed", "views": views, "numbers": numbers}
-    place = Place(engine, workers, batch_size, time_limit)
+    place = Place(engine, batch_size, time_limit, Cluster(address, actors, workers))
     columns = Columns(path_column, id_column, os.fspath(root))
     return run(videos, output, model, request, place, durable_every, columns, {}, progress)
 
@@ -137,9 +149,11 @@ def retry(
     model: Model,
     only: Collection[FaultKind] | None = None,
     engine: EngineName = "local",
+    actors: int | None = None,
     workers: int | None = None,
     batch_size: int | None = None,
     time_limit: float = TIME_LIMIT,
+    address: str = LOCAL,
     progress: RunProgress | None = None,
 ) -> Summary:
     """Judge the videos of a run that have no result once more; their rows are replaced, one file at a time.
@@ -148,7 +162,7 @@ def retry(
         output: folder of the run.
         model: the run's.
         only: kinds of faults; None takes all.
-        engine, workers, batch_size, time_limit, progress: see ``classify``.
+        engine, actors, workers, batch_size, time_limit, address, progress: see ``classify``.
 
     Raises:
         ConfigError: the model is another, or the output is in use or cannot be written.
@@ -159,13 +173,13 @@ def retry(
         check_choice("only", kind, FaultKind)
     folder = RunFolder(expanded(output))
     request = {name: folder.record.request.get(name) for name in _REQUEST if name in folder.record.request}
-    place = Place(engine, workers, batch_size, time_limit)
-    classifier, judge = place.prepare(model, request)
-    with contextlib.closing(classifier), folder.locked():
-        folder.check(classifier.facts)
+    place = Place(engine, batch_size, time_limit, Cluster(address, actors, workers))
+    judge = place.prepare(model, request)
+    with contextlib.closing(judge), folder.locked():
+        folder.check(judge.facts)
         failed = folder.summary().failed
         planned = sum(count for kind, count in failed.items() if only is None or kind in only)
-        _judge(judge, folder.faults(only), folder.replace, _Count(planned, 0, progress))
+        _judge(judge.run, folder.faults(only), folder.replace, _Count(planned, 0, progress))
         return folder.summary()
 
 
@@ -182,17 +196,54 @@ class Place(NamedTuple):
     """Where and how videos are judged, which decides no row; see ``classify``."""
 
     engine: EngineName
-    workers: int | None
     batch_size: int | None
     time_limit: float
+    cluster: Cluster
 
-    def prepare(self, model: Model, request: Mapping[str, Any]) -> tuple[Classifier, Engine]:
-        """Return what knows the facts of a run, and what judges its videos."""
+    def prepare(self, model: Model, request: Mapping[str, Any]) -> Prepared:
+        """Return what judges videos.
+
+        Raises:
+            ConfigError: an argument is malformed.
+            BackendError: the engine's package is missing.
+        """
         check_choice("engine", self.engine, EngineName)
-        classifier = Classifier(
-            model, workers=self.workers, batch_size=self.batch_size, time_limit=self.time_limit, **request
-        )
-        return classifier, partial(run_local, classifier)
+        options = {"batch_size": self.batch_size, "time_limit": self.time_limit, **request}
+        if self.cluster.actors is not None:
+            check_count("actors", self.cluster.actors, 1)
+        if self.engine == "local":
+            if self.cluster.actors is not None or self.cluster.address != LOCAL:
+                raise ConfigError("actors and an address are those of the engine 'ray'")
+            classifier = Classifier(model, workers=self.cluster.workers, **options)
+            run = partial(run_local, classifier)
+            return Prepared(classifier.facts, classifier.labels, run, classifier)
+        required("ray", "the engine 'ray'", "ray")
+        if isinstance(model, VideoClassifier):
+            raise ConfigError("the engine 'ray' makes the model in its actors: give a name, a path, or a function")
+        # This model says what the rows are made of, and is then given up.
+        classifier = Classifier(model, **options)
+        make = partial(_make, model, {**options, "labels": classifier.labels})
+        run = partial(run_ray, make, classifier.fingerprint, self.cluster)
+        return Prepared(classifier.facts, classifier.labels, run)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What judges videos: what its rows are made of, its labels, the engine, and the model of this process."""
+
+    facts: Mapping[str, Any]
+    labels: Sequence[str] | None
+    run: Engine
+    classifier: Classifier | None = None
+
+    def close(self) -> None:
+        """End the processes of this one."""
+        if self.classifier is not None:
+            self.classifier.close()
+
+
+def _make(model: Model, options: Mapping[str, Any], workers: int) -> Classifier:
+    return Classifier(model, workers=workers, **options)
 
 
 def run(
@@ -217,14 +268,14 @@ def run(
     """
     if durable_every is not None:
         check_count("durable_every", durable_every, 1, 2**20)
-    classifier, judge = place.prepare(model, request)
-    recorded = {**request, "labels": classifier.labels, "options": dict(chosen)}
+    judge = place.prepare(model, request)
+    recorded = {**request, "labels": judge.labels, "options": dict(chosen)}
     pieces = read_source(videos, columns)
     with (
-        contextlib.closing(classifier),
-        RunFolder.opened(expanded(output), classifier.facts, recorded, pieces, durable_every) as folder,
+        contextlib.closing(judge),
+        RunFolder.opened(expanded(output), judge.facts, recorded, pieces, durable_every) as folder,
     ):
-        _judge(judge, folder.pending(), folder.commit, _Count(folder.record.videos, folder.done(), progress))
+        _judge(judge.run, folder.pending(), folder.commit, _Count(folder.record.videos, folder.done(), progress))
         return folder.summary()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mote_fast.batch.collection_runs import Place, RunState, kinds_of, retry, run, status
+from mote_fast.batch.ray_engine import Cluster
 from mote_fast.batch.run_folder import RunFolder, Summary
 from mote_fast.batch.video_sources import Columns
 from mote_fast.cli import inputs, outputs
@@ -65,7 +66,10 @@ def run_retry(arguments: argparse.Namespace) -> int:
             arguments.output,
             model=partial(_model, arguments),
             only=kinds,
+            engine=arguments.engine,
+            actors=arguments.actors,
             workers=arguments.workers,
+            address=arguments.address,
             batch_size=arguments.batch_size,
             time_limit=arguments.time_limit,
             progress=display,
@@ -75,7 +79,10 @@ def run_retry(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace, request: Mapping[str, Any]) -> int:
     columns = Columns(arguments.path_column, arguments.id_column, arguments.root)
-    place = Place("local", arguments.workers, arguments.batch_size, arguments.time_limit)
+    # An actor gets a GPU only where the model may take it.
+    gpus = 0.0 if arguments.device == "cpu" else None
+    cluster = Cluster(arguments.address, arguments.actors, arguments.workers, gpus)
+    place = Place(arguments.engine, arguments.batch_size, arguments.time_limit, cluster)
     chosen = {name: _absolute(getattr(arguments, name, None)) for name in _CHOSEN}
     chosen["given"] = sorted(getattr(arguments, "given", ()))
     make = partial(_model, arguments)

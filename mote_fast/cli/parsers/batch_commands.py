@@ -65,6 +65,12 @@ def _add_run(actions: Any, name: str, purpose: str, views: str) -> argparse.Argu
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine")
+    engines = "local: the model in this process; ray: models in actors of Ray, on one machine or on many"
+    options.add_value(group, "--engine", "local", engines, choices=("local", "ray"))
+    models = "of ray: models at work (default: one per GPU, or one)"
+    group.add_argument("--actors", type=Number("--actors", least=1), metavar="N", help=models)
+    cluster = "of ray: a cluster, such as auto for the one that runs here; local starts one on this machine"
+    options.add_value(group, "--address", "local", cluster, "ADDRESS")
     group.add_argument(
         "--workers", type=Number("--workers", least=1), metavar="N", help="decoding processes (default: one per core)"
     )
