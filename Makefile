@@ -19,7 +19,7 @@ RESULTS := benchmarks/results
 SEEDS ?= 5
 
 .PHONY: help venv dev-cpu packages-cpu lock verify-lock dist demo quick test test-without-ffmpeg test-latest test-oldest test-slow attack data-faults decode-corpus decode-sweep train-smoke \
-	resume-trials tiny-clip tiny tradeoff tradeoff-quick interpret aot traffic device-dry bench bench-baseline bench-check performance scaling docs lint format clean
+	resume-trials batch-trials tiny-clip tiny tradeoff tradeoff-quick interpret aot traffic device-dry bench bench-baseline bench-check performance scaling docs lint format clean
 
 help:
 	@echo "make demo       build the environment, classify videos of classes that the model never saw"
@@ -36,6 +36,7 @@ help:
 	@echo "make decode-sweep FOLDER=path  every video below a folder against FFmpeg's command line; WORKERS=n, TABLE=file.csv"
 	@echo "make train-smoke  torchrun with two processes on generated videos: the loss falls, the model learns"
 	@echo "make resume-trials  runs killed at random, resumed, and compared bit for bit"
+	@echo "make batch-trials  a collection whose driver and workers are killed at random, compared with an undisturbed run"
 	@echo "make tiny       train the shipped tiny model again, from scratch"
 	@echo "make tradeoff   MoTE against plain temporal transformers in a drawn world: table, CSV and figures"
 	@echo "make interpret  every kernel under Triton's interpreter, 220 generated cases per test"
@@ -150,6 +151,10 @@ train-smoke: venv
 
 resume-trials: venv
 	$(BIN)/python -m pytest -m slow tests/training/test_resume.py
+
+# The trials of Ray skip without the extra ray, which is not in the lock.
+batch-trials: venv
+	$(BIN)/python -m pytest -m slow -o log_cli=true --log-cli-level=INFO tests/batch
 
 runs/tiny_clip/config.json: | venv
 	$(BIN)/python lab/train_clip.py --output runs/tiny_clip
