@@ -101,8 +101,8 @@ class _Transfers(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        # PyTorch has no kernel without memory for this one, which returns nothing.
-        in_place = func is torch.ops.aten._fused_adamw_.tensor_lr
+        # PyTorch has no kernel without memory for these, which return nothing.
+        in_place = func in (torch.ops.aten._fused_adamw_.default, torch.ops.aten._fused_adamw_.tensor_lr)
         # PyTorch's own code for meta tensors must see what they are.
         with patch.object(_Shown, "cuda", False):
             out = None if in_place else func(*args, **(kwargs or {}))

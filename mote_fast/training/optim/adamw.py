@@ -126,12 +126,12 @@ class HeadAdamW(torch.optim.AdamW):
         for group, params in self._parameters():
             if group["amsgrad"] or group["maximize"]:
                 raise ConfigError("amsgrad and maximize are not available here; use torch.optim.AdamW")
-            dense: defaultdict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
+            dense: defaultdict[tuple[object, ...], list[Tensor]] = defaultdict(list)
             for param in params:
                 if factors := self._factors(param):
                     self._step_factored(group, param, factors)
                 elif param.grad is not None:
-                    dense[param.device, param.dtype].append(param)
+                    dense[param.device, param.dtype, self._counts_on(param, group["capturable"])].append(param)
             for same_kind in dense.values():
                 self._step_dense(group, same_kind)
         return loss
@@ -148,7 +148,8 @@ class HeadAdamW(torch.optim.AdamW):
                 grads.append(param.grad)
         for alike in _by_device(grads):
             # One operator for all: one for each would cost the host more than the sums cost a GPU.
-            squares.append(torch.stack(torch._foreach_norm(alike, 2, dtype=torch.float32)).square())
+            norms = torch._foreach_norm(alike, 2, dtype=torch.float32)  # pyright: ignore[reportPrivateImportUsage]
+            squares.append(torch.stack(norms).square())
         if not squares:
             return torch.zeros(())
         return torch.cat([square.to(squares[0].device) for square in squares]).sum().sqrt()
@@ -166,7 +167,7 @@ class HeadAdamW(torch.optim.AdamW):
         # The probes in the groups hold the factored gradients.
         held = [param.grad for group in self.param_groups for param in group["params"] if param.grad is not None]
         for alike in _by_device(held):
-            torch._foreach_mul_(alike, factor.to(alike[0].device))
+            torch._foreach_mul_(alike, factor.to(alike[0].device))  # pyright: ignore[reportPrivateImportUsage]
         return norm
 
     @property
@@ -223,10 +224,12 @@ class HeadAdamW(torch.optim.AdamW):
             for param in params:
                 if param in self.state:
                     step = self.state[param]["step"]
-                    self.state[param]["step"] = step.to(param.device if capturable else "cpu", torch.float32)
+                    self.state[param]["step"] = step.to(self._counts_on(param, capturable), torch.float32)
 
     def _step_dense(self, group: dict[str, Any], params: list[Tensor]) -> None:
         states = [self._state(param, group["capturable"]) for param in params]
+        # Experts whose factors became dense have their counts on the CPU, where the fused CUDA kernel cannot read them.
+        fused = all(state["step"].device == param.device for state, param in zip(states, params, strict=True))
         adamw(
             params,
             [param.grad for param in params if param.grad is not None],
@@ -234,9 +237,8 @@ class HeadAdamW(torch.optim.AdamW):
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
-            # The fused CUDA kernel needs its step counts on the device, where only capturable groups have them.
-            foreach=params[0].is_cuda and not group["capturable"],
-            fused=group["capturable"] or not params[0].is_cuda,
+            fused=fused,
+            foreach=not fused,
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -265,10 +267,14 @@ class HeadAdamW(torch.optim.AdamW):
     def _state(self, param: Tensor, capturable: bool) -> dict[str, Tensor]:
         state = self.state[param]
         if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=param.device if capturable else "cpu")
+            state["step"] = torch.zeros((), dtype=torch.float32, device=self._counts_on(param, capturable))
             state["exp_avg"] = _zeros_like(param)
             state["exp_avg_sq"] = _zeros_like(param)
         return state
+
+    def _counts_on(self, param: Tensor, capturable: bool) -> torch.device:
+        """The device of a parameter's count of steps: its own, unless the update of experts takes it as a number."""
+        return torch.device("cpu") if param in self.collectors and not capturable else param.device
 
     def _factors(self, param: Tensor) -> list[Factor]:
         """The factored gradient of ``param``; empty if its gradient is dense or absent."""

@@ -21,6 +21,7 @@ from mote_fast.kernels.reference import expert_size
 from mote_fast.model.released import head_from_released
 from mote_fast.ops import cpu_adamw, cpu_experts, cpu_memory
 from mote_fast.training.optim import HeadAdamW
+from tests.pretended_cuda import pretended_cuda
 from tests.streams import stream_logits
 from tests.test_golden import HEADS, LOGIT_SCALE, draws
 from tests.tolerances import assert_close
@@ -367,3 +368,25 @@ def test_clipping_takes_no_more_operators_for_more_parameters() -> None:
             torch.stack([p.grad.norm() for p in params if p.grad is not None]).norm(), torch.tensor(0.1), "float16"
         )
     assert counts[0] == counts[1]
+
+
+def test_the_fused_update_serves_a_gpu_and_reads_older_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of checkpoints, on the CPU; only experts, whose update takes the count as a number, keep it there."""
+    fused: list[bool] = []
+    monkeypatch.setattr("mote_fast.training.optim.adamw.adamw", lambda *_, **options: fused.append(options["fused"]))
+    head = VideoHead(HeadConfig(16, 2, 1, 2))
+    plain = torch.optim.AdamW(head.parameters(), lr=1e-3)
+    for param in head.parameters():
+        param.grad = torch.ones_like(param)
+    plain.step()
+    saved = plain.state_dict()
+    with pretended_cuda():
+        head.to("cuda")
+        optimizer = head_optimizer(head, lr=1e-3)
+        optimizer.load_state_dict(saved)
+        for param in head.parameters():
+            param.grad = None if param in optimizer.collectors else torch.ones_like(param)
+        optimizer.step()
+        counted = {param in optimizer.collectors: state["step"].device.type for param, state in optimizer.state.items()}
+    assert counted == {False: "cuda", True: "cpu"}
+    assert fused == [True]
