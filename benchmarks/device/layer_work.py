@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from mote_fast.device_check import expert_cases as cases
 from mote_fast.device_check.expert_cases import Precision, Shape
 from mote_fast.kernels.reference import expert_size, quick_gelu, unpack_expert
+from mote_fast.ops import activation
 from mote_fast.ops.implementations import Implementation, implemented_by, launchers
 
 
@@ -78,6 +79,20 @@ def layer_work(
         ),
         Work("adamw", 6 * experts * size * m + 2 * size * m, 12 * experts * size, {w: adamw.by(w) for w in ways}),
     ]
+
+
+def activation_work(precision: Precision, device: torch.device, ways: tuple[Implementation, ...], rows: int) -> Work:
+    """QuickGELU of the hidden layer of ViT-B/16's tower, forward and backward: two passes and three."""
+    x, dy = (torch.randn(rows, 3072, device=device).to(precision.activation) for _ in range(2))
+    leaf = cases.leaf(x)
+
+    def run(function: Callable[[Tensor], Tensor]) -> Tensor:
+        return torch.autograd.grad(function(leaf), leaf, dy)[0]
+
+    compiled = torch.compile(quick_gelu, backend="inductor" if device.type == "cuda" else "aot_eager")
+    calls: dict[str, Callable[[], Any]] = {way: _by(way, partial(run, activation.quick_gelu)) for way in ways}
+    calls |= {"eager": partial(run, quick_gelu), "compiled": partial(run, compiled)}
+    return Work("QuickGELU forward and backward", 5 * x.nbytes, 20 * x.numel(), calls)
 
 
 def _by(way: Implementation, call: Callable[[], Any]) -> Callable[[], Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+import mote_fast.ops.activation  # noqa: F401  # registers two of the operators
 from mote_fast.device_check import expert_cases as cases
 from mote_fast.device_check.check import Check, attempt, bounded, error_of, holds, skipped
 from mote_fast.device_check.check_setting import CheckSetting
@@ -43,6 +44,8 @@ def operator_arguments(precision: cases.Precision, device: torch.device) -> dict
 
     leaves = (leaf(x[0]), leaf(x[1]))
     return {
+        "quick_gelu": (leaf(x[0]),),
+        "quick_gelu_backward": (dy[0], x[0]),
         "merge_experts": (leaf(merge.experts), leaf(merge.weights), None),
         "merge_experts_backward": (merge.grad, merge.experts, merge.weights, True),
         "expert_pair_ffn": (*leaves, leaf(stack), leaf(pair.weights), pair.index, None),

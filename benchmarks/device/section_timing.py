@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from device.layer_work import Work, layer_work
+from device.layer_work import Work, activation_work, layer_work
 from device.training_case import DRY_HEADS, HEADS, LOGIT_SCALE, HeadCase, Sizes
 from mote_fast.device_check import expert_cases as cases
 from mote_fast.device_check.check import Check, attempt, skipped
@@ -32,6 +32,7 @@ def checks(setting: CheckSetting) -> Iterator[Check]:
     shapes = setting.size((cases.VIT_B_16, cases.VIT_L_14), (Shape("small", 32, 2, 3, 3),))
     for shape in shapes:
         yield from attempt(shape.name, partial(_layer, setting, shape, precision, ways))
+    yield from attempt("QuickGELU", lambda: _quick_gelu(setting, precision, ways))
     yield from attempt("kernels", lambda: _kernels(setting, shapes[0], precision, ways[0]))
     for name, sizes in setting.size(HEADS, DRY_HEADS).items():
         yield from attempt(f"head {name}", partial(_heads, setting, name, sizes, precision, ways))
@@ -41,12 +42,22 @@ def _layer(
     setting: CheckSetting, shape: Shape, precision: Precision, ways: tuple[Implementation, ...]
 ) -> Iterator[Check]:
     for work in layer_work(shape, precision, setting.device, ways):
-        for way, call in work.calls.items():
-            name = f"{shape.name}, {precision.name}, {work.name}: {way}"
-            if setting.left < 5:
-                yield skipped(name, "no time is left")
-            else:
-                yield from attempt(name, partial(_time, setting, name, work, call))
+        yield from _ways(setting, f"{shape.name}, {precision.name}", work)
+
+
+def _quick_gelu(setting: CheckSetting, precision: Precision, ways: tuple[Implementation, ...]) -> Iterator[Check]:
+    """The hidden layer of 64 frames."""
+    work = activation_work(precision, setting.device, ways, setting.size(64 * 197, 8))
+    yield from _ways(setting, precision.name, work)
+
+
+def _ways(setting: CheckSetting, title: str, work: Work) -> Iterator[Check]:
+    for way, call in work.calls.items():
+        name = f"{title}, {work.name}: {way}"
+        if setting.left < setting.size(5, 0):
+            yield skipped(name, "no time is left")
+        else:
+            yield from attempt(name, partial(_time, setting, name, work, call))
 
 
 def _time(setting: CheckSetting, name: str, work: Work, call: Callable[[], Any]) -> Check:

@@ -24,7 +24,7 @@ class SectionResult:
 
 def write_report(folder: Path, results: list[SectionResult]) -> None:
     """Write both files; called after each section, so that a run that is stopped leaves what it found."""
-    write_text(folder / "report.json", to_json(_document(results), indent=1) + "\n")
+    write_text(folder / "report.json", to_json(describe(results), indent=1) + "\n")
     write_text(folder / "report.md", _markdown(results))
 
 
@@ -41,7 +41,8 @@ def summary(results: list[SectionResult]) -> str:
     )
 
 
-def _document(results: list[SectionResult]) -> dict[str, Any]:
+def describe(results: list[SectionResult]) -> dict[str, Any]:
+    """Return the content of report.json."""
     return {
         "summary": summary(results),
         "sections": [

@@ -30,6 +30,7 @@ class Section:
         title: what it checks.
         module: dotted name of the module.
         seconds: its budget.
+        grows: whether it gets what earlier sections left of their time.
         interpreted: in a dry run, kernels run under Triton's interpreter, which a process enters at its start.
     """
 
@@ -37,6 +38,7 @@ class Section:
     title: str
     module: str
     seconds: float
+    grows: bool = False
     interpreted: bool = False
 
 
@@ -88,13 +90,15 @@ def run_sections(
             if left < 5:
                 checks: Iterator[Check] = iter([Check(section.title, "skip", note="no time is left")])
             else:
+                later = sum(each.seconds for each in sections[sections.index(section) + 1 :])
+                budget = max(section.seconds, left - later) if section.grows else section.seconds
                 arguments = [section.module, "--device", device, "--folder", str(folder)]
-                arguments += ["--seconds", f"{min(section.seconds, left):.1f}"]
+                arguments += ["--seconds", f"{min(budget, left):.1f}"]
                 arguments += ["--dry"] * dry + ["--quick"] * quick
                 environment = _environment(cache, dry and section.interpreted)
                 log = folder / "logs" / f"section_{section.number}.txt"
                 # A dry run is of code, on a machine of any speed.
-                limit = left if dry else min(section.seconds + GRACE, left + 10)
+                limit = left if dry else min(budget + GRACE, left + 10)
                 checks = _run([*command, *arguments], environment, log, Path(cache) / "found.jsonl", limit)
             for check in checks:
                 result.checks.append(check)

@@ -18,6 +18,7 @@ from mote_fast.device_check.expert_cases import PRECISIONS, VIT_B_16, VIT_L_14, 
 from mote_fast.device_check.timing import device_times
 from mote_fast.kernels import reference
 from mote_fast.kernels.reference import EXPANSION, expert_size
+from mote_fast.ops.activation import quick_gelu
 from mote_fast.ops.implementations import Implementation, implemented_by, launchers
 
 
@@ -81,6 +82,20 @@ def _of_implementation(setting: CheckSetting, precisions: list[Precision], name:
         for operator in OPERATORS:
             yield from _values(setting, operator, shape, precision, f"{name}: ")
     yield from attempt(f"{name}: adamw", lambda: _optimizer(setting, name))
+    for precision in precisions[:3]:
+        yield from attempt(f"{name}: quick_gelu, {precision.name}", partial(_activation, setting, name, precision))
+
+
+def _activation(setting: CheckSetting, name: Implementation, precision: Precision) -> Iterator[Check]:
+    """Contiguous, and with its rows and its memory's start at odd places."""
+    x, dy = torch.randn(2, setting.size(1000, 5), 100, device=setting.device).to(precision.activation).unbind()
+    for layout, lay_out in {"contiguous": lambda x: x, **cases.LAYOUTS}.items():
+        at = cases.leaf(lay_out(x))
+        y = quick_gelu(at)
+        (dx,) = torch.autograd.grad(y, at, lay_out(dy))
+        wide, slope = at.detach().double(), reference.quick_gelu_gradient(at.detach().double())
+        error = error_of([y, dx], [reference.quick_gelu(wide), lay_out(dy).double() * slope])
+        yield bounded(f"{name}: quick_gelu, {layout}, {precision.name}", error, precision.bound)
 
 
 def _shapes(setting: CheckSetting) -> tuple[Shape, ...]:

@@ -63,6 +63,9 @@ def add_commands(commands: Any) -> None:
 
     described = "Report versions, the backend chosen for each job, and the reason against each other one."
     parser = commands.add_parser("doctor", help="report versions and chosen backends", description=described)
+    parser.add_argument(
+        "--gpu", action="store_true", help="also compile the kernels on the GPU and check values; takes up to 3 minutes"
+    )
     options.add_json(parser)
     options.set_run(parser, "doctor")
 
