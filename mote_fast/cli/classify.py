@@ -9,6 +9,7 @@ from typing import Any
 
 from mote_fast.cli import inputs
 from mote_fast.cli.int8_effect import int8_effect
+from mote_fast.cli.rejection_options import check_rejection, rejection_of
 from mote_fast.cli.result_writers import Layout, Record, writers_of
 from mote_fast.cli.videos import judged_each, videos_of, write_each
 from mote_fast.data.views import Views
@@ -19,13 +20,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Classify each video; a bad video is reported and the others are processed. Returns 0, or 3 if any failed."""
     labels = inputs.labels_of(arguments)
     views = Views.parse(arguments.views)
+    check_rejection(arguments)
     writers = writers_of(arguments, _LAYOUT)
     videos = videos_of(arguments)
     model = inputs.model_of(arguments)
     model.pixel_aspect, model.crops_along = arguments.pixel_aspect, arguments.crops_along
     labels = inputs.classes_of(model, arguments) if labels is None else labels
     classes = inputs.encode_labels(model, labels)
-    request: dict[str, Any] = {"views": arguments.views, "topk": arguments.topk, "class_features": classes}
+    request: dict[str, Any] = {
+        "views": arguments.views,
+        "topk": arguments.topk,
+        "class_features": classes,
+        "reject": rejection_of(model, arguments),
+    }
 
     def rank(video: str) -> list[dict[str, Any]]:
         return _listed(model.classify(video, labels, **request))
@@ -66,12 +73,16 @@ def _listed(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
 def _lines(record: Record) -> list[str]:
     if record["error"]:
         return []
+    if not record["predictions"]:
+        return [record["video"], "  none of these"]
     return [record["video"], *(f"  {100 * each['score']:6.2f} %  {each['label']}" for each in record["predictions"])]
 
 
 def _rows(record: Record) -> list[list[object]]:
     if record["error"]:
         return [[record["video"], "", "", "", "", record["error"]]]
+    if not record["predictions"]:
+        return [[record["video"], "", "", "", "", ""]]
     return [
         [record["video"], place, each["label"], each["index"], each["score"], ""]
         for place, each in enumerate(record["predictions"], 1)

@@ -98,8 +98,8 @@ def add_json(options: Options) -> None:
     options.add_argument("--json", action="store_true", help="print one JSON document instead of text")
 
 
-def add_forms(parser: argparse.ArgumentParser, purpose: str) -> None:
-    """Add the form of results that come one by one, and the file that they go to."""
+def add_forms(parser: argparse.ArgumentParser, purpose: str, *, several: bool = False) -> None:
+    """Add the form of results that come one by one, and the file that they go to, or ``several``."""
     group = parser.add_mutually_exclusive_group()
     for form, help_text in (
         ("json", "print one JSON document instead of text"),
@@ -107,7 +107,7 @@ def add_forms(parser: argparse.ArgumentParser, purpose: str) -> None:
         ("csv", "print CSV, as results come"),
     ):
         group.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=help_text)
-    parser.add_argument("--output", metavar="FILE", help=purpose)
+    parser.add_argument("--output", metavar="FILE", help=purpose, **(SEVERAL if several else {}))
 
 
 def add_score(options: Options) -> None:
@@ -178,8 +178,8 @@ def add_prompts(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_videos(parser: argparse.ArgumentParser, views: str | None) -> None:
-    """Add the videos and their views; None where these are settled."""
+def add_videos(parser: argparse.ArgumentParser, views: str | None, task: str = "decode") -> None:
+    """Add the videos and their views, None where these are settled; and the time limit for a task, such as "decode"."""
     purpose = "video files, folders (with all below them), or patterns such as 'clips/*.mp4'"
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help=purpose)
     parser.add_argument("--list", metavar="FILE", help="further videos: a file with one path per line")
@@ -187,7 +187,20 @@ def add_videos(parser: argparse.ArgumentParser, views: str | None) -> None:
     if views is not None:
         add_value(parser, "--views", views, "clips x crops, such as 1x1, 3x1, 4x3")
         add_framing(parser)
-    add_time_limit(parser)
+    add_time_limit(parser, task)
+
+
+def add_rejection(parser: argparse.ArgumentParser, name: str, shown: str) -> None:
+    """Add the options for what shows none of the labels; ``name`` is the first one's, ``shown`` its metavar."""
+    group = parser.add_argument_group("none of these")
+    only = group.add_mutually_exclusive_group()
+    example = ", or the seconds of the video that show the background" if "START" in shown else ""
+    only.add_argument(f"--{name}", metavar=shown, help=f"least level of the best label, auto for the model's{example}")
+    only.add_argument("--background-words", metavar="A,B,C", help="texts of background, which compete with the labels")
+    only.add_argument(
+        "--background-video", metavar="FILE", help="a video of background, which competes with the labels"
+    )
+    parser.set_defaults(rejection=name)
 
 
 def add_time_limit(options: Options, task: str = "decode", seconds: float = TIME_LIMIT) -> None:

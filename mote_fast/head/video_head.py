@@ -121,7 +121,10 @@ class VideoHead(nn.Module):
             [B, C], cosines (not yet times exp(logit_scale)).
         """
         chosen = class_features if modulate else None
-        features = self.features(frame_features, chosen, generator=generator)
+        return self.cosines(self.features(frame_features, chosen, generator=generator), class_features)
+
+    def cosines(self, features: Tensor, class_features: Tensor) -> Tensor:
+        """Cosine logits [B, C] of temporal features [B, T, d], from ``features``, against classes [C, d]."""
         if self._aggregation == "ensemble":
             # Each expert's mean frame has unit length, so the product of their mean with a class is a mean of cosines.
             return features.mean(1) @ F.normalize(class_features, dim=-1).t()

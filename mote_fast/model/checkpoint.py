@@ -257,7 +257,7 @@ def _load_folder(
         original, tuned_share = original if share == 1.0 else None, share
     model = _finish(towers, head, config.frames, device, dtype)
     model.original, model.tuned_share = original, tuned_share
-    model.classes, model.prompts = config.classes, config.prompts
+    model.classes, model.prompts, model.reject_level = config.classes, config.prompts, config.reject_level
     return model
 
 

@@ -21,11 +21,13 @@ from mote_fast.model.label_input import Labels, labels_of
 from mote_fast.model.many_videos import Errors, StreamOptions, check_stream, collect, embed_each, rank_each
 from mote_fast.model.open_clip_folder import write_open_clip_folder
 from mote_fast.model.publish import MESSAGE, push_folder
+from mote_fast.model.rejecting import Refuser
 from mote_fast.model.results import Prediction, VideoEmbedding, VideoResult, rank
 from mote_fast.model.timelines import TimelineModel
 from mote_fast.model.video_input import Layout, Video, Videos
 from mote_fast.runtime.checks import check_choice, check_count
 from mote_fast.runtime.weights import write_model_folder
+from mote_fast.timeline.rejection import Rejection
 
 # The layouts of saved folders.
 FolderFormat = Literal["mote_fast", "open_clip"]
@@ -33,7 +35,7 @@ FolderFormat = Literal["mote_fast", "open_clip"]
 # What a folded model has of the model that it came from.
 _KEPT_BY_FOLD = (
     *("original", "tuned_share", "int8", "decode_backend", "decode_time_limit", "pixel_aspect", "crops_along"),
-    *("drawn_only", "classes", "prompts", "feature_cache", "_home"),
+    *("drawn_only", "reject_level", "classes", "prompts", "feature_cache", "_home"),
 )
 
 
@@ -54,6 +56,7 @@ class VideoClassifier(TimelineModel):
         views: str = ...,
         topk: int | None = ...,
         class_features: Tensor | None = ...,
+        reject: Rejection = ...,
         layout: Layout | None = ...,
         errors: Literal["raise"] = ...,
     ) -> list[Prediction]: ...
@@ -67,6 +70,7 @@ class VideoClassifier(TimelineModel):
         views: str = ...,
         topk: int | None = ...,
         class_features: Tensor | None = ...,
+        reject: Rejection = ...,
         layout: Layout | None = ...,
         errors: Literal["raise"] = ...,
     ) -> list[list[Prediction]]: ...
@@ -80,6 +84,7 @@ class VideoClassifier(TimelineModel):
         views: str = ...,
         topk: int | None = ...,
         class_features: Tensor | None = ...,
+        reject: Rejection = ...,
         layout: Layout | None = ...,
         errors: Literal["return"],
     ) -> Any: ...
@@ -92,6 +97,7 @@ class VideoClassifier(TimelineModel):
         views: str = "3x1",
         topk: int | None = 5,
         class_features: Tensor | None = None,
+        reject: Rejection = None,
         layout: Layout | None = None,
         errors: Errors = "raise",
     ) -> Any:
@@ -107,12 +113,16 @@ class VideoClassifier(TimelineModel):
             views: clips x crops: "1x1", "3x1" (zero-shot protocol), "4x3" (close-set protocol), ...
             topk: how many labels to return; all of them if there are fewer, or if it is None.
             class_features: [C, d], the result of ``class_features(labels)``, if already computed.
+            reject: when a video shows none of the labels. "auto": its level, see ``Timeline.levels``, is below the
+                model's ``reject_level``. A number: it is below that. What competes with the labels without entering the
+                modulation: words, such as ["an empty street"], or embeddings [d] or [K, d] of background.
             layout: the axes of decoded frames, "THWC", "TCHW" or "CTHW"; None takes, of the first two, that which has
                 three colors.
             errors: "raise" ends at the first video that has no result; "return" gives its error in place of its labels.
 
         Returns:
-            The best labels, best first, ties in the order given. A list of such lists for a list of videos.
+            The best labels, best first, ties in the order given; none if the video is rejected. A list of such lists
+            for a list of videos.
 
         Raises:
             LabelError: the labels are empty, or one of them is blank; or there are none, and the model records none.
@@ -123,14 +133,16 @@ class VideoClassifier(TimelineModel):
         """
         check_choice("errors", errors, Errors)
         listed, parsed = self._check_request(labels, views, topk, class_features)
-        classes = class_features
+        classes, refuser = class_features, Refuser(self, reject)
 
         def alone(video: Video) -> list[Prediction]:
             features = self.class_features(listed) if classes is None else classes
-            return rank(self.scores(video, features, parsed, layout=layout), listed, topk)
+            frames = self.view_features(video, parsed, layout=layout)
+            ranked = rank(self.scores_from_features(frames, features), listed, topk)
+            return [] if refuser.refuses(frames, features) else ranked
 
         def together(videos: Videos) -> Generator[VideoResult, None, None]:
-            return rank_each(self, videos, listed, classes, parsed, topk, StreamOptions(layout=layout))
+            return rank_each(self, videos, listed, classes, parsed, topk, StreamOptions(layout=layout), refuser)
 
         return collect(video, alone, together, lambda result: result.predictions, errors)
 
@@ -142,6 +154,7 @@ class VideoClassifier(TimelineModel):
         views: str = "3x1",
         topk: int | None = 5,
         class_features: Tensor | None = None,
+        reject: Rejection = None,
         layout: Layout | None = None,
         workers: int | None = None,
         batch_size: int | None = None,
@@ -155,7 +168,7 @@ class VideoClassifier(TimelineModel):
         Args:
             videos: any iterable, also without an end; it is read a few videos ahead, in the caller's thread. An image
                 in it is a video of one frame.
-            labels: as in ``classify``, as ``views``, ``topk``, ``class_features`` and ``layout``.
+            labels: as in ``classify``, as ``views``, ``topk``, ``class_features``, ``reject`` and ``layout``.
             workers: processes that decode; None takes one for each core.
             batch_size: frame crops, of several videos, in one pass of the image tower, which bounds the memory; scores
                 then depend on the other videos in their last digits. None never mixes videos on a CPU, where it brings
@@ -171,7 +184,7 @@ class VideoClassifier(TimelineModel):
         listed, parsed = self._check_request(labels, views, topk, class_features)
         options = StreamOptions(workers, batch_size, layout)
         check_stream(videos, options)
-        return rank_each(self, videos, listed, class_features, parsed, topk, options)
+        return rank_each(self, videos, listed, class_features, parsed, topk, options, Refuser(self, reject))
 
     def stream_embeddings(
         self,

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, MoteError, NotFiniteError, VideoError
 from mote_fast.head.scores import pool_views, view_probabilities
 from mote_fast.model.caution import warn_user
+from mote_fast.model.rejecting import Refuser
 from mote_fast.model.results import Prediction, VideoEmbedding, VideoResult, rank
 from mote_fast.model.streaming import Streamed, StreamPlan, stream
 from mote_fast.model.video_input import Layout, check_several, sort_out
@@ -55,6 +57,7 @@ def rank_each(
     views: Views,
     topk: int | None,
     options: StreamOptions,
+    refuser: Refuser | None = None,
 ) -> Generator[VideoResult, None, None]:
     """Yield the ranked labels of each video; see ``VideoClassifier.stream_results``."""
     # Made when the first video has been encoded, so that videos are decoded meanwhile.
@@ -65,7 +68,12 @@ def rank_each(
             classes.append(model.class_features(labels))
         cosines = model.head(features.flatten(0, 1), classes[0].to(features))
         scores = view_probabilities(cosines, features.shape[1], model.clip.logit_scale.double())
-        return [_checked(row, "scores", lambda found: rank(found, labels, topk)) for row in scores.cpu()]
+        # None of the labels is the answer for a video that is refused.
+        most = [0 if refuser is not None and refuser.refuses(each, classes[0]) else topk for each in features]
+        return [
+            _checked(row, "scores", partial(rank, labels=labels, topk=count))
+            for row, count in zip(scores.cpu(), most, strict=True)
+        ]
 
     for found in _each(model, videos, finish, views, options):
         error = found.result if isinstance(found.result, MoteError) else None

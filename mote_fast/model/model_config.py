@@ -15,12 +15,14 @@ from mote_fast.head.head_config import HeadConfig
 from mote_fast.model.model_defaults import DEFAULT_FRAMES
 from mote_fast.model.original import OriginalClip, check_share
 from mote_fast.runtime.checks import check_count
+from mote_fast.timeline.rejection import check_level
 
 # Version of the folder format; raised when older code cannot read the new format. Version 1 had no head options; its
 # heads have the defaults. Versions 1 and 2 had the normalisation alone; their frames are otherwise preprocessed as
-# OpenAI's. Versions 1 to 3 did not record the original CLIP, and versions 1 to 4 neither class names nor prompts.
-FORMAT_VERSION = 5
-READABLE_VERSIONS = (1, 2, 3, 4, 5)
+# OpenAI's. Versions 1 to 3 did not record the original CLIP, versions 1 to 4 neither class names nor prompts, and
+# versions 1 to 5 no level of rejection.
+FORMAT_VERSION = 6
+READABLE_VERSIONS = (1, 2, 3, 4, 5, 6)
 
 # Frames of a view that mean pooling takes; a temporal head takes fewer.
 MAX_FRAMES = 2**12
@@ -43,6 +45,7 @@ class ModelConfig:
         tuned_share: share of tuned weights in the image tower; the rest is the original CLIP's.
         classes: the class names that it was trained on, in the order of their labels; None if nobody recorded them.
         prompts: the texts around class names that it was trained with.
+        reject_level: see ``VideoModel``.
     """
 
     clip: ClipConfig
@@ -52,10 +55,13 @@ class ModelConfig:
     tuned_share: float = 1.0
     classes: Sequence[str] | None = None
     prompts: Prompts = field(default=PAPER_PROMPTS, hash=False)
+    reject_level: float | None = None
 
     def __post_init__(self) -> None:
         check_count("frames", self.frames, 1, MAX_FRAMES)
         check_share("tuned_share", self.tuned_share)
+        if self.reject_level is not None:
+            check_level("reject_level", self.reject_level)
         if self.classes is not None:
             check_labels(self.classes)
             object.__setattr__(self, "classes", tuple(self.classes))

@@ -44,7 +44,7 @@ class VideoResult:
     Attributes:
         index: position of the video among those given, from 0.
         video: its path; "<bytes>" or "<frames>" for what has none.
-        predictions: the best labels, best first; empty if there is an error.
+        predictions: the best labels, best first; empty if there is an error, or if the video was rejected.
         error: why the video has no labels, usually a ``VideoError``; None if it has.
         replaced_frames: frames that could not be decoded and were replaced by their nearest neighbors.
         num_frames: of the whole video; None if they could not be counted.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,15 +13,22 @@ from mote_fast.data.decoding.presentation import MAX_TICKS
 from mote_fast.data.loading.clock_frames import CHUNK_TICKS, ClockChunk, ClockFacts, ClockRequest, open_on_clock
 from mote_fast.data.transforms import evaluation_crops, normalize
 from mote_fast.errors import ConfigError, LabelError
-from mote_fast.head.video_head import cosine_logits
 from mote_fast.model.caution import warn_user
 from mote_fast.model.distinct_frames import distinct_frames
 from mote_fast.model.label_input import Labels, labels_of
+from mote_fast.model.rejecting import WindowJudge
 from mote_fast.model.video_input import Frames, Layout, Video, source_of
 from mote_fast.model.video_model import VideoModel
 from mote_fast.runtime.checks import check_finite
-from mote_fast.runtime.progress import Progress
-from mote_fast.timeline.rejection import Background, Rejecter, levels_of, read_background, threshold_of
+from mote_fast.timeline.rejection import (
+    Background,
+    Rejecter,
+    Rejection,
+    levels_of,
+    read_rejection,
+    threshold_of,
+    with_example,
+)
 from mote_fast.timeline.scorer import WindowScorer, joined
 from mote_fast.timeline.time_segments import edges_of, find_segments, probabilities, smoothed
 from mote_fast.timeline.timeline import Timeline
@@ -51,7 +57,7 @@ class TimelineModel(VideoModel):
         class_features: Tensor | None = None,
         layout: Layout | None = None,
         frame_rate: float | None = None,
-        progress: Progress | None = None,
+        progress: Callable[[float, float], object] | None = None,
     ) -> Timeline:
         """Say when which label fits a long video.
 
@@ -67,15 +73,16 @@ class TimelineModel(VideoModel):
                 whole clips: choose about the length of an action.
             hop: seconds from a window to the next; None takes a quarter of a window.
             background: what has none of the labels. None: every time has a label. "auto": a threshold for the level of
-                the largest cosine, chosen for this video and stated in ``Timeline.rejection``. A number: the least
-                cosine. A list of words, such as ["an empty street"], which compete with the labels and do not enter the
-                modulation.
+                the best label, see ``Timeline.levels``, chosen for this video and stated in ``Timeline.rejection``. A
+                number: the least level. What competes with the labels, without entering the modulation: a list of
+                words, such as ["an empty street"]; (start, end), seconds of this video that show the background; or
+                embeddings of background, [d] or [K, d], from ``embed``.
             smooth: seconds over which scores are averaged before segments are found; 0 averages none.
             min_seconds: a gap in a label that is shorter is closed, and a segment that is shorter is left out.
             several: labels may overlap; otherwise there is one at a time.
             class_features: as in ``classify``, as ``layout``.
             frame_rate: of decoded frames, per second; a file states its own.
-            progress: called with the ticks of the clock that were read since the last call.
+            progress: called with the seconds of the video that are done, and with its duration, as they grow.
 
         Returns:
             The segments, and the scores of all windows.
@@ -86,7 +93,7 @@ class TimelineModel(VideoModel):
         """
         listed = self._listed(labels)
         plan = plan_windows(self.frames, fps, window, hop)
-        rejecter = read_background(background)
+        rejecter = read_rejection(background, self.clip.embed_dim, "background", timed=True)
         for name, value in (("smooth", smooth), ("min_seconds", min_seconds)):
             if not (isinstance(value, int | float) and 0 <= value < float("inf")):
                 raise ConfigError(f"{name} must be a number of seconds, at least 0, got {value!r}")
@@ -101,7 +108,7 @@ class TimelineModel(VideoModel):
                 parts.append(scorer.push_crops(chunk.crops, chunk.positions, times))
                 tick, replaced = tick + len(times), replaced + len(chunk.stand_ins)
                 if progress is not None:
-                    progress(len(times))
+                    progress(facts.duration * tick / facts.ticks, facts.duration)
             parts.append(scorer.finish())
         scores = joined([part for part in parts if part is not None])
         check_finite(scores.cosines, "scores")
@@ -109,9 +116,13 @@ class TimelineModel(VideoModel):
         scale = float(self.clip.logit_scale.detach())
         width = 2 * round(smooth / plan.hop_seconds / 2) + 1 if smooth else 1
         even = smoothed(scores.cosines, width)
-        levels = levels_of(rejecter, even, smoothed(scores.background, width))
-        threshold = threshold_of(rejecter, levels)
-        kept = torch.ones(len(levels), dtype=torch.bool) if threshold.value is None else levels >= threshold.value
+        reference = smoothed(scores.reference, width)
+        others = smoothed(with_example(rejecter, scores), width)
+        levels = levels_of(rejecter, even, reference, others)
+        threshold = threshold_of(rejecter, levels, self.reject_level, scale)
+        least = float("-inf") if threshold.value is None else threshold.value
+        # The level of each label alone, or of the best.
+        kept = (levels - even.amax(1))[:, None] + even >= least if several else levels >= least
         segments = find_segments(
             probabilities(even, scale), kept, edges, listed, min_seconds=min_seconds, several=several
         )
@@ -139,7 +150,7 @@ class TimelineModel(VideoModel):
         fps: float | None = None,
         window: float | None = None,
         hop: float | None = None,
-        background: Background = None,
+        background: Rejection = None,
         class_features: Tensor | None = None,
     ) -> WindowScorer:
         """Return what scores windows of frames that are pushed one after another; arguments as in ``timeline``.
@@ -151,25 +162,18 @@ class TimelineModel(VideoModel):
             LabelError, ConfigError: as ``timeline``.
         """
         listed = self._listed(labels)
-        plan, rejecter = plan_windows(self.frames, fps, window, hop), read_background(background)
+        plan = plan_windows(self.frames, fps, window, hop)
+        rejecter = read_rejection(background, self.clip.embed_dim, "background")
         classes = self.class_features(listed) if class_features is None else class_features
         return self._scorer(plan, classes, rejecter)
 
     def _scorer(self, plan: WindowPlan, classes: Tensor, rejecter: Rejecter) -> WindowScorer:
-        words = self.class_features(list(rejecter.words)) if rejecter.words else classes[:0]
         preprocessing = self.clip.config.preprocessing
 
         def crop(frames: Tensor) -> Tensor:
             return evaluation_crops(frames.to(self.device), preprocessing)[:, 0]
 
-        return WindowScorer(plan, crop, _CropEncoder(self), partial(self._score_windows, classes, words))
-
-    def _score_windows(self, classes: Tensor, words: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines of windows [B, T, d] with labels [B, C] and, modulated for the labels alone, with words [B, K]."""
-        cosines = self.head(windows, classes.to(windows))
-        if not len(words):
-            return cosines, cosines[:, :0]
-        return cosines, cosine_logits(self.head.features(windows, classes.to(windows)), words.to(windows))
+        return WindowScorer(plan, crop, _CropEncoder(self), WindowJudge(self, classes, rejecter))
 
     def _listed(self, labels: Labels | None) -> list[str]:
         labels = self.classes if labels is None else labels

@@ -66,6 +66,8 @@ class VideoModel(nn.Module):
             were trained; "apply" scales videos whose pixels are not square to their true shape.
         crops_along: three crops lie along the "width", as in the released recipe, so that those of a portrait video are
             three times its middle; or along the "long_side".
+        reject_level: level of the best label, see ``Timeline.levels``, below which a video or a window shows none of
+            the labels; ``reject="auto"`` and ``background="auto"`` use it. None if nobody measured it.
         drawn_only: the weights were trained on drawn videos alone, as those of the shipped tiny model.
         frame_counts: frames so far that the views of videos consist of, and how many of them were encoded.
         replaced_frames: frames so far that could not be decoded and were replaced by their nearest neighbors.
@@ -87,6 +89,7 @@ class VideoModel(nn.Module):
         self.decode_time_limit: float | None = None
         self.pixel_aspect: PixelAspect = "ignore"
         self.crops_along: CropsAlong = "width"
+        self.reject_level: float | None = None
         self.drawn_only = False
         self.frame_counts = FrameCounts()
         self.replaced_frames = 0
@@ -106,6 +109,7 @@ class VideoModel(nn.Module):
             self.tuned_share,
             self.classes,
             self.prompts,
+            self.reject_level,
         )
 
     @property

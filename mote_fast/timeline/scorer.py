@@ -17,12 +17,17 @@ class WindowScores(NamedTuple):
     Attributes:
         times: the middle of each, in seconds.
         cosines: float32 [B, C], on the CPU: of each label, as ``VideoHead.forward`` returns them.
-        background: float32 [B, K], on the CPU: cosines with background vectors; K is 0 without any.
+        reference: float32 [B], on the CPU: mean cosine with the classes of fine-tuning; 0 if the model has none.
+        background: float32 [B, K], on the CPU: cosines with a background; K is 0 without any.
+        pooled: float16 [B, d], on the CPU, of unit length: the windows' features, if an example needs them; else d is
+            0.
     """
 
     times: list[float]
     cosines: Tensor
+    reference: Tensor
     background: Tensor
+    pooled: Tensor
 
 
 class WindowScorer:
@@ -32,7 +37,7 @@ class WindowScorer:
         plan: the windows.
         crop: maps frames, uint8 [N, H, W, 3], to crops.
         encode: maps crops, uint8 [N, 3, S, S], to features [N, d].
-        score: maps frame features [B, T, d] of windows to cosines with the labels [B, C] and the background [B, K].
+        score: maps the frame features [B, T, d] and the times of windows to their scores.
     """
 
     def __init__(
@@ -40,7 +45,7 @@ class WindowScorer:
         plan: WindowPlan,
         crop: Callable[[Tensor], Tensor],
         encode: Callable[[Tensor], Tensor],
-        score: Callable[[Tensor], tuple[Tensor, Tensor]],
+        score: Callable[[Tensor, list[float]], WindowScores],
     ) -> None:
         self.plan = plan
         self._crop, self._encode, self._score = crop, encode, score
@@ -69,15 +74,10 @@ class WindowScorer:
 
     @torch.no_grad()
     def _scored(self, batch: WindowBatch | None) -> WindowScores | None:
-        if batch is None:
-            return None
-        cosines, background = self._score(batch.features)
-        return WindowScores(batch.times, cosines.float().cpu(), background.float().cpu())
+        return None if batch is None else self._score(batch.features, batch.times)
 
 
 def joined(parts: Sequence[WindowScores]) -> WindowScores:
     """Return the scores of all windows of a video, at least one."""
     times = [time for part in parts for time in part.times]
-    return WindowScores(
-        times, torch.cat([part.cosines for part in parts]), torch.cat([part.background for part in parts])
-    )
+    return WindowScores(times, *(torch.cat(tensors) for tensors in list(zip(*parts, strict=True))[1:]))

@@ -120,11 +120,6 @@ def _one_at_a_time(found: Sequence[Segment]) -> list[Segment]:
     return kept
 
 
-def level_of(cosines: Tensor) -> Tensor:
-    """How well the best label fits each window, [W]: its cosine, of which a softmax over the labels says nothing."""
-    return cosines.amax(1)
-
-
 def probabilities(cosines: Tensor, logit_scale: float) -> Tensor:
     """CLIP's probability of each label in each window, float32 [W, C]."""
     parts = [(logit_scale * part.double()).softmax(-1).float() for part in cosines.split(1024)]

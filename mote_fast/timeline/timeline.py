@@ -1,18 +1,22 @@
-"""The result of a long video: scores over time, and the segments found in them."""
+"""The result of a long video, which is shown and written to files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from torch import Tensor
+from mote_fast.runtime.files import write_bytes
+from mote_fast.timeline.timeline_files import content_of, form_of
+from mote_fast.timeline.timeline_values import TimelineValues
 
-from mote_fast.timeline.time_segments import Segment
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Of a file of a timeline.
+Form: TypeAlias = Literal["json", "csv", "srt", "vtt", "png", "activitynet"]
 
 
-@dataclass(frozen=True, eq=False)
-class Timeline:
+class Timeline(TimelineValues):
     """When which label fits a video. Times are seconds of presentation time, from 0 at the first frame.
 
     Attributes:
@@ -23,7 +27,8 @@ class Timeline:
         times: the middle of each of W windows.
         scores: float32 [W, C], the probability of each label in each window alone, not smoothed.
         cosines: float32 [W, C], of which the scores are the softmax times the model's scale.
-        levels: float32 [W], what is compared with ``threshold``.
+        levels: float32 [W], what is compared with ``threshold``, smoothed: the cosine of the best label, less the mean
+            cosine with the classes of fine-tuning, or less the largest one with what competes with the labels.
         threshold: windows of a smaller level have no label; None if every window has one.
         rejection: how the threshold was found, in words.
         fps: ticks of the clock each second, on which frames were taken.
@@ -32,35 +37,26 @@ class Timeline:
         replaced_frames: frames that could not be decoded and were replaced by their nearest neighbors.
     """
 
-    video: str
-    duration: float
-    labels: Sequence[str]
-    segments: Sequence[Segment]
-    times: Sequence[float]
-    scores: Tensor
-    cosines: Tensor
-    levels: Tensor
-    threshold: float | None
-    rejection: str
-    fps: float
-    window: float
-    hop: float
-    replaced_frames: int = 0
+    def save(self, path: str | Path, form: Form | None = None) -> None:
+        """Write the timeline to a file, atomically.
 
-    def to_dict(self, *, windows: bool = True) -> dict[str, Any]:
-        """Return the values by their names, which JSON can hold; the windows' times and scores only if asked for."""
-        found: dict[str, Any] = {
-            "video": self.video,
-            "duration": self.duration,
-            "labels": list(self.labels),
-            "segments": [each.to_dict() for each in self.segments],
-            "threshold": self.threshold,
-            "rejection": self.rejection,
-            "fps": self.fps,
-            "window": self.window,
-            "hop": self.hop,
-            "replaced_frames": self.replaced_frames,
-        }
-        if windows:
-            found |= {"times": list(self.times), "scores": self.scores.tolist(), "levels": self.levels.tolist()}
-        return found
+        Args:
+            path: the file.
+            form: "json", of everything; "csv", "srt" or "vtt", of the segments; "png", see ``plot``; "activitynet", the
+                JSON that evaluations of ActivityNet and THUMOS read. None takes that of the suffix.
+
+        Raises:
+            ConfigError: there is no such form, or the file cannot be written.
+            BackendError: matplotlib is missing, which pictures need.
+        """
+        write_bytes(Path(path), content_of([self], form_of(path, form)))
+
+    def plot(self) -> Figure:
+        """Return a figure of matplotlib: the segments as bars, and the level of every window.
+
+        Raises:
+            BackendError: matplotlib is missing.
+        """
+        from mote_fast.timeline.timeline_plot import draw_timeline
+
+        return draw_timeline(self)

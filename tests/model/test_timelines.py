@@ -102,11 +102,30 @@ def test_background_words_leave_the_modulation_alone(model: mote_fast.VideoClass
     assert words.threshold == 0
 
 
-def test_progress_counts_the_ticks(model: mote_fast.VideoClassifier, video: Path) -> None:
-    """The callback gets every tick of the clock once."""
-    ticks: list[int] = []
-    model.timeline(video, LABELS, fps=8, progress=ticks.append)
-    assert sum(ticks) == 80
+def test_an_example_of_the_background(model: mote_fast.VideoClassifier, video: Path) -> None:
+    """What looks as the example does has no label; an embedding serves as an example from elsewhere."""
+    found = model.timeline(video, LABELS, background=(0, 10))
+    assert found.levels.amax() < 0
+    assert not found.segments
+    elsewhere = model.timeline(video, LABELS, background=model.embed(video))
+    assert not elsewhere.segments
+
+
+def test_a_threshold_for_each_video(model: mote_fast.VideoClassifier, video: Path) -> None:
+    """Noise is of one kind: without a level of the model it has labels, and with one the level decides."""
+    found = model.timeline(video, LABELS, background="auto")
+    assert (found.threshold, found.rejection[:25]) == (None, "auto: one kind of windows")
+    model.reject_level = 0.9
+    found = model.timeline(video, LABELS, background="auto")
+    model.reject_level = None
+    assert (found.threshold, found.segments) == (0.9, [])
+
+
+def test_progress_ends_with_the_video(model: mote_fast.VideoClassifier, video: Path) -> None:
+    """The callback gets the seconds that are done, and the duration, with which they end."""
+    seen: list[tuple[float, float]] = []
+    model.timeline(video, LABELS, fps=8, progress=lambda done, duration: seen.append((done, duration)))
+    assert seen == [(8.0, 10.0), (10.0, 10.0)]
 
 
 @pytest.mark.parametrize(
@@ -116,15 +135,17 @@ def test_progress_counts_the_ticks(model: mote_fast.VideoClassifier, video: Path
         ({"smooth": -1}, ConfigError, "smooth must be"),
         ({"min_seconds": float("inf")}, ConfigError, "min_seconds must be"),
         ({"background": "none"}, ConfigError, "background must be"),
-        ({"background": 2}, ConfigError, "must lie in"),
+        ({"background": 3}, ConfigError, "must lie in"),
         ({"background": []}, ConfigError, "background must be"),
         ({"background": (5, 2)}, ConfigError, "background must be"),
+        ({"background": torch.zeros(2, 7)}, ConfigError, "background: embeddings must be"),
+        ({"background": (50, 60)}, ConfigError, "no window has its middle"),
     ],
 )
 def test_bad_arguments(
     given: dict[str, Any], error: type[Exception], words: str, model: mote_fast.VideoClassifier, video: Path
 ) -> None:
-    """Each is refused by name, before the video is read."""
+    """Each is refused by name."""
     with pytest.raises(error, match=words):
         model.timeline(video, given.pop("labels", LABELS), **given)
 
@@ -133,3 +154,28 @@ def test_decoded_frames_need_a_rate(model: mote_fast.VideoClassifier) -> None:
     """Frames in memory have no times of their own."""
     with pytest.raises(ConfigError, match="frame_rate"):
         model.timeline(torch.zeros(10, 32, 32, 3, dtype=torch.uint8), LABELS)
+
+
+@pytest.mark.parametrize("reject", [0.95, "auto", ["a wall"]])
+def test_classify_rejects(reject: Any, model: mote_fast.VideoClassifier, video: Path) -> None:
+    """A video below the level has no label, alone and among others; one above it has what it had."""
+    model.reject_level = 0.95
+    example = model.embed(video)
+    try:
+        assert model.classify(video, LABELS, reject=-1.0) == model.classify(video, LABELS)
+        assert model.classify(video, LABELS, reject=example) == []
+        alone = model.classify(video, LABELS, reject=reject)
+        several = model.classify([video, video], LABELS, reject=reject)
+        assert several == [alone, alone]
+        if reject != ["a wall"]:
+            assert alone == []
+    finally:
+        model.reject_level = None
+
+
+def test_rejection_needs_a_level(model: mote_fast.VideoClassifier, video: Path) -> None:
+    """Without a measured level "auto" is refused, and so is what is no rejection."""
+    with pytest.raises(ConfigError, match="reject_level"):
+        model.classify(video, LABELS, reject="auto")
+    with pytest.raises(ConfigError, match="reject must be"):
+        model.classify(video, LABELS, reject=(1.0, 2.0))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from mote_fast.cli import options
+from mote_fast.cli.checked_number import Number
 
 
 def add_commands(commands: Any) -> None:
     """Register the commands."""
     _add_classify(commands)
+    _add_timeline(commands)
     _add_embed(commands)
 
 
@@ -19,9 +21,35 @@ def _add_classify(commands: Any) -> None:
     options.add_labels(parser)
     options.add_value(parser, "--topk", 5, "labels to print per video", "K", least=1)
     options.add_forms(parser, "write results there as they come; .json, .jsonl, .csv or .txt")
+    options.add_rejection(parser, "reject", "LEVEL|auto")
     options.add_model(parser, encodes_labels=True)
     options.add_prompts(parser)
     options.set_run(parser, "classify")
+
+
+def _add_timeline(commands: Any) -> None:
+    described = "Find when which label fits a video, and when none does."
+    parser = commands.add_parser("timeline", help="find when which label fits a video", description=described)
+    options.add_videos(parser, views=None, task="decode the next 64 frames of")
+    options.add_labels(parser)
+    group = parser.add_argument_group("time")
+    for flag, purpose in (
+        ("--window", "seconds that a window spans, about the length of an action (default 2, or T frames at --fps)"),
+        ("--fps", "frames taken each second (default T for each window)"),
+        ("--hop", "seconds from a window to the next (default a quarter of a window)"),
+    ):
+        group.add_argument(flag, type=Number(flag, whole=False, above=0), metavar="X", help=purpose)
+    options.add_value(group, "--smooth", 1.0, "seconds over which scores are averaged", "SECONDS", least=0)
+    purpose = "shorter gaps in a label are closed, and shorter segments left out"
+    options.add_value(group, "--min-seconds", 0.5, purpose, "SECONDS", least=0)
+    group.add_argument("--several", action="store_true", help="labels may overlap; otherwise there is one at a time")
+    options.add_rejection(parser, "background", "LEVEL|START-END|auto")
+    purpose = "write results there: .json, .jsonl, .csv, .txt; of one video .srt, .vtt, .png; .activitynet.json"
+    options.add_forms(parser, purpose, several=True)
+    parser.add_argument("--scores", action="store_true", help="also the scores of every window, in JSON")
+    options.add_model(parser, encodes_labels=True)
+    options.add_prompts(parser)
+    options.set_run(parser, "timeline_command")
 
 
 def _add_embed(commands: Any) -> None:

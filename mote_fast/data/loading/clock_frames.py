@@ -19,7 +19,7 @@ from mote_fast.data.decoding.presentation import frames_at_ticks
 from mote_fast.data.decoding.video_info import MAX_MEMORY, PixelAspect, check_read_size
 from mote_fast.data.loading.view_frames import folder_of
 from mote_fast.data.transforms import Preprocessing, evaluation_crops
-from mote_fast.errors import MoteError, UndecodableVideoError
+from mote_fast.errors import DecoderCrashError, DecodingTimeoutError, MoteError, UndecodableVideoError
 from mote_fast.runtime.workers import WithTensor, WorkerLostError, WorkerPool
 
 # Ticks that are read at a time: those of 4 to 8 passes of the image tower on a CPU, 10 MiB of 224 x 224 crops.
@@ -142,8 +142,9 @@ class _Watched:
         try:
             return self._pool.run(task)
         except WorkerLostError as lost:
+            kind = DecodingTimeoutError if lost.timed_out else DecoderCrashError
             advice = "re-encode it, or raise the time limit" if lost.timed_out else "replace the file"
-            raise UndecodableVideoError(self._label, f"decoding it {lost}; {advice}") from None
+            raise kind(self._label, f"decoding it {lost}; {advice}") from None
         except MoteError:
             raise
         except RuntimeError as error:

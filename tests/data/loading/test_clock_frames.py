@@ -12,7 +12,7 @@ from mote_fast.data.decoding.decode import probe, read_readable_frames
 from mote_fast.data.decoding.presentation import frames_at_ticks, tick_rate
 from mote_fast.data.loading.clock_frames import ClockChunk, ClockFacts, ClockRequest, open_on_clock
 from mote_fast.data.transforms import Preprocessing, evaluation_crops
-from mote_fast.errors import UndecodableVideoError, VideoError
+from mote_fast.errors import DecodingTimeoutError, UndecodableVideoError, VideoError
 from tests.data.conftest import HEIGHT, WIDTH, NumberedVideos
 
 # The height of a numbered frame: the crop would cut its squares off.
@@ -94,7 +94,7 @@ def test_a_file_that_is_no_video(tmp_path: Path) -> None:
 def test_decoding_that_takes_too_long(tmp_path: Path, numbered_videos: NumberedVideos) -> None:
     """A process over its time costs its video, which the error names."""
     path = numbered_videos.write("clock.mp4")
-    with pytest.raises(UndecodableVideoError, match=r"clock\.mp4: decoding it took over"), opened(path, 25, 1e-6):
+    with pytest.raises(DecodingTimeoutError, match=r"clock\.mp4: decoding it took over"), opened(path, 25, 1e-6):
         pass
 
 
