@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import mote_fast
 from mote_fast.data.loading.batch import Batch
@@ -21,6 +23,7 @@ from mote_fast.training.config.sections import OptimConfig, Precision
 from mote_fast.training.method import Draws, TrainingMethod
 from mote_fast.training.optim import head_optimizer
 from mote_fast.training.step import Arithmetic, Objective, draws_of_step, train_step
+from tests.pretended_cuda import pretended_cuda
 from tests.test_golden import HEADS, LOGIT_SCALE, draws
 from tests.tolerances import assert_close
 
@@ -163,6 +166,43 @@ def test_compiled_tower_gives_the_same_step_and_keeps_expert_gradients_factored(
     objective(batch.pixels, batch.labels, routes(model, 1)[0]).total.backward()
     assert all(collector.factors for collector in optimizer.collectors.values())
     assert_close(model.clip.model.visual.conv1.weight.grad, plain["clip.model.visual.conv1.weight"])
+
+
+@pytest.mark.slow
+def test_a_compiled_tower_is_recomputed_by_the_graph_that_ran_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One graph serves all parts of the frames, also a last one that is shorter."""
+    counter = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(step_module, "FRAMES_PER_RECOMPUTATION", 4)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    torch._dynamo.reset()
+    plain, _ = gradients_of(trainable(), batches(1))
+    again, _ = gradients_of(trainable(), batches(1), grad_checkpointing=True, compile=True)
+    assert counter.frame_count == 1
+    for name, gradient in plain.items():
+        assert_close(again[name], gradient)
+
+
+def test_auto_compiles_on_a_gpu_alone_and_says_why_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a CPU compiling gains little; a missing compiler costs a warning and no more; features need no tower."""
+    asked: list[object] = []
+    monkeypatch.setattr(step_module, "compiled_or_eager", lambda function, what: asked.append(function) or function)
+    monkeypatch.setattr("mote_fast.clip.towers.resolve_backend", lambda *_: "sdpa")
+    model = trainable()
+    Objective(model, METHOD, compile="auto")
+    assert not asked
+    with pretended_cuda():
+        model.to("cuda")
+        monkeypatch.setattr(step_module, "compiler_problem", lambda device: "Triton is not installed")
+        Objective(model, METHOD, compile="auto", cached=True)
+        assert not caplog.records
+        Objective(model, METHOD, compile="auto")
+        assert "without torch.compile: Triton is not installed" in caplog.text
+        assert not asked
+        monkeypatch.setattr(step_module, "compiler_problem", lambda device: None)
+        Objective(model, METHOD, compile="auto")
+    assert len(asked) == 1
 
 
 def test_frozen_towers_stay() -> None:

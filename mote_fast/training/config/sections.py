@@ -160,7 +160,7 @@ class OptimConfig:
         precision: precision of the towers and the head; weights and optimiser stay float32. "fp16" scales the loss and
             needs a GPU.
         grad_checkpointing: recompute the image tower's activations in the backward pass: less memory, more time.
-        compile: run the image tower through torch.compile.
+        compile: run the image tower through torch.compile; "auto" does on a GPU where the compiler works.
     """
 
     lr: float = 5e-5
@@ -177,7 +177,7 @@ class OptimConfig:
     accumulation: int = 1
     precision: Precision = "bf16"
     grad_checkpointing: bool = False
-    compile: bool = False
+    compile: bool | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         _at_least(1, epochs=self.epochs, accumulation=self.accumulation)
