@@ -18,11 +18,12 @@ RESULTS := benchmarks/results
 
 SEEDS ?= 5
 
-.PHONY: help venv dev-cpu packages-cpu lock verify-lock dist demo quick test test-without-ffmpeg test-latest test-oldest test-slow attack data-faults decode-corpus decode-sweep train-smoke \
+.PHONY: help venv dev-cpu packages-cpu lock verify-lock dist demo web-demo quick test test-without-ffmpeg test-latest test-oldest test-slow attack data-faults decode-corpus decode-sweep train-smoke \
 	resume-trials batch-trials tiny-clip tiny tradeoff tradeoff-quick interpret aot traffic device-dry bench bench-baseline bench-check performance scaling docs lint format clean
 
 help:
 	@echo "make demo       build the environment, classify videos of classes that the model never saw"
+	@echo "make web-demo   the same videos on a page for the browser, until Ctrl-C; it prints the address"
 	@echo "make test       build the environment, run the tests"
 	@echo "make dev-cpu    build the environment without the packages that only GPUs need; TORCH_INDEX=URL for CPU wheels of PyTorch"
 	@echo "make quick      the fast tests, under a minute on two cores"
@@ -100,10 +101,16 @@ dist:
 
 demo: venv
 	$(BIN)/mote-fast demo
+	@echo "make web-demo opens the same on a page for the browser."
+
+web-demo: venv
+	$(BIN)/mote-fast serve --demo
 
 quick: venv
 	@start=$$(date +%s); $(PYTEST) -m "not slow and not heavy" && echo "make quick took $$(($$(date +%s) - start)) s"
 
+# The page's tests drive Chromium by Playwright, which is in the lock; they skip where there is no browser:
+# apt-get install chromium. Screenshots go to build/browser.
 # Triton reads its variable for the interpreter at import, so the choice holds for the whole process.
 test: venv
 	TRITON_INTERPRET=1 $(PYTEST) tests/kernels/interpreted --hypothesis-profile=quick

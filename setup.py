@@ -34,6 +34,8 @@ SERVE = ["fastapi>=0.120", "uvicorn>=0.38", "python-multipart>=0.0.20"]
 # The official recipe's decoder is the baseline of the benchmarks.
 BENCH = [f"decord>=0.6; {ON_LINUX_X86}", "matplotlib>=3.8.4", *EXPORT]
 # webdataset reads the shards that we write.
+# Playwright drives the system's Chromium, on the page of the server.
+BROWSER = ["playwright>=1.50"]
 TEST = ["pytest>=8.0", "pytest-benchmark>=5.0", "pytest-xdist>=3.6.1", "hypothesis>=6.100", "webdataset>=1.0.2"]
 # For `make lint` and tools/versions.py.
 TOOLS = ["ruff>=0.12", "pyright>=1.1.400", "import-linter>=2.3", "codespell[toml]>=2.3", "packaging>=24.0"]
@@ -99,8 +101,8 @@ setup(
         # A peer that is measured beside the library; its arm is left out where it is missing.
         "bench": [*BENCH, TEXT[0]],
         "docs": DOCS,
-        "test": [*TEST, *TRAIN, *EXPORT, *SERVE, *BATCH],
-        "dev": [*TEST, *TRAIN, *BENCH, *SERVE, *BATCH, *TOOLS, DALI],
+        "test": [*TEST, *TRAIN, *EXPORT, *SERVE, *BATCH, *BROWSER],
+        "dev": [*TEST, *TRAIN, *BENCH, *SERVE, *BATCH, *BROWSER, *TOOLS, DALI],
     },
     entry_points={"console_scripts": ["mote-fast = mote_fast.cli:main"]},
     classifiers=[

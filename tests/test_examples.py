@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
+
+from mote_fast.runtime.environment import PRESETS
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -38,6 +42,25 @@ def test_programs_compile_and_are_short(program: Path) -> None:
     said = ast.get_docstring(ast.parse(text)) or ""
     assert f"python examples/{program.name}" in said or program.name == "drawn_clips.py"
     assert program.name in (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.heavy
+def test_the_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradio, for which a stand-in serves here, gets functions that take what its fields hold."""
+    program = EXAMPLES / "space" / "app.py"
+    assert len(program.read_text(encoding="utf-8").splitlines()) < 45
+    assert "space/app.py" in (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
+    gradio = MagicMock()
+    monkeypatch.setitem(sys.modules, "gradio", gradio)
+    space = runpy.run_path(str(program), run_name="space")
+    assert [call.args[0] for call in gradio.Button.return_value.click.call_args_list] == [space["rank"], space["find"]]
+    clf = space["clf"]
+    video = str(min(PRESETS.glob("demo/*/*.mp4")))
+    found = space["rank"](video, "ring\ncross")
+    assert found == {each.label: each.score for each in clf.classify(video, ["ring", "cross"])}
+    assert [row[2] for row in space["find"](video, "ring\ncross")] == [
+        each.label for each in clf.timeline(video, ["ring", "cross"], background="auto").segments
+    ]
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)

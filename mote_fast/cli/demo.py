@@ -19,6 +19,11 @@ _PRINTED = 3
 RIGHT_MARK = "<- right"
 
 
+def demo_videos() -> list[Path]:
+    """Return the shipped videos; the class names of each are in a file beside its folder, of the folder's name."""
+    return sorted(CLIPS.glob("*/*.mp4"), key=lambda path: path.name)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Copy the videos, classify each with the shipped model, print the ranked labels. Returns 0."""
     folder = Path(arguments.folder)
@@ -29,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--folder {folder}: cannot be written ({one_line(error)})") from error
     model = load("tiny").fold()
     # Only the shipped videos: the folder may hold others.
-    videos = [folder / clip.relative_to(CLIPS) for clip in sorted(CLIPS.glob("*/*.mp4"), key=lambda path: path.name)]
+    videos = [folder / clip.relative_to(CLIPS) for clip in demo_videos()]
     right = 0
     for video in videos:
         labels = read_labels(video.parent.with_suffix(".csv"))

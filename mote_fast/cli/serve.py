@@ -8,11 +8,12 @@ import sys
 from contextlib import closing
 
 from mote_fast.cli import inputs, outputs
+from mote_fast.cli.demo import demo_videos
+from mote_fast.data.items import read_labels
 from mote_fast.data.text_tables import read_text
 from mote_fast.errors import ConfigError
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.model.many_videos import BATCH_SIZE
-from mote_fast.runtime.environment import PRESETS
 from mote_fast.runtime.extras import required
 from mote_fast.search.video_index import Index
 from mote_fast.serve.limits import Limits
@@ -25,11 +26,13 @@ def run(arguments: argparse.Namespace) -> int:
     for package in ("fastapi", "uvicorn", "python_multipart"):
         required(package, "the server", "serve")
     # They import these packages.
-    from mote_fast.serve.app import Offer, make_app
+    from mote_fast.serve.app import Example, Offer, make_app
     from mote_fast.serve.engine import Engine
     from mote_fast.serve.guard import LOOPBACK
     from mote_fast.serve.run import listen, run_server
 
+    if arguments.demo:
+        _choose_demo(arguments)
     token = _token(arguments.token_file)
     labels = inputs.labels_of(arguments) if _names_labels(arguments) else None
     index = None if arguments.index is None else Index(arguments.index)
@@ -47,8 +50,13 @@ def run(arguments: argparse.Namespace) -> int:
         )
         engine = Engine(model, limits, workers=arguments.workers, batch_size=_batch_size(arguments, model))
         with closing(engine):
-            engine.start(str(next(PRESETS.glob("demo/*/*.mp4"))))
-            offer = Offer(arguments.checkpoint or arguments.model, labels or model.classes, index)
+            engine.start(str(demo_videos()[0]))
+            examples = (
+                [Example(path, read_labels(path.parent.with_suffix(".csv"))) for path in demo_videos()]
+                if arguments.demo
+                else []
+            )
+            offer = Offer(arguments.checkpoint or arguments.model, labels or model.classes, index, examples)
             hosts = LOOPBACK if arguments.host in LOOPBACK else None
             app = make_app(engine, offer, token=token, hosts=hosts)
             if hosts is None and token is None:
@@ -59,6 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
             outputs.write(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
             run_server(app, listening)
     return 0
+
+
+def _choose_demo(arguments: argparse.Namespace) -> None:
+    if arguments.checkpoint is not None or "model" in getattr(arguments, "given", ()):
+        raise ConfigError("--demo takes the shipped model; leave --model and --checkpoint out")
+    arguments.model = "tiny"
 
 
 def _names_labels(arguments: argparse.Namespace) -> bool:

@@ -38,6 +38,31 @@ class Embedded(BaseModel):
     caution: str | None
 
 
+class Span(BaseModel):
+    """A time in a video, and its label."""
+
+    start: float = Field(description="seconds of presentation time, 0 at the first frame")
+    end: float
+    label: str
+    index: int
+    score: float
+
+
+class Spans(BaseModel):
+    """When which label fits a video."""
+
+    segments: list[Span]
+    duration: float = Field(description="of the video, seconds")
+    labels: list[str]
+    threshold: float | None = Field(description="times of a smaller level have no label; null if every time has one")
+    rejection: str = Field(description="how the threshold was found")
+    fps: float
+    window: float
+    hop: float
+    replaced_frames: int
+    caution: str | None
+
+
 class Found(BaseModel):
     """A video of the index."""
 

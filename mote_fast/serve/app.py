@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
@@ -17,18 +17,34 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from mote_fast.clip.texts import check_texts
-from mote_fast.errors import MoteError, quoted
-from mote_fast.model.label_input import labels_of
+from mote_fast.errors import MoteError
 from mote_fast.search.index_model import check_model
 from mote_fast.search.video_index import Index
-from mote_fast.serve.answers import Embedded, Hits, Problem, Ranked, error_answer, json_answer
+from mote_fast.serve.answers import Embedded, Hits, Problem, Ranked, Spans, error_answer, json_answer
 from mote_fast.serve.engine import Engine
+from mote_fast.serve.fields import (
+    background_in,
+    count_in,
+    flag_in,
+    form_schema,
+    labels_in,
+    video_in,
+    views_in,
+    window_in,
+)
 from mote_fast.serve.guard import Guard
-from mote_fast.serve.limits import MAX_VIEWS, RefusedError
+from mote_fast.serve.limits import RefusedError
 from mote_fast.serve.upload import VIDEO, Form, received
 from mote_fast.version import __version__
 
 PAGE = Path(__file__).parent / "page"
+
+
+class Example(NamedTuple):
+    """A video that the page offers, and the labels that go with it."""
+
+    video: Path
+    labels: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -39,11 +55,13 @@ class Offer:
         name: of the model.
         labels: that the page begins with, and that are ranked where a request has none.
         index: that is searched; None offers no search.
+        examples: videos for those who have none at hand.
     """
 
     name: str
     labels: Sequence[str] | None = None
     index: Index | None = None
+    examples: Sequence[Example] = ()
 
 
 def make_app(
@@ -67,6 +85,7 @@ def make_app(
     routes = _Routes(engine, offer)
     for path, route, fields, model in (
         ("/v1/classify", routes.classify, (VIDEO, "labels", "views", "topk"), Ranked),
+        ("/v1/timeline", routes.timeline, (VIDEO, "labels", "background", "window", "several"), Spans),
         ("/v1/embed", routes.embed, (VIDEO, "views"), Embedded),
         *([("/v1/search", routes.search, (VIDEO, "words", "topk"), Hits)] if offer.index is not None else []),
     ):
@@ -77,9 +96,10 @@ def make_app(
             name=path.rpartition("/")[2],
             description=route.__doc__,
             responses={200: {"model": model}, **_PROBLEMS},
-            openapi_extra=_form(fields),
+            openapi_extra=form_schema(fields),
         )
     app.add_api_route("/v1/info", routes.info, methods=["GET"])
+    app.add_api_route("/v1/examples/{place:int}", routes.example, methods=["GET"], include_in_schema=False)
     app.add_api_route("/healthz", routes.healthz, methods=["GET"])
     app.add_api_route("/readyz", routes.readyz, methods=["GET"])
     app.add_api_route("/metrics", routes.metrics, methods=["GET"], response_class=PlainTextResponse)
@@ -137,20 +157,31 @@ class _Routes:
 
     async def classify(self, form: Form) -> dict[str, Any]:
         """Rank labels for a video."""
-        labels = self._labels(form)
-        topk = _count(form, "topk", "5")
-        views = self._views(form, "3x1")
-        predictions, replaced = await self._engine.classify(_video(form), labels, views, topk)
+        labels = labels_in(form, self._offer.labels, self._engine.limits.labels)
+        topk = count_in(form, "topk", 5)
+        views = views_in(form, self._engine.model, "3x1")
+        predictions, replaced = await self._engine.classify(video_in(form), labels, views, topk)
         return {
             "predictions": [each.to_dict() for each in predictions],
             "replaced_frames": replaced,
             "caution": self._engine.model.caution,
         }
 
+    async def timeline(self, form: Form) -> dict[str, Any]:
+        """Say when which label fits a video."""
+        limit = self._engine.limits.labels
+        labels = labels_in(form, self._offer.labels, limit)
+        background, window, several = background_in(form, limit), window_in(form), flag_in(form, "several")
+        found = await self._engine.timeline(video_in(form), labels, background, window, several)
+        document = found.to_dict(windows=False)
+        # Its path is the server's own.
+        del document["video"]
+        return {**document, "caution": self._engine.model.caution}
+
     async def embed(self, form: Form) -> dict[str, Any]:
         """Embed a video."""
-        request = self._engine.request(self._views(form, "1x1"))
-        vector, replaced = await self._engine.embed(_video(form), request)
+        request = self._engine.request(views_in(form, self._engine.model, "1x1"))
+        vector, replaced = await self._engine.embed(video_in(form), request)
         return {
             "embedding": vector.tolist(),
             "replaced_frames": replaced,
@@ -161,7 +192,7 @@ class _Routes:
         """Find the videos of the index that words describe, or that are like a video."""
         index = self._offer.index
         assert index is not None
-        topk = _count(form, "topk", "10")
+        topk = count_in(form, "topk", 10)
         words = form.one("words", "")
         if (form.video_name is None) == (not words):
             raise RefusedError(400, "give one query: words or a video")
@@ -174,7 +205,7 @@ class _Routes:
                 raise RefusedError(400, f"the videos of the index were embedded with frames={own.frames}; give words")
             request = self._engine.request(own.views)
             request = replace(request, pixel_aspect=own.pixel_aspect, crops_along=own.crops_along)
-            query = (await self._engine.embed(_video(form), request))[0].cpu()
+            query = (await self._engine.embed(video_in(form), request))[0].cpu()
         model = self._engine.model if words else None
         index_hits = await self._engine.compute(lambda: _search(index, query, model, topk))
         return {"hits": [hit.to_dict() for hit in index_hits]}
@@ -188,10 +219,20 @@ class _Routes:
                 "version": __version__,
                 "caution": self._engine.model.caution,
                 "labels": None if self._offer.labels is None else list(self._offer.labels),
+                "examples": [
+                    {"name": each.video.name, "url": f"/v1/examples/{at}", "labels": list(each.labels)}
+                    for at, each in enumerate(self._offer.examples)
+                ],
                 "index": None if index is None else {"videos": len(index)},
                 "limits": asdict(self._engine.limits),
             }
         )
+
+    def example(self, place: int) -> Response:
+        """Return a video of the examples."""
+        if not 0 <= place < len(self._offer.examples):
+            return error_answer(RefusedError(404, "there is no such example"))
+        return FileResponse(self._offer.examples[place].video)
 
     def healthz(self) -> Response:
         """Say that the server runs."""
@@ -227,54 +268,11 @@ class _Routes:
             self._running -= 1
             metrics.time("request", time.perf_counter() - started)
 
-    def _labels(self, form: Form) -> list[str]:
-        given = [
-            label for field in form.fields.get("labels", ()) for line in field.splitlines() if (label := line.strip())
-        ]
-        if not given and self._offer.labels is None:
-            raise RefusedError(400, "no labels: give the field labels, one label a line or a field")
-        labels = labels_of(given or self._offer.labels)
-        if len(labels) > self._engine.limits.labels and given:
-            raise RefusedError(413, f"{len(labels)} labels are over the limit of {self._engine.limits.labels}")
-        return labels
-
-    def _views(self, form: Form, default: str) -> str:
-        views = form.one("views", default)
-        parsed = self._engine.model.check_views(views)
-        if parsed.clips * parsed.crops > MAX_VIEWS:
-            raise RefusedError(413, f"views {views} are over the limit of {MAX_VIEWS}")
-        return views
-
 
 def _search(index: Index, query: Any, model: Any, topk: int) -> list[Any]:
     index.refresh()
     return index.search(query, model, topk=topk)
 
-
-def _video(form: Form) -> str:
-    if form.video_name is None:
-        raise RefusedError(400, "no video: give the field video, a file")
-    return form.path
-
-
-def _count(form: Form, name: str, default: str) -> int:
-    text = form.one(name, default)
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 7 and int(text) > 0):
-        raise RefusedError(400, f"{name} must be a whole number from 1 to 999999, got {quoted(text)}")
-    return int(text)
-
-
-_FIELDS: dict[str, dict[str, Any]] = {
-    VIDEO: {"type": "string", "format": "binary", "description": "the file"},
-    "labels": {
-        "type": "array",
-        "items": {"type": "string"},
-        "description": "class names, one a field or a line; without them those that the server was started with",
-    },
-    "views": {"type": "string", "description": "clips x crops, such as 1x1, 3x1, 4x3"},
-    "topk": {"type": "integer", "minimum": 1, "description": "how many results"},
-    "words": {"type": "string", "description": "what the videos show; in place of a video"},
-}
 
 _REASONS = {
     400: "the request is malformed",
@@ -288,9 +286,3 @@ _REASONS = {
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": reason} for status, reason in _REASONS.items()
 }
-
-
-def _form(fields: Sequence[str]) -> dict[str, Any]:
-    properties = {name: _FIELDS[name] for name in fields}
-    schema = {"type": "object", "properties": properties}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

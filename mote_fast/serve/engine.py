@@ -15,9 +15,11 @@ from torch import Tensor
 from mote_fast.data.loading.view_frames import CropReader, ViewFrames, ViewRequest
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.model.results import Prediction, rank
-from mote_fast.serve.limits import Limits
+from mote_fast.serve.limits import MAX_TIMELINE_SECONDS, Limits, RefusedError
 from mote_fast.serve.metrics import Metrics
 from mote_fast.serve.model_thread import ModelThread
+from mote_fast.timeline.rejection import Background
+from mote_fast.timeline.timeline import Timeline
 
 # Label sets whose class features are kept.
 _KEPT_SETS = 16
@@ -29,7 +31,7 @@ class Engine:
     """A model at work for a server.
 
     Args:
-        model: for inference; nothing else uses it meanwhile.
+        model: for inference; nothing else changes it meanwhile. It gets the limit for decoding.
         limits: of a video.
         workers: processes that decode.
         batch_size: see ``ModelThread``.
@@ -49,6 +51,9 @@ class Engine:
         self._workers = workers
         self._reader = CropReader(workers, limits.decode_seconds)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="mote-fast-decode")
+        # Threads may share a model: a long video must not keep short ones waiting.
+        self._timelines = ThreadPoolExecutor(1, thread_name_prefix="mote-fast-timeline")
+        model.decode_time_limit = limits.decode_seconds
         self._computing = ModelThread(model, batch_size, self.metrics)
         self._classes: OrderedDict[tuple[str, ...], Tensor] = OrderedDict()
 
@@ -85,6 +90,37 @@ class Engine:
             read.stand_ins
         )
 
+    async def timeline(
+        self, path: str, labels: Sequence[str], background: Background, window: float | None, several: bool
+    ) -> Timeline:
+        """Say when which label fits a video, as ``VideoClassifier.timeline`` does, one video at a time.
+
+        Raises:
+            MoteError: as ``timeline``; ``VideoError`` also for a video that is too long.
+        """
+        # Whether it can be read at all, and how long it lasts, before it takes the place of others.
+        await self._read(path, self.request("1x1"))
+        classes = await self.compute(lambda: self._class_features(labels))
+
+        def compute() -> Timeline:
+            last = time.monotonic() + MAX_TIMELINE_SECONDS
+
+            def check(ticks: int) -> None:
+                if time.monotonic() > last:
+                    raise RefusedError(422, f"the timeline takes over {MAX_TIMELINE_SECONDS} s; send a shorter video")
+
+            return self.model.timeline(
+                path,
+                labels,
+                background=background,
+                window=window,
+                several=several,
+                class_features=classes,
+                progress=check,
+            )
+
+        return await asyncio.get_running_loop().run_in_executor(self._timelines, compute)
+
     async def compute(self, function: Callable[[], T]) -> T:
         """Compute something else with the model, in its turn."""
         return await asyncio.wrap_future(self._computing.call(function))
@@ -100,6 +136,7 @@ class Engine:
 
     def close(self) -> None:
         """End the threads and processes, after what runs."""
+        self._timelines.shutdown()
         self._threads.shutdown()
         self._computing.close()
         self._reader.close()

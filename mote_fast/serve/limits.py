@@ -19,6 +19,8 @@ MAX_VIEWS = 32
 # Seconds for an upload as a whole, and between two parts of it.
 MAX_UPLOAD_SECONDS = 600
 MAX_SILENT_SECONDS = 20
+# Seconds for the timeline of one video.
+MAX_TIMELINE_SECONDS = 600
 # Open connections.
 MAX_CONNECTIONS = 512
 

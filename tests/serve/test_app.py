@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import mote_fast
-from mote_fast.data import write_video
+from mote_fast.data import read_frames, write_video
 from mote_fast.data.loading import view_frames
 from mote_fast.runtime.workers import WorkerPool
 from mote_fast.search.video_index import Index
@@ -215,9 +215,41 @@ def test_metrics_and_description(engine: Engine) -> None:
             for path, route in described["paths"].items()
             if "post" in route
         }
-        assert fields == {"/v1/classify": ["labels", "topk", "video", "views"], "/v1/embed": ["video", "views"]}
+        assert fields == {
+            "/v1/classify": ["labels", "topk", "video", "views"],
+            "/v1/embed": ["video", "views"],
+            "/v1/timeline": ["background", "labels", "several", "video", "window"],
+        }
         assert {"/healthz", "/readyz", "/metrics", "/v1/info"} <= set(described["paths"])
         assert server.get("/v1/info").document["labels"] == LABELS
+
+
+def test_timelines_are_those_of_the_library(server: Served, model: mote_fast.VideoClassifier, tmp_path: Path) -> None:
+    """By each kind of background; what is malformed is refused before the video is read."""
+    video = tmp_path / "long.mp4"
+    frames = torch.cat([read_frames(clip, range(20)) for clip in DEMO[:2]])
+    write_video(video, frames, fps=25)
+    for fields, options in (
+        ({}, {}),
+        ({"background": "auto", "window": "1.5"}, {"background": "auto", "window": 1.5}),
+        ({"background": "0.2", "several": "true"}, {"background": 0.2, "several": True}),
+        ({"background": "noise\nan empty street"}, {"background": ["noise", "an empty street"]}),
+        ({"background": "noise"}, {"background": ["noise"]}),
+    ):
+        answer = server.post("/v1/timeline", with_labels(video, LABELS, **fields))
+        document = model.timeline(video, LABELS, **options).to_dict(windows=False)
+        del document["video"]
+        assert answer.document == {**document, "caution": model.caution}
+    for fields, words in (
+        ({"background": "2"}, "-1..1"),
+        ({"window": "0"}, "0.1 to 600"),
+        ({"window": "nan"}, "0.1 to 600"),
+        ({"several": "1"}, "true or false"),
+        ({"views": "1x1"}, "no field 'views'"),
+    ):
+        answer = server.post("/v1/timeline", with_labels(video, LABELS, **fields))
+        assert (answer.status, words in answer.document["error"]) == (400, True), answer.text
+    assert server.post("/v1/timeline", with_labels(video, LABELS, background="a\n" * 51)).status == 413
 
 
 def test_who_may_ask(engine: Engine) -> None:

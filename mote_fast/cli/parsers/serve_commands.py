@@ -18,6 +18,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--token-file", metavar="FILE", help="file of a token that requests must bear")
     parser.add_argument("--index", metavar="INDEX", help="folder of an index of videos, which requests may search")
     options.add_labels(parser)
+    parser.add_argument("--demo", action="store_true", help="the shipped model, and its videos on the page")
     limits = parser.add_argument_group("limits")
     options.add_value(limits, "--max-upload", float(MAX_UPLOAD_MEGABYTES), "size of a video", "MB", above=0, most=2**20)
     options.add_value(limits, "--max-seconds", float(MAX_VIDEO_SECONDS), "duration of a video", "SECONDS", above=0)
