@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
-from device.training_case import DRY_HEADS, HEADS, METHOD, HeadCase, small_batches, small_model
+from device.training_case import (
+    DRY_HEADS,
+    HEADS,
+    LOGIT_SCALE,
+    METHOD,
+    HeadCase,
+    captured_step_of,
+    small_batches,
+    small_model,
+)
 from mote_fast.device_check.check import Check, attempt, bounded, error_of, holds, skipped
 from mote_fast.device_check.check_setting import CheckSetting
 from mote_fast.device_check.timing import WARMUP
+from mote_fast.training.captured_step import EAGER_STEPS
+from mote_fast.training.losses import training_loss
 from mote_fast.training.optim import head_optimizer
 
-REPLAYS = 3
+REPLAYS, LR = 3, 1e-4
 # Replays run the same kernels on the same numbers; attention's backward may add in another order.
 BOUND = 1e-5
 
@@ -22,6 +34,8 @@ def checks(setting: CheckSetting) -> Iterator[Check]:
     """Capture and replay with new draws, then forbid waiting."""
     for name, sizes in setting.size(HEADS, DRY_HEADS).items():
         yield from attempt(f"head {name}, captured", lambda n=name, s=sizes: _captured(n, HeadCase(*s, setting.device)))
+        title = f"head {name}, whole step captured"
+        yield from attempt(title, lambda t=title, s=sizes: _whole_step(t, HeadCase(*s, setting.device)))
     yield from attempt("head's step waits for nothing", lambda: _head_step(setting))
     yield from attempt("training step waits for nothing", lambda: _training_step(setting))
 
@@ -50,6 +64,30 @@ def _captured(name: str, case: HeadCase) -> Iterator[Check]:
         torch.cuda.synchronize()
         replayed = [each.clone() for each in found]
         yield bounded(f"head {name}, replay {number}", error_of(replayed, case.gradients()), BOUND)
+
+
+def _whole_step(name: str, case: HeadCase) -> Iterator[Check]:
+    """``CapturedStep``, the optimiser in the graph, against ordinary steps; replays must not make the host wait."""
+    other = copy.deepcopy(case.head)
+    clips, frames, _ = case.features.shape
+    step = captured_step_of(case)
+    optimizer = head_optimizer(other, lr=LR)
+    found, expected = [], []
+    for number in range(EAGER_STEPS + 1 + REPLAYS):
+        features, draws = torch.randn(clips, frames, case.head.embed_dim), case.new_draws()
+        with no_waiting(case.features.device) if number > EAGER_STEPS else nullcontext():
+            found.append(step(features, case.labels, draws, LR).clone())
+        given = (features.to(case.features.device), case.classes, case.labels, LOGIT_SCALE)
+        loss = training_loss(other, *given, draws=draws.to(case.features.device))
+        loss.total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        expected.append(torch.stack([loss.total, loss.routed, loss.merged, loss.mse]).detach())
+    yield bounded(f"{name}: losses of {len(found)} steps", error_of(found, expected), 1e-4)
+    pairs = list(zip(case.head.parameters(), other.parameters(), strict=True))
+    difference = torch.cat([(a - b).detach().flatten() for a, b in pairs]).norm()
+    moved = torch.cat([b.detach().flatten() for _, b in pairs]).norm()
+    yield bounded(f"{name}: parameters after them", (difference / moved).item(), 1e-3)
 
 
 @contextmanager

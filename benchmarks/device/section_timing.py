@@ -10,16 +10,17 @@ from typing import Any
 import torch
 
 from device.layer_work import Work, activation_work, layer_work
-from device.training_case import DRY_HEADS, HEADS, LOGIT_SCALE, HeadCase, Sizes
+from device.training_case import DRY_HEADS, HEADS, LOGIT_SCALE, HeadCase, Sizes, captured_step_of
 from mote_fast.device_check import expert_cases as cases
 from mote_fast.device_check.check import Check, attempt, skipped
 from mote_fast.device_check.check_setting import CheckSetting
 from mote_fast.device_check.expert_cases import PRECISIONS, Precision, Shape
 from mote_fast.device_check.timing import captured, device_times, host_times
 from mote_fast.ops.implementations import Implementation, implemented_by
+from mote_fast.training.captured_step import EAGER_STEPS
 from mote_fast.training.optim import head_optimizer
 
-SAMPLES = 30
+SAMPLES, LR = 30, 1e-5
 
 
 def checks(setting: CheckSetting) -> Iterator[Check]:
@@ -117,8 +118,17 @@ def _heads(
 
 
 def _head(setting: CheckSetting, name: str, sizes: Sizes, precision: Precision) -> Iterator[Check]:
+    yield _ordinary(setting, f"{name}, step", HeadCase(*sizes, setting.device), precision)
     case = HeadCase(*sizes, setting.device)
-    optimizer = head_optimizer(case.head, lr=1e-5)
+    step = captured_step_of(case, torch.bfloat16 if precision.activation == torch.bfloat16 else None)
+    features, draws = case.features.detach(), case.new_draws()
+    for _ in range(EAGER_STEPS + 1):
+        step(features, case.labels, draws, LR)
+    yield _steps(setting, f"{name}, step, captured", lambda: step(features, case.labels, draws, LR))
+
+
+def _ordinary(setting: CheckSetting, name: str, case: HeadCase, precision: Precision) -> Check:
+    optimizer = head_optimizer(case.head, lr=LR)
 
     def step() -> None:
         with _autocast(setting, precision):
@@ -128,18 +138,7 @@ def _head(setting: CheckSetting, name: str, sizes: Sizes, precision: Precision) 
         optimizer.zero_grad()
         case.features.grad = None
 
-    yield _steps(setting, f"{name}, step", step)
-    if setting.on_gpu:
-
-        def gradients() -> None:
-            with _autocast(setting, precision):
-                case.gradients()
-
-        # The optimiser would hand out probes, which a graph cannot keep.
-        del optimizer
-        replay = captured(gradients, setting.device).replay
-        times = device_times(replay, setting.device, SAMPLES)
-        yield Check(f"{name}, forward and backward, dense, replayed", "figure", figures={"us": times.median})
+    return _steps(setting, name, step)
 
 
 def _official(setting: CheckSetting, name: str, sizes: Sizes, precision: Precision) -> Check:
@@ -147,7 +146,7 @@ def _official(setting: CheckSetting, name: str, sizes: Sizes, precision: Precisi
 
     case = HeadCase(*sizes, setting.device)
     head = OfficialHead(case.head)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-5, fused=True)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=LR, fused=True)
     draws = case.new_draws()
 
     def step() -> None:
@@ -162,7 +161,7 @@ def _official(setting: CheckSetting, name: str, sizes: Sizes, precision: Precisi
     return _steps(setting, f"head {name}, official recipe, step", step)
 
 
-def _steps(setting: CheckSetting, name: str, step: Callable[[], None]) -> Check:
+def _steps(setting: CheckSetting, name: str, step: Callable[[], Any]) -> Check:
     samples = setting.size(SAMPLES, 2)
     host = host_times(step, setting.device, samples)
     device = device_times(step, setting.device, samples, cold=False)

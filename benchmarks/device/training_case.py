@@ -11,8 +11,10 @@ from torch import Tensor
 from mote_fast.data.loading.batch import Batch
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
+from mote_fast.training.captured_step import CapturedStep
 from mote_fast.training.losses import training_loss
 from mote_fast.training.method import Draws, TrainingMethod
+from mote_fast.training.optim import head_optimizer
 
 if TYPE_CHECKING:
     from mote_fast.model.classifier import VideoClassifier
@@ -59,6 +61,14 @@ class HeadCase:
         """The loss, and its gradients of the features and of every parameter, dense."""
         loss = self.loss(draws)
         return [loss.detach(), *torch.autograd.grad(loss, [self.features, *self.head.parameters()])]
+
+
+def captured_step_of(case: HeadCase, precision: torch.dtype | None = None) -> CapturedStep:
+    """The case's step as ``CapturedStep`` takes it: captured from the fourth call on."""
+    clips, frames, _ = case.features.shape
+    case.head.set_train_class_features(case.classes)
+    optimizer = head_optimizer(case.head, lr=1e-4, capturable=True)
+    return CapturedStep(case.head, optimizer, LOGIT_SCALE, clips, frames, precision=precision)
 
 
 def small_model(device: torch.device, seed: int = 0) -> VideoClassifier:

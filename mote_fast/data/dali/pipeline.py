@@ -126,7 +126,8 @@ def build_pipeline(
                 ndim=list(dims),
             )
         )
-        frames = fn.decoders.video(item.encoded, frames=item.indices, device=decoder)
+        # The processes of all GPUs of a machine would pin their threads to the same few cores.
+        frames = fn.decoders.video(item.encoded, frames=item.indices, device=decoder, affine=False)
         scaled = fn.resize(frames, size=item.scaled, interp_type=interpolation, antialias=True)
         crops = []
         for number in range(recipe.views.crops):
