@@ -122,6 +122,38 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor, alpha: float, beta: float) -
     return _onednn(x, weight, bias * (beta / alpha)).mul_(alpha)
 
 
+@torch.no_grad()
+def product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    """Write ``left @ right`` to ``out``, which has no gradients, and return it.
+
+    Args:
+        left: [n, k].
+        right: [k, m].
+        out: [n, m].
+    """
+    if _served(left, right.t(), None):
+        return out.copy_(_onednn(left, right.t(), None))
+    return torch.mm(left, right, out=out)
+
+
+@torch.no_grad()
+def scaled_product(bias: Tensor, left: Tensor, right: Tensor, alpha: float, beta: float, out: Tensor) -> Tensor:
+    """Write ``alpha * left @ right + beta * bias`` to ``out``, as ``product`` does.
+
+    Args:
+        bias: one that broadcasts to [n, m].
+        left: [n, k].
+        right: [k, m].
+        alpha: scale of the product.
+        beta: scale of the bias; with 0 its values do not matter.
+        out: [n, m].
+    """
+    if not _served(left, right.t(), None):
+        return torch.addmm(bias, left, right, beta=beta, alpha=alpha, out=out)
+    found = _onednn(left, right.t(), None)
+    return torch.add(bias * beta, found, alpha=alpha, out=out) if beta else torch.mul(found, alpha, out=out)
+
+
 def run_linear(layer: nn.Module, x: Tensor) -> Tensor:
     """Run a linear layer as ``linear`` does; one of another kind, or with hooks, runs itself."""
     hooked = layer._forward_hooks or layer._forward_pre_hooks
