@@ -45,14 +45,15 @@ def make_model(judged: str) -> mote_fast.VideoClassifier:
 def main() -> None:
     """Run, or go on."""
     videos, output, judged, engine, block, actors = sys.argv[1:]
-    place: Any = {"engine": engine} if engine == "local" else {"engine": engine, "actors": int(actors)}
+    # Two processes decode in all, so that two processors hold the actors.
+    place: Any = {"workers": 2} if engine == "local" else {"actors": int(actors), "workers": 2 // int(actors)}
     batch.classify(
         *(videos, output),
         **place,
+        engine=engine,
         model=partial(make_model, judged),
         labels=LABELS,
         views="1x1",
-        workers=2,
         durable_every=int(block),
     )
 
