@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from mote_fast.batch.collection_index import described_index
 from mote_fast.batch.fault_kinds import kind_of_fault
 from mote_fast.batch.output_rows import Numbers, Row, Task, table_of
 from mote_fast.batch.run_record import fingerprint_of
@@ -18,6 +19,7 @@ from mote_fast.batch.video_sources import Item
 from mote_fast.clip.fingerprint import Fingerprint
 from mote_fast.data.loading.addresses import Address, is_address
 from mote_fast.data.loading.view_frames import CropReader
+from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, LabelError, quoted
 from mote_fast.model.checkpoint import load
 from mote_fast.model.classifier import VideoClassifier
@@ -73,9 +75,7 @@ class Classifier:
         path_column: str = "path",
         id_column: str = "id",
     ) -> None:
-        check_choice("task", task, Task)
-        check_choice("numbers", numbers, Numbers)
-        check_count("topk", topk, 1)
+        check_request(labels, task=task, views=views, topk=topk, numbers=numbers)
         check_stream([], StreamOptions(workers, batch_size))
         # Not NaN either.
         if not time_limit > 0:
@@ -98,6 +98,12 @@ class Classifier:
     def labels(self) -> list[str] | None:
         """The labels that are ranked; None of embeddings."""
         return self._labels
+
+    @property
+    def index(self) -> dict[str, Any] | None:
+        """What a search index says of the embeddings; None of labels."""
+        views = f"{self._views.clips}x{self._views.crops}"
+        return described_index(self._model, views) if self._task == "embed" else None
 
     def rows(self, items: Iterable[Item]) -> Generator[Row]:
         """Yield the row of each video, in order, as they come; the videos are read a little ahead."""
@@ -159,8 +165,6 @@ class Classifier:
 
     def _labels_of(self, labels: Labels | None) -> list[str] | None:
         if self._task == "embed":
-            if labels is not None:
-                raise ConfigError("labels are for the task 'classify'; embeddings have none")
             return None
         labels = self._model.classes if labels is None else labels
         if labels is None:
@@ -191,6 +195,30 @@ class Classifier:
             "labels": f"{len(self._labels)} labels {_hash(self._labels)}",
             "prompts": _hash(texts),
         }
+
+
+def check_request(
+    labels: Labels | None = None,
+    *,
+    task: Task,
+    views: str | None = None,
+    topk: int = 5,
+    numbers: Numbers = "float32",
+) -> None:
+    """Check the arguments of ``Classifier`` that decide the rows, without a model.
+
+    Raises:
+        LabelError, ConfigError: one is malformed.
+    """
+    check_choice("task", task, Task)
+    check_choice("numbers", numbers, Numbers)
+    check_count("topk", topk, 1)
+    if views is not None:
+        Views.parse(views)
+    if labels is not None and task == "embed":
+        raise ConfigError("labels are for the task 'classify'; embeddings have none")
+    if labels is not None:
+        labels_of(labels)
 
 
 def model_of(model: Model) -> VideoClassifier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
-from mote_fast.batch.block_classifier import Classifier, Model
+from mote_fast.batch.block_classifier import Classifier, Model, check_request
 from mote_fast.batch.fault_kinds import FaultKind
 from mote_fast.batch.local_engine import Done, Judged, run_local
 from mote_fast.batch.output_rows import Numbers
@@ -20,7 +21,7 @@ from mote_fast.batch.run_plan import Block
 from mote_fast.batch.video_sources import Columns, Source, read_source
 from mote_fast.errors import ConfigError, quoted
 from mote_fast.model.classifier import VideoClassifier
-from mote_fast.model.label_input import Labels
+from mote_fast.model.label_input import Labels, labels_of
 from mote_fast.model.many_videos import TIME_LIMIT
 from mote_fast.runtime.checks import check_choice, check_count
 from mote_fast.runtime.extras import required
@@ -216,7 +217,7 @@ class Place(NamedTuple):
                 raise ConfigError("actors and an address are those of the engine 'ray'")
             classifier = Classifier(model, workers=self.cluster.workers, **options)
             run = partial(run_local, classifier)
-            return Prepared(classifier.facts, classifier.labels, run, classifier)
+            return Prepared(classifier.facts, classifier.labels, classifier.index, run, classifier)
         required("ray", "the engine 'ray'", "ray")
         if isinstance(model, VideoClassifier):
             raise ConfigError("the engine 'ray' makes the model in its actors: give a name, a path, or a function")
@@ -224,15 +225,24 @@ class Place(NamedTuple):
         classifier = Classifier(model, **options)
         make = partial(_make, model, {**options, "labels": classifier.labels})
         run = partial(run_ray, make, classifier.fingerprint, self.cluster)
-        return Prepared(classifier.facts, classifier.labels, run)
+        return Prepared(classifier.facts, classifier.labels, classifier.index, run)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What judges videos: what its rows are made of, its labels, the engine, and the model of this process."""
+    """What judges videos.
+
+    Attributes:
+        facts: what the rows are made of.
+        labels: those that are ranked.
+        index: what an index says of the embeddings; None of labels.
+        run: the engine.
+        classifier: what computes in this process; None if others do.
+    """
 
     facts: Mapping[str, Any]
     labels: Sequence[str] | None
+    index: Mapping[str, Any] | None
     run: Engine
     classifier: Classifier | None = None
 
@@ -268,12 +278,20 @@ def run(
     """
     if durable_every is not None:
         check_count("durable_every", durable_every, 1, 2**20)
+    if (labels := request.get("labels")) is not None:
+        # An iterable may be read once.
+        request = {**request, "labels": labels_of(labels)}
+    # What needs no model is told before one is fetched or made.
+    check_request(**request)
+    found = read_source(videos, columns)
+    pieces = itertools.chain([next(found)], found)
+    path = expanded(output)
+    RunFolder.prepare(path)
     judge = place.prepare(model, request)
-    recorded = {**request, "labels": judge.labels, "options": dict(chosen)}
-    pieces = read_source(videos, columns)
+    recorded = {**request, "labels": judge.labels, "options": dict(chosen), "index": judge.index}
     with (
         contextlib.closing(judge),
-        RunFolder.opened(expanded(output), judge.facts, recorded, pieces, durable_every) as folder,
+        RunFolder.opened(path, judge.facts, recorded, pieces, durable_every) as folder,
     ):
         _judge(judge.run, folder.pending(), folder.commit, _Count(folder.record.videos, folder.done(), progress))
         return folder.summary()

@@ -54,6 +54,19 @@ class RunFolder:
         self.path = path
         self.record = read_record(path)
 
+    @staticmethod
+    def prepare(path: Path) -> None:
+        """Make the folder, and check that it holds nothing, or a run.
+
+        Raises:
+            ConfigError: it holds something else, or cannot be written.
+        """
+        make_folder(path, "the output")
+        if not os.path.lexists(path / RECORD_FILE):
+            foreign = [name for name in sorted(os.listdir(path)) if name[0] not in "._"]
+            if foreign:
+                raise ConfigError(f"{path}: holds other files ({foreign[0]}); give a folder that is new or empty")
+
     @classmethod
     @contextmanager
     def opened(
@@ -66,27 +79,24 @@ class RunFolder:
     ) -> Iterator[RunFolder]:
         """Begin a run, or go on with one, and hold its lock; videos that it does not know yet are added to its plan.
 
+        The folder is that of ``prepare``.
+
         Args:
-            path: of the folder: new, empty, or of a run with the same facts.
+            path: of the folder: empty, or of a run with the same facts.
             facts: see ``RunRecord``.
             request: see ``RunRecord``.
             pieces: the videos.
             block: videos of a block, see ``write_part``.
 
         Raises:
-            ConfigError: the folder belongs to another run, holds something else, cannot be written or is in use.
+            ConfigError: the folder belongs to another run, cannot be written or is in use.
             ListError: the videos cannot be read, or an id is given twice; the run is as it was.
         """
-        make_folder(path, "the output")
         with FileLock(path / LOCK_FILE, str(path)):
+            record = RunRecord(facts, request)
             if os.path.lexists(path / RECORD_FILE):
                 record = read_record(path)
                 check_facts(path, record.facts, facts)
-            else:
-                foreign = [name for name in sorted(os.listdir(path)) if name[0] not in "._"]
-                if foreign:
-                    raise ConfigError(f"{path}: holds other files ({foreign[0]}); give a folder that is new or empty")
-                record = RunRecord(facts, request)
             remove_abandoned(path)
             part = write_part(path, len(record.parts), pieces, record.parts, block)
             if part is not None:
@@ -140,11 +150,20 @@ class RunFolder:
             ListError: a file is damaged.
         """
         done, failed = 0, Counter[str]()
-        for name in sorted(self._done()):
-            kinds = self._read(name, ["error_kind"]).column("error_kind")
+        for table in self.tables(["error_kind"]):
+            kinds = table.column("error_kind")
             done += len(kinds)
             failed.update(kind for kind in kinds.to_pylist() if kind is not None)
         return Summary(self.record.videos, done, dict(sorted(failed.items())))
+
+    def tables(self, columns: list[str]) -> Generator[Any]:
+        """Yield columns of the files that are done, in their order.
+
+        Raises:
+            ListError: a file is damaged.
+        """
+        for name in sorted(self._done()):
+            yield self._read(name, columns)
 
     def faults(self, kinds: Collection[str] | None) -> Generator[Block]:
         """Yield, of each file that is done, the videos with a fault of some kinds; None takes all kinds."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mote_fast.batch.collection_index import index
 from mote_fast.batch.collection_runs import Place, RunState, kinds_of, retry, run, status
 from mote_fast.batch.ray_engine import Cluster
 from mote_fast.batch.run_folder import RunFolder, Summary
@@ -47,6 +48,14 @@ def run_embed(arguments: argparse.Namespace) -> int:
 def run_status(arguments: argparse.Namespace) -> int:
     """Print how far a run is. Returns 0."""
     _show(arguments, status(arguments.output))
+    return 0
+
+
+def run_index(arguments: argparse.Namespace) -> int:
+    """Put the embeddings of a run into a search index. Returns 0."""
+    found = index(arguments.output, arguments.index)
+    line = f"{arguments.index}: {len(found)} rows"
+    outputs.show(arguments, {"output": arguments.output, "index": arguments.index, "rows": len(found)}, [line])
     return 0
 
 

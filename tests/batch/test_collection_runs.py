@@ -86,6 +86,26 @@ def test_embeddings_are_lists_of_fixed_size(
             assert row["embedding"] is None
 
 
+def test_embeddings_are_searched(tiny: VideoClassifier, collection: Path, tmp_path: Path) -> None:
+    """An index of a run finds each video by its embedding; it grows with the run, and is that of one model."""
+    batch.embed(collection, tmp_path / "out", model=tiny, numbers="float16", durable_every=3)
+    for _ in range(2):
+        found = batch.index(tmp_path / "out", tmp_path / "index")
+        assert len(found) == 5
+    hit = found.search(like=collection / "9.mp4", clf=tiny, topk=1)[0]
+    assert hit.path == str(collection / "9.mp4")
+    assert hit.id == id_of_path(hit.path)
+    (collection / "new.mp4").symlink_to(collection / "8.mp4")
+    batch.embed(collection, tmp_path / "out", model=tiny, numbers="float16")
+    assert len(batch.index(tmp_path / "out", tmp_path / "index")) == 6
+    batch.embed(collection, tmp_path / "three", model=tiny, views="3x1")
+    with pytest.raises(ConfigError, match="give another folder for the index"):
+        batch.index(tmp_path / "three", tmp_path / "index")
+    batch.classify(collection, tmp_path / "labels", model=tiny, labels=LABELS)
+    with pytest.raises(ConfigError, match="has no embeddings"):
+        batch.index(tmp_path / "labels", tmp_path / "index")
+
+
 def test_a_run_goes_on_where_it_ended(tiny: VideoClassifier, collection: Path, tmp_path: Path) -> None:
     """Files that are there stay as they are, missing ones are made again, and new videos are added."""
     output = tmp_path / "out"
@@ -259,7 +279,8 @@ def test_bad_arguments_are_refused(tiny: VideoClassifier, collection: Path, tmp_
     for error, given in wrong:
         with pytest.raises(error):
             batch.classify(collection, tmp_path / "out", model=tiny, **given)
-    assert not (tmp_path / "out").exists()
+    with pytest.raises(ListError, match="no output"):
+        batch.status(tmp_path / "out")
     with pytest.raises(ConfigError, match="model"):
         model_of(5)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="labels are for"):

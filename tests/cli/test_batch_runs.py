@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,16 @@ def test_a_collection_is_embedded(collection: Path, tmp_path: Path, capsys: pyte
     }
     assert sorted(pq.read_table(output).column("id").to_pylist()) == ["v10", "v11", "v12", "v8", "v9"]
 
+    assert main(["batch", "index", output, str(tmp_path / "index")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'index'}: 5 rows\n"
 
-@pytest.mark.parametrize("case", ["twice", "none", "foreign", "file"])
-def test_bad_usage_gives_two(case: str, collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+
+@pytest.mark.parametrize("case", ["twice", "none", "foreign", "file", "ray"])
+def test_bad_usage_gives_two(
+    case: str, collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One line says why."""
+    monkeypatch.setitem(sys.modules, "ray", None)
     (tmp_path / "list.txt").write_text(f"{collection}/8.mp4\n" * 2)
     (tmp_path / "file").touch()
     source, output, message = {
@@ -74,8 +81,10 @@ def test_bad_usage_gives_two(case: str, collection: Path, tmp_path: Path, capsys
         "none": ("none.txt", "out", "cannot be read"),
         "foreign": ("collection", "collection", "holds other files"),
         "file": ("collection", "file", "cannot be written"),
+        "ray": ("collection", "out", "pip install 'mote_fast[ray]'"),
     }[case]
-    assert main(["batch", "embed", str(tmp_path / source), str(tmp_path / output), *RUN]) == 2
+    engine = ["--engine", "ray"] if case == "ray" else []
+    assert main(["batch", "embed", str(tmp_path / source), str(tmp_path / output), *engine, *RUN]) == 2
     told = capsys.readouterr().err.splitlines()
     assert len([line for line in told if line.startswith("mote-fast: error: ")]) == 1
     assert message in told[-1]

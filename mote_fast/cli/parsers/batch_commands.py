@@ -29,6 +29,9 @@ def add_commands(commands: Any) -> None:
 
     status = _add_action(actions, "status", "count what is done and what failed, also while a run goes on")
     options.set_run(status, "batch_runs", "run_status")
+    index = _add_action(actions, "index", "put the embeddings of a run into a search index, and add what it lacks")
+    index.add_argument("index", metavar="INDEX", help="folder of the index: new, or of the same model")
+    options.set_run(index, "batch_runs", "run_index")
     retry = _add_action(actions, "retry", "judge the videos that have no result once more")
     kinds = f"kinds of faults, separated by commas (default: all of {', '.join(get_args(FaultKind))})"
     retry.add_argument("--only", metavar="KINDS", help=kinds)
