@@ -25,7 +25,7 @@ class Label(BaseModel):
 class Ranked(BaseModel):
     """Labels of a video."""
 
-    predictions: list[Label] = Field(description="best first")
+    predictions: list[Label] = Field(description="best first; none if the video is rejected")
     replaced_frames: int = Field(description="frames that could not be decoded; their neighbors stand in for them")
     caution: str | None = Field(description="why the ranking means nothing; null if the model is trained for it")
 

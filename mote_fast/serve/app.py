@@ -23,11 +23,11 @@ from mote_fast.search.video_index import Index
 from mote_fast.serve.answers import Embedded, Hits, Problem, Ranked, Spans, error_answer, json_answer
 from mote_fast.serve.engine import Engine
 from mote_fast.serve.fields import (
-    background_in,
     count_in,
     flag_in,
     form_schema,
     labels_in,
+    rejection_in,
     video_in,
     views_in,
     window_in,
@@ -84,7 +84,7 @@ def make_app(
     app = FastAPI(title="mote_fast", version=__version__, docs_url=None, redoc_url=None)
     routes = _Routes(engine, offer)
     for path, route, fields, model in (
-        ("/v1/classify", routes.classify, (VIDEO, "labels", "views", "topk"), Ranked),
+        ("/v1/classify", routes.classify, (VIDEO, "labels", "views", "topk", "reject"), Ranked),
         ("/v1/timeline", routes.timeline, (VIDEO, "labels", "background", "window", "several"), Spans),
         ("/v1/embed", routes.embed, (VIDEO, "views"), Embedded),
         *([("/v1/search", routes.search, (VIDEO, "words", "topk"), Hits)] if offer.index is not None else []),
@@ -160,7 +160,8 @@ class _Routes:
         labels = labels_in(form, self._offer.labels, self._engine.limits.labels)
         topk = count_in(form, "topk", 5)
         views = views_in(form, self._engine.model, "3x1")
-        predictions, replaced = await self._engine.classify(video_in(form), labels, views, topk)
+        reject = rejection_in(form, "reject", self._engine.limits.labels)
+        predictions, replaced = await self._engine.classify(video_in(form), labels, views, topk, reject)
         return {
             "predictions": [each.to_dict() for each in predictions],
             "replaced_frames": replaced,
@@ -171,7 +172,7 @@ class _Routes:
         """Say when which label fits a video."""
         limit = self._engine.limits.labels
         labels = labels_in(form, self._offer.labels, limit)
-        background, window, several = background_in(form, limit), window_in(form), flag_in(form, "several")
+        background, window, several = rejection_in(form, "background", limit), window_in(form), flag_in(form, "several")
         found = await self._engine.timeline(video_in(form), labels, background, window, several)
         document = found.to_dict(windows=False)
         # Its path is the server's own.

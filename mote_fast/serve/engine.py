@@ -14,11 +14,12 @@ from torch import Tensor
 
 from mote_fast.data.loading.view_frames import CropReader, ViewFrames, ViewRequest
 from mote_fast.model.classifier import VideoClassifier
+from mote_fast.model.rejecting import Refuser
 from mote_fast.model.results import Prediction, rank
 from mote_fast.serve.limits import MAX_TIMELINE_SECONDS, Limits, RefusedError
 from mote_fast.serve.metrics import Metrics
 from mote_fast.serve.model_thread import ModelThread
-from mote_fast.timeline.rejection import Background
+from mote_fast.timeline.rejection import Background, Rejection
 from mote_fast.timeline.timeline import Timeline
 
 # Label sets whose class features are kept.
@@ -69,7 +70,7 @@ class Engine:
         return self._computing.alive
 
     async def classify(
-        self, path: str, labels: Sequence[str], views: str, topk: int | None
+        self, path: str, labels: Sequence[str], views: str, topk: int | None, reject: Rejection
     ) -> tuple[list[Prediction], int]:
         """Rank labels for a video, as ``VideoClassifier.classify`` does; return its replaced frames too.
 
@@ -77,8 +78,12 @@ class Engine:
             MoteError: as ``classify``; ``VideoError`` also for a video that is too long.
         """
 
+        refuser = Refuser(self.model, reject)
+
         def finish(features: Tensor) -> list[Prediction]:
-            return rank(self.model.scores_from_features(features, self._class_features(labels)), labels, topk)
+            classes = self._class_features(labels)
+            ranked = rank(self.model.scores_from_features(features, classes), labels, topk)
+            return [] if refuser.refuses(features, classes) else ranked
 
         read = await self._read(path, self.request(views))
         return await asyncio.wrap_future(self._computing.submit(read, finish)), len(read.stand_ins)
@@ -105,7 +110,7 @@ class Engine:
         def compute() -> Timeline:
             last = time.monotonic() + MAX_TIMELINE_SECONDS
 
-            def check(ticks: int) -> None:
+            def check(seconds: float, duration: float) -> None:
                 if time.monotonic() > last:
                     raise RefusedError(422, f"the timeline takes over {MAX_TIMELINE_SECONDS} s; send a shorter video")
 

@@ -11,7 +11,7 @@ from mote_fast.model.label_input import labels_of
 from mote_fast.model.video_model import VideoModel
 from mote_fast.serve.limits import MAX_VIEWS, RefusedError
 from mote_fast.serve.upload import VIDEO, Form
-from mote_fast.timeline.rejection import Background
+from mote_fast.timeline.rejection import Rejection
 
 _FIELDS: dict[str, dict[str, Any]] = {
     VIDEO: {"type": "string", "format": "binary", "description": "the file"},
@@ -23,10 +23,11 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "views": {"type": "string", "description": "clips x crops, such as 1x1, 3x1, 4x3"},
     "topk": {"type": "integer", "minimum": 1, "description": "how many results"},
     "words": {"type": "string", "description": "what the videos show; in place of a video"},
-    "background": {
+    "reject": {
         "type": "string",
-        "description": "what has no label: auto, a least cosine, or words, one a line; without it every time has one",
+        "description": "which videos have no label: auto, a least level, or words, one a line; without it all have one",
     },
+    "background": {"type": "string", "description": "which times have no label, as reject"},
     "window": {"type": "number", "minimum": 0.1, "maximum": 600, "description": "seconds that a window spans"},
     "several": {"type": "boolean", "description": "labels may overlap; otherwise there is one at a time"},
 }
@@ -89,11 +90,11 @@ def flag_in(form: Form, name: str) -> bool:
     return text == "true"
 
 
-def background_in(form: Form, most: int) -> Background:
-    """Return what has no label, see ``VideoClassifier.timeline``; words as labels."""
-    lines = _lines(form.fields.get("background", ()))
+def rejection_in(form: Form, name: str, most: int) -> Rejection:
+    """Return what has no label, see ``VideoClassifier.classify``; words as labels."""
+    lines = _lines(form.fields.get(name, ()))
     if len(lines) > most:
-        raise RefusedError(413, f"{len(lines)} words of background are over the limit of {most}")
+        raise RefusedError(413, f"{name}: {len(lines)} words are over the limit of {most}")
     if len(lines) == 1:
         return "auto" if lines[0] == "auto" else lines if math.isnan(_number(lines[0])) else _number(lines[0])
     return labels_of(lines) if lines else None

@@ -48,6 +48,17 @@ def test_answers_are_those_of_the_library(server: Served, model: mote_fast.Video
     assert answer.document["embedding"] == model.embed(DEMO[0]).tolist()
 
 
+def test_rejection_is_that_of_the_library(server: Served, model: mote_fast.VideoClassifier) -> None:
+    """A rejected video has no labels; a level that nobody measured is said."""
+    for text, reject in (("-1", -1.0), ("1.5", 1.5), ("red ring\ngreen star", ["red ring", "green star"])):
+        answer = server.post("/v1/classify", with_labels(DEMO[0], LABELS, reject=text))
+        found = [each.to_dict() for each in model.classify(DEMO[0], LABELS, reject=reject)]
+        assert answer.document["predictions"] == found
+    assert model.classify(DEMO[0], LABELS, reject=1.5) == []
+    answer = server.post("/v1/classify", with_labels(DEMO[0], LABELS, reject="auto"))
+    assert answer.status == (400 if model.reject_level is None else 200)
+
+
 def test_many_clients_at_once(server: Served, model: mote_fast.VideoClassifier) -> None:
     """32 requests, in turns classified with two sets of labels and embedded, get the answers that they get alone."""
     singles = [
@@ -216,7 +227,7 @@ def test_metrics_and_description(engine: Engine) -> None:
             if "post" in route
         }
         assert fields == {
-            "/v1/classify": ["labels", "topk", "video", "views"],
+            "/v1/classify": ["labels", "reject", "topk", "video", "views"],
             "/v1/embed": ["video", "views"],
             "/v1/timeline": ["background", "labels", "several", "video", "window"],
         }
@@ -241,7 +252,7 @@ def test_timelines_are_those_of_the_library(server: Served, model: mote_fast.Vid
         del document["video"]
         assert answer.document == {**document, "caution": model.caution}
     for fields, words in (
-        ({"background": "2"}, "-1..1"),
+        ({"background": "3"}, "-2..2"),
         ({"window": "0"}, "0.1 to 600"),
         ({"window": "nan"}, "0.1 to 600"),
         ({"several": "1"}, "true or false"),

@@ -140,20 +140,26 @@ function clock(seconds) {
   return `${minutes}:${(seconds - 60 * minutes).toFixed(1).padStart(4, "0")}`;
 }
 
+// What has none of the labels, as a field of the request.
+function rejection(name) {
+  const kind = document.querySelector("input[name=background]:checked").value;
+  return kind ? [[name, kind === "words" ? lines("background").join("\n") : kind]] : [];
+}
+
 async function classify() {
-  const response = await ask("/v1/classify", [["video", state.file], ["labels", lines("labels").join("\n")], ["topk", "10"]]);
-  const found = await response.json();
+  const fields = [["video", state.file], ["labels", lines("labels").join("\n")], ["topk", "10"], ...rejection("reject")];
+  const found = await (await ask("/v1/classify", fields)).json();
   clear();
+  $("rejection").textContent = "None of these labels.";
+  $("rejection").hidden = found.predictions.length > 0;
   $("ranked").replaceChildren(
     ...found.predictions.map((each) => bar(each.label, each.score, `${(100 * each.score).toFixed(1)} %`)),
   );
 }
 
 async function timeline() {
-  const fields = [["video", state.file], ["labels", lines("labels").join("\n")]];
-  const kind = document.querySelector("input[name=background]:checked").value;
-  if (kind === "auto") fields.push(["background", "auto"]);
-  if (kind === "words") fields.push(["background", lines("background").join("\n")]);
+  const background = rejection("background");
+  const fields = [["video", state.file], ["labels", lines("labels").join("\n")], ...background];
   const found = await (await ask("/v1/timeline", fields)).json();
   clear();
   const names = [...new Set(found.segments.map((each) => each.label))];
@@ -182,7 +188,7 @@ async function timeline() {
   $("player").ontimeupdate = () => { now.style.left = `${(100 * $("player").currentTime) / found.duration}%`; };
   const none = found.segments.length ? "" : "None of these labels at any time. ";
   $("rejection").textContent = `${none}${found.rejection}`;
-  $("rejection").hidden = !(none || kind);
+  $("rejection").hidden = !(none || background.length);
 }
 
 function jump(seconds) {
