@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from class_features import SHARED_PADDED
+from device_figures import device_lines
 from harness import GEMM
 from head import ONCE, TWICE
 from rows import Row, read_json
@@ -57,6 +58,11 @@ def table_of(results: Path) -> str:
     )
 
 
+def content_of(results: Path) -> str:
+    """What stands between the two comments: the table, and what reports of GPUs say."""
+    return "\n".join([table_of(results), "", *device_lines(results / "device")])
+
+
 def figures_of(rows: Sequence[Row], shown: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
     """Every case and size that is shown, and the figures of its arms."""
     for case, x in dict.fromkeys((row.case, row.x) for row in rows):
@@ -100,4 +106,4 @@ def updated(page: str, table: str) -> str:
 
 
 if __name__ == "__main__":
-    write_text(PAGE, updated(PAGE.read_text(encoding="utf-8"), table_of(RESULTS)))
+    write_text(PAGE, updated(PAGE.read_text(encoding="utf-8"), content_of(RESULTS)))

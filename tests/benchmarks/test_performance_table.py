@@ -8,7 +8,7 @@ from pathlib import Path
 import performance_table
 import pytest
 from harness import OFFICIAL, OURS
-from performance_table import BEGIN, END, PAGE, RESULTS, figure_of, figures_of, machine, table_of, updated
+from performance_table import BEGIN, END, PAGE, RESULTS, content_of, figure_of, figures_of, machine, table_of, updated
 from rows import Result, Row, write_json
 from run import BENCHMARKS
 from setting import INT8
@@ -102,4 +102,4 @@ def test_the_page_is_current() -> None:
     if '"presets"' not in (RESULTS / "throughput.json").read_text(encoding="utf-8"):
         pytest.skip("the committed results are of the form before rows: make bench, then make performance")
     text = PAGE.read_text(encoding="utf-8")
-    assert updated(text, table_of(RESULTS)) == text
+    assert updated(text, content_of(RESULTS)) == text
