@@ -14,12 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._library.custom_ops import CustomOpDef
+from torch.nn import Parameter
 
 from mote_fast.errors import DoubleBackwardError, ShapeError
-from mote_fast.kernels.reference import EXPANSION, expert_size
+from mote_fast.kernels.reference import EXPANSION
+from mote_fast.ops import arguments
 from mote_fast.ops.implementations import launchers_for
 
 DEVICES = ("cpu", "cuda")
+
+# Not those without memory, or of other libraries, whose operators are looked for.
+_PLAIN = (Tensor, Parameter)
 
 
 def merge_experts(experts: Tensor, weights: Tensor) -> Tensor:
@@ -37,7 +42,7 @@ def merge_experts(experts: Tensor, weights: Tensor) -> Tensor:
 
     Source: eq. (9); eq. (13) at inference.
     """
-    _check_weights(experts, weights)
+    arguments.check_weights(experts, weights)
     return _merge(experts.contiguous(), weights, None)
 
 
@@ -70,12 +75,12 @@ def expert_pair_ffn(
     Raises:
         ShapeError: shapes, dtypes or devices do not fit together.
     """
-    _check_experts(x_routed, experts)
-    _check_weights(experts, weights)
-    _check_index(experts, index, check_index)
+    arguments.check_experts(x_routed, experts)
+    arguments.check_weights(experts, weights)
+    arguments.check_index(experts, index, check_index)
     if x_merged.shape != x_routed.shape:
         raise ShapeError(f"x_merged must be shaped like x_routed {list(x_routed.shape)}, got {list(x_merged.shape)}")
-    _check_device("x_merged", x_merged, experts)
+    arguments.check_device("x_merged", x_merged, experts)
     # Autocast converts both to its dtype.
     if x_merged.dtype != x_routed.dtype and not torch.is_autocast_enabled(experts.device.type):
         raise ShapeError(f"x_merged must be {x_routed.dtype} like x_routed, got {x_merged.dtype}: convert one of them")
@@ -88,7 +93,7 @@ def expert_pair_ffn(
     # Both streams of the first layer share one tensor; flattening it once keeps it shared.
     routed = x_routed.reshape(-1, x_routed.shape[-1])
     merged = routed if x_merged is x_routed else x_merged.reshape(-1, x_merged.shape[-1])
-    y_routed, y_merged, *_ = _pair(routed, merged, experts.contiguous(), weights, index, probe)
+    y_routed, y_merged, *_ = _run_pair(routed, merged, experts.contiguous(), weights, index, probe)
     return y_routed.view(x_routed.shape), y_merged.view(x_merged.shape)
 
 
@@ -108,45 +113,13 @@ def routed_ffn(x: Tensor, experts: Tensor, index: Tensor, *, check_index: bool =
     Raises:
         ShapeError: shapes, dtypes or devices do not fit together.
     """
-    _check_experts(x, experts)
-    _check_index(experts, index, check_index)
+    arguments.check_experts(x, experts)
+    arguments.check_index(experts, index, check_index)
     if x.ndim < 2 or index.shape != x.shape[:1]:
         raise ShapeError(f"index must be [B] for x [B, ..., d], got {list(index.shape)} for {list(x.shape)}")
     frames = x.shape[1:-1].numel()
     y, *_ = _routed(x.reshape(x.shape[0], frames, x.shape[-1]), experts.contiguous(), index)
     return y.view(x.shape)
-
-
-def _check_experts(x: Tensor, experts: Tensor) -> None:
-    width = x.shape[-1] if x.ndim else 0
-    if experts.ndim != 2 or experts.shape[1] != expert_size(width):
-        raise ShapeError(f"experts must be [E, {expert_size(width)}] for width {width}, got {list(experts.shape)}")
-    if not (x.is_floating_point() and experts.is_floating_point()):
-        raise ShapeError(f"x and experts must be floating point, got {x.dtype} and {experts.dtype}")
-    _check_device("x", x, experts)
-
-
-def _check_weights(experts: Tensor, weights: Tensor) -> None:
-    if experts.ndim != 2 or weights.shape != experts.shape[:1]:
-        raise ShapeError(f"weights must be [E] for experts [E, P], got {list(weights.shape)}, {list(experts.shape)}")
-    if not weights.is_floating_point():
-        raise ShapeError(f"weights must be floating point, got {weights.dtype}")
-    _check_device("weights", weights, experts)
-
-
-def _check_index(experts: Tensor, index: Tensor, values: bool) -> None:
-    """Check the dtype and device of ``index``, and its values without reading them here."""
-    if index.dtype != torch.int64:
-        raise ShapeError(f"index must be int64, got {index.dtype}")
-    _check_device("index", index, experts)
-    if values:
-        inside = ((index >= 0) & (index < experts.shape[0])).all()
-        torch.ops.aten._assert_async.msg(inside, f"index must be in [0, {experts.shape[0]})")
-
-
-def _check_device(name: str, tensor: Tensor, experts: Tensor) -> None:
-    if tensor.device != experts.device:
-        raise ShapeError(f"{name} must be on the device of the experts, {experts.device}, got {tensor.device}")
 
 
 def _custom_op(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
@@ -187,14 +160,16 @@ def _merge_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return of_experts, of_weights if ctx.needs_input_grad[1] else None, None
 
 
-@_custom_op("expert_pair_ffn")
-def _pair(
+def pair_forward(
     x_routed: Tensor, x_merged: Tensor, experts: Tensor, weights: Tensor, index: Tensor, probe: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The outputs, and for backward the activations [2, N, 4d] in a launcher-specific order and the merged row [P]."""
     merged = launchers_for("merge", experts, x_merged).merge_experts_forward(experts, weights, x_merged.dtype)
     launch = launchers_for("expert_ffn", x_routed, experts).expert_pair_forward
     return *launch(x_routed, x_merged, experts, merged, index), merged
+
+
+_pair = _custom_op("expert_pair_ffn")(pair_forward)
 
 
 @_pair.register_fake
@@ -210,8 +185,7 @@ def _(
     )
 
 
-@_custom_op("expert_pair_ffn_backward")
-def _pair_backward(
+def pair_backward(
     dy_routed: Tensor,
     dy_merged: Tensor,
     x_routed: Tensor,
@@ -233,6 +207,9 @@ def _pair_backward(
     # The merge is linear, so a weight's gradient is its expert's dot product with the merged row's gradient.
     grad_weights = torch.mv(experts.to(weights.dtype), rows[1].to(weights.dtype)) if of_weights else None
     return dx_routed, dx_merged, of_experts, weights.new_empty(0) if grad_weights is None else grad_weights
+
+
+_pair_backward = _custom_op("expert_pair_ffn_backward")(pair_backward)
 
 
 @_pair_backward.register_fake
@@ -266,10 +243,10 @@ def _pair_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
 
 
 def _pair_gradient(
-    ctx: Any, dy_routed: Tensor | None, dy_merged: Tensor | None, *_: Tensor | None
+    ctx: Any, dy_routed: Tensor | None, dy_merged: Tensor | None, *_: Tensor | None, direct: bool = False
 ) -> tuple[Tensor | None, ...]:
     x_routed, x_merged, experts, weights, index, saved, merged = ctx.saved_tensors
-    dx_routed, dx_merged, of_experts, of_weights = _pair_backward(
+    dx_routed, dx_merged, of_experts, of_weights = (pair_backward if direct else _pair_backward)(
         torch.zeros_like(x_routed) if dy_routed is None else dy_routed,
         torch.zeros_like(x_merged) if dy_merged is None else dy_merged,
         x_routed,
@@ -290,6 +267,39 @@ def _pair_gradient(
         None,
         of_experts if ctx.factored else None,
     )
+
+
+class _EagerPair(torch.autograd.Function):
+    """The registered operator without its ways through the dispatcher: they take longer than the launches behind it."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        output = pair_forward(*inputs)
+        _pair_context(ctx, inputs, output)
+        return output[:2]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        # A pass that is itself to be differentiated goes through the operator, which says that it cannot be; one under
+        # autocast, because the operator runs without.
+        registered = torch.is_grad_enabled() or torch.is_autocast_enabled(ctx.saved_tensors[0].device.type)
+        return _pair_gradient(ctx, *grads, direct=not registered)
+
+
+def _run_pair(x_routed: Tensor, x_merged: Tensor, *rest: Any) -> Any:
+    """The pair as a registered operator, or directly where nothing looks for operators."""
+    tracing = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    watched = tracing or torch._C._len_torch_dispatch_stack()
+    tensors = (x_routed, x_merged, *rest[:-1])
+    if watched or torch._C._are_functorch_transforms_active() or any(type(x) not in _PLAIN for x in tensors):
+        return _pair(x_routed, x_merged, *rest)
+    device = x_routed.device.type
+    if not torch.is_autocast_enabled(device):
+        return _EagerPair.apply(x_routed, x_merged, *rest)
+    dtype = torch.get_autocast_dtype(device)
+    routed = x_routed.to(dtype)
+    with torch.autocast(device, enabled=False):
+        return _EagerPair.apply(routed, routed if x_merged is x_routed else x_merged.to(dtype), *rest)
 
 
 @_custom_op("routed_ffn")

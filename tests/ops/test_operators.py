@@ -127,6 +127,22 @@ def test_probe_takes_the_gradient_of_both_rows() -> None:
         assert_close(mine, truth, "exact")
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_direct_pair_is_the_registered_one(mixed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eager calls go around the dispatcher; values, gradients and casts are the operator's to the bit."""
+
+    def run() -> list[Tensor]:
+        inputs = as_leaves(EXAMPLE, torch.float32)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            return values_and_gradients(operators.expert_pair_ffn, inputs, 1)
+
+    found = run()
+    monkeypatch.setattr(operators, "_PLAIN", ())
+    for mine, truth in zip(found, run(), strict=True):
+        assert mine.dtype == truth.dtype
+        assert torch.equal(mine, truth)
+
+
 def test_one_stream_alone_may_be_differentiated() -> None:
     """A loss on one of the outputs leaves zero gradients for the other stream's input."""
     x_routed, x_merged, *rest = as_leaves(EXAMPLE, torch.float32)

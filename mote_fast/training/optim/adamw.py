@@ -79,12 +79,15 @@ class HeadAdamW(torch.optim.AdamW):
     def __init__(self, params: Iterable[dict[str, Any]], **options: Any) -> None:
         super().__init__(params, **options)
         self.collectors: dict[Tensor, Collector] = {}
+        # The same: the hash of a tensor is a call of Python.
+        self._by_id: dict[int, Collector] = {}
         self._shown: list[Tensor] = []
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         # A copy takes dense gradients until ``factor`` is called.
         self.__dict__.setdefault("collectors", {})
+        self.__dict__.setdefault("_by_id", {})
         self.__dict__.setdefault("_shown", [])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -107,6 +110,7 @@ class HeadAdamW(torch.optim.AdamW):
 
         capturable = self.defaults["capturable"]
         self.collectors[experts.weight] = Collector(experts.weight, changed, keep_leaves=capturable)
+        self._by_id[id(experts.weight)] = self.collectors[experts.weight]
         experts.collect_with(self.collectors[experts.weight])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -274,11 +278,11 @@ class HeadAdamW(torch.optim.AdamW):
 
     def _counts_on(self, param: Tensor, capturable: bool) -> torch.device:
         """The device of a parameter's count of steps: its own, unless the update of experts takes it as a number."""
-        return torch.device("cpu") if param in self.collectors and not capturable else param.device
+        return torch.device("cpu") if id(param) in self._by_id and not capturable else param.device
 
     def _factors(self, param: Tensor) -> list[Factor]:
         """The factored gradient of ``param``; empty if its gradient is dense or absent."""
-        collector = self.collectors.get(param)
+        collector = self._by_id.get(id(param))
         if collector is None:
             return []
         collector.settle()
@@ -295,7 +299,7 @@ class HeadAdamW(torch.optim.AdamW):
         own = list(self._parameters())
         self._shown.clear()
         for group, params in own:
-            factors = [factor for param in params if param in self.collectors for factor in self._factors(param)]
+            factors = [factor for param in params if id(param) in self._by_id for factor in self._factors(param)]
             probes = [factor.probe for factor in factors] if visible else []
             group["params"] = [*params, *probes]
             self._shown += probes
