@@ -133,9 +133,7 @@ def embed(
     """Embed each video of a collection, as ``VideoClassifier.embed`` does; otherwise as ``classify``.
 
     Args:
-        videos, output, model, views, engine, actors, workers, batch_size, time_limit, address, durable_every: see
-            ``classify``.
-        path_column, id_column, root, progress: see ``classify``.
+        videos: as in ``classify``, like all arguments but one.
         numbers: "float32" or "float16".
     """
     request = {"task": "embed", "views": views, "numbers": numbers}
@@ -163,7 +161,7 @@ def retry(
         output: folder of the run.
         model: the run's.
         only: kinds of faults; None takes all.
-        engine, actors, workers, batch_size, time_limit, address, progress: see ``classify``.
+        engine: as in ``classify``, like the others.
 
     Raises:
         ConfigError: the model is another, or the output is in use or cannot be written.
@@ -270,7 +268,7 @@ def run(
     """Do what ``classify`` and ``embed`` have in common.
 
     Args:
-        videos, output, model, durable_every, progress: see ``classify``.
+        videos: as in ``classify``, like all that is not named here.
         columns: where the paths and ids are.
         request: arguments of ``Classifier`` that decide the rows.
         place: where.

@@ -33,13 +33,14 @@ class Found:
     """What a trial saw.
 
     Attributes:
-        losses: for each killed driver, how many videos it had judged whose rows were not on disk.
+        losses: for each killed driver, how many videos were judged in vain, and how many actors were killed beside it,
+            whose blocks are judged again.
         workers: processes killed, by what they were.
         drivers: drivers killed.
         rows: the rows of the disturbed run, and of the undisturbed one.
     """
 
-    losses: list[int] = field(default_factory=list)
+    losses: list[tuple[int, int]] = field(default_factory=list)
     workers: Counter[str] = field(default_factory=Counter)
     drivers: int = 0
     rows: Any = None
@@ -52,12 +53,12 @@ class Found:
         assert content(self.rows) == content(self.expected)
         kinds = Counter(kind for kind in self.rows.column("error_kind").to_pylist() if kind is not None)
         assert kinds == injected
-        assert max(self.losses, default=0) <= block * (actors + max(self.workers["actor"], 0))
+        assert all(lost <= block * (actors + others) for lost, others in self.losses)
 
     def __str__(self) -> str:
         return (
-            f"{self.drivers} drivers and {dict(self.workers)} killed; videos lost at each: "
-            f"{sorted(self.losses)} (in all {sum(self.losses)})"
+            f"{self.drivers} drivers and {dict(self.workers)} killed; videos judged in vain at each, and actors killed "
+            f"beside it: {sorted(self.losses)}, in all {sum(lost for lost, _ in self.losses)}"
         )
 
 
@@ -93,7 +94,7 @@ def disturb(
     assert start(expected).wait(HANG) == 0
     while True:
         left = drivers - found.drivers
-        before, durable = size(judged), rows_in(output)
+        before, durable, killed_before = size(judged), rows_in(output), found.workers["actor"]
         driver = start(output)
         # Workers are killed in every call, and the rest of them in the last one.
         share = max(2, count // (drivers + 2))
@@ -116,7 +117,8 @@ def disturb(
                 driver.wait()
                 kill_session(driver.pid)
                 found.drivers += 1
-                found.losses.append(size(judged) - before - (rows_in(output) - durable))
+                lost = size(judged) - before - (rows_in(output) - durable)
+                found.losses.append((lost, found.workers["actor"] - killed_before))
                 break
         else:
             assert driver.returncode == 0
