@@ -34,6 +34,7 @@ from mote_fast.evaluation.splits import Split, read_split
 from mote_fast.model.checkpoint import create_model, load
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.model.devices import named_device, why_unusable
+from mote_fast.model.dtypes import resolve_dtype
 from mote_fast.model.hub import pinned_name
 from mote_fast.model.model_defaults import CLIP_SCHEMA, HUB_SCHEMA
 from mote_fast.model.zoo import list_models
@@ -59,6 +60,18 @@ def device_of(arguments: argparse.Namespace) -> str:
     return device
 
 
+def settle_dtype(arguments: argparse.Namespace) -> None:
+    """Replace a dtype that depends on the device or on a measurement by the one that it stands for.
+
+    Raises:
+        ConfigError: as ``device_of``.
+    """
+    if arguments.dtype in (options.BY_DEVICE, "auto"):
+        device = torch.device(device_of(arguments))
+        exact = arguments.dtype == options.BY_DEVICE and device.type == "cpu"
+        arguments.dtype = "float32" if exact else str(resolve_dtype("auto", device)).removeprefix("torch.")
+
+
 def model_of(arguments: argparse.Namespace) -> VideoClassifier:
     """Build or load the selected model, its experts merged for inference."""
     return whole_model(arguments).fold()
@@ -66,8 +79,9 @@ def model_of(arguments: argparse.Namespace) -> VideoClassifier:
 
 def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     """Build or load the selected model, its experts not merged."""
-    dtype = arguments.dtype
     check_options(arguments)
+    settle_dtype(arguments)
+    dtype = arguments.dtype
     # Commands that read lists have the processes of a loader instead.
     limit = getattr(arguments, "time_limit", None)
     calibrate = _calibration_of(arguments)
@@ -84,9 +98,6 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
         # The first run of a model exports it for half a minute; the log then says so.
         logging.getLogger("mote_fast.clip.int8").setLevel(logging.INFO)
     model = _fresh_model(arguments, place) if kind_of(arguments) == "architecture" else _trained_model(arguments, place)
-    if dtype == "auto":
-        # What results record.
-        arguments.dtype = str(model.clip.dtype).removeprefix("torch.")
     if model.caution is not None and is_first():
         print(f"note: {model.caution}", file=sys.stderr)
     model.decode_backend = arguments.decode

@@ -20,6 +20,8 @@ from mote_fast.model.model_defaults import DEFAULT_FRAMES, DEFAULT_INTERPOLATION
 INT8 = "int8"
 FLOATS = ("bfloat16", "float16", "float32")
 DTYPES = ("auto", *FLOATS, INT8)
+# The default of commands that evaluate, which ``inputs.settle_dtype`` resolves.
+BY_DEVICE = "float32 on a CPU, auto on a GPU"
 
 # Arguments of an option that takes several values and may be repeated.
 SEVERAL: dict[str, Any] = {"action": "extend", "nargs": "+"}
@@ -145,6 +147,11 @@ def add_model(parser: argparse.ArgumentParser, *, encodes_labels: bool = False) 
     parser.set_defaults(no_modulation=False, no_cache=False, templates=None, descriptions=None, description_weight=0.5)
     if encodes_labels:
         group.add_argument("--no-cache", action="store_true", help="neither read nor write class features on disk")
+
+
+def choose_dtype_by_device(parser: argparse.ArgumentParser) -> None:
+    """Let a command run in the dtype that suits the device, unless one is given."""
+    parser.set_defaults(dtype=BY_DEVICE)
 
 
 def add_decode(options: Options) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from mote_fast.analysis.plots.draw_reproduction import draw_reproduction
 from mote_fast.analysis.tables import to_csv
 from mote_fast.cli import eval as evaluation
-from mote_fast.cli import options, outputs
+from mote_fast.cli import inputs, options, outputs
 from mote_fast.cli.parsers.list_commands import add_eval_arguments
 from mote_fast.cli.parsers.result_commands import RELEASED
 from mote_fast.errors import CheckpointError, ConfigError
@@ -122,10 +122,14 @@ def _evaluation_of(arguments: argparse.Namespace, each: Run) -> argparse.Namespa
     words += ["--clip", clip[0]] if clip else []
     words += ["--output", str(Path(arguments.output, each.name))]
     for name in _PASSED_ON:
-        words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
+        if getattr(arguments, name) != options.BY_DEVICE:
+            words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     parser = options.CommandParser()
     add_eval_arguments(parser)
-    return parser.parse_args(words)
+    parsed = parser.parse_args(words)
+    # What the record of an earlier evaluation is compared with.
+    inputs.settle_dtype(parsed)
+    return parsed
 
 
 def _write(

@@ -278,7 +278,9 @@ def _judge(judge: Judge, frame_features: Tensor, batch: Batch) -> _Rows:
         empty = torch.empty(0, len(label_set.class_features), dtype=torch.float64)
         return _Rows(indices, labels, empty, torch.empty(0, frame_features.shape[-1]))
     with _inferring(frame_features.device):
-        running, pooled = judge.scores(frame_features, label_set.class_features.to(frame_features), indices)
+        # In their own dtype: the cosines are computed in float32, and rounded classes would tie.
+        classes = label_set.class_features.to(frame_features.device)
+        running, pooled = judge.scores(frame_features, classes, indices)
     running, pooled = running.cpu(), pooled.cpu()
     check_finite(running, "scores")
     check_finite(pooled, "video features")

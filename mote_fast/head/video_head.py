@@ -113,7 +113,7 @@ class VideoHead(nn.Module):
 
         Args:
             frame_features: [B, T, d], CLIP features of the frames of one view each.
-            class_features: [C, d], class features.
+            class_features: [C, d], class features; the cosines take them as they are, whatever the head's dtype.
             modulate: apply temporal feature modulation, where it is on and fine-tuning classes are stored.
             generator: source of ``aggregation="random"``; None uses PyTorch's global one.
 
@@ -127,7 +127,7 @@ class VideoHead(nn.Module):
         """Cosine logits [B, C] of temporal features [B, T, d], from ``features``, against classes [C, d]."""
         if self._aggregation == "ensemble":
             # Each expert's mean frame has unit length, so the product of their mean with a class is a mean of cosines.
-            return features.mean(1) @ F.normalize(class_features, dim=-1).t()
+            return features.mean(1) @ F.normalize(class_features.to(features), dim=-1).t()
         return cosine_logits(features, class_features)
 
     def features(
@@ -164,7 +164,7 @@ class VideoHead(nn.Module):
         assert self.train_class_features is not None
         factor = modulation_factor(
             frame_features,
-            F.normalize(class_features, dim=-1),
+            F.normalize(class_features.to(frame_features), dim=-1),
             F.normalize(self.train_class_features, dim=-1),
             top_k=self.config.modulation_top_k,
             gamma=self.config.modulation_gamma,

@@ -151,7 +151,7 @@ class VideoModel(nn.Module):
                 raise LabelError("no labels: this model records no class names; give class_features(labels)")
             class_features = self.class_features(self.classes)
         features = self.encode_frames(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
-        return self.clip.logit_scale * self.head(features, class_features.to(features))
+        return self.clip.logit_scale * self.head(features, class_features.to(features.device))
 
     @torch.no_grad()
     def scores(
@@ -175,7 +175,8 @@ class VideoModel(nn.Module):
         """Score a video from its frame features ``[views, T, d]``, from ``view_features``; otherwise as ``scores``."""
         self._home.check_threads()
         warn_user(self.caution)
-        cosines = self.head(features, class_features.to(features))
+        # In their own dtype: the cosines are computed in float32, and rounded classes would tie.
+        cosines = self.head(features, class_features.to(features.device))
         scores = view_probabilities(cosines, len(cosines), self.clip.logit_scale.double()).squeeze(0)
         check_finite(scores, "scores")
         return scores

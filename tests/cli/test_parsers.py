@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import mote_fast
-from mote_fast.cli import main, outputs
+from mote_fast.cli import inputs, main, outputs
 from mote_fast.cli.parsers import build_parser
 from tests.cli.test_start import leaves
 
@@ -65,3 +65,31 @@ def test_a_device_that_is_not_there(device: str, moving_video: Path, capsys: Cap
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"mote-fast: error: --device {device}: ")
     assert len(line) < 320
+
+
+@pytest.mark.parametrize(
+    ("given", "cuda", "gain", "expected"),
+    [
+        ([], False, 3.0, "float32"),
+        ([], True, 10.0, "bfloat16"),
+        ([], True, 0.0, "float32"),
+        (["--dtype", "auto"], False, 3.0, "bfloat16"),
+        (["--dtype", "float16"], True, 10.0, "float16"),
+        (["--dtype", "int8"], True, 10.0, "int8"),
+    ],
+    ids=["cpu", "gpu", "gpu-without-bfloat16", "auto", "named", "int8"],
+)
+def test_commands_that_evaluate_take_the_dtype_of_the_device(
+    monkeypatch: pytest.MonkeyPatch, given: list[str], cuda: bool, gain: float, expected: str
+) -> None:
+    """Exact on a CPU; on a GPU, where float32 leaves most of it unused, bfloat16 if a measurement finds it faster."""
+    monkeypatch.setattr(inputs, "device_of", lambda arguments: "cuda" if cuda else "cpu")
+    monkeypatch.setattr("mote_fast.model.dtypes.bfloat16_gain", lambda device: gain)
+    for command in (
+        ["classify", "a.mp4"],
+        ["eval", "--list", "a.csv", "--protocol", "zeroshot"],
+        ["retrieval", "a.csv"],
+    ):
+        arguments = build_parser().parse_args([*command, *given])
+        inputs.settle_dtype(arguments)
+        assert arguments.dtype == expected

@@ -256,3 +256,15 @@ def test_cosines_keep_float32_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = cosine_logits(features, classes)
     assert_close(found, cosine_logits(features, classes), "exact")
+
+
+def test_classes_stay_exact_beside_a_rounded_head() -> None:
+    """The cosines of a bfloat16 head are float32, and take float32 classes as they are, modulated or not."""
+    torch.manual_seed(0)
+    head = VideoHead(HeadConfig(16, 2, 1, 2), torch.randn(3, 16)).bfloat16()
+    frames, classes = torch.randn(2, 4, 16).bfloat16(), torch.randn(5, 16)
+    cosines = head(frames, classes)
+    assert cosines.dtype == torch.float32
+    features = head.features(frames, classes)
+    assert_close(cosines, cosine_logits(features.float(), classes), "exact")
+    assert not torch.equal(cosines, head(frames, classes.bfloat16()))

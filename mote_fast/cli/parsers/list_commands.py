@@ -46,6 +46,7 @@ def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser, encodes_labels=True)
     options.add_modulation(parser)
     options.add_prompts(parser)
+    options.choose_dtype_by_device(parser)
     parser.set_defaults(given=frozenset())
 
 
@@ -64,6 +65,7 @@ def _add_retrieval(commands: Any) -> None:
     options.add_json(results)
     options.add_model(parser, encodes_labels=True)
     options.add_templates(parser, "caption (default: captions as they are)")
+    options.choose_dtype_by_device(parser)
     options.set_run(parser, "retrieval")
 
 

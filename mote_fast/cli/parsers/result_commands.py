@@ -36,7 +36,7 @@ def _add_reproduce(commands: Any) -> None:
     options.add_json(parser)
     running = parser.add_argument_group("running")
     options.add_value(running, "--device", "auto", "auto, cpu, cuda, cuda:1, ...")
-    options.add_value(running, "--dtype", "float32", "dtype of the parameters", choices=options.DTYPES)
+    options.add_value(running, "--dtype", options.BY_DEVICE, "dtype of the parameters", choices=options.DTYPES)
     options.add_decode(running)
     options.add_value(running, "--batch-size", 8, "videos per batch and process", "N", least=1)
     options.add_value(running, "--workers", 4, "decoding worker processes, for each process", "N", least=0)

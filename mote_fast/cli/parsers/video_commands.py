@@ -24,6 +24,7 @@ def _add_classify(commands: Any) -> None:
     options.add_rejection(parser, "reject", "LEVEL|auto")
     options.add_model(parser, encodes_labels=True)
     options.add_prompts(parser)
+    options.choose_dtype_by_device(parser)
     options.set_run(parser, "classify")
 
 
