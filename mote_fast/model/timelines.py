@@ -20,17 +20,10 @@ from mote_fast.model.rejecting import WindowJudge
 from mote_fast.model.video_input import Frames, Layout, Video, source_of
 from mote_fast.model.video_model import VideoModel
 from mote_fast.runtime.checks import check_finite
-from mote_fast.timeline.rejection import (
-    Background,
-    Rejecter,
-    Rejection,
-    levels_of,
-    read_rejection,
-    threshold_of,
-    with_example,
-)
-from mote_fast.timeline.scorer import WindowScorer, joined
-from mote_fast.timeline.time_segments import edges_of, find_segments, probabilities, smoothed
+from mote_fast.timeline.judgement import Rules, judge
+from mote_fast.timeline.rejection import Background, Rejecter, Rejection, read_rejection
+from mote_fast.timeline.scorer import WindowScorer, WindowScores, joined
+from mote_fast.timeline.time_segments import probabilities
 from mote_fast.timeline.timeline import Timeline
 from mote_fast.timeline.windows import WindowPlan, plan_windows
 
@@ -101,42 +94,21 @@ class TimelineModel(VideoModel):
         source = source_of(video, layout)
         with self._open(source, plan, frame_rate) as (facts, chunks):
             classes = self.class_features(listed) if class_features is None else class_features
-            scorer = self._scorer(plan, classes, rejecter)
-            parts, tick, replaced = [], 0, 0
-            for chunk in chunks:
-                times = [float((2 * at + 1) / (2 * plan.rate)) for at in range(tick, tick + len(chunk.positions))]
-                parts.append(scorer.push_crops(chunk.crops, chunk.positions, times))
-                tick, replaced = tick + len(times), replaced + len(chunk.stand_ins)
-                if progress is not None:
-                    progress(facts.duration * tick / facts.ticks, facts.duration)
-            parts.append(scorer.finish())
-        scores = joined([part for part in parts if part is not None])
-        check_finite(scores.cosines, "scores")
-        edges = edges_of(scores.times, max(facts.duration, scores.times[-1]))
+            scores, replaced = self._score(facts, chunks, self._scorer(plan, classes, rejecter), plan, progress)
         scale = float(self.clip.logit_scale.detach())
-        width = 2 * round(smooth / plan.hop_seconds / 2) + 1 if smooth else 1
-        even = smoothed(scores.cosines, width)
-        reference = smoothed(scores.reference, width)
-        others = smoothed(with_example(rejecter, scores), width)
-        levels = levels_of(rejecter, even, reference, others)
-        threshold = threshold_of(rejecter, levels, self.reject_level, scale)
-        least = float("-inf") if threshold.value is None else threshold.value
-        # The level of each label alone, or of the best.
-        kept = (levels - even.amax(1))[:, None] + even >= least if several else levels >= least
-        segments = find_segments(
-            probabilities(even, scale), kept, edges, listed, min_seconds=min_seconds, several=several
-        )
+        rules = Rules(plan.hop_seconds, smooth, min_seconds, several)
+        judged = judge(scores, listed, facts.duration, rejecter, rules, known=self.reject_level, scale=scale)
         return Timeline(
             facts.path,
             facts.duration,
             listed,
-            segments,
+            judged.segments,
             scores.times,
             probabilities(scores.cosines, scale),
             scores.cosines,
-            levels,
-            threshold.value,
-            threshold.how,
+            judged.levels,
+            judged.threshold.value,
+            judged.threshold.how,
             plan.fps,
             plan.seconds,
             plan.hop_seconds,
@@ -174,6 +146,27 @@ class TimelineModel(VideoModel):
             return evaluation_crops(frames.to(self.device), preprocessing)[:, 0]
 
         return WindowScorer(plan, crop, _CropEncoder(self), WindowJudge(self, classes, rejecter))
+
+    def _score(
+        self,
+        facts: ClockFacts,
+        chunks: Iterator[ClockChunk],
+        scorer: WindowScorer,
+        plan: WindowPlan,
+        progress: Callable[[float, float], object] | None,
+    ) -> tuple[WindowScores, int]:
+        """Score all windows of a video; return also the number of replaced frames."""
+        parts, tick, replaced = [], 0, 0
+        for chunk in chunks:
+            times = [float((2 * at + 1) / (2 * plan.rate)) for at in range(tick, tick + len(chunk.positions))]
+            parts.append(scorer.push_crops(chunk.crops, chunk.positions, times))
+            tick, replaced = tick + len(times), replaced + len(chunk.stand_ins)
+            if progress is not None:
+                progress(facts.duration * tick / facts.ticks, facts.duration)
+        parts.append(scorer.finish())
+        scores = joined([part for part in parts if part is not None])
+        check_finite(scores.cosines, "scores")
+        return scores, replaced
 
     def _listed(self, labels: Labels | None) -> list[str]:
         labels = self.classes if labels is None else labels
