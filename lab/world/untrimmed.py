@@ -41,7 +41,13 @@ class _Part:
 
 
 def write_untrimmed(
-    path: Path, classes: Sequence[tuple[Object, str]], actions: int, seed: tuple[int | str, ...], domain: Domain = HOME
+    path: Path,
+    classes: Sequence[tuple[Object, str]],
+    actions: int,
+    seed: tuple[int | str, ...],
+    *,
+    gaps: int = 7,
+    domain: Domain = HOME,
 ) -> list[Truth]:
     """Write a video of some actions, drawn from ``classes``, with gaps before, between and after; return when they are.
 
@@ -51,8 +57,9 @@ def write_untrimmed(
     Args:
         path: the file; its folder must exist.
         classes: (object, action) of each class.
-        actions: how many; 0 writes a background of about the length that six take.
+        actions: how many; 0 writes background alone.
         seed: identifies the video.
+        gaps: how many make a video of background alone.
         domain: camera and surroundings.
     """
     random = generator_of("untrimmed", *seed)
@@ -61,7 +68,7 @@ def write_untrimmed(
         return low + (high - low) * float(torch.rand((), generator=random))
 
     parts: list[_Part] = []
-    for number in range(actions + 1 if actions else 7):
+    for number in range(actions + 1 if actions else gaps):
         thing, action = classes[int(torch.randint(len(classes), (), generator=random))]
         gap = video_scenes(thing, "rest", domain, round(RATE * between(*GAP_SECONDS)), random)
         parts.append(_Part(_gap(gap, number % 2 == 1, random), None))

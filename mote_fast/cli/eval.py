@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from mote_fast.cli import inputs, outputs
+from mote_fast.cli import eval_localization, inputs, outputs
 from mote_fast.cli.eval_config import apply_configs
 from mote_fast.data.loading.order import Replica
 from mote_fast.data.views import Views
@@ -26,6 +26,7 @@ from mote_fast.errors import ConfigError
 from mote_fast.evaluation.cpu_cost import frame_cost
 from mote_fast.evaluation.evaluate import Evaluation, check_protocol, evaluate
 from mote_fast.evaluation.prediction_table import check_parquet
+from mote_fast.evaluation.protocol_names import LOCALIZATION
 from mote_fast.evaluation.report import REPORT_FILES, accuracy_lines, result_document, write_report
 from mote_fast.evaluation.splits import Split, mix_splits, pool_splits, read_split
 from mote_fast.model.classifier import VideoClassifier
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate on all processes; the first one writes and prints. Returns 0, or 3 if any video failed."""
+    if arguments.protocol == LOCALIZATION:
+        return eval_localization.run(arguments)
     apply_configs(arguments)
     with processes(arguments) as world:
         evaluation, document = evaluate_lists(arguments, world)

@@ -18,6 +18,9 @@ DEFAULT_VIEWS: Mapping[ProtocolName, str] = {
 }
 RETRIEVAL_VIEWS = "1x1"
 
+# Of untrimmed videos, which have segments in place of views.
+LOCALIZATION = "localization"
+
 # Names of the two scores, in reports and result files.
 RUNNING = "running"
 FULL_CLASS = "full-class"

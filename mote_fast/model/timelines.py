@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from mote_fast.data.decoding.presentation import MAX_TICKS
+from mote_fast.data.loading.addresses import Address
 from mote_fast.data.loading.clock_frames import CHUNK_TICKS, ClockChunk, ClockFacts, ClockRequest, open_on_clock
+from mote_fast.data.loading.view_frames import Source
 from mote_fast.data.transforms import evaluation_crops, normalize
 from mote_fast.errors import ConfigError, LabelError
 from mote_fast.model.caution import warn_user
@@ -176,12 +178,14 @@ class TimelineModel(VideoModel):
 
     @contextlib.contextmanager
     def _open(
-        self, source: str | bytes | Frames, plan: WindowPlan, frame_rate: float | None
+        self, source: Source | Frames, plan: WindowPlan, frame_rate: float | None
     ) -> Iterator[tuple[ClockFacts, Iterator[ClockChunk]]]:
         request = ClockRequest(plan.rate, self.clip.config.preprocessing, self.pixel_aspect)
         if isinstance(source, Frames):
             yield _open_frames(source, request, frame_rate)
             return
+        if isinstance(source, Address):
+            raise ConfigError(f"{source}: timelines are of files; fetch the video, and give its path")
         if self.decode_backend == "torchcodec":
             raise ConfigError("timelines are decoded by PyAV alone, frame after frame; set decode_backend to 'auto'")
         with open_on_clock(source, request, self.decode_time_limit) as opened:

@@ -91,3 +91,20 @@ def test_subtitles_are_of_one_video(clips: Path, tmp_path: Path, capsys: Capture
     """Cues of several videos would be mixed."""
     assert main(["timeline", str(clips), "--labels", LABELS, "--output", str(tmp_path / "t.srt")]) == 2
     assert "one video" in capsys.readouterr().err
+
+
+@pytest.mark.heavy
+def test_eval_localization(clips: Path, tmp_path: Path, capsys: Captured) -> None:
+    """Annotated videos are judged, one that is missing is named, and results are written."""
+    segments = [{"label": "striped star", "segment": [0, 3]}, {"label": "plain red ring", "segment": [0, 1]}]
+    entries = {name: {"subset": "validation", "annotations": segments} for name in ("one", "two", "three")}
+    (tmp_path / "list.json").write_text(json.dumps({"database": entries}))
+    words = ["eval", "--protocol", "localization", "--list", str(tmp_path / "list.json"), "--root", str(clips)]
+    assert main([*words, "--window", "1", "--output", str(tmp_path / "out"), "--json"]) == 3
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert (document["videos"], document["missing"], document["classes"]) == (2, 1, 2)
+    assert set(document["map"]) == {"0.3", "0.5", "0.7"}
+    assert "1 annotated videos are not there" in captured.err
+    assert set(json.loads((tmp_path / "out" / "found.activitynet.json").read_text())["results"]) == {"one", "two"}
+    assert main([*words[:5], "--background", "auto"]) == 2

@@ -7,9 +7,10 @@ from typing import Any, get_args
 
 from mote_fast.cli import options
 from mote_fast.cli.checked_number import Number
-from mote_fast.evaluation.protocol_names import DEFAULT_VIEWS, RETRIEVAL_VIEWS, ProtocolName
+from mote_fast.evaluation.protocol_names import DEFAULT_VIEWS, LOCALIZATION, RETRIEVAL_VIEWS, ProtocolName
 from mote_fast.model.model_defaults import DEFAULT_FRAMES
 
+WINDOW = "seconds that a window of a timeline spans (default 2)"
 # Views of the two lists of a comparison.
 _BOTH_VIEWS = f"{DEFAULT_VIEWS['closeset']} and {DEFAULT_VIEWS['zeroshot']}"
 
@@ -31,12 +32,18 @@ def add_commands(commands: Any) -> None:
 def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of eval."""
     views = ", ".join(f"{protocol} {default}" for protocol, default in DEFAULT_VIEWS.items())
-    parser.add_argument("--protocol", choices=get_args(ProtocolName), required=True, help="what is measured")
+    protocols = (*get_args(ProtocolName), LOCALIZATION)
+    parser.add_argument("--protocol", choices=protocols, required=True, help="what is measured")
     data = parser.add_argument_group("data")
     options.add_list(data, several=True, required=False)
     described = "in place of --list: YAML files with data.val_list, of this project or of the official code"
     data.add_argument("--config", metavar="FILE", help=described, **options.SEVERAL)
     options.add_loading(parser, views)
+    untrimmed = parser.add_argument_group("localization")
+    purpose = "part of the annotations: THUMOS14's test or val, ActivityNet's validation or training"
+    options.add_value(untrimmed, "--subset", "validation", purpose, "NAME")
+    untrimmed.add_argument("--window", type=Number("--window", whole=False, above=0), metavar="SECONDS", help=WINDOW)
+    options.add_rejection(parser, "background", "LEVEL|auto")
     results = parser.add_argument_group("results")
     results.add_argument("--dataset", metavar="NAME", help="name in the report (default: the lists' names)")
     results.add_argument(
