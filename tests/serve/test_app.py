@@ -146,13 +146,17 @@ def held(server: Served) -> Iterator[socket.socket]:
         yield slow
 
 
-def test_a_full_server_says_when_to_try_again(model: mote_fast.VideoClassifier) -> None:
-    """503 before the upload; and one who hangs up makes room."""
+def test_a_full_server_says_when_to_try_again(
+    model: mote_fast.VideoClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503 before the upload; one who hangs up makes room. An uploaded file has no name, so that no kill leaves it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with closing(Engine(model, Limits(requests=1))) as engine, running(engine) as server:
         with held(server):
             answer = server.post("/v1/classify", with_labels(DEMO[0], LABELS))
             assert (answer.status, answer.document["kind"]) == (503, "RefusedError")
             assert int(answer.headers["retry-after"]) >= 1
+            assert not [path for path in tmp_path.iterdir() if path.is_file()]
             assert (server.get("/healthz").status, server.get("/readyz").status) == (200, 503)
         while server.get("/readyz").status == 503:
             pass
