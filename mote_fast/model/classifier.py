@@ -18,12 +18,12 @@ from mote_fast.clip.text_files import write_text_files
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, LabelError
 from mote_fast.model.label_input import Labels, labels_of
+from mote_fast.model.live import LiveModel
 from mote_fast.model.many_videos import Errors, StreamOptions, check_stream, collect, embed_each, rank_each
 from mote_fast.model.open_clip_folder import write_open_clip_folder
 from mote_fast.model.publish import MESSAGE, push_folder
 from mote_fast.model.rejecting import Refuser
 from mote_fast.model.results import Prediction, VideoEmbedding, VideoResult, rank
-from mote_fast.model.timelines import TimelineModel
 from mote_fast.model.video_input import Layout, Video, Videos
 from mote_fast.runtime.checks import check_choice, check_count
 from mote_fast.runtime.weights import write_model_folder
@@ -39,7 +39,7 @@ _KEPT_BY_FOLD = (
 )
 
 
-class VideoClassifier(TimelineModel):
+class VideoClassifier(LiveModel):
     """Classifies videos against any labels. Made by ``mote_fast.create_model`` and ``mote_fast.load``.
 
     Threads may share a model while none changes it. A process that is forked from the one that made the model must use

@@ -193,7 +193,7 @@ def open_video(source: str | bytes, label: str, num_threads: int = 1) -> Iterato
         except (FFmpegError, ValueError) as error:
             raise UndecodableVideoError(label, f"not a video that FFmpeg can open ({_why_not_open(error)})") from error
         with container:
-            yield container, _video_stream(container, label, limits, num_threads)
+            yield container, video_stream(container, label, limits, num_threads)
 
 
 @contextmanager
@@ -216,7 +216,8 @@ def _why_not_open(error: Exception) -> str:
     return one_line(error)
 
 
-def _video_stream(container: InputContainer, label: str, limits: dict[str, str], num_threads: int) -> VideoStream:
+def video_stream(container: InputContainer, label: str, limits: dict[str, str], num_threads: int) -> VideoStream:
+    """Return the best video stream of a container, with the decoder set up; see ``open_video``."""
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
         raise UndecodableVideoError(label, "holds no video stream; remove it from the list of clips")
