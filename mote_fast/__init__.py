@@ -14,6 +14,7 @@ from mote_fast.version import __version__
 if TYPE_CHECKING:
     from mote_fast import batch, data
     from mote_fast.clip.prompts import Prompts
+    from mote_fast.data.live.live_source import Interruption
     from mote_fast.exports.exported_classifier import ExportedClassifier, load_exported
     from mote_fast.exports.write import export
     from mote_fast.head.head_config import HeadConfig
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mote_fast.model.zoo import PublishedModel, download, list_models
     from mote_fast.search.rows import Hit, IndexRow
     from mote_fast.search.video_index import Index
+    from mote_fast.timeline.live_window import LiveWindow
     from mote_fast.timeline.time_segments import Segment
     from mote_fast.timeline.timeline import Timeline
     from mote_fast.training.losses import Loss, training_loss
@@ -37,6 +39,7 @@ else:
             "batch": (),
             "data": (),
             "clip.prompts": ("Prompts",),
+            "data.live.live_source": ("Interruption",),
             "exports.exported_classifier": ("ExportedClassifier", "load_exported"),
             "exports.write": ("export",),
             "head.head_config": ("HeadConfig",),
@@ -47,6 +50,7 @@ else:
             "model.zoo": ("PublishedModel", "download", "list_models"),
             "search.rows": ("Hit", "IndexRow"),
             "search.video_index": ("Index",),
+            "timeline.live_window": ("LiveWindow",),
             "timeline.time_segments": ("Segment",),
             "timeline.timeline": ("Timeline",),
             "training.losses": ("Loss", "training_loss"),
@@ -62,6 +66,8 @@ __all__ = [
     "Hit",
     "Index",
     "IndexRow",
+    "Interruption",
+    "LiveWindow",
     "Loss",
     "Prediction",
     "Prompts",

@@ -26,6 +26,7 @@ REPLACED = {
     '"clip:ViT-B-16/openai"': '"tiny"',
     'device="cuda"': 'device="cpu"',
     "workers=8": "workers=0",
+    '"rtsp://192.0.2.1/door"': '"video.mp4"',
 }
 # Percentages as the commands print them differ in their last digits between processors.
 SHOWN_PERCENT = 0.02

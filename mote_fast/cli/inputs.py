@@ -86,7 +86,7 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     limit = getattr(arguments, "time_limit", None)
     calibrate = _calibration_of(arguments)
     prompts = prompts_of(arguments)
-    if limit is not None and len(arguments.videos) == 1:
+    if limit is not None and len(getattr(arguments, "videos", ())) == 1:
         # The process starts while the model is built; several videos have processes of their own.
         start_watched_reader()
     # Calibration waits until the model knows how to decode.

@@ -22,7 +22,7 @@ from mote_fast.model.live import LiveModel
 from mote_fast.model.many_videos import Errors, StreamOptions, check_stream, collect, embed_each, rank_each
 from mote_fast.model.open_clip_folder import write_open_clip_folder
 from mote_fast.model.publish import MESSAGE, push_folder
-from mote_fast.model.rejecting import Refuser
+from mote_fast.model.rejecting import refuser_of
 from mote_fast.model.results import Prediction, VideoEmbedding, VideoResult, rank
 from mote_fast.model.video_input import Layout, Video, Videos
 from mote_fast.runtime.checks import check_choice, check_count
@@ -133,13 +133,13 @@ class VideoClassifier(LiveModel):
         """
         check_choice("errors", errors, Errors)
         listed, parsed = self._check_request(labels, views, topk, class_features)
-        classes, refuser = class_features, Refuser(self, reject)
+        classes, refuser = class_features, refuser_of(self, reject)
 
         def alone(video: Video) -> list[Prediction]:
             features = self.class_features(listed) if classes is None else classes
             frames = self.view_features(video, parsed, layout=layout)
             ranked = rank(self.scores_from_features(frames, features), listed, topk)
-            return [] if refuser.refuses(frames, features) else ranked
+            return [] if refuser is not None and refuser.refuses(frames, features) else ranked
 
         def together(videos: Videos) -> Generator[VideoResult, None, None]:
             return rank_each(self, videos, listed, classes, parsed, topk, StreamOptions(layout=layout), refuser)
@@ -184,7 +184,7 @@ class VideoClassifier(LiveModel):
         listed, parsed = self._check_request(labels, views, topk, class_features)
         options = StreamOptions(workers, batch_size, layout)
         check_stream(videos, options)
-        return rank_each(self, videos, listed, class_features, parsed, topk, options, Refuser(self, reject))
+        return rank_each(self, videos, listed, class_features, parsed, topk, options, refuser_of(self, reject))
 
     def stream_embeddings(
         self,

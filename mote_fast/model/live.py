@@ -21,11 +21,12 @@ from mote_fast.data.transforms import evaluation_crops
 from mote_fast.errors import ConfigError
 from mote_fast.model.caution import warn_user
 from mote_fast.model.label_input import Labels
+from mote_fast.model.rejecting import least_level
 from mote_fast.model.timelines import TimelineModel
 from mote_fast.model.video_input import Frames, Layout, source_of
 from mote_fast.runtime.checks import check_finite
 from mote_fast.timeline.live_window import LiveWindow
-from mote_fast.timeline.rejection import Background, Rejecter, levels_of, read_background, threshold_of
+from mote_fast.timeline.rejection import Rejecter, Rejection, levels_of, read_rejection
 from mote_fast.timeline.scorer import WindowScorer, WindowScores
 from mote_fast.timeline.time_segments import probabilities
 from mote_fast.timeline.windows import WindowPlan, plan_windows
@@ -46,7 +47,7 @@ class LiveModel(TimelineModel):
         fps: float | None = None,
         window: float | None = None,
         hop: float | None = None,
-        background: Background = None,
+        background: Rejection = None,
         retry_seconds: float = math.inf,
         class_features: Tensor | None = None,
         layout: Layout | None = None,
@@ -70,7 +71,7 @@ class LiveModel(TimelineModel):
             fps: as in ``timeline``, as ``window`` and ``hop``.
             window: seconds of a window.
             hop: seconds from a window to the next.
-            background: as in ``timeline``, but for "auto", which needs a whole video.
+            background: as in ``timeline``; "auto" takes the model's ``reject_level``, and nothing is an example.
             retry_seconds: seconds after which an interrupted stream is given up; 0 ends at the first interruption.
             class_features: as in ``classify``, as ``layout``.
             layout: the axes of frames without the first, such as "THWC" for frames [H, W, 3].
@@ -88,16 +89,15 @@ class LiveModel(TimelineModel):
         """
         listed = self._listed(labels)
         plan = plan_windows(self.frames, fps, window, hop)
-        rejecter = read_background(background)
-        if rejecter.kind == "auto":
-            raise ConfigError("background='auto' needs a whole video; give a least cosine or a list of words")
+        rejecter = read_rejection(background, self.clip.embed_dim, "background")
+        least = least_level(self, rejecter, "background")
         if not retry_seconds >= 0:
             raise ConfigError(f"retry_seconds must be at least 0, got {retry_seconds}")
         if frame_rate is not None and not 0 < frame_rate < math.inf:
             raise ConfigError(f"frame_rate must be above 0, got {frame_rate}")
         warn_user(self.caution)
         classes = self.class_features(listed) if class_features is None else class_features
-        watch = _Watch(self._scorer(plan, classes, rejecter), self._results(listed, plan, rejecter))
+        watch = _Watch(self._scorer(plan, classes, rejecter), self._results(listed, plan, rejecter, least))
         if not isinstance(source, int | str | os.PathLike):
             return self._stream_frames(watch, source, layout, frame_rate)
         address = live_address(source)
@@ -108,7 +108,7 @@ class LiveModel(TimelineModel):
         return _stream_live(watch, request, retry_seconds)
 
     def _results(
-        self, labels: Sequence[str], plan: WindowPlan, rejecter: Rejecter
+        self, labels: Sequence[str], plan: WindowPlan, rejecter: Rejecter, least: float
     ) -> Callable[[WindowScores, float, int], Iterator[LiveWindow]]:
         scale = float(self.clip.logit_scale.detach())
         # From the start of a window's first frame to the middle between its frames.
@@ -116,12 +116,11 @@ class LiveModel(TimelineModel):
 
         def results(scores: WindowScores, delay: float, dropped: int) -> Iterator[LiveWindow]:
             check_finite(scores.cosines, "scores")
-            levels = levels_of(rejecter, scores.cosines, scores.background)
-            least = threshold_of(rejecter, levels).value
+            levels = levels_of(rejecter, scores.cosines, scores.reference, scores.background)
             rows = probabilities(scores.cosines, scale)
             for middle, row, level in zip(scores.times, rows, levels.tolist(), strict=True):
                 index = int(row.argmax())
-                label = labels[index] if least is None or level >= least else None
+                label = labels[index] if level >= least else None
                 start = max(0.0, middle - before)
                 yield LiveWindow(
                     start, start + plan.seconds, label, index, float(row[index]), level, labels, row, delay, dropped

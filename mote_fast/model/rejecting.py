@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -45,6 +47,24 @@ class WindowJudge:
         return WindowScores(times, cosines.float().cpu(), reference.cpu(), background.float().cpu(), kept.cpu())
 
 
+def least_level(model: VideoModel, rejecter: Rejecter, name: str) -> float:
+    """Return the level below which a video or a window that is judged by itself shows none of the labels.
+
+    Raises:
+        ConfigError: the argument ``name`` is "auto", and nobody measured the model's level.
+    """
+    if rejecter.kind == "none":
+        return -math.inf
+    if rejecter.kind != "auto":
+        return rejecter.threshold
+    if model.reject_level is None:
+        raise ConfigError(
+            f"{name}='auto' needs the model's reject_level, which nobody measured; set it, or give a level, words, or "
+            "embeddings of background"
+        )
+    return model.reject_level
+
+
 class Refuser:
     """Says of whole videos whether they show none of the labels.
 
@@ -59,14 +79,7 @@ class Refuser:
     def __init__(self, model: VideoModel, reject: Rejection) -> None:
         self._model = model
         self._rejecter = read_rejection(reject, model.clip.embed_dim, "reject")
-        self._least = self._rejecter.threshold
-        if self._rejecter.kind == "auto":
-            if model.reject_level is None:
-                raise ConfigError(
-                    "reject='auto' needs the model's reject_level, which nobody measured; set it, or give a level, "
-                    "words, or embeddings of background"
-                )
-            self._least = model.reject_level
+        self._least = least_level(model, self._rejecter, "reject")
 
     def refuses(self, features: Tensor, classes: Tensor) -> bool:
         """Whether the views of a video, frame features [V, T, d], show none of the classes [C, d]."""
@@ -75,3 +88,8 @@ class Refuser:
         found = WindowJudge(self._model, classes, self._rejecter)(features, [])
         means = (each.mean(0, keepdim=True) for each in (found.cosines, found.reference, found.background))
         return bool(levels_of(self._rejecter, *means) < self._least)
+
+
+def refuser_of(model: VideoModel, reject: Rejection) -> Refuser | None:
+    """Return what refuses videos as ``VideoClassifier.classify`` does; None if nothing is to be refused."""
+    return None if reject is None else Refuser(model, reject)
