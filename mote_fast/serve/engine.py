@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -50,6 +51,7 @@ class Engine:
         self.limits = limits
         self.metrics = Metrics()
         self._workers = workers
+        self._closed = threading.Event()
         self._reader = CropReader(workers, limits.decode_seconds)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="mote-fast-decode")
         # Threads may share a model: a long video must not keep short ones waiting.
@@ -111,6 +113,8 @@ class Engine:
             last = time.monotonic() + MAX_TIMELINE_SECONDS
 
             def check(seconds: float, duration: float) -> None:
+                if self._closed.is_set():
+                    raise RefusedError(503, "the server ends")
                 if time.monotonic() > last:
                     raise RefusedError(422, f"the timeline takes over {MAX_TIMELINE_SECONDS} s; send a shorter video")
 
@@ -140,11 +144,12 @@ class Engine:
         return replace(request, longest=self.limits.video_seconds)
 
     def close(self) -> None:
-        """End the threads and processes, after what runs."""
+        """End the threads and processes; a video that is being read, and a timeline, are given up."""
+        self._closed.set()
+        self._reader.close()
         self._timelines.shutdown()
         self._threads.shutdown()
         self._computing.close()
-        self._reader.close()
 
     async def _read(self, path: str, request: ViewRequest) -> ViewFrames:
         def read() -> ViewFrames:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -288,3 +289,21 @@ def test_who_may_ask(engine: Engine) -> None:
         headers = server.get("/").headers
         assert "default-src 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_end_waits_for_no_long_video(model: mote_fast.VideoClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timeline that runs when the engine is closed is given up at its next chunk, and its request is refused."""
+    engine = Engine(model, Limits())
+    timeline = model.timeline
+
+    def closed_meanwhile(*given: Any, **options: Any) -> Any:
+        ending.start()
+        engine._closed.wait()
+        return timeline(*given, **options)
+
+    ending = threading.Thread(target=engine.close)
+    monkeypatch.setattr(model, "timeline", closed_meanwhile)
+    with running(engine) as server:
+        answer = server.post("/v1/timeline", with_labels(DEMO[0], LABELS))
+    assert (answer.status, answer.document["error"]) == (503, "the server ends")
+    ending.join()
