@@ -82,7 +82,7 @@ def covered(segments: Sequence[Segment], truth: Truth) -> bool:
 def judge_all(
     videos: Sequence[Scored], labels: Sequence[str], rejecter: Rejecter, known: float | None, scale: float
 ) -> dict[str, list[Segment]]:
-    rules = Rules(HOP, SMOOTH, MIN_SECONDS)
+    rules = Rules(WINDOW, HOP, SMOOTH, MIN_SECONDS)
     return {
         each.name: judge(each.scores, labels, each.duration, rejecter, rules, known=known, scale=scale).segments
         for each in videos

@@ -98,7 +98,7 @@ class TimelineModel(VideoModel):
             classes = self.class_features(listed) if class_features is None else class_features
             scores, replaced = self._score(facts, chunks, self._scorer(plan, classes, rejecter), plan, progress)
         scale = float(self.clip.logit_scale.detach())
-        rules = Rules(plan.hop_seconds, smooth, min_seconds, several)
+        rules = Rules(plan.seconds, plan.hop_seconds, smooth, min_seconds, several)
         judged = judge(scores, listed, facts.duration, rejecter, rules, known=self.reject_level, scale=scale)
         return Timeline(
             facts.path,

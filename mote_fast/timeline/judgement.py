@@ -18,12 +18,14 @@ class Rules:
     """How segments are found.
 
     Attributes:
+        window: seconds that a window spans.
         hop: seconds from a window to the next.
         smooth: seconds over which cosines are averaged.
         min_seconds: see ``find_segments``, as ``several``.
         several: labels may overlap.
     """
 
+    window: float
     hop: float
     smooth: float
     min_seconds: float
@@ -68,5 +70,13 @@ def judge(
     kept = (levels - even.amax(1))[:, None] + even >= least if rules.several else levels >= least
     edges = edges_of(scores.times, max(duration, scores.times[-1]))
     chances = probabilities(even, scale)
-    segments = find_segments(chances, kept, edges, labels, min_seconds=rules.min_seconds, several=rules.several)
+    segments = find_segments(
+        chances,
+        kept,
+        edges,
+        labels,
+        min_seconds=rules.min_seconds,
+        window=rules.window,
+        several=rules.several,
+    )
     return Judgement(levels, threshold, segments)

@@ -60,35 +60,76 @@ def find_segments(
     labels: Sequence[str],
     *,
     min_seconds: float = 0.0,
+    window: float = 0.0,
     several: bool = False,
 ) -> list[Segment]:
     """Find the segments of a video.
+
+    One label at a time: where something is shown at all, short gaps are closed. What begins and ends there gets the
+    label of the windows that lie wholly inside, because those at its ends see half of it. It is divided where the label
+    changes, if both sides last as long as a window.
 
     Args:
         scores: [W, C], probabilities, smoothed.
         kept: bool [W], or bool [W, C] with ``several``: where a label may be shown.
         edges: see ``edges_of``.
         labels: C names.
-        min_seconds: a gap in a label that is shorter is closed, and a segment that is shorter afterwards is left out.
-        several: labels may overlap; otherwise each time has one label at most.
+        min_seconds: a gap that is shorter is closed, and a segment that is shorter afterwards is left out.
+        window: seconds that a window spans.
+        several: labels may overlap: each has segments of its own, where it is not far below the best.
 
     Returns:
         The segments by their start, those of one start by their index.
     """
-    best = scores.argmax(1)
-    if several:
-        shown = kept.expand_as(scores) if kept.ndim > 1 else kept[:, None].expand_as(scores)
-        shown = shown & (scores >= SHARE_OF_BEST * scores.gather(1, best[:, None]))
-    else:
-        shown = F.one_hot(best, scores.shape[1]).bool() & (kept if kept.ndim == 1 else kept.any(1))[:, None]
     found: list[Segment] = []
-    indices: list[int] = shown.any(0).nonzero().flatten().tolist()
-    for index in indices:
-        for first, end in _runs(shown[:, index].tolist(), edges, min_seconds):
-            score = float(scores[first:end, index].mean())
+    if several:
+        shown = kept & (scores >= SHARE_OF_BEST * scores.amax(1, keepdim=True))
+        indices: list[int] = shown.any(0).nonzero().flatten().tolist()
+        for index in indices:
+            for first, end in _runs(shown[:, index].tolist(), edges, min_seconds):
+                score = float(scores[first:end, index].mean())
+                found.append(Segment(edges[first], edges[end], labels[index], index, score))
+        return sorted(found, key=lambda each: (each.start, each.index))
+    for run in _runs(kept.tolist(), edges, min_seconds):
+        for first, end, index, score in _divided(scores, run, edges, window, min_seconds):
             found.append(Segment(edges[first], edges[end], labels[index], index, score))
-    found.sort(key=lambda each: (each.start, each.index))
-    return found if several else _one_at_a_time(found)
+    return found
+
+
+def _divided(
+    scores: Tensor, run: tuple[int, int], edges: Sequence[float], window: float, min_seconds: float
+) -> list[tuple[int, int, int, float]]:
+    """The segments of a run of windows: first, end, the label and its score."""
+    first, end = run
+    middles = [(edges[at] + edges[at + 1]) / 2 for at in range(first, end)]
+    low, high = edges[first] + window / 2, edges[end] - window / 2
+    inner = [first + at for at, middle in enumerate(middles) if low <= middle <= high] or [(first + end) // 2]
+    begin, stop = inner[0], inner[-1] + 1
+    best: list[int] = scores[begin:stop].argmax(1).tolist()
+    parts: list[tuple[int, int, int]] = []
+    at = begin
+    while at < stop:
+        after = at
+        while after < stop and best[after - begin] == best[at - begin]:
+            after += 1
+        # The windows at the ends of the run see half of what is there, and belong to their neighbors.
+        left, right = first if at == begin else at, end if after == stop else after
+        if edges[right] - edges[left] >= max(window, min_seconds):
+            if parts and parts[-1][2] == best[at - begin]:
+                parts[-1] = parts[-1][0], after, parts[-1][2]
+            else:
+                parts.append((at, after, best[at - begin]))
+        at = after
+    if len(parts) < 2:
+        mean = scores[begin:stop].mean(0)
+        index = int(mean.argmax())
+        return [(first, end, index, float(mean[index]))]
+    # What lies between two parts is divided between them.
+    cuts = [first, *((one[1] + other[0] + 1) // 2 for one, other in itertools.pairwise(parts)), end]
+    return [
+        (left, right, index, float(scores[at:after, index].mean()))
+        for (left, right), (at, after, index) in zip(itertools.pairwise(cuts), parts, strict=True)
+    ]
 
 
 def _runs(shown: Sequence[bool], edges: Sequence[float], min_seconds: float) -> list[tuple[int, int]]:
@@ -106,18 +147,6 @@ def _runs(shown: Sequence[bool], edges: Sequence[float], min_seconds: float) -> 
                 runs.append((at, end))
         at = end
     return [(first, end) for first, end in runs if edges[end] - edges[first] >= min_seconds]
-
-
-def _one_at_a_time(found: Sequence[Segment]) -> list[Segment]:
-    """Leave out what closing gaps covers: a segment that begins before the one before it has ended."""
-    kept: list[Segment] = []
-    for each in found:
-        if kept and each.start < kept[-1].end:
-            if each.end - each.start > kept[-1].end - kept[-1].start:
-                kept[-1] = each
-            continue
-        kept.append(each)
-    return kept
 
 
 def probabilities(cosines: Tensor, logit_scale: float) -> Tensor:

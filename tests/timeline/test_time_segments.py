@@ -12,6 +12,7 @@ def spans(
     rows = torch.tensor(scores)
     edges = edges_of([at + 0.5 for at in range(len(scores))], len(scores))
     shown = torch.ones(len(scores), dtype=torch.bool) if kept is None else torch.tensor(kept)
+    shown = shown[:, None] if options.get("several") else shown
     found = find_segments(rows, shown, edges, ["a", "b", "c"][: rows.shape[1]], **options)  # pyright: ignore[reportArgumentType]
     return [(each.start, each.end, each.index) for each in found]
 
@@ -33,7 +34,8 @@ def test_short_gaps_and_segments() -> None:
     """A gap below the least length is closed, whatever fills it; a segment below it is left out."""
     assert spans([A, A, B, A, A, B, B], min_seconds=1.5) == [(0, 5, 0), (5, 7, 1)]
     assert spans([A, A, B, A, A], [True, True, False, True, True], min_seconds=1.5) == [(0, 5, 0)]
-    assert spans([A, B, B, B], min_seconds=1.5) == [(1, 4, 1)]
+    assert spans([A, B, B, B], min_seconds=1.5) == [(0, 4, 1)]
+    assert spans([A, A, B], [True, False, False], min_seconds=1.5) == []
 
 
 def test_labels_may_overlap() -> None:
@@ -48,3 +50,13 @@ def test_smoothing() -> None:
     assert smoothed(torch.tensor([[0.0], [0.0], [3.0], [0.0]]), 3).flatten().tolist() == [0, 1, 1, 1.5]
     assert smoothed(torch.tensor([1.0, 2.0]), 5).tolist() == [1.5, 1.5]
     assert smoothed(torch.tensor([1.0, 2.0]), 1).tolist() == [1, 2]
+
+
+def test_windows_at_the_ends_see_half() -> None:
+    """A run has the label of the windows wholly inside it, and is divided where both sides last as long as a window."""
+    rejected = [0.5, 0.5]
+    run = [B, B, A, A, A, B, B]
+    scores, kept = [rejected, *run, rejected], [False, *[True] * 7, False]
+    assert spans(scores, kept, window=4) == [(1, 8, 0)]
+    assert spans([A] * 5 + [B] * 5, window=4) == [(0, 5, 0), (5, 10, 1)]
+    assert spans([A, A], window=9) == [(0, 2, 0)]
