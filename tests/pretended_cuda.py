@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from mote_fast.data import transforms
+from mote_fast.runtime import device_copy
 
 CUDA, META = torch.device("cuda", 0), torch.device("meta")
 
@@ -29,31 +30,59 @@ _ENGINE = torch.autograd.graph._engine_run_backward
 _FROM_NUMBERS: tuple[Any, ...] = (torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor)
 
 
+class _Stream:
+    """A stream of work, which knows the streams that it waits for."""
+
+    def __init__(self, device: object = None) -> None:
+        del device
+        self.waited_for: list[_Stream] = []
+
+    def wait_stream(self, other: _Stream) -> None:
+        self.waited_for.append(other)
+
+
 class Moves:
     """What moved from the host to the device.
 
     Attributes:
         blocking: the copies for which the host waits, by the place in the library that asked for them.
         started: the other copies, in the same way.
+        beside: number of copies on another stream than that which computes.
+        held: number of tensors of other streams whose memory waits for the stream that computes.
         operators: number of operators on device tensors.
     """
 
     def __init__(self) -> None:
         self.blocking: Counter[str] = Counter()
         self.started: Counter[str] = Counter()
-        self.operators = 0
+        self.beside = self.held = self.operators = 0
+        self.stream = _Stream()
+        self.current = self.stream
         self.pinned: set[int] = set()
 
     def clear(self) -> None:
         """Forget what moved so far."""
         self.blocking.clear()
         self.started.clear()
-        self.operators = 0
+        self.beside = self.held = self.operators = 0
+
+    @contextmanager
+    def on(self, stream: _Stream) -> Iterator[None]:
+        """Take ``stream`` as the current one."""
+        before, self.current = self.current, stream
+        yield
+        self.current = before
+
+    def hold(self, tensor: Tensor, stream: _Stream) -> None:
+        """Count a tensor whose memory waits for a stream."""
+        del tensor
+        self.held += stream is self.stream
 
     def note(self, source: Tensor, non_blocking: bool) -> None:
         """Count one copy: a copy from memory that is not pinned makes the host wait, whatever was asked for."""
         kind = self.started if non_blocking and source.untyped_storage()._cdata in self.pinned else self.blocking
         kind[_place()] += 1
+        self.beside += self.current is not self.stream
 
 
 class _Requests(TorchFunctionMode):
@@ -158,6 +187,7 @@ def pretended_cuda() -> Iterator[Moves]:
     moves = Moves()
     requests = _Requests(moves)
     transforms.constants_on.cache_clear()
+    device_copy._copies_on.cache_clear()
     capability: Callable[..., tuple[int, int]] = lambda *_: (9, 0)  # noqa: E731
     with (
         # Not by the mode, which PyTorch's own code for meta tensors would be within too.
@@ -165,10 +195,15 @@ def pretended_cuda() -> Iterator[Moves]:
         patch.object(Tensor, "is_cuda", property(lambda tensor: _Shown.cuda and tensor.is_meta), create=True),
         patch.object(torch.cuda, "is_available", lambda: True),
         patch.object(torch.cuda, "get_device_capability", capability),
+        patch.object(Tensor, "record_stream", lambda tensor, stream: moves.hold(tensor, stream), create=True),
+        patch.object(torch.cuda, "Stream", _Stream),
+        patch.object(torch.cuda, "stream", moves.on),
+        patch.object(torch.cuda, "current_stream", lambda device: moves.current),
         patch.object(torch.autograd, "_engine_run_backward", requests.run_backward),
         _Transfers(moves),
         requests,
     ):
         yield moves
     transforms.constants_on.cache_clear()
+    device_copy._copies_on.cache_clear()
     _KEPT.clear()

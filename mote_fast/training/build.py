@@ -37,7 +37,7 @@ from mote_fast.runtime.device_copy import to_device
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.json_text import to_json
 from mote_fast.runtime.weights import config_text
-from mote_fast.training.config.sections import DataConfig, ModelSection, OptimConfig
+from mote_fast.training.config.sections import AUTOCAST_DTYPES, DataConfig, ModelSection, OptimConfig
 from mote_fast.training.config.train_config import TrainConfig
 from mote_fast.training.optim import HeadAdamW, head_optimizer
 
@@ -250,6 +250,7 @@ def _loader(
         device=world.device,
         time_limit=data.time_limit,
         fault_file=Path(config.run.output) / FAULT_FOLDER / f"{split}-{world.rank}.jsonl",
+        dtype=_pixel_dtype(config, world.device) if training else torch.float32,
     )
     if Path(source).is_dir():
         if data.backend == "dali":
@@ -281,6 +282,11 @@ def _loader(
         stored = StoredFeatures(Path(data.features) / split, feature_source(config, model, items, split))
         return FeatureLoader(dataset, stored, options), len(items), _digest(rows), kept
     return make_loader(dataset, options, data.backend), len(items), _digest(rows), kept
+
+
+def _pixel_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """The dtype of training's pixels: on a GPU that which autocast would round them to, in half of the memory."""
+    return AUTOCAST_DTYPES[config.optim.precision] or torch.float32 if device.type == "cuda" else torch.float32
 
 
 def _targets(batch: Batch, items: Sequence[VideoItem], classes: int) -> Tensor:

@@ -20,7 +20,7 @@ from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.compiling import compiled_or_eager, compiler_problem
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.seeding import generator_of
-from mote_fast.training.config.sections import Precision
+from mote_fast.training.config.sections import AUTOCAST_DTYPES, Precision
 from mote_fast.training.losses import Loss, training_loss
 from mote_fast.training.method import Draws, TrainingMethod, draws_on
 from mote_fast.training.optim import HeadAdamW
@@ -123,7 +123,7 @@ class Arithmetic:
 
     def __init__(self, precision: Precision, device: torch.device) -> None:
         self.device = device
-        self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self._dtype = AUTOCAST_DTYPES[precision]
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
         torch.backends.cudnn.allow_tf32 = precision != "fp32"

@@ -15,8 +15,9 @@ from mote_fast.data import ClipRecipe, VideoDataset, VideoLoader, make_loader
 from mote_fast.data.transforms import CropsAlong
 from mote_fast.errors import ConfigError, LabelError
 from mote_fast.runtime.distributed import ProcessGroup
-from mote_fast.training.build import build_loaders, build_model, store_class_features
-from mote_fast.training.config.train_config import load_config
+from mote_fast.training.build import _pixel_dtype, build_loaders, build_model, store_class_features
+from mote_fast.training.config.sections import OptimConfig
+from mote_fast.training.config.train_config import TrainConfig, load_config
 from mote_fast.training.loop import train
 from tests.tolerances import assert_close
 from tests.training.conftest import COLOURS, VideoFolder
@@ -105,3 +106,11 @@ def test_prompts_reach_the_training_classes(videos: VideoFolder, tmp_path: Path)
     assert_close(stored, encode_classes(model.clip, names, wanted), "equivalent")
     with pytest.raises(LabelError, match="none of the 1 classes"):
         store_class_features(model, ["another"], world)
+
+
+def test_pixels_have_the_dtype_of_autocast_on_a_gpu() -> None:
+    """Half the memory, and the values that autocast would round them to; on a CPU they stay float32."""
+    for precision, expected in (("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)):
+        config = TrainConfig(optim=OptimConfig(precision=precision))
+        assert _pixel_dtype(config, torch.device("cuda")) == expected
+        assert _pixel_dtype(config, torch.device("cpu")) == torch.float32

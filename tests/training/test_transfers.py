@@ -71,6 +71,9 @@ def test_the_host_waits_for_no_copy(monkeypatch: pytest.MonkeyPatch, method: Tra
     """Of a step over two batches: their clips, their labels (and targets), and the draws of the step are what moves."""
     moves = moves_of_second_step(monkeypatch, method)
     assert not moves.blocking
+    # Clips and labels; the computing stream waits for each pair, and holds its memory.
+    assert moves.beside == moves.held == 2 * 2
+    assert len(moves.stream.waited_for) >= 2
     assert moves.started.total() == 2 * (3 if method.loss == "bce" else 2) + 1
 
 

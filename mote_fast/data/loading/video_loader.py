@@ -19,7 +19,7 @@ from mote_fast.data.loading.order import ALONE, BatchIndices, Replica, evaluatio
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.transforms import normalize
 from mote_fast.errors import BackendError, ConfigError
-from mote_fast.runtime.device_copy import to_device
+from mote_fast.runtime.device_copy import beside_compute, to_device
 
 T = TypeVar("T")
 
@@ -130,12 +130,15 @@ class VideoLoader(ABC):
         """
         for failure in failures:
             self.faults.record(failure)
-        return Batch(
-            self._on_device(pixels.flatten(0, 1)),
-            to_device(torch.tensor(labels, dtype=torch.int64), self._device),
-            torch.tensor(indices, dtype=torch.int64),
-            failures,
-        )
+
+        def copy() -> tuple[Tensor, Tensor]:
+            return self._on_device(pixels.flatten(0, 1)), to_device(
+                torch.tensor(labels, dtype=torch.int64), self._device
+            )
+
+        # DALI's clips are on the device already, on the stream that computes.
+        on_device, of_clips = beside_compute(self._device, copy) if pixels.device.type == "cpu" else copy()
+        return Batch(on_device, of_clips, torch.tensor(indices, dtype=torch.int64), failures)
 
     def _on_device(self, pixels: Tensor) -> Tensor:
         moved = pixels.to(self._device, non_blocking=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from mote_fast.clip.published import Activation
 from mote_fast.data.decoding.frame_folders import FRAME_TEMPLATE, check_template
 from mote_fast.data.decoding.video_info import PixelAspect
@@ -24,6 +26,9 @@ Decoder = Literal["auto", "torchcodec", "pyav"]
 Schedule = Literal["cosine", "multistep"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
+
+# What autocast computes in; None without autocast.
+AUTOCAST_DTYPES: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
