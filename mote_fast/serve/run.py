@@ -30,6 +30,8 @@ class Server(uvicorn.Server):
                 loop="asyncio",
                 http="h11",
                 ws="none",
+                # The program's own log.
+                log_config=None,
                 log_level="warning",
                 access_log=False,
                 server_header=False,

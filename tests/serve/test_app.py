@@ -21,6 +21,7 @@ from mote_fast.data import read_frames, write_video
 from mote_fast.data.loading import view_frames
 from mote_fast.runtime.workers import WorkerPool
 from mote_fast.search.video_index import Index
+from mote_fast.serve import upload
 from mote_fast.serve.app import Offer
 from mote_fast.serve.engine import Engine
 from mote_fast.serve.limits import MAX_FIELD_BYTES, Limits
@@ -162,6 +163,17 @@ def test_a_full_server_says_when_to_try_again(
         while server.get("/readyz").status == 503:
             pass
         assert server.post("/v1/classify", with_labels(DEMO[0], LABELS)).status == 200
+
+
+def test_a_silent_upload_ends(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its place is another's then."""
+    monkeypatch.setattr(upload, "MAX_SILENT_SECONDS", 0.01)
+    with closing(server.connect()) as connection:
+        connection.putrequest("POST", "/v1/embed")
+        for name, value in {**FORM, "Content-Length": "1000"}.items():
+            connection.putheader(name, value)
+        connection.endheaders(b"--")
+        assert connection.getresponse().status == 408
 
 
 def crash_or_serve(task: Any) -> Any:
