@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import torch
 
-from mote_fast.kernels import expert_ffn, factored_adamw, merge, routed_ffn
+from mote_fast.kernels import expert_ffn, factored_adamw, merge, quick_gelu, routed_ffn
 from mote_fast.kernels.reference import expert_size
 from mote_fast.kernels.tiles import MatrixTile, VectorTile
 
@@ -40,7 +40,7 @@ def recorded() -> Iterator[list[Launch]]:
             launches.append(Launch(kernel, grid, args, warps, stages))
 
     with ExitStack() as replaced:
-        for module in (merge, expert_ffn, routed_ffn, factored_adamw):
+        for module in (merge, expert_ffn, routed_ffn, factored_adamw, quick_gelu):
             replaced.enter_context(patch.object(module, "launch", record))
         yield launches
 
@@ -66,10 +66,11 @@ VIT_L_14 = Shape(768, 48, 8, 4)
 
 
 NAMES: dict[str, tuple[str, ...]] = {
-    "pair": ("up", "down", "dpre", "dw_down", "dw_up", "dx"),
+    "pair": ("rows", "up", "down", "dpre", "dw_down", "dw_up", "dx"),
     "routed": ("group", "up", "down", "dpre", "dw_down", "dw_up", "dx"),
     "merge": ("forward", "backward", "backward_weights", "expand"),
     "adamw": ("one", "two", "device"),
+    "quick_gelu": ("forward", "backward"),
 }
 
 
@@ -83,8 +84,9 @@ def launches_of(
 ) -> dict[str, Launch]:
     """The launches of an operator, a key of ``NAMES``, by name.
 
-    The pair and the routed FFN go forward and backward. The merge has two forms of its gradient, and the gradient's
-    expansion. The optimiser has one launch for one and for two micro-batches, numbers by value and on the device.
+    The pair, the routed FFN and QuickGELU go forward and backward. The merge has two forms of its gradient, and the
+    gradient's expansion. The optimiser has one launch for one and for two micro-batches, numbers by value and on the
+    device.
     """
     size = expert_size(shape.width)
     with recorded() as launches, torch.device("meta"):
@@ -95,8 +97,8 @@ def launches_of(
         match operator:
             case "pair":
                 x = x.flatten(0, 1)
-                *_, saved = expert_ffn.expert_pair_forward(x, x, stack, merged, index, tile)
-                expert_ffn.expert_pair_backward(x, x, x, x, stack, merged, index, saved, tile=tile)
+                *_, saved, rows = expert_ffn.expert_pair_forward(x, x, stack, weights, index, tile)
+                expert_ffn.expert_pair_backward(x, x, x, x, stack, rows, index, saved, tile=tile)
             case "routed":
                 chosen = index.expand(shape.clips).contiguous()
                 _, saved = routed_ffn.routed_forward(x, stack, chosen, tile)
@@ -106,6 +108,8 @@ def launches_of(
                 merge.merge_experts_backward(merged, weights, out_dtype=master)
                 merge.merge_experts_backward(merged, weights, stack)
                 merge.expand_expert_gradient(row, row, weights, index)
+            case "quick_gelu":
+                quick_gelu.quick_gelu_backward(quick_gelu.quick_gelu_forward(x), x)
             case _:
                 adamw = partial(factored_adamw.adamw_factored, stack, stack, stack, tile=vector)
                 factor = (row, row, weights, index)

@@ -2,10 +2,13 @@
 
     python benchmarks/static_report.py [--quick] [--write] [--filter TEXT] [--jobs N]
 
-Every kernel x tile x dtype x {sm_80, sm_90, sm_100}, with and without 16-divisibility of pointers and strides, and at
-an embedding width that tiles do not divide: registers, shared memory, stack (spills), tensor-core instructions, and
-the widths of global accesses, read from the SASS. Fails if a kernel breaks a rule (``broken_rules``) or got worse than
-the committed results/static_report.csv; ``--write`` replaces that file. ``--quick`` checks a sample of the same rows.
+Every kernel x tile x dtype x GPU (``GPUS``), with and without 16-divisibility of pointers and strides, and at an
+embedding width that tiles do not divide: registers, shared memory, stack (spills), tensor-core instructions, the widths
+of global accesses, read from the SASS, and waits for a product in its own step, from Triton's last own form. Fails if a
+kernel breaks a rule (``broken_rules``) or got worse than the committed results/static_report.csv, which has rows for
+versions of Triton; a case without a row is held to the rules only. ``--write`` adds or replaces the rows of what it
+compiles, for the version that runs. ``--quick`` checks a sample. Another version: its wheel unpacked in a folder, and
+that folder on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -39,10 +42,17 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 FLOATS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 POINTERS = FLOATS | {torch.int64: "*i64", torch.int32: "*i32"}
-# Activations and master weights.
+# Activations and master weights. Products read activations alone; weight gradients have the masters' dtype.
 MIXED, FLOAT32 = ("bfloat16", "float32"), ("float32", "float32")
-HALVES = ("bfloat16", "bfloat16"), ("float16", "float16")
-DTYPES = (MIXED, ("float16", "float32"), *HALVES, FLOAT32, ("float32", "bfloat16"))
+DTYPES = (MIXED, ("float16", "float32"), ("bfloat16", "bfloat16"), FLOAT32)
+
+# Compute capabilities. Consumer GPUs share sm_80's table and have less shared memory: of the products, the pair's are
+# compiled for them. One GPU is compiled for, besides, in more dtypes and numbers of experts.
+GPUS = (80, 90, 100, 86, 89, 120)
+CONSUMER_GPUS = (86, 89, 120)
+THOROUGH = 90
+# Bytes of shared memory that one program may use.
+SHARED_LIMIT = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
 
 # No tile divides 80; 37 tokens are odd.
 UNEVEN = Shape(80, 37, 1, 3)
@@ -55,7 +65,8 @@ REGISTER_SLACK = 8
 class Case(NamedTuple):
     """One kernel to compile, in words that identify its row and can be sent to another process."""
 
-    family: tiles.Family
+    triton: str
+    gpu: int
     operator: str
     launch: str
     activation: str
@@ -93,43 +104,56 @@ class Code(NamedTuple):
     loop_narrow: int
     store_wide: int
     store_narrow: int
+    # Waits for a tensor-core product in the step of the loop that started it (sm_90).
+    waits: int
 
 
 Kind = TypeVar("Kind", Case, Code)
 
 
-def matrix_cases(family: tiles.Family) -> Iterator[Case]:
-    for (activation, master), operator, launch in product(DTYPES, ("pair", "routed"), NAMES["pair"]):
+def matrix_cases(gpu: int) -> Iterator[Case]:
+    """Products: every tile of the GPU's table."""
+    family = tiles.family_of(divmod(gpu, 10))
+    products = [name for name in NAMES["pair"] if name != "rows"]
+    for (activation, master), operator, launch in product(DTYPES, ("pair", "routed"), products):
         itemsize = getattr(torch, activation).itemsize
         kind: tiles.Product = "gradient" if launch.startswith("dw") else "linear"
-        case = Case(family, operator, launch, activation, master, USUAL.width, USUAL.experts, "", True)
-        yield case._replace(tile="x".join(map(str, tiles.UNALIGNED_TILES[family][itemsize])), aligned=False)
+        usual = (activation, master) in (MIXED, FLOAT32)
+        if kind == "linear" and master != "float32":
+            continue
+        if (operator == "routed" and gpu in CONSUMER_GPUS) or (not usual and (operator, gpu) != ("pair", THOROUGH)):
+            continue
+        case = Case(triton.__version__, gpu, operator, launch, activation, master, USUAL.width, USUAL.experts, "", True)
         for tile in tiles.MATRIX_TILES[family][kind][itemsize]:
             case = case._replace(tile="x".join(map(str, tile)))
             yield case
-            if (activation, master) in (MIXED, FLOAT32):
+            if operator == "pair" and (activation, master) == MIXED and gpu not in CONSUMER_GPUS:
                 yield case._replace(width=UNEVEN.width, experts=UNEVEN.experts)
 
 
-def vector_cases(family: tiles.Family) -> Iterator[Case]:
-    for experts in (4, 16):
-        for aligned in (True, False):
-            for (activation, master), launch in product(DTYPES, NAMES["merge"]):
-                yield Case(family, "merge", launch, activation, master, USUAL.width, experts, "", aligned)
-            for master, launch in product(("float32", "bfloat16", "float16"), NAMES["adamw"]):
-                yield Case(family, "adamw", launch, master, master, USUAL.width, experts, "", aligned)
-        yield Case(family, "routed", "group", *FLOAT32, USUAL.width, experts, "", True)
+def vector_cases(gpu: int) -> Iterator[Case]:
+    """Everything else; on one GPU also for many experts, other dtypes, and pointers that 16 does not divide."""
+    usual = (USUAL.experts, True, MIXED)
+    more = ((16, True, MIXED), (USUAL.experts, False, MIXED), (USUAL.experts, True, FLOAT32))
+    for experts, aligned, (activation, master) in (usual, *more) if gpu == THOROUGH else (usual,):
+        case = Case(triton.__version__, gpu, "", "", activation, master, USUAL.width, experts, "", aligned)
+        names = [("pair", "rows"), *((each, name) for each in ("merge", "quick_gelu") for name in NAMES[each])]
+        for operator, launch in names:
+            yield case._replace(operator=operator, launch=launch)
+        if (activation, master) == MIXED:
+            for launch in NAMES["adamw"]:
+                yield case._replace(operator="adamw", launch=launch, activation="float32")
+    yield case._replace(operator="routed", launch="group", activation="float32", master="float32", aligned=True)
 
 
 def all_cases(quick: bool) -> list[Case]:
     """Every case, or a sample: the dtypes of mixed-precision training, the largest tiles."""
-    families: tuple[tiles.Family, ...] = ("sm_80", "sm_90", "sm_100")
-    cases = [case for family in families for case in (*matrix_cases(family), *vector_cases(family))]
+    cases = [case for gpu in GPUS for case in (*matrix_cases(gpu), *vector_cases(gpu))]
     return [case for case in cases if in_sample(case)] if quick else cases
 
 
 def in_sample(case: Case) -> bool:
-    usual = case.aligned and (case.activation, case.master) == MIXED
+    usual = case.aligned and (case.activation, case.master) == MIXED and case.gpu in (80, 90, 100)
     rows, columns, *_ = map(int, case.tile.split("x")) if case.tile else (128, 128)
     largest = columns == 128 and rows > 16 and (case.width, case.experts) == (USUAL.width, USUAL.experts)
     return usual and largest and (case.operator == "pair" or case.launch in ("forward", "expand"))
@@ -171,6 +195,8 @@ def source(launch: Launch, aligned: bool) -> ASTSource:
             constants[(i,)] = value
         else:
             signature[parameter.name] = visit((i,), value)
+            if parameter.do_not_specialize:
+                attributes.pop((i,), None)
     return ASTSource(launch.kernel, signature, constants, attributes)
 
 
@@ -222,12 +248,24 @@ def read_sass(text: str) -> dict[str, Any]:
     return found | {"local_accesses": sum(name.startswith(("LDL", "STL")) for name in plain)}
 
 
+def same_step_waits(ttgir: str) -> int:
+    """Count the waits in loops that leave no asynchronous product under way: ``pendings = 0``."""
+    waits, loops = 0, list[int]()
+    for line in ttgir.splitlines():
+        depth = len(line) - len(line.lstrip())
+        if "scf.for" in line or "scf.while" in line:
+            loops.append(depth)
+        elif loops and depth == loops[-1] and line.lstrip().startswith("}"):
+            loops.pop()
+        waits += bool(loops) and "warp_group_dot_wait" in line and "pendings = 0" in line
+    return waits
+
+
 def compile_case(case: Case) -> Code:
     """Compile one case and read its machine code."""
     launch = case.find()
-    target = GPUTarget("cuda", int(case.family[3:]), 32)
     options = {"num_warps": launch.warps, "num_stages": launch.stages}
-    built = triton.compile(source(launch, case.aligned), target=target, options=options)
+    built = triton.compile(source(launch, case.aligned), target=GPUTarget("cuda", case.gpu, 32), options=options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(built.asm["cubin"])
         file.flush()
@@ -237,10 +275,11 @@ def compile_case(case: Case) -> Code:
     assert found, f"no resource usage of {launch.kernel.__name__}"
     registers, stack, local = map(int, found.groups())
     resources = {"registers": registers, "shared": built.metadata.shared, "stack": stack + local}
-    return Code(kernel=launch.kernel.__name__, **resources, **sass)
+    waits = same_step_waits(built.asm["ttgir"])
+    return Code(kernel=launch.kernel.__name__, **resources, **sass, waits=waits)
 
 
-EXPECTED_MMA = {"sm_80": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA"}
+EXPECTED_MMA = {90: "HGMMA", 100: "UTCHMMA"}
 
 
 def broken_rules(case: Case, code: Code) -> list[str]:
@@ -248,16 +287,22 @@ def broken_rules(case: Case, code: Code) -> list[str]:
     broken = []
     if code.stack or code.local_accesses:
         broken.append(f"spills: {code.stack} bytes of stack, {code.local_accesses} local accesses")
-    if code.shared > tiles.SHARED_LIMIT[case.family]:
+    if code.shared > SHARED_LIMIT[case.gpu]:
         broken.append(f"{code.shared} bytes of shared memory")
-    if case.tile and EXPECTED_MMA[case.family] not in code.mma and "HMMA" not in code.mma:
+    if case.tile and EXPECTED_MMA.get(case.gpu, "HMMA") not in code.mma and "HMMA" not in code.mma:
         broken.append("no tensor-core instruction")
+    # tf32x3 splits its operands in registers, and waits for each of its three products.
+    if case.activation != "float32" and code.waits:
+        broken.append(f"{code.waits} products awaited in their own step")
     # Scalars (weights, an index) are narrow in vector kernels.
     if case.aligned and case.launch != "group":
         if not code.loop_wide or not code.store_wide:
             broken.append("no 128-bit loads in the hot loop, or no 128-bit stores")
         # Gathered tokens read one narrow index per row.
-        if case.tile and case.width == USUAL.width and code.loop_narrow and case.operator != "routed":
+        # Triton 3.6 stores the transposed float32 operand of a weight gradient transposed, value by value.
+        by_value = case.triton.startswith("3.6.") and case.activation == "float32" and case.launch.startswith("dw")
+        plain = case.tile and case.width == USUAL.width and case.operator != "routed" and not by_value
+        if plain and code.loop_narrow:
             broken.append(f"{code.loop_narrow} loads below 128 bits in the hot loop")
     return broken
 
@@ -267,7 +312,7 @@ def worse_than(code: Code, before: Code) -> list[str]:
     worse = []
     if code.registers > before.registers + REGISTER_SLACK:
         worse.append(f"registers {before.registers} -> {code.registers}")
-    for name in ("shared", "stack", "local_accesses", "loop_narrow", "store_narrow"):
+    for name in ("shared", "stack", "local_accesses", "loop_narrow", "store_narrow", "waits"):
         if getattr(code, name) > getattr(before, name):
             worse.append(f"{name} {getattr(before, name)} -> {getattr(code, name)}")
     if code.mma != before.mma:
@@ -312,15 +357,17 @@ def main() -> int:
             rows[case] = code
             found = broken_rules(case, code)
             if not args.write:
-                found += worse_than(code, committed[case]) if case in committed else ["not in the committed report"]
+                found += worse_than(code, committed[case]) if case in committed else []
             problems += len(found)
             for problem in found:
                 tqdm.write(f"{' '.join(map(str, case))}: {problem}", file=sys.stderr)
     print(f"{len(rows)} kernels compiled, {problems} problems", file=sys.stderr)
     if args.write:
-        # A filtered run replaces its own rows only; rows of tiles that are gone go.
-        known = committed | rows if args.filter else rows
-        write_report({case: known[case] for case in all_cases(quick=False) if case in known}, RESULTS)
+        # Read again, because a run of another version may have written meanwhile. Rows of tiles that are gone go.
+        committed = read_report(RESULTS) if RESULTS.exists() else {}
+        kept = {case: code for case, code in committed.items() if case.triton != triton.__version__}
+        known = committed | rows
+        write_report(kept | {case: known[case] for case in all_cases(quick=False) if case in known}, RESULTS)
     return bool(problems)
 
 

@@ -202,7 +202,8 @@ def operators(shape: Shape, activation: torch.dtype, master: torch.dtype) -> dic
     experts = torch.zeros(shape.experts, size, dtype=master)
     merged, grads = torch.zeros(size, dtype=activation), torch.zeros(2, size, dtype=master)
     weights, index = torch.zeros(shape.experts), torch.tensor(shape.experts - 1)
-    saved = torch.zeros(2, tokens, EXPANSION * width, dtype=activation)
+    saved = torch.zeros(4, tokens, EXPANSION * width, dtype=activation)
+    rows = torch.zeros(2, size, dtype=activation)
     clips = x.view(shape.clips, shape.frames, width)
     # Every expert is chosen as often as the method chooses it, in no order.
     chosen = torch.multinomial(
@@ -211,22 +212,25 @@ def operators(shape: Shape, activation: torch.dtype, master: torch.dtype) -> dic
     used = len(chosen.unique())
     with counted():
         grouped = routed_forward(clips, experts, chosen)[1]
-    row, stack, hidden = size_of(experts[0]), size_of(experts), size_of(saved)
+    row, stack, kept = size_of(rows[0]), size_of(experts), size_of(saved)
     # Backward needs no biases.
-    biases = (EXPANSION + 1) * width
+    biases = (EXPANSION + 1) * width * activation.itemsize
+    merging = stack + size_of(weights, merged)
+    # Forward writes both experts' rows and the activations that backward reads; it finds them in L2 itself.
+    pair = stack + size_of(weights, index, rows, *x4) + kept
+    # The pair's backward reads both inputs and both output gradients, and writes both input gradients.
+    pair_back = size_of(rows, *x4, x, y, grads) + kept - 2 * biases
+    # A cast of all experts precedes the routed products where they have another dtype: it is none of these launches.
+    routed = used * row + size_of(clips, clips, chosen) + kept // 2
+    routed_back = used * (row - biases) + stack + 3 * size_of(clips) + kept // 2
     moments = torch.zeros_like(experts), torch.zeros_like(experts)
     factor = (grads[1], grads[0], weights, index)
-    merging, pair = stack + size_of(weights, merged), hidden + row + size_of(merged, index, *x4)
-    # The pair's backward reads both inputs and both output gradients, and writes both input gradients.
-    pair_back = pair + size_of(x, y, grads) - biases * (master.itemsize + activation.itemsize)
-    routed = used * row + size_of(clips, clips, chosen) + hidden // 2
-    routed_back = used * (row - biases * master.itemsize) + stack + 3 * size_of(clips) + hidden // 2
     return {
         "merge forward": (lambda: merge_experts_forward(experts, weights, activation), merging),
         "merge backward": (lambda: merge_experts_backward(merged, weights, out_dtype=master), merging),
         "expand gradient": (lambda: expand_expert_gradient(*factor), stack + size_of(grads, weights, index)),
-        "pair forward": (lambda: expert_pair_forward(x, y, experts, merged, index), pair),
-        "pair backward": (lambda: expert_pair_backward(x, y, dy, dx, experts, merged, index, saved), pair_back),
+        "pair forward": (lambda: expert_pair_forward(x, y, experts, weights, index), pair),
+        "pair backward": (lambda: expert_pair_backward(x, y, dy, dx, experts, rows, index, saved), pair_back),
         "adamw": (lambda: adamw_factored(experts, *moments, [factor], 1, 1e-4), 6 * stack + size_of(grads)),
         "routed forward": (lambda: routed_forward(clips, experts, chosen), routed),
         "routed backward": (lambda: routed_backward(clips, clips, experts, chosen, grouped), routed_back),

@@ -1,10 +1,11 @@
 """Both training streams of one layer through their experts, and the gradients. Reference: expert_pair_ffn and
 expert_pair_ffn_backward.
 
-Group 0 of a launch is the routed stream, whose weights are row ``index`` of the stacked experts (read on the device),
-group 1 the merged stream. Forward: up-projection with its bias; down-projection that applies QuickGELU as it loads, so
-that only the pre-activations are stored. Backward: gradient of the pre-activations; of the inputs; of both projections.
-Launches: 2 forward (3 with the merge), 4 backward (5 with the expansion to all experts).
+A first launch merges the experts and casts the routed one, so that both streams are one batch of two products of equal
+dtype: group 0 of a launch is the routed stream, group 1 the merged one. Forward: up-projection, which stores QuickGELU
+and its derivative, so that no other launch takes an exponential; down-projection. Backward: gradient of the
+pre-activations; of both projections; of the inputs.
+Launches: 3 forward, 4 backward (5 with the expansion to all experts).
 """
 
 from __future__ import annotations
@@ -14,96 +15,85 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mote_fast.kernels.blocks import linear_tile, quick_gelu_gradient, store_weight_gradient
-from mote_fast.kernels.launch import dense, launch, rows_of
-from mote_fast.kernels.merge import expand_expert_gradient
+from mote_fast.kernels.blocks import linear_tile, quick_gelu, store_weight_gradient
+from mote_fast.kernels.launch import dense, launch, with_wide_rows
+from mote_fast.kernels.merge import expand_expert_gradient, merge_and_route
 from mote_fast.kernels.reference import EXPANSION
 from mote_fast.kernels.tiles import MatrixTile, matrix_tile
 
 __all__ = ["expand_expert_gradient", "expert_pair_backward", "expert_pair_forward"]
 
+# A routed and a merged matrix, [N, C] each, whose rows can be read wide.
+Pair = tuple[Tensor, Tensor]
 
-@triton.jit
-def linear_stream(
+
+@triton.jit(do_not_specialize=["tokens"])
+def linear_kernel(
     a,
-    row,
-    pre,
+    steps,
+    rows,
+    factor,
     out,
+    slope,
     tokens,
+    SIZE: tl.constexpr,
     AT: tl.constexpr,
     SHAPE: tl.constexpr,
     TRANSPOSED: tl.constexpr,
-    ACTIVATE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One tile of one stream of linear_kernel; ``row`` points at the expert's parameters."""
+    """out [N, OUTER] = a [N, INNER] @ weight (+ bias) (* factor) for both streams, one per grid row.
+
+    If ``slope`` is given, ``out`` receives QuickGELU of that, and ``slope`` its derivative.
+
+    a, factor, out, slope: pairs of pointers, routed and merged, or None; steps: strides of the rows of ``a``; rows:
+    [2, SIZE], both experts; AT: offsets of weight and bias (or None) in an expert's row; SHAPE: (INNER, OUTER); BLOCK:
+    (R, C, K) of a tile.
+    """
+    routed = tl.program_id(1) == 0
+    row = rows + tl.program_id(1) * SIZE
     # Token tiles vary fastest, so that programs that run together share a weight tile.
     tiles = tl.cdiv(tokens, BLOCK[0])
     program = tl.program_id(0)
     n = (program % tiles) * BLOCK[0] + tl.arange(0, BLOCK[0])
     columns = (program // tiles) * BLOCK[1] + tl.arange(0, BLOCK[1])
     row_mask, column_mask = n < tokens, columns < SHAPE[1]
-    rows = n.to(tl.int64)
-    total = linear_tile(a[0], rows * a[3], row_mask, a[4], row + AT[0], columns, SHAPE, TRANSPOSED, ACTIVATE, BLOCK)
+    at = n.to(tl.int64) * tl.where(routed, steps[0], steps[1])
+    total = linear_tile(tl.where(routed, a[0], a[1]), at, row_mask, row + AT[0], columns, SHAPE, TRANSPOSED, BLOCK)
     if AT[1] is not None:
         total += tl.load(row + AT[1] + columns, mask=column_mask, other=0.0).to(tl.float32)[None, :]
-    at = rows[:, None] * SHAPE[1] + columns[None, :]
+    at = n.to(tl.int64)[:, None] * SHAPE[1] + columns[None, :]
     mask = row_mask[:, None] & column_mask[None, :]
-    if pre is not None:
-        total *= quick_gelu_gradient(tl.load(pre + at, mask=mask, other=0.0).to(tl.float32))
-    tl.store(out + at, total.to(out.dtype.element_ty), mask=mask)
+    if factor is not None:
+        total *= tl.load(tl.where(routed, factor[0], factor[1]) + at, mask=mask, other=0.0).to(tl.float32)
+    dtype = out[0].dtype.element_ty
+    if slope is not None:
+        total, derivative = quick_gelu(total)
+        tl.store(tl.where(routed, slope[0], slope[1]) + at, derivative.to(dtype), mask=mask)
+    tl.store(tl.where(routed, out[0], out[1]) + at, total.to(dtype), mask=mask)
 
 
-@triton.jit
-def linear_kernel(
-    a_routed,
-    a_merged,
-    experts,
-    merged,
-    index,
-    pre,
-    out,
+@triton.jit(do_not_specialize=["tokens"])
+def weight_gradient_kernel(
+    a,
+    a_steps,
+    b,
+    b_steps,
+    grad,
     tokens,
     SIZE: tl.constexpr,
     AT: tl.constexpr,
     SHAPE: tl.constexpr,
-    TRANSPOSED: tl.constexpr,
-    ACTIVATE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """out [N, OUTER] = f(a) [N, INNER] @ weight (+ bias) (* QuickGELU'(pre)) for both streams, one per grid row.
+    """grad [OUTER, INNER] = a.T @ b over all tokens, and the sum of ``a``, for both streams, one per grid row.
 
-    a: matrices as ``launch.Tokens``; pre, out: pairs of pointers, routed and merged; AT: offsets of weight and bias (or
-    None) in an expert's row of SIZE values; SHAPE: (INNER, OUTER); BLOCK: (R, C, K) of a tile.
+    grad: [2, SIZE], the gradients of both experts; SHAPE is (OUTER, INNER); the rest as of linear_kernel.
     """
-    if tl.program_id(1) == 0:
-        row = experts + tl.load(index) * SIZE
-        linear_stream(a_routed, row, pre[0], out[0], tokens, AT, SHAPE, TRANSPOSED, ACTIVATE, BLOCK)
-    else:
-        linear_stream(a_merged, merged, pre[1], out[1], tokens, AT, SHAPE, TRANSPOSED, ACTIVATE, BLOCK)
-
-
-@triton.jit
-def weight_gradient_kernel(
-    a_routed,
-    a_merged,
-    b_routed,
-    b_merged,
-    grad,
-    tokens,
-    AT: tl.constexpr,
-    SHAPE: tl.constexpr,
-    ACTIVATE: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """grad [OUTER, INNER] = a.T @ f(b) over all tokens, and the sum of ``a``, for both streams, one per grid row.
-
-    Arguments as of linear_kernel; SHAPE is (OUTER, INNER).
-    """
-    if tl.program_id(1) == 0:
-        store_weight_gradient(grad[0], a_routed, b_routed, 1, 0, tokens, AT, SHAPE, ACTIVATE, BLOCK)
-    else:
-        store_weight_gradient(grad[1], a_merged, b_merged, 1, 0, tokens, AT, SHAPE, ACTIVATE, BLOCK)
+    routed = tl.program_id(1) == 0
+    left = (tl.where(routed, a[0], a[1]), None, 0, tl.where(routed, a_steps[0], a_steps[1]))
+    right = (tl.where(routed, b[0], b[1]), None, 0, tl.where(routed, b_steps[0], b_steps[1]))
+    store_weight_gradient(grad + tl.program_id(1) * SIZE, left, right, 1, 0, tokens, AT, SHAPE, BLOCK)
 
 
 def _layout(width: int) -> tuple[int, int, int, int, int]:
@@ -113,68 +103,65 @@ def _layout(width: int) -> tuple[int, int, int, int, int]:
     return 2 * area + hidden + width, 0, area, area + hidden, 2 * area + hidden
 
 
+def _steps(pair: Pair) -> tuple[int, int]:
+    return pair[0].stride(0), pair[1].stride(0)
+
+
 def _linear(
-    a: tuple[Tensor, Tensor],
-    experts: Tensor,
-    merged: Tensor,
-    index: Tensor,
-    pre: Tensor | None,
-    out: tuple[Tensor, Tensor],
+    a: Pair,
+    rows: Tensor,
+    factor: Pair | None,
+    out: Pair,
+    slope: Pair | None,
     at: tuple[int, int | None],
     transposed: bool,
-    activate: bool,
     tile: MatrixTile | None,
 ) -> None:
-    """Launch linear_kernel; ``at`` gives the offsets of weight and bias in a row, ``out`` is contiguous."""
+    """Launch linear_kernel; ``at`` gives the offsets of weight and bias in a row; other pairs are contiguous."""
     tokens, inner = a[0].shape
     outer = out[0].shape[1]
     if tokens == 0:
         return
-    chosen = tile or matrix_tile("linear", (*a, experts, merged), tokens, outer, groups=2)
+    chosen = tile or matrix_tile("linear", a[0], tokens, outer, groups=2)
     grid = (triton.cdiv(tokens, chosen.rows) * triton.cdiv(outer, chosen.columns), 2)
     launch(
         linear_kernel,
         grid,
-        *map(rows_of, a),
-        experts,
-        merged,
-        index,
-        (None, None) if pre is None else (pre[0], pre[1]),
+        a,
+        _steps(a),
+        rows,
+        factor,
         out,
+        slope,
         tokens,
-        merged.shape[0],
+        rows.shape[1],
         at,
         (inner, outer),
         transposed,
-        activate,
         chosen.block,
         warps=chosen.warps,
         stages=chosen.stages,
     )
 
 
-def _weight_gradient(
-    a: tuple[Tensor, Tensor],
-    b: tuple[Tensor, Tensor],
-    grads: Tensor,
-    at: tuple[int, int],
-    activate: bool,
-    tile: MatrixTile | None,
-) -> None:
+def _weight_gradient(a: Pair, b: Pair, grads: Tensor, at: tuple[int, int], tile: MatrixTile | None) -> None:
     """Launch weight_gradient_kernel; ``grads [2, P]`` holds the routed row, then the merged one."""
     tokens, outer = a[0].shape
     inner = b[0].shape[1]
-    chosen = tile or matrix_tile("gradient", (*a, *b), outer, inner, groups=2)
+    chosen = tile or matrix_tile("gradient", a[0], outer, inner, groups=2)
     grid = (triton.cdiv(outer, chosen.rows) * triton.cdiv(inner, chosen.columns), 2)
     launch(
         weight_gradient_kernel,
         grid,
-        *map(rows_of, (*a, *b)),
-        (grads[0], grads[1]),
+        a,
+        _steps(a),
+        b,
+        _steps(b),
+        grads,
         tokens,
+        grads.shape[1],
         at,
         (outer, inner),
-        activate,
         chosen.block,
         warps=chosen.warps,
         stages=chosen.stages,
@@ -185,32 +172,34 @@ def expert_pair_forward(
     x_routed: Tensor,
     x_merged: Tensor,
     experts: Tensor,
-    merged: Tensor,
+    weights: Tensor,
     index: Tensor,
     tile: MatrixTile | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run row ``index`` of the experts on one input and the merged expert on the other; two launches.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Run row ``index`` of the experts on one input and the merged expert on the other; three launches.
 
     Args:
-        x_routed: [N, d], any strides; float32, bfloat16 or float16; d a multiple of 16.
+        x_routed: [N, d], any strides; float32, bfloat16 or float16; d a multiple of 16, or all is slow.
         x_merged: [N, d], same dtype.
-        experts: [E, P], float32 or lower precision, cast when loaded.
-        merged: [P]: merge_experts_forward, usually in the dtype of the inputs.
+        experts: [E, P], float32 or lower precision, cast to the dtype of the inputs.
+        weights: [E], merge weights.
         index: int64 scalar on the device, in [0, E).
         tile: share of one program; chosen by shape by default.
 
     Returns:
-        The outputs, [N, d] each, and the pre-activations [2, N, 4d] (routed first), which backward needs.
+        The outputs, [N, d] each, and what backward needs in the dtype of the inputs: QuickGELU of the pre-activations
+        and its derivative, routed and merged, [4, N, 4d]; both experts' rows [2, P].
     """
-    experts, merged = dense(experts, merged)
+    x = with_wide_rows(x_routed), with_wide_rows(x_merged)
     tokens, width = x_routed.shape
     _, w_up, b_up, w_down, b_down = _layout(width)
-    pre = x_routed.new_empty((2, tokens, EXPANSION * width))
-    y_routed, y_merged = x_routed.new_empty((tokens, width)), x_routed.new_empty((tokens, width))
-    hidden = (pre[0], pre[1])
-    _linear((x_routed, x_merged), experts, merged, index, None, hidden, (w_up, b_up), False, False, tile)
-    _linear(hidden, experts, merged, index, None, (y_routed, y_merged), (w_down, b_down), False, True, tile)
-    return y_routed, y_merged, pre
+    rows = merge_and_route(experts, weights, index, x_routed.dtype)
+    saved = x_routed.new_empty((4, tokens, EXPANSION * width))
+    hidden, slope = saved[:2].unbind(), saved[2:].unbind()
+    y = x_routed.new_empty((tokens, width)), x_routed.new_empty((tokens, width))
+    _linear(x, rows, None, hidden, slope, (w_up, b_up), False, tile)
+    _linear(hidden, rows, None, y, None, (w_down, b_down), False, tile)
+    return *y, saved, rows
 
 
 def expert_pair_backward(
@@ -219,7 +208,7 @@ def expert_pair_backward(
     x_routed: Tensor,
     x_merged: Tensor,
     experts: Tensor,
-    merged: Tensor,
+    rows: Tensor,
     index: Tensor,
     saved: Tensor,
     grad_dtype: torch.dtype | None = None,
@@ -232,10 +221,10 @@ def expert_pair_backward(
         dy_merged: [N, d], gradient of the merged output.
         x_routed: [N, d], input of the forward pass.
         x_merged: [N, d], input of the forward pass.
-        experts: [E, P].
-        merged: [P].
-        index: int64 scalar on the device.
-        saved: [2, N, 4d], the pre-activations from the forward pass.
+        experts: [E, P]; its values are not read again.
+        rows: [2, P], the rows from the forward pass.
+        index: int64 scalar, not read again.
+        saved: [4, N, 4d], from the forward pass.
         grad_dtype: dtype of the weight gradients; that of ``experts`` by default.
         tile: share of one program; chosen by shape by default.
 
@@ -243,16 +232,20 @@ def expert_pair_backward(
         Gradients of both inputs, [N, d] each, and row gradients [2, P]: g, of the routed expert's row, then G, of the
         merged row. expand_expert_gradient computes the gradient of all experts from them.
     """
-    experts, merged, saved = dense(experts, merged, saved)
+    del index
+    x, dy = (
+        (with_wide_rows(x_routed), with_wide_rows(x_merged)),
+        (with_wide_rows(dy_routed), with_wide_rows(dy_merged)),
+    )
+    rows, saved = dense(rows, saved)
     tokens, width = x_routed.shape
     size, w_up, b_up, w_down, b_down = _layout(width)
-    dpre = torch.empty_like(saved)
-    dx_routed, dx_merged = x_routed.new_empty((tokens, width)), x_routed.new_empty((tokens, width))
+    hidden, slope = saved[:2].unbind(), saved[2:].unbind()
+    dpre = torch.empty_like(saved[:2]).unbind()
+    dx = x_routed.new_empty((tokens, width)), x_routed.new_empty((tokens, width))
     grads = experts.new_empty((2, size), dtype=grad_dtype or experts.dtype)
-    dhidden, hidden = (dpre[0], dpre[1]), (saved[0], saved[1])
-    dy = (dy_routed, dy_merged)
-    _linear(dy, experts, merged, index, saved, dhidden, (w_down, None), True, False, tile)
-    _weight_gradient(dy, hidden, grads, (w_down, b_down), True, tile)
-    _weight_gradient(dhidden, (x_routed, x_merged), grads, (w_up, b_up), False, tile)
-    _linear(dhidden, experts, merged, index, None, (dx_routed, dx_merged), (w_up, None), True, False, tile)
-    return dx_routed, dx_merged, grads
+    _linear(dy, rows, slope, dpre, None, (w_down, None), True, tile)
+    _weight_gradient(dy, hidden, grads, (w_down, b_down), tile)
+    _weight_gradient(dpre, x, grads, (w_up, b_up), tile)
+    _linear(dpre, rows, None, dx, None, (w_up, None), True, tile)
+    return *dx, grads

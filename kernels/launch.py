@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mote_fast.errors import ShapeError
+from mote_fast.kernels.tiles import readable_wide
 
 
 class Tokens(NamedTuple):
@@ -18,19 +19,17 @@ class Tokens(NamedTuple):
         order: int32 [B], the sample at each place; None where the rows are in the kernel's order already.
         sample: stride of samples, where there is an order.
         row: stride of tokens.
-        step: stride of columns.
     """
 
     tensor: Tensor
     order: Tensor | None
     sample: int
     row: int
-    step: int
 
 
-def rows_of(x: Tensor) -> Tokens:
-    """Describe ``x [N, C]``, any strides."""
-    return Tokens(x, None, 0, *x.stride())
+def with_wide_rows(x: Tensor) -> Tensor:
+    """Return ``x``, copied unless its rows can be read 128 bits at a time: one copy is cheaper than slow products."""
+    return x if readable_wide(x) else x.clone(memory_format=torch.contiguous_format)
 
 
 def dense(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -46,14 +45,14 @@ def check_dense(**tensors: Tensor) -> None:
 
 
 def launch(
-    kernel: Any, grid: tuple[int, ...], anchor: Tensor | Tokens, *args: object, warps: int, stages: int = 1
+    kernel: Any, grid: tuple[int, ...], anchor: Tensor | tuple[Any, ...], *args: object, warps: int, stages: int = 1
 ) -> None:
     """Run ``kernel`` on the device of ``anchor``, its first argument; an empty grid launches nothing.
 
     Args:
         kernel: a function under ``triton.jit`` (whose type does not know launch options).
         grid: programs per axis.
-        anchor: the kernel's first argument.
+        anchor: the kernel's first argument, a tensor or a tuple that starts with one.
         args: its other arguments.
         warps: warps per program.
         stages: stages of its pipelined loops.
@@ -61,5 +60,5 @@ def launch(
     if 0 in grid:
         return
     # Triton launches on the current device, which may differ from the tensors' device.
-    with torch.cuda.device_of(anchor if isinstance(anchor, Tensor) else anchor.tensor):
+    with torch.cuda.device_of(anchor if isinstance(anchor, Tensor) else anchor[0]):
         kernel[grid](anchor, *args, num_warps=warps, num_stages=stages)

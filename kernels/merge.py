@@ -16,15 +16,22 @@ from mote_fast.kernels.tiles import VECTOR_TILE, VectorTile
 
 
 @triton.jit
-def merge_kernel(experts, weights, merged, SIZE: tl.constexpr, EXPERTS: tl.constexpr, BLOCK: tl.constexpr):
-    """merged [P] = weights [E] @ experts [E, P], float32 inside."""
+def merge_kernel(
+    experts, weights, index, merged, routed, SIZE: tl.constexpr, EXPERTS: tl.constexpr, BLOCK: tl.constexpr
+):
+    """merged [P] = weights [E] @ experts [E, P], float32 inside; routed [P], if given, is a copy of row ``index``."""
     column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = column < SIZE
     total = tl.zeros((BLOCK,), tl.float32)
+    chosen = tl.zeros((BLOCK,), tl.float32)
     for i in tl.static_range(EXPERTS):  # pyright: ignore[reportGeneralTypeIssues]
         row = tl.load(experts + i * SIZE + column, mask=mask, other=0.0).to(tl.float32)
         total += tl.load(weights + i).to(tl.float32) * row
+        if routed is not None:
+            chosen = tl.where(tl.load(index) == i, row, chosen)
     tl.store(merged + column, total.to(merged.dtype.element_ty), mask=mask)
+    if routed is not None:
+        tl.store(routed + column, chosen.to(routed.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -74,20 +81,50 @@ def merge_experts_forward(
         [P].
     """
     experts, weights = dense(experts, weights)
+    merged = experts.new_empty(experts.shape[1], dtype=out_dtype or experts.dtype)
+    _launch_merge(experts, weights, None, merged, None, tile)
+    return merged
+
+
+def merge_and_route(
+    experts: Tensor, weights: Tensor, index: Tensor, out_dtype: torch.dtype, tile: VectorTile = VECTOR_TILE
+) -> Tensor:
+    """Cast the routed expert and the merged one to the activations' dtype, reading each master weight once; one launch.
+
+    Args:
+        experts: [E, P], float32, bfloat16 or float16.
+        weights: [E], on the same device.
+        index: int64 scalar on the device, in [0, E): the routed expert.
+        out_dtype: dtype of the rows.
+        tile: share of one program.
+
+    Returns:
+        [2, P], the routed row, then the merged one.
+    """
+    experts, weights = dense(experts, weights)
+    rows = experts.new_empty((2, experts.shape[1]), dtype=out_dtype)
+    routed, merged = rows.unbind()
+    _launch_merge(experts, weights, index, merged, routed, tile)
+    return rows
+
+
+def _launch_merge(
+    experts: Tensor, weights: Tensor, index: Tensor | None, merged: Tensor, routed: Tensor | None, tile: VectorTile
+) -> None:
     count, size = experts.shape
-    merged = experts.new_empty(size, dtype=out_dtype or experts.dtype)
     launch(
         merge_kernel,
         (triton.cdiv(size, tile.block),),
         experts,
         weights,
+        index,
         merged,
+        routed,
         size,
         count,
         tile.block,
         warps=tile.warps,
     )
-    return merged
 
 
 def merge_experts_backward(

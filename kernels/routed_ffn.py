@@ -3,7 +3,7 @@
 Samples are grouped by expert on the device: one program counts and places them, and the grid is sized for the worst
 case (a partly filled tile per expert), so the host reads nothing and shapes never depend on the routing. Tiles gather
 their tokens from the input and scatter to the output; pre-activations stay in grouped order. Launches: 3 forward, 4
-backward.
+backward, and the cast of master weights to the dtype of the inputs before both.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mote_fast.kernels.blocks import linear_tile, quick_gelu_gradient, store_weight_gradient, token_offsets
-from mote_fast.kernels.launch import Tokens, launch, rows_of
+from mote_fast.kernels.blocks import linear_tile, quick_gelu, store_weight_gradient, token_offsets
+from mote_fast.kernels.launch import Tokens, launch, with_wide_rows
 from mote_fast.kernels.reference import EXPANSION
 from mote_fast.kernels.tiles import MatrixTile, matrix_tile
 
@@ -34,11 +34,11 @@ class Grouping(NamedTuple):
 class Saved(NamedTuple):
     """Tensors for the backward pass."""
 
-    pre: Tensor  # [B * T, 4d], grouped order
+    hidden: Tensor  # [2, B * T, 4d], grouped order: QuickGELU and its derivative
     grouping: Grouping
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["samples"])
 def group_kernel(index, order, starts, samples, EXPERTS: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr):
     """Stable counting sort of samples by expert, in one program; SLOTS is a power of two above EXPERTS."""
     slot = tl.arange(0, SLOTS)
@@ -59,26 +59,27 @@ def group_kernel(index, order, starts, samples, EXPERTS: tl.constexpr, SLOTS: tl
         place += tl.sum(chosen, 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["frames"])
 def routed_linear_kernel(
     a,
     experts,
     starts,
-    pre,
+    factor,
     out,
+    slope,
     out_order,
     frames,
     SIZE: tl.constexpr,
     AT: tl.constexpr,
     SHAPE: tl.constexpr,
     TRANSPOSED: tl.constexpr,
-    ACTIVATE: tl.constexpr,
     EXPERTS: tl.constexpr,
     SLOTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """out = f(a) @ weight of each token's expert (+ bias) (* QuickGELU'(pre)); gathered or scattered where an order is
-    given. Programs past the last occupied tile leave at once. Arguments as of expert_ffn.linear_kernel.
+    """out = a @ weight of each token's expert (+ bias) (* factor); gathered or scattered where an order is given.
+
+    Programs past the last occupied tile leave at once. Arguments as of expert_ffn.linear_kernel, but one stream.
     """
     slot = tl.arange(0, SLOTS)
     begin = tl.load(starts + slot, mask=slot < EXPERTS, other=0) * frames
@@ -96,18 +97,22 @@ def routed_linear_kernel(
         column_mask = columns < SHAPE[1]
         row = experts + expert.to(tl.int64) * SIZE
         rows = token_offsets(n, row_mask, a[1], frames, a[2], a[3])
-        total = linear_tile(a[0], rows, row_mask, a[4], row + AT[0], columns, SHAPE, TRANSPOSED, ACTIVATE, BLOCK)
+        total = linear_tile(a[0], rows, row_mask, row + AT[0], columns, SHAPE, TRANSPOSED, BLOCK)
         if AT[1] is not None:
             total += tl.load(row + AT[1] + columns, mask=column_mask, other=0.0).to(tl.float32)[None, :]
         mask = row_mask[:, None] & column_mask[None, :]
-        if pre is not None:
-            at = n.to(tl.int64)[:, None] * SHAPE[1] + columns[None, :]
-            total *= quick_gelu_gradient(tl.load(pre + at, mask=mask, other=0.0).to(tl.float32))
+        at = n.to(tl.int64)[:, None] * SHAPE[1] + columns[None, :]
+        if factor is not None:
+            total *= tl.load(factor + at, mask=mask, other=0.0).to(tl.float32)
+        dtype = out.dtype.element_ty
+        if slope is not None:
+            total, derivative = quick_gelu(total)
+            tl.store(slope + at, derivative.to(dtype), mask=mask)
         to = token_offsets(n, row_mask, out_order, frames, frames * SHAPE[1], SHAPE[1])
-        tl.store(out + (to[:, None] + columns[None, :]), total.to(out.dtype.element_ty), mask=mask)
+        tl.store(out + (to[:, None] + columns[None, :]), total.to(dtype), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["frames"])
 def routed_weight_gradient_kernel(
     a,
     b,
@@ -117,18 +122,24 @@ def routed_weight_gradient_kernel(
     SIZE: tl.constexpr,
     AT: tl.constexpr,
     SHAPE: tl.constexpr,
-    ACTIVATE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Row e of grad [E, P]: a.T @ f(b) and the sum of ``a`` over the tokens of expert e, one expert per grid row."""
+    """Row e of grad [E, P]: a.T @ b and the sum of ``a`` over the tokens of expert e, one expert per grid row."""
     expert = tl.program_id(1)
     first = tl.load(starts + expert) * frames
     last = tl.load(starts + expert + 1) * frames
-    store_weight_gradient(grad + expert.to(tl.int64) * SIZE, a, b, frames, first, last, AT, SHAPE, ACTIVATE, BLOCK)
+    store_weight_gradient(grad + expert.to(tl.int64) * SIZE, a, b, frames, first, last, AT, SHAPE, BLOCK)
 
 
 def _gathered(x: Tensor, grouping: Grouping) -> Tokens:
-    return Tokens(x, grouping.order, *x.stride())
+    """Tokens of ``x [B, T, C]`` in grouped order."""
+    x = with_wide_rows(x)
+    return Tokens(x, grouping.order, x.stride(0), x.stride(1))
+
+
+def _in_order(x: Tensor) -> Tokens:
+    """Rows of ``x [N, C]``."""
+    return Tokens(x, None, 0, x.stride(0))
 
 
 def group(index: Tensor, experts: int) -> Grouping:
@@ -150,13 +161,13 @@ def _linear(
     a: Tokens,
     experts: Tensor,
     grouping: Grouping,
-    pre: Tensor | None,
+    factor: Tensor | None,
     out: Tensor,
+    slope: Tensor | None,
     scatter: bool,
     shape: tuple[int, int, int],
     at: tuple[int, int | None],
     transposed: bool,
-    activate: bool,
     tile: MatrixTile | None,
 ) -> None:
     """Launch routed_linear_kernel; ``shape`` is (frames, inner, outer), ``at`` the offsets of weight and bias."""
@@ -166,7 +177,7 @@ def _linear(
     tokens = samples * frames
     if tokens == 0:
         return
-    chosen = tile or matrix_tile("linear", (a.tensor, experts), tokens, outer)
+    chosen = tile or matrix_tile("linear", a.tensor, tokens, outer)
     grid = (triton.cdiv(tokens, chosen.rows) + min(count, samples), triton.cdiv(outer, chosen.columns))
     launch(
         routed_linear_kernel,
@@ -174,15 +185,15 @@ def _linear(
         a,
         experts,
         grouping.starts,
-        pre,
+        factor,
         out,
+        slope,
         grouping.order if scatter else None,
         frames,
         size,
         at,
         (inner, outer),
         transposed,
-        activate,
         count,
         triton.next_power_of_2(count + 1),
         chosen.block,
@@ -198,13 +209,12 @@ def _weight_gradient(
     grad: Tensor,
     shape: tuple[int, int, int],
     at: tuple[int, int],
-    activate: bool,
     tile: MatrixTile | None,
 ) -> None:
     """Launch routed_weight_gradient_kernel; ``shape`` is (frames, outer, inner)."""
     frames, outer, inner = shape
     count, size = grad.shape
-    chosen = tile or matrix_tile("gradient", (a.tensor, b.tensor), outer, inner, groups=count)
+    chosen = tile or matrix_tile("gradient", a.tensor, outer, inner, groups=count)
     grid = (triton.cdiv(outer, chosen.rows) * triton.cdiv(inner, chosen.columns), count)
     launch(
         routed_weight_gradient_kernel,
@@ -217,7 +227,6 @@ def _weight_gradient(
         size,
         at,
         (outer, inner),
-        activate,
         chosen.block,
         warps=chosen.warps,
         stages=chosen.stages,
@@ -228,26 +237,27 @@ def routed_forward(x: Tensor, experts: Tensor, index: Tensor, tile: MatrixTile |
     """Run each sample through its own expert; three launches.
 
     Args:
-        x: [B, T, d], any strides; float32, bfloat16 or float16; d a multiple of 16.
-        experts: [E, P], float32 or lower precision, cast when loaded.
+        x: [B, T, d], any strides; float32, bfloat16 or float16; d a multiple of 16, or all is slow.
+        experts: [E, P], float32 or lower precision, cast to the dtype of ``x``.
         index: int64 [B], on the device, values in [0, E).
         tile: share of one program; chosen by shape by default.
 
     Returns:
         The output [B, T, d], contiguous, and the tensors for backward.
     """
-    experts = experts.contiguous()
+    experts = experts.contiguous().to(x.dtype)
     samples, frames, width = x.shape
     hidden = EXPANSION * width
     area = hidden * width
     grouping = group(index, experts.shape[0])
-    pre = x.new_empty((samples * frames, hidden))
+    saved = x.new_empty((2, samples * frames, hidden))
+    act, slope = saved.unbind()
     y = x.new_empty((samples, frames, width))
     up, down = (frames, width, hidden), (frames, hidden, width)
-    _linear(_gathered(x, grouping), experts, grouping, None, pre, False, up, (0, area), False, False, tile)
+    _linear(_gathered(x, grouping), experts, grouping, None, act, slope, False, up, (0, area), False, tile)
     at = (area + hidden, 2 * area + hidden)
-    _linear(rows_of(pre), experts, grouping, None, y, True, down, at, False, True, tile)
-    return y, Saved(pre, grouping)
+    _linear(_in_order(act), experts, grouping, None, y, None, True, down, at, False, tile)
+    return y, Saved(saved, grouping)
 
 
 def routed_backward(
@@ -273,19 +283,19 @@ def routed_backward(
     Returns:
         Gradient of ``x`` [B, T, d] and of all experts [E, P], each written once; an expert without samples gets zeros.
     """
-    experts = experts.contiguous()
-    samples, frames, width = x.shape
     del index
+    rows = experts.contiguous().to(x.dtype)
+    samples, frames, width = x.shape
     hidden = EXPANSION * width
     area = hidden * width
-    pre, grouping = saved
-    dpre = torch.empty_like(pre)
+    (act, slope), grouping = saved
+    dpre = torch.empty_like(act)
     dx = x.new_empty((samples, frames, width))
     grad = experts.new_empty(experts.shape, dtype=grad_dtype or experts.dtype)
     dy_rows, x_rows = _gathered(dy, grouping), _gathered(x, grouping)
     up, down = (frames, hidden, width), (frames, width, hidden)
-    _linear(dy_rows, experts, grouping, pre, dpre, False, down, (area + hidden, None), True, False, tile)
-    _weight_gradient(dy_rows, rows_of(pre), grouping, grad, down, (area + hidden, 2 * area + hidden), True, tile)
-    _weight_gradient(rows_of(dpre), x_rows, grouping, grad, up, (0, area), False, tile)
-    _linear(rows_of(dpre), experts, grouping, None, dx, True, up, (0, None), True, False, tile)
+    _linear(dy_rows, rows, grouping, slope, dpre, None, False, down, (area + hidden, None), True, tile)
+    _weight_gradient(dy_rows, _in_order(act), grouping, grad, down, (area + hidden, 2 * area + hidden), tile)
+    _weight_gradient(_in_order(dpre), x_rows, grouping, grad, up, (0, area), tile)
+    _linear(_in_order(dpre), rows, grouping, None, dx, None, True, up, (0, None), True, tile)
     return dx, grad

@@ -10,10 +10,13 @@ and at this model's sizes (384 to 1024 tokens, d = 512 or 768, two streams) the 
 down-projection of ViT-B/16, 128 x 128 makes 32 programs for 132 processors, 64 x 64 makes 128. ``matrix_tile`` returns
 the tile of least cost in the table of its family.
 
-The reduction step and the stages are bounded by shared memory, about stages * reduce * (R b_a + C b_w) bytes, where b_w
-is 4 for float32 master weights, cast after the load. Tiles of sm_80 stay below the 101,376 bytes of the consumer GPUs
-that share the table (sm_86, sm_89, sm_120). An accumulator takes R C / (32 warps) registers per thread: 64 or fewer
-here. float32 goes through tf32x3, which keeps two halves of both operands in registers, hence the smaller tiles.
+Programs of one multiprocessor share its tensor cores and its way to L2, so that how many fit at once is not in the
+model: it hides latency. At 16 bits two 128 x 128 tiles fit on an H100, and four 64 x 64.
+
+The reduction step and the stages are bounded by shared memory, about stages * reduce * (R + C) b bytes. Tiles of sm_80
+stay below the 101,376 bytes of the consumer GPUs that share the table (sm_86, sm_89, sm_120). An accumulator takes
+R C / (32 warps) registers per thread: 64 or fewer here. float32 goes through tf32x3, which keeps two halves of both
+operands in registers, hence the smaller tiles.
 
 Vector kernels (merge, expansion, AdamW) are bound by memory: 8 values per thread, two 128-bit accesses in float32 and
 one in 16 bits, with the rows of all experts in flight at once.
@@ -54,7 +57,7 @@ class VectorTile(NamedTuple):
 
 
 class GpuSpec(NamedTuple):
-    """The GPU that a family is tuned for."""
+    """The GPU that a family is tuned for; a device at hand is asked for its own number of processors."""
 
     processors: int
     # 16-bit flops per byte from L2 that keep the tensor cores of one multiprocessor busy.
@@ -71,9 +74,6 @@ GPU_SPECS: dict[Family, GpuSpec] = {
 # TF32 runs at half the 16-bit rate, and tf32x3 takes three products.
 FLOAT32_SLOWDOWN = 6
 
-# Bytes of shared memory that one program may use on those GPUs.
-SHARED_LIMIT: dict[Family, int] = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448}
-
 # Keyed by the product (the linear maps and input gradients, or the weight gradients) and by the bytes of an activation:
 # 2 for bfloat16 and float16, 4 for float32. sm_100 stays below 128 x 128, where its compiler spills a few registers.
 MATRIX_TILES: dict[Family, dict[Product, dict[int, tuple[MatrixTile, ...]]]] = {
@@ -89,7 +89,7 @@ MATRIX_TILES: dict[Family, dict[Product, dict[int, tuple[MatrixTile, ...]]]] = {
     },
     "sm_90": {
         "linear": {
-            2: (MatrixTile(128, 128, 64, 8, 3), MatrixTile(64, 64, 64, 4, 3)),
+            2: (MatrixTile(128, 128, 64, 8, 3), MatrixTile(64, 128, 64, 4, 3), MatrixTile(64, 64, 64, 4, 3)),
             4: (MatrixTile(64, 64, 32, 4, 3),),
         },
         "gradient": {
@@ -107,14 +107,6 @@ MATRIX_TILES: dict[Family, dict[Product, dict[int, tuple[MatrixTile, ...]]]] = {
             4: (MatrixTile(64, 64, 32, 4, 3),),
         },
     },
-}
-
-# For operands that cannot be read 128 bits at a time (odd strides or offsets, transposed activations): every value
-# needs its own address, and larger tiles would run out of registers.
-UNALIGNED_TILES: dict[Family, dict[int, MatrixTile]] = {
-    "sm_80": {2: MatrixTile(64, 32, 32, 4, 2), 4: MatrixTile(64, 64, 16, 8, 2)},
-    "sm_90": {2: MatrixTile(64, 64, 32, 8, 2), 4: MatrixTile(64, 64, 32, 8, 2)},
-    "sm_100": {2: MatrixTile(64, 64, 32, 8, 2), 4: MatrixTile(64, 64, 16, 8, 2)},
 }
 
 VECTOR_TILE = VectorTile(1024, 4)
@@ -138,6 +130,14 @@ def device_family(device: torch.device) -> Family:
     return _family_on(device) if device.type == "cuda" else "sm_90"
 
 
+@lru_cache(maxsize=64)
+def _processors_of(device: torch.device) -> int:
+    """Return the multiprocessors of a device, which differ within a family, and with MIG on one card."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).multi_processor_count
+    return GPU_SPECS[device_family(device)].processors
+
+
 def readable_wide(*tensors: Tensor) -> bool:
     """Whether 128-bit accesses can read every tensor along its last dimension, judged from Triton's arguments."""
     return all(
@@ -146,27 +146,33 @@ def readable_wide(*tensors: Tensor) -> bool:
     )
 
 
-def matrix_tile(product: Product, operands: tuple[Tensor, ...], rows: int, columns: int, groups: int = 1) -> MatrixTile:
+def matrix_tile(product: Product, activations: Tensor, rows: int, columns: int, groups: int = 1) -> MatrixTile:
     """Return the tile of least cost, by the model in this file's docstring.
 
     Args:
         product: "linear" or "gradient" (of weights).
-        operands: inputs of the launch, activations first.
+        activations: an operand, which gives device and dtype.
         rows: rows of the product.
         columns: columns of the product.
         groups: products that the launch computes in parallel.
     """
-    family, itemsize = device_family(operands[0].device), operands[0].element_size()
-    if not readable_wide(*operands):
-        return UNALIGNED_TILES[family][itemsize]
-    part = GPU_SPECS[family]
-    balance = part.balance if itemsize == 2 else part.balance / FLOAT32_SLOWDOWN
+    device = activations.device
+    processors, itemsize = _processors_of(device), activations.element_size()
+    return cheapest(product, device_family(device), processors, itemsize, rows, columns, groups)
+
+
+@lru_cache(maxsize=1024)
+def cheapest(
+    product: Product, family: Family, processors: int, itemsize: int, rows: int, columns: int, groups: int
+) -> MatrixTile:
+    """Return the tile of least cost on a GPU of a family with so many multiprocessors."""
+    balance = GPU_SPECS[family].balance / (1 if itemsize == 2 else FLOAT32_SLOWDOWN)
 
     def cost(tile: MatrixTile) -> tuple[float, int]:
         programs = groups * -(-rows // tile.rows) * -(-columns // tile.columns)
         area = tile.rows * tile.columns
         intensity = 2 * area / (itemsize * (tile.rows + tile.columns))
         # Ties go to the smaller tile: several of its programs on one processor hide each other's latency.
-        return -(-programs // part.processors) * area * max(1.0, balance / intensity), area
+        return -(-programs // processors) * area * max(1.0, balance / intensity), area
 
     return min(MATRIX_TILES[family][product][itemsize], key=cost)

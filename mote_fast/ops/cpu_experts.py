@@ -81,20 +81,22 @@ def merge_experts_backward(
 
 
 def expert_pair_forward(
-    x_routed: Tensor, x_merged: Tensor, experts: Tensor, merged: Tensor, index: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+    x_routed: Tensor, x_merged: Tensor, experts: Tensor, weights: Tensor, index: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Expert ``index`` on one input and the merged expert on the other.
 
     Args:
         x_routed: [N, d].
         x_merged: [N, d].
         experts: [E, P].
-        merged: [P].
+        weights: [E].
         index: int64 scalar.
 
     Returns:
-        The two outputs, [N, d]; and for backward a tensor [2, N, 4d]: the memory of ``scaled [2, 4d, N]``.
+        The two outputs, [N, d]; and for backward a tensor [2, N, 4d], the memory of ``scaled [2, 4d, N]``, and the
+        merged row [1, P] in the dtype of the inputs.
     """
+    merged = merge_experts_forward(experts, weights, x_merged.dtype)
     tokens, width = x_routed.shape
     scaled = empty((2, EXPANSION * width, tokens), x_routed.dtype)
     hidden = empty_like(scaled)
@@ -106,7 +108,7 @@ def expert_pair_forward(
         _transposed(_affine(row.w_down, row.b_down, act, 1 / SLOPE, 1.0, empty((width, tokens), act.dtype)))
         for row, act in zip(rows, hidden, strict=True)
     )
-    return routed, mixed, scaled.view(2, tokens, EXPANSION * width)
+    return routed, mixed, scaled.view(2, tokens, EXPANSION * width), merged[None]
 
 
 def expert_pair_backward(
@@ -115,7 +117,7 @@ def expert_pair_backward(
     x_routed: Tensor,
     x_merged: Tensor,
     experts: Tensor,
-    merged: Tensor,
+    rows: Tensor,
     index: Tensor,
     saved: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,16 +132,16 @@ def expert_pair_backward(
     row_grads = empty((2, experts.shape[1]), experts.dtype)
     hidden, d_hidden = empty_like(scaled), empty_like(scaled)
     torch.ops.aten.silu.out(scaled, out=hidden)
-    rows = _rows(experts, merged, index, x_routed)
+    both = _rows(experts, rows[0], index, x_routed)
     dys = [_transposed(dy) for dy in (dy_routed, dy_merged)]
-    for dy, row, d_act in zip(dys, rows, d_hidden, strict=True):
+    for dy, row, d_act in zip(dys, both, d_hidden, strict=True):
         _transposed_product(row.w_down, dy, d_act)
     torch.ops.aten.silu_backward.grad_input(d_hidden, scaled, grad_input=d_hidden)
     for dy, x, act, d_pre, grad in zip(dys, (x_routed, x_merged), hidden, d_hidden, row_grads, strict=True):
         _row_gradient(dy, x, act, d_pre, grad)
     dx_routed, dx_merged = (
         _transposed(_transposed_product(row.w_up, d_pre, empty(tuple(dy.shape), dy.dtype)))
-        for row, dy, d_pre in zip(rows, dys, d_hidden, strict=True)
+        for row, dy, d_pre in zip(both, dys, d_hidden, strict=True)
     )
     return dx_routed, dx_merged, row_grads
 
@@ -173,7 +175,7 @@ class Grouping(NamedTuple):
 class Saved(NamedTuple):
     """Tensors for the backward pass of routed_forward."""
 
-    scaled: Tensor  # [B * T, 4d], grouped order
+    scaled: Tensor  # [1, B * T, 4d], grouped order
     grouping: Grouping
 
 
@@ -200,13 +202,13 @@ def routed_forward(x: Tensor, experts: Tensor, index: Tensor) -> tuple[Tensor, S
     torch.ops.aten.silu.out(scaled, out=hidden)
     for row, part in groups:
         _project(hidden[part], row.w_down, row.b_down, 1 / SLOPE, 1.0, y[part])
-    return _ungrouped(y, order, x), Saved(scaled, grouping)
+    return _ungrouped(y, order, x), Saved(scaled[None], grouping)
 
 
 def routed_backward(dy: Tensor, x: Tensor, experts: Tensor, index: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
     """Gradients of ``routed_forward``: dx [B, T, d] and [E, P]; experts without samples get zeros."""
     del index
-    scaled, grouping = saved
+    (scaled,), grouping = saved
     order = grouping.order.long()
     dy_rows, x_rows = dy[order].flatten(0, 1), x[order].flatten(0, 1)
     hidden, d_hidden, dx = empty_like(scaled), empty_like(scaled), empty_like(x_rows)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from types import ModuleType
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -22,6 +22,20 @@ Part = Literal["merge", "expert_ffn", "routed_ffn", "factored_adamw", "quick_gel
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Triton promises NVIDIA GPUs from Ampere on.
 LEAST_CAPABILITY = (8, 0)
+
+
+class Kept(NamedTuple):
+    """How much the expert operators keep for backward, in a form that only the same implementation reads.
+
+    Attributes:
+        activations: values for each pre-activation: a CPU computes QuickGELU's derivative again, a GPU keeps it beside
+            QuickGELU.
+        rows: experts of the pair, in the dtype of the activations: the merged one, or the routed one too.
+    """
+
+    activations: int
+    rows: int
+
 
 _MODULES = {
     "cpu": {
@@ -78,6 +92,11 @@ def implementation_for(device: torch.device, *dtypes: torch.dtype) -> Implementa
     if triton_problem(device) is None and all(dtype in KERNEL_DTYPES for dtype in dtypes):
         return "triton"
     return "torch"
+
+
+def kept_by(device: torch.device) -> Kept:
+    """Return what the implementation for a device keeps for backward: a CPU's own keeps less than the two for GPUs."""
+    return Kept(1, 1) if (_asked or device.type) == "cpu" else Kept(2, 2)
 
 
 @lru_cache(maxsize=64)

@@ -19,7 +19,7 @@ from torch.nn import Parameter
 from mote_fast.errors import DoubleBackwardError, ShapeError
 from mote_fast.kernels.reference import EXPANSION
 from mote_fast.ops import arguments
-from mote_fast.ops.implementations import launchers_for
+from mote_fast.ops.implementations import kept_by, launchers_for
 
 DEVICES = ("cpu", "cuda")
 
@@ -163,10 +163,9 @@ def _merge_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def pair_forward(
     x_routed: Tensor, x_merged: Tensor, experts: Tensor, weights: Tensor, index: Tensor, probe: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The outputs, and for backward the activations [2, N, 4d] in a launcher-specific order and the merged row [P]."""
-    merged = launchers_for("merge", experts, x_merged).merge_experts_forward(experts, weights, x_merged.dtype)
+    """The outputs, and for backward activations [2 A, N, 4d] and experts [R, P]: ``kept_by`` gives A and R."""
     launch = launchers_for("expert_ffn", x_routed, experts).expert_pair_forward
-    return *launch(x_routed, x_merged, experts, merged, index), merged
+    return launch(x_routed, x_merged, experts, weights, index)
 
 
 _pair = _custom_op("expert_pair_ffn")(pair_forward)
@@ -177,11 +176,12 @@ def _(
     x_routed: Tensor, x_merged: Tensor, experts: Tensor, weights: Tensor, index: Tensor, probe: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     tokens, width = x_routed.shape
+    kept = kept_by(experts.device)
     return (
         x_routed.new_empty(x_routed.shape),
         x_merged.new_empty(x_merged.shape),
-        x_routed.new_empty(2, tokens, EXPANSION * width),
-        x_merged.new_empty(experts.shape[1]),
+        x_routed.new_empty(2 * kept.activations, tokens, EXPANSION * width),
+        x_routed.new_empty(kept.rows, experts.shape[1]),
     )
 
 
@@ -194,18 +194,18 @@ def pair_backward(
     weights: Tensor,
     index: Tensor,
     saved: Tensor,
-    merged: Tensor,
+    rows: Tensor,
     dense: bool,
     of_weights: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of both inputs, of the experts ([E, P] if dense, else both rows [2, P]) and of the weights."""
     module = launchers_for("expert_ffn", x_routed, experts)
-    dx_routed, dx_merged, rows = module.expert_pair_backward(
-        dy_routed, dy_merged, x_routed, x_merged, experts, merged, index, saved
+    dx_routed, dx_merged, grads = module.expert_pair_backward(
+        dy_routed, dy_merged, x_routed, x_merged, experts, rows, index, saved
     )
-    of_experts = module.expand_expert_gradient(rows[1], rows[0], weights, index) if dense else rows
+    of_experts = module.expand_expert_gradient(grads[1], grads[0], weights, index) if dense else grads
     # The merge is linear, so a weight's gradient is its expert's dot product with the merged row's gradient.
-    grad_weights = torch.mv(experts.to(weights.dtype), rows[1].to(weights.dtype)) if of_weights else None
+    grad_weights = torch.mv(experts.to(weights.dtype), grads[1].to(weights.dtype)) if of_weights else None
     return dx_routed, dx_merged, of_experts, weights.new_empty(0) if grad_weights is None else grad_weights
 
 
@@ -222,7 +222,7 @@ def _(
     weights: Tensor,
     index: Tensor,
     saved: Tensor,
-    merged: Tensor,
+    rows: Tensor,
     dense: bool,
     of_weights: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -237,7 +237,7 @@ def _(
 def _pair_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, probe = inputs
     ctx.factored = probe is not None
-    # The saved activations and the merged row are outputs for backward only; zero gradients for them would cost a pass.
+    # The saved activations and rows are outputs for backward only; zero gradients for them would cost a pass.
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors, output[2], output[3])
 
@@ -245,7 +245,7 @@ def _pair_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
 def _pair_gradient(
     ctx: Any, dy_routed: Tensor | None, dy_merged: Tensor | None, *_: Tensor | None, direct: bool = False
 ) -> tuple[Tensor | None, ...]:
-    x_routed, x_merged, experts, weights, index, saved, merged = ctx.saved_tensors
+    x_routed, x_merged, experts, weights, index, saved, rows = ctx.saved_tensors
     dx_routed, dx_merged, of_experts, of_weights = (pair_backward if direct else _pair_backward)(
         torch.zeros_like(x_routed) if dy_routed is None else dy_routed,
         torch.zeros_like(x_merged) if dy_merged is None else dy_merged,
@@ -255,7 +255,7 @@ def _pair_gradient(
         weights,
         index,
         saved,
-        merged,
+        rows,
         not ctx.factored,
         ctx.needs_input_grad[3],
     )
@@ -304,7 +304,7 @@ def _run_pair(x_routed: Tensor, x_merged: Tensor, *rest: Any) -> Any:
 
 @_custom_op("routed_ffn")
 def _routed(x: Tensor, experts: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The output, and for backward activations [B * T, 4d], order of the samples [B], starts [E + 1]."""
+    """The output, and for backward activations [A, B * T, 4d], order of the samples [B], starts [E + 1]."""
     y, (activations, (order, starts)) = launchers_for("routed_ffn", x, experts).routed_forward(x, experts, index)
     return y, activations, order, starts
 
@@ -314,7 +314,7 @@ def _(x: Tensor, experts: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor
     samples, frames, width = x.shape
     return (
         x.new_empty(x.shape),
-        x.new_empty(samples * frames, EXPANSION * width),
+        x.new_empty(kept_by(experts.device).activations, samples * frames, EXPANSION * width),
         index.new_empty(samples, dtype=torch.int32),
         index.new_empty(experts.shape[0] + 1, dtype=torch.int32),
     )

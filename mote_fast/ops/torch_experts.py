@@ -5,8 +5,8 @@ serves GPUs that the Triton kernels do not, and is what those kernels are compar
 
 Shapes: E experts, d embedding width, N tokens, P values in one expert (layout: ``kernels/reference.py``).
 QuickGELU is ``silu(1.702 z) / 1.702``: the products' factors take the two constants. ``scaled`` is ``1.702 z``, z the
-pre-activation. Products have the dtype of the activations, and so have gradients until they are cast to that of the
-experts.
+pre-activation; ``silu`` of it and its derivative are kept for backward. Products have the dtype of the activations, and
+so have gradients until they are cast to that of the experts.
 """
 
 from __future__ import annotations
@@ -60,27 +60,29 @@ def merge_experts_backward(
 
 
 def expert_pair_forward(
-    x_routed: Tensor, x_merged: Tensor, experts: Tensor, merged: Tensor, index: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+    x_routed: Tensor, x_merged: Tensor, experts: Tensor, weights: Tensor, index: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Expert ``index`` on one input and the merged expert on the other.
 
     Args:
         x_routed: [N, d].
         x_merged: [N, d].
         experts: [E, P].
-        merged: [P].
+        weights: [E].
         index: int64 scalar on the device.
 
     Returns:
-        The two outputs, [N, d]; and ``scaled [2, N, 4d]`` for backward.
+        The two outputs, [N, d]; and for backward ``silu`` and its derivative of both streams, [4, N, 4d], and the
+        routed and the merged row [2, P] in the dtype of the inputs.
     """
-    pair = _pair_of_rows(experts, merged, index, x_routed)
+    routed = experts.index_select(0, index.reshape(1)).to(x_routed.dtype)
+    rows = torch.cat((routed, merge_experts_forward(experts, weights, x_routed.dtype)[None]))
+    pair = unpack_expert(rows, x_routed.shape[-1])
     x = _both(x_routed, x_merged)
-    scaled = torch.baddbmm(pair.b_up[:, None], x, pair.w_up.mT, beta=SLOPE, alpha=SLOPE)
-    hidden = torch.nn.functional.silu(scaled)
-    y_routed, y_merged = torch.baddbmm(pair.b_down[:, None], hidden, pair.w_down.mT, alpha=1 / SLOPE)
+    kept = _silu_and_slope(torch.baddbmm(pair.b_up[:, None], x, pair.w_up.mT, beta=SLOPE, alpha=SLOPE))
+    y_routed, y_merged = torch.baddbmm(pair.b_down[:, None], kept[0], pair.w_down.mT, alpha=1 / SLOPE)
     # Outputs of an operator may not share memory.
-    return y_routed.clone(), y_merged.clone(), scaled
+    return y_routed.clone(), y_merged.clone(), kept.flatten(0, 1), rows
 
 
 def expert_pair_backward(
@@ -89,7 +91,7 @@ def expert_pair_backward(
     x_routed: Tensor,
     x_merged: Tensor,
     experts: Tensor,
-    merged: Tensor,
+    rows: Tensor,
     index: Tensor,
     saved: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,11 +101,12 @@ def expert_pair_backward(
         dx_routed and dx_merged, [N, d]; then the gradients of the routed and of the merged row, [2, P] in the dtype of
         ``experts``. That of expert i is ``weights[i] * merged + [i == index] * routed``.
     """
-    pair = _pair_of_rows(experts, merged, index, x_routed)
+    del index
     x, dy = _both(x_routed, x_merged), _both(dy_routed, dy_merged)
-    rows = experts.new_empty((2, experts.shape[1]))
-    dx = _products_backward(dy, x, saved, pair, rows)
-    return dx[0].clone(), dx[1].clone(), rows
+    grads = experts.new_empty((2, experts.shape[1]))
+    hidden, slope = saved.unflatten(0, (2, 2))
+    dx = _products_backward(dy, x, hidden, slope, unpack_expert(rows, x_routed.shape[-1]), grads)
+    return dx[0].clone(), dx[1].clone(), grads
 
 
 def expand_expert_gradient(
@@ -134,7 +137,7 @@ class Grouping(NamedTuple):
 class Saved(NamedTuple):
     """Tensors for the backward pass of routed_forward."""
 
-    scaled: Tensor  # [B * T, 4d], in the order of the samples
+    kept: Tensor  # [2, B * T, 4d], in the order of the samples: silu and its derivative
     grouping: Grouping
 
 
@@ -157,12 +160,12 @@ def routed_forward(x: Tensor, experts: Tensor, index: Tensor) -> tuple[Tensor, S
     every = torch.baddbmm(stack.b_up[:, None], tokens, stack.w_up.mT, beta=SLOPE, alpha=SLOPE)
     own = index.repeat_interleave(frames, output_size=samples * frames)
     place = torch.arange(len(own), device=x.device)
-    scaled = every[own, place]
-    hidden = torch.nn.functional.silu(scaled).expand(count, -1, -1)
+    kept = _silu_and_slope(every[own, place])
+    hidden = kept[0].expand(count, -1, -1)
     y = torch.baddbmm(stack.b_down[:, None], hidden, stack.w_down.mT, alpha=1 / SLOPE)[own, place]
     chosen = index[:, None] == torch.arange(count, device=x.device)
     starts = torch.nn.functional.pad(chosen.sum(0).cumsum(0), (1, 0))
-    return y.view(x.shape), Saved(scaled, Grouping(index.argsort(stable=True).int(), starts.int()))
+    return y.view(x.shape), Saved(kept, Grouping(index.argsort(stable=True).int(), starts.int()))
 
 
 def routed_backward(dy: Tensor, x: Tensor, experts: Tensor, index: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
@@ -175,33 +178,37 @@ def routed_backward(dy: Tensor, x: Tensor, experts: Tensor, index: Tensor, saved
     dys = torch.where(chosen, dy.reshape(1, samples * frames, width), 0)
     grads = torch.empty_like(experts)
     tokens = x.reshape(1, samples * frames, width).expand(count, -1, -1)
-    dx = _products_backward(dys, tokens, saved.scaled.expand(count, -1, -1), stack, grads)
+    hidden, slope = saved.kept.unsqueeze(1).expand(-1, count, -1, -1)
+    dx = _products_backward(dys, tokens, hidden, slope, stack, grads)
     return dx.sum(0).view(x.shape), grads
 
 
-def _products_backward(dy: Tensor, x: Tensor, scaled: Tensor, stack: Expert, grads: Tensor) -> Tensor:
+def _silu_and_slope(scaled: Tensor) -> Tensor:
+    """Return ``silu`` of a tensor and its derivative, stacked."""
+    kept = scaled.new_empty((2, *scaled.shape))
+    torch.ops.aten.silu.out(scaled, out=kept[0])
+    torch.ops.aten.silu_backward.grad_input(scaled.new_ones(1).expand_as(scaled), scaled, grad_input=kept[1])
+    return kept
+
+
+def _products_backward(dy: Tensor, x: Tensor, hidden: Tensor, slope: Tensor, stack: Expert, grads: Tensor) -> Tensor:
     """Write the gradients [S, P] of S experts to ``grads`` and return that of their inputs [S, N, d].
 
     Args:
         dy: [S, N, d], gradient of the outputs.
         x: [S, N, d].
-        scaled: [S, N, 4d].
+        hidden: [S, N, 4d], ``silu`` of the scaled pre-activations.
+        slope: [S, N, 4d], its derivative.
         stack: the experts in the dtype of ``x``.
         grads: [S, P].
     """
-    d_pre = torch.ops.aten.silu_backward(torch.bmm(dy, stack.w_down), scaled)
+    d_pre = torch.bmm(dy, stack.w_down).mul_(slope)
     into = unpack_expert(grads, x.shape[-1])
     into.w_up.copy_(torch.bmm(d_pre.mT, x))
     into.b_up.copy_(d_pre.sum(1))
-    into.w_down.copy_(torch.bmm(dy.mT, torch.nn.functional.silu(scaled)) / SLOPE)
+    into.w_down.copy_(torch.bmm(dy.mT, hidden) / SLOPE)
     into.b_down.copy_(dy.sum(1))
     return torch.bmm(d_pre, stack.w_up)
-
-
-def _pair_of_rows(experts: Tensor, merged: Tensor, index: Tensor, x: Tensor) -> Expert:
-    """Row ``index`` and the merged row in the dtype of the activations, as a stack of two experts."""
-    routed = experts.index_select(0, index.reshape(1)).to(x.dtype)
-    return unpack_expert(torch.cat((routed, merged[None].to(x.dtype))), x.shape[-1])
 
 
 def _both(routed: Tensor, merged: Tensor) -> Tensor:

@@ -42,9 +42,11 @@ def committed() -> dict[Case, Code]:
     return read_report(RESULTS)
 
 
-def test_committed_report_is_complete_and_clean(committed: dict[Case, Code]) -> None:
-    """Every case has its row, no row breaks a rule."""
-    assert list(committed) == all_cases(quick=False)
+def test_committed_report_is_known_and_clean(committed: dict[Case, Code]) -> None:
+    """What `make test` compiles has its row, no row is of a tile that is gone, and none breaks a rule."""
+    cases = {case._replace(triton="") for case in all_cases(quick=False)}
+    assert {case._replace(triton="") for case in committed} <= cases
+    assert {case._replace(triton="") for case in all_cases(quick=True)} <= {c._replace(triton="") for c in committed}
     assert not [problem for case, code in committed.items() for problem in broken_rules(case, code)]
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mote_fast.kernels.tiles import MATRIX_TILES, UNALIGNED_TILES, MatrixTile, family_of, matrix_tile, readable_wide
+from mote_fast.kernels.launch import with_wide_rows
+from mote_fast.kernels.tiles import MATRIX_TILES, MatrixTile, cheapest, family_of, matrix_tile, readable_wide
 
 EVERY_TILE = [
-    *(tile for family in MATRIX_TILES.values() for kinds in family.values() for t in kinds.values() for tile in t),
-    *(tile for family in UNALIGNED_TILES.values() for tile in family.values()),
+    tile for family in MATRIX_TILES.values() for kinds in family.values() for t in kinds.values() for tile in t
 ]
 
 
@@ -33,16 +33,36 @@ def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
 
 def test_small_products_get_small_tiles() -> None:
     """The down-projection of ViT-B/16 must not leave three of four processors without work."""
-    x = (meta(512, 512),)
+    x = meta(512, 512)
     assert matrix_tile("linear", x, 512, 2048, groups=2)[:2] == (128, 128)
     assert matrix_tile("linear", x, 512, 512, groups=2)[:2] == (64, 64)
 
 
-def test_operands_that_cannot_be_read_wide_get_their_own_tile() -> None:
-    """Transposed, oddly strided and oddly placed tensors."""
+def test_a_device_is_asked_for_its_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ViT-L/14's down-projection makes 144 tiles of 64 x 64: two rounds on 132 processors, one on 144."""
+    assert cheapest("linear", "sm_90", 132, 2, 384, 768, 2)[:2] == (64, 128)
+    assert cheapest("linear", "sm_90", 144, 2, 384, 768, 2)[:2] == (64, 64)
+
+    class Properties:
+        multi_processor_count = 144
+
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: Properties)
+
+    class Activations:
+        device = torch.device("cuda", 77)
+        element_size = staticmethod(lambda: 2)
+
+    assert matrix_tile("linear", Activations(), 384, 768, 2)[:2] == (64, 64)  # pyright: ignore[reportArgumentType]
+
+
+def test_what_can_be_read_wide() -> None:
+    """Not transposed, oddly strided and oddly placed tensors, which the launchers copy."""
     x = meta(64, 512)
     assert readable_wide(x, x[:, :256], x[3:])
-    assert not readable_wide(meta(512, 64).t())
-    assert not readable_wide(meta(64, 513)[:, :512])
-    assert not readable_wide(torch.empty(64 * 16 + 1)[1:].view(64, 16))
-    assert matrix_tile("linear", (meta(512, 64).t(),), 64, 2048) == UNALIGNED_TILES["sm_90"][2]
+    for odd in (meta(512, 64).t(), meta(64, 513)[:, :512], torch.zeros(64 * 16 + 1)[1:].view(64, 16)):
+        assert not readable_wide(odd)
+    offset = torch.arange(33.0)[1:].view(2, 16)
+    assert readable_wide(with_wide_rows(offset))
+    assert torch.equal(with_wide_rows(offset), offset)
+    assert with_wide_rows(x) is x

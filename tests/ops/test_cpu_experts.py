@@ -31,7 +31,7 @@ def test_either_library_computes_the_experts(monkeypatch: pytest.MonkeyPatch, to
     generator = torch.Generator().manual_seed(0)
     experts = torch.randn(count, 8 * width * width + 5 * width, generator=generator)
     x = torch.randn(4, tokens, width, generator=generator)
-    index = torch.tensor(1)
+    index, weights = torch.tensor(1), torch.tensor([0.5, 0.3, 0.2])
     called: list[int] = []
     original = products._operator
     monkeypatch.setattr(products, "_operator", lambda *given: called.append(0) or original(*given))
@@ -40,8 +40,8 @@ def test_either_library_computes_the_experts(monkeypatch: pytest.MonkeyPatch, to
     found = []
     for by_onednn in (False, True):
         monkeypatch.setattr(products, "_DECIDED", {"float32": Serving(by_onednn, "asked for")})
-        *outputs, saved = cpu_experts.expert_pair_forward(x[0], x[1], experts, experts[0], index)
-        gradients = cpu_experts.expert_pair_backward(x[2], x[3], x[0], x[1], experts, experts[0], index, saved)
+        *outputs, saved, rows = cpu_experts.expert_pair_forward(x[0], x[1], experts, weights, index)
+        gradients = cpu_experts.expert_pair_backward(x[2], x[3], x[0], x[1], experts, rows, index, saved)
         routed, kept = cpu_experts.routed_forward(x, experts, torch.tensor([0, 1, 1, 2]))
         of_routed = cpu_experts.routed_backward(x, x, experts, torch.tensor([0, 1, 1, 2]), kept)
         found.append((*outputs, *gradients, routed, *of_routed))

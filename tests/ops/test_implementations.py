@@ -187,12 +187,12 @@ def test_a_step_on_fake_cuda_tensors_reads_nothing(no_triton: None) -> None:
         x = torch.randn(6, 16, requires_grad=True)
         experts = torch.randn(4, reference.expert_size(16), requires_grad=True)
         weights, index = torch.rand(4), torch.zeros((), dtype=torch.int64)
-        y_routed, y_merged, saved = implementations.launchers_for("expert_ffn", x).expert_pair_forward(
-            x.detach(), x.detach(), experts.detach(), experts.detach()[0], index
+        y_routed, y_merged, saved, kept_rows = implementations.launchers_for("expert_ffn", x).expert_pair_forward(
+            x.detach(), x.detach(), experts.detach(), weights, index
         )
         module = implementations.launchers_for("expert_ffn", x)
         *_, rows = module.expert_pair_backward(
-            y_routed, y_merged, x.detach(), x.detach(), experts.detach(), experts.detach()[0], index, saved
+            y_routed, y_merged, x.detach(), x.detach(), experts.detach(), kept_rows, index, saved
         )
         module.expand_expert_gradient(rows[1], rows[0], weights, index)
         routed = implementations.launchers_for("routed_ffn", x)
@@ -207,6 +207,19 @@ def test_a_step_on_fake_cuda_tensors_reads_nothing(no_triton: None) -> None:
     # Two batched products forward and four backward; the routed form has as many.
     products = sum(count for name, count in trace.calls.items() if "bmm" in name)
     assert products == 12
+
+
+@pytest.mark.parametrize("name", ["expert_pair_ffn", "routed_ffn"])
+def test_what_is_kept_has_the_promised_shape(name: str) -> None:
+    """What a GPU's implementations keep for backward is not what a CPU's own keeps, and the fake kernels know it."""
+    x_routed, x_merged, experts, weights, index = EXAMPLE
+    arguments = {
+        "expert_pair_ffn": (x_routed, x_merged, experts, weights, index, None),
+        "routed_ffn": (x_routed[None].repeat(3, 1, 1), experts, torch.tensor([2, 0, 2])),
+    }[name]
+    with implemented_by("torch"):
+        operator = getattr(torch.ops.mote_fast, name).default
+        torch.library.opcheck(operator, arguments, test_utils="test_faketensor")
 
 
 def test_training_in_plain_pytorch_equals_the_cpu() -> None:

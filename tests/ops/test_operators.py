@@ -180,7 +180,7 @@ def test_registration_of_the_others() -> None:
         "routed_ffn": (x, experts, samples),
     }
     for dense in (False, True):
-        arguments = (x_routed, x_merged, x_routed, x_merged, experts, weights, index, hidden, row, dense, True)
+        arguments = (x_routed, x_merged, x_routed, x_merged, experts, weights, index, hidden, row[None], dense, True)
         cases[f"expert_pair_ffn_backward {dense}"] = tuple(
             a.detach() if isinstance(a, Tensor) else a for a in arguments
         )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mote_fast.kernels import reference
 from mote_fast.kernels.expert_ffn import expand_expert_gradient, expert_pair_backward, expert_pair_forward
-from mote_fast.kernels.merge import merge_experts_backward, merge_experts_forward
+from mote_fast.kernels.merge import merge_experts_backward
 from tests.kernels.interpreted.cases import (
     Experts,
     dtypes,
@@ -43,10 +43,11 @@ def test_values_and_gradients(
     tile = data.draw(matrix_tiles(experts.width))
     values = normal((4, tokens, experts.width), seed, dtype)
     x_routed, x_merged, dy_routed, dy_merged = (lay_out(v, form) for v, form in zip(values, layout, strict=True))
-    merged = merge_experts_forward(experts.rows, experts.weights, dtype)
-    y_routed, y_merged, saved = expert_pair_forward(x_routed, x_merged, experts.rows, merged, experts.index, tile)
+    y_routed, y_merged, saved, rows = expert_pair_forward(
+        x_routed, x_merged, experts.rows, experts.weights, experts.index, tile
+    )
     dx_routed, dx_merged, row_grads = expert_pair_backward(
-        dy_routed, dy_merged, x_routed, x_merged, experts.rows, merged, experts.index, saved, tile=tile
+        dy_routed, dy_merged, x_routed, x_merged, experts.rows, rows, experts.index, saved, tile=tile
     )
     g, grad_merged = row_grads
     grad_experts = expand_expert_gradient(grad_merged, g, experts.weights, experts.index)

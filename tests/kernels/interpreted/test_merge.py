@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mote_fast.kernels import reference
-from mote_fast.kernels.merge import expand_expert_gradient, merge_experts_backward, merge_experts_forward
+from mote_fast.kernels.merge import (
+    expand_expert_gradient,
+    merge_and_route,
+    merge_experts_backward,
+    merge_experts_forward,
+)
 from mote_fast.kernels.tiles import VectorTile
 from tests.kernels.interpreted.cases import Experts, dtypes, lowest, normal, stacked_experts, vector_tiles
 from tests.tolerances import assert_close
@@ -22,6 +27,14 @@ def test_forward(experts: Experts, out_dtype: torch.dtype, tile: VectorTile) -> 
     assert merged.dtype == out_dtype
     expected = reference.merge_experts(experts.rows.double(), experts.weights)
     assert_close(merged, expected, lowest(merged))
+
+
+@given(stacked_experts(), dtypes, vector_tiles)
+def test_rows_of_the_pair(experts: Experts, out_dtype: torch.dtype, tile: VectorTile) -> None:
+    """The routed row is a cast copy, the merged one what merging alone gives."""
+    routed, merged = merge_and_route(experts.rows, experts.weights, experts.index, out_dtype, tile)
+    assert torch.equal(routed, experts.rows[experts.index].to(out_dtype))
+    assert torch.equal(merged, merge_experts_forward(experts.rows, experts.weights, out_dtype, tile))
 
 
 @given(stacked_experts(), dtypes, vector_tiles, seeds)

@@ -8,7 +8,7 @@ import torch
 from traffic import LINE, Access, Program, Traffic, counted
 
 from mote_fast.kernels.expert_ffn import expert_pair_forward
-from mote_fast.kernels.merge import merge_experts_forward
+from mote_fast.kernels.merge import merge_and_route, merge_experts_forward
 from mote_fast.kernels.reference import expert_size
 from mote_fast.kernels.tiles import MatrixTile
 
@@ -19,20 +19,18 @@ def test_requested_bytes_of_the_pair(tokens: int, width: int, tile: MatrixTile) 
     """Every tile of columns reads the tokens again, every tile of tokens the weights: docs/kernels.md."""
     experts = torch.zeros(2, expert_size(width))
     x = torch.zeros(tokens, width, dtype=torch.float16)
-    merged = experts[0].half()
     with counted() as traffic:
-        expert_pair_forward(x, x, experts, merged, torch.tensor(1), tile)
+        expert_pair_forward(x, x, experts, torch.zeros(2), torch.tensor(1), tile)
+    with counted() as rows:
+        merge_and_route(experts, torch.zeros(2), torch.tensor(1), x.dtype)
     token_tiles = -(-tokens // tile.rows)
     hidden = 4 * width
-    expected = 0
+    # The pre-activations are stored beside QuickGELU of them.
+    expected = rows.requested + 2 * tokens * hidden * 2
     for inner, outer in ((width, hidden), (hidden, width)):
         column_tiles = -(-outer // tile.columns)
-        for weight_bytes in (4, 2):
-            expected += column_tiles * tokens * inner * 2
-            expected += token_tiles * (outer * inner + outer) * weight_bytes
-            expected += tokens * outer * 2
-        # Every program of the routed stream reads the index.
-        expected += token_tiles * column_tiles * 8
+        read = column_tiles * tokens * inner + token_tiles * (outer * inner + outer)
+        expected += 2 * 2 * (read + tokens * outer)
     assert traffic.requested == expected
 
 
