@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from mote_fast import VideoClassifier, create_model
 from mote_fast.cli.inputs import kinetics400_labels
 from mote_fast.clip import ClipTowers
-from mote_fast.clip.int8 import Int8Tower
+from mote_fast.clip.int8 import Int8Backend, Int8Tower
 from mote_fast.clip.model_cache import ModelCache
 from mote_fast.data import probe
 from mote_fast.data.decoding.video_writer import write_video
@@ -37,7 +38,7 @@ HEADS = {
 # The official zero-shot protocol: three clips along time, one crop. One view in a quick run.
 VIEWS, QUICK_VIEWS = Views(3, 1), Views(1, 1)
 LABELS = 400
-COMPILED, INT8 = "mote_fast, compiled", "mote_fast, int8"
+COMPILED, INT8, OPENVINO = "mote_fast, compiled", "mote_fast, int8", "mote_fast, int8 in OpenVINO"
 SEED = 0
 
 
@@ -155,12 +156,17 @@ class Setting:
         if self.quick or self.device.type != "cpu" or self.dtype != torch.float32:
             return {}
 
-        def quantise(model: VideoClassifier) -> None:
-            model.int8 = self.int8_tower(model.clip)
+        def quantise(model: VideoClassifier, backend: Int8Backend) -> None:
+            model.int8 = self.int8_tower(model.clip, backend)
             model.int8.prepare()
 
         found = {}
-        for name, prepare in ((COMPILED, VideoClassifier.compile), (INT8, quantise)):
+        ways: dict[str, Callable[[VideoClassifier], object]] = {
+            COMPILED: VideoClassifier.compile,
+            INT8: partial(quantise, backend="onnxruntime"),
+            OPENVINO: partial(quantise, backend="openvino"),
+        }
+        for name, prepare in ways.items():
             if not self.wants(name):
                 continue
             towers = self.model.clip
@@ -176,9 +182,9 @@ class Setting:
             found[name] = model, time.perf_counter() - begun
         return found
 
-    def int8_tower(self, towers: ClipTowers) -> Int8Tower:
+    def int8_tower(self, towers: ClipTowers, backend: Int8Backend = "onnxruntime") -> Int8Tower:
         """The towers in int8, in a cache of the run's own: what the export costs is part of the figures."""
-        return Int8Tower(towers, ModelCache(self.folder / "int8"))
+        return Int8Tower(towers, ModelCache(self.folder / "int8"), backend=backend)
 
     @cached_property
     def labels(self) -> list[str]:

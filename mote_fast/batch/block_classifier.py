@@ -177,7 +177,7 @@ class Classifier:
         facts: dict[str, Any] = {
             "task": self._task,
             "weights": _weights(model),
-            "dtype": "int8" if model.int8 is not None else str(model.clip.dtype).removeprefix("torch."),
+            "dtype": model.int8.dtype if model.int8 is not None else str(model.clip.dtype).removeprefix("torch."),
             "views": f"{self._views.clips}x{self._views.crops}",
             "frames": model.frames,
             "decoder": model.decode_backend,

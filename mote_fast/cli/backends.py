@@ -31,6 +31,7 @@ _PACKAGES = (
     "onnx",
     "onnxruntime",
     "onnxscript",
+    "openvino",
     "safetensors",
     "numpy",
 )

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
-from mote_fast.cli import inputs
+from mote_fast.cli import inputs, options
 from mote_fast.cli.int8_effect import int8_effect
 from mote_fast.cli.rejection_options import check_rejection, rejection_of
 from mote_fast.cli.result_writers import Layout, Record, writers_of
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _listed(result.predictions)
 
     def int8_facts(first: str | None) -> Mapping[str, Any]:
-        if arguments.dtype != "int8" or first is None:
+        if arguments.dtype not in options.INT8 or first is None:
             return {}
         effect = int8_effect(model, first, classes)
         note = (

@@ -18,6 +18,7 @@ from mote_fast.cli import options
 from mote_fast.cli.download import download_shown
 from mote_fast.cli.model_kinds import check_options, kind_of
 from mote_fast.clip.clip_config import is_architecture
+from mote_fast.clip.int8 import BACKENDS
 from mote_fast.clip.prompts import PAPER_PROMPTS, Prompts, read_prompts
 from mote_fast.clip.texts import check_labels
 from mote_fast.data.dataset import VideoDataset
@@ -94,7 +95,7 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
         "device": device_of(arguments),
         "dtype": dtype if calibrate is None else "float32",
     }
-    if dtype == "int8":
+    if dtype in options.INT8:
         # The first run of a model exports it for half a minute; the log then says so.
         logging.getLogger("mote_fast.clip.int8").setLevel(logging.INFO)
     model = _fresh_model(arguments, place) if kind_of(arguments) == "architecture" else _trained_model(arguments, place)
@@ -104,7 +105,7 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     if calibrate is not None:
         # Always in a watched process: commands that read lists have no limit of their own.
         model.decode_time_limit = limit or options.TIME_LIMIT
-        model.quantize(calibrate)
+        model.quantize(calibrate, BACKENDS[dtype])
     model.decode_time_limit = limit
     model.prompts = prompts or model.prompts
     if arguments.no_cache:
@@ -124,7 +125,7 @@ def _calibration_of(arguments: argparse.Namespace) -> list[str] | None:
     source = getattr(arguments, "calibrate", None)
     if source is None:
         return None
-    if arguments.dtype != "int8":
+    if arguments.dtype not in options.INT8:
         raise ConfigError("--calibrate goes with --dtype int8")
     return [item.path for item in some_videos(source, "", CALIBRATED_VIDEOS)]
 

@@ -17,9 +17,9 @@ from mote_fast.head.head_choices import Header
 from mote_fast.model.model_defaults import DEFAULT_FRAMES, DEFAULT_INTERPOLATION, DEFAULT_MODEL
 
 # Of a model's parameters; "int8" is a quantised image tower, "auto" the faster of float32 and bfloat16.
-INT8 = "int8"
+INT8 = ("int8", "int8-openvino")
 FLOATS = ("bfloat16", "float16", "float32")
-DTYPES = ("auto", *FLOATS, INT8)
+DTYPES = ("auto", *FLOATS, *INT8)
 # The default of commands that evaluate, which ``inputs.settle_dtype`` resolves.
 BY_DEVICE = "float32 on a CPU, auto on a GPU"
 

@@ -3,7 +3,7 @@
 Weights are int8 with a scale per output channel, of 8 bits where the processor has VNNI and of 7 elsewhere; the tokens
 entering a matrix product are uint8 with one scale for the whole batch, taken from their range. A feature therefore
 depends, in its third or fourth digit, on the other frames of its batch. Attention, normalisation and the patch
-convolution stay float32.
+convolution stay float32. ``int8_openvino.py`` is the other way to run it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import logging
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mote_fast.clip import int8_openvino
 from mote_fast.clip.calibration import Calibration
 from mote_fast.clip.fingerprint import WeightsFingerprint, weights_fingerprint
 from mote_fast.clip.model_cache import ModelCache
@@ -31,6 +34,11 @@ from mote_fast.runtime.forks import HomeProcess
 from mote_fast.version import __version__
 
 log = logging.getLogger(__name__)
+
+# What runs the tower.
+Int8Backend: TypeAlias = Literal["onnxruntime", "openvino"]
+# By the dtype that asks for it.
+BACKENDS: Mapping[str, Int8Backend] = {"int8": "onnxruntime", "int8-openvino": "openvino"}
 
 # Part of the cache's key: raise it when the exported graph or its quantisation changes.
 RECIPE_VERSION = 2
@@ -46,9 +54,9 @@ _MAKING = threading.Lock()
 
 
 class _Made(NamedTuple):
-    """ONNX Runtime's InferenceSession, and the weights and number of threads that it was made for."""
+    """The function from pixels to features, and the weights and number of threads that it was made for."""
 
-    session: Any
+    run: Callable[[np.ndarray], np.ndarray]
     weights: WeightsFingerprint
     threads: int
 
@@ -66,17 +74,28 @@ class Int8Tower:
     Args:
         towers: the towers; their float weights are not changed.
         cache: cache of exported towers; None takes the user's cache folder.
-        calibration: the frames of SmoothQuant; None takes those of the package.
+        calibration: the frames of SmoothQuant, and for OpenVINO of ranges; None takes those of the package.
+        backend: what runs it.
     """
 
     def __init__(
-        self, towers: ClipTowers, cache: ModelCache | None = None, calibration: Calibration | None = None
+        self,
+        towers: ClipTowers,
+        cache: ModelCache | None = None,
+        calibration: Calibration | None = None,
+        backend: Int8Backend = "onnxruntime",
     ) -> None:
         self.towers = towers
+        self.backend: Int8Backend = backend
         self.cache = ModelCache() if cache is None else cache
         self.calibration = Calibration() if calibration is None else calibration
         self._made: _Made | None = None
         self._home = HomeProcess()
+
+    @property
+    def dtype(self) -> str:
+        """What asks for it: "int8" or "int8-openvino"."""
+        return next(name for name, backend in BACKENDS.items() if backend == self.backend)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Encode frames as ``ClipTowers.encode_frames`` does.
@@ -93,9 +112,8 @@ class Int8Tower:
         """
         if pixels.device.type != "cpu" or pixels.dtype != torch.float32:
             raise ConfigError(f"int8 towers take float32 pixels on the CPU, got {pixels.dtype} on {pixels.device}")
-        session = self._ready_session()
-        (features,) = session.run(None, {"pixels": pixels.detach().contiguous().numpy()})
-        return torch.from_numpy(features)
+        run = self._ready()
+        return torch.from_numpy(run(pixels.detach().contiguous().numpy()))
 
     def prepare(self) -> None:
         """Prepare the session: from this object, from the cache, or by exporting (10 to 40 s for ViT-B/16).
@@ -105,14 +123,15 @@ class Int8Tower:
             BackendError: a package is missing, or this process was forked from the one whose session has threads.
             VideoError: a video of the calibration cannot be read.
         """
-        self._ready_session()
+        self._ready()
 
-    def _ready_session(self) -> Any:
+    def _ready(self) -> Callable[[np.ndarray], np.ndarray]:
         # Threads may call this at once, also when the weights change: each runs a session that fits what it saw.
         made = self._made
-        if made is not None and made.threads > 1 and self._home.is_left:
+        # OpenVINO has threads of its own also where one of them computes.
+        if made is not None and (made.threads > 1 or self.backend == "openvino") and self._home.is_left:
             raise BackendError(
-                "this process was forked from the one that loaded the int8 model, and ONNX Runtime's threads do not "
+                "this process was forked from the one that loaded the int8 model, and the threads that run it do not "
                 'live on in a fork; start processes with the method "spawn" or "forkserver"'
             )
         if made is None or not made.fits(self.towers):
@@ -120,7 +139,7 @@ class Int8Tower:
                 made = self._made
                 if made is None or not made.fits(self.towers):
                     made = self._made = self._make()
-        return made.session
+        return made.run
 
     def _make(self) -> _Made:
         towers, threads = self.towers, torch.get_num_threads()
@@ -129,14 +148,19 @@ class Int8Tower:
             raise ConfigError(f"dtype='int8' is for float32 weights on the CPU, not {towers.dtype} on {towers.device}")
         if not towers.is_plain_vision_tower:
             raise ConfigError(f"dtype='int8' serves CLIP's own ViT image towers, which {towers.config.name} is not")
-        onnxruntime = _required("onnxruntime")
+        openvino = _required("openvino", self.dtype) if self.backend == "openvino" else None
+        onnxruntime = _required("onnxruntime", self.dtype)
         bits = weight_bits()
-        origin = towers.image_fingerprint(), self.calibration.fingerprint(), bits, machine(), _versions(onnxruntime)
+        versions = _versions(onnxruntime, openvino)
+        origin = towers.image_fingerprint(), self.calibration.fingerprint(), bits, machine(), versions
         key = hashlib.sha256(repr(origin).encode()).hexdigest()
         content = self.cache.read(key)
         if content is None:
-            content = quantized(smoothed(towers, self.calibration.pixels(towers)), bits)
+            pixels = self.calibration.pixels(towers)
+            content = quantized(smoothed(towers, pixels), bits, None if openvino is None else pixels)
             self.cache.write(key, content)
+        if openvino is not None:
+            return _Made(int8_openvino.runner(content, threads, openvino), weights, threads)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # Threads that spin between runs would slow down decoding and PyTorch.
@@ -144,15 +168,16 @@ class Int8Tower:
         # One block of memory, planned for all of a pass, costs twice the memory of its tensors and gains 1%.
         options.enable_mem_pattern = False
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        return _Made(session, weights, threads)
+        return _Made(lambda pixels: session.run(None, {"pixels": pixels})[0], weights, threads)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the session out of copies: each copy makes its own from the cache."""
         return self.__dict__ | {"_made": None}
 
 
-def _versions(onnxruntime: Any) -> tuple[object, ...]:
-    return RECIPE_VERSION, __version__, torch.__version__, onnxruntime.__version__
+def _versions(onnxruntime: Any, openvino: Any) -> tuple[object, ...]:
+    own = RECIPE_VERSION, __version__, torch.__version__, onnxruntime.__version__
+    return own if openvino is None else (*own, openvino.__version__)
 
 
 def weight_bits() -> int:
@@ -160,12 +185,14 @@ def weight_bits() -> int:
     return 7 if VNNI.isdisjoint(instruction_sets()) else 8
 
 
-def quantized(towers: ClipTowers, bits: int) -> bytes:
+def quantized(towers: ClipTowers, bits: int, pixels: Tensor | None = None) -> bytes:
     """Export the image tower, quantise its matrix products and return the bytes of an ONNX file.
 
     Args:
         towers: the towers; outlier channels cost accuracy, see ``smoothed``.
         bits: of a weight, 7 or 8, see ``weight_bits``.
+        pixels: float32 [N, 3, S, S]; given, their ranges are those of the tokens, as OpenVINO takes them. Without
+            them every batch has its own.
 
     Raises:
         BackendError: a package is missing.
@@ -195,6 +222,15 @@ def quantized(towers: ClipTowers, bits: int) -> bytes:
     model = program.model_proto
     # The exporter has already done ONNX Runtime's preprocessing; without this mark ONNX Runtime warns.
     helpers.add_pre_process_metadata(model)
+    if pixels is not None:
+        content = int8_openvino.quantized(model, pixels, bits, quantization)
+    else:
+        content = _dynamic(model, bits, quantization)
+    log.info("exported in %.0f s, %.0f MB", time.perf_counter() - start, len(content) / 1e6)
+    return content
+
+
+def _dynamic(model: Any, bits: int, quantization: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
         quantization.quantize_dynamic(
@@ -205,9 +241,7 @@ def quantized(towers: ClipTowers, bits: int) -> bytes:
             per_channel=True,
             reduce_range=bits == 7,
         )
-        content = path.read_bytes()
-    log.info("exported in %.0f s, %.0f MB", time.perf_counter() - start, len(content) / 1e6)
-    return content
+        return path.read_bytes()
 
 
 class _ImageTower(nn.Module):
@@ -221,9 +255,10 @@ class _ImageTower(nn.Module):
         return self.towers.run_vision_tower(pixels)
 
 
-def _required(name: str) -> Any:
+def _required(name: str, dtype: str = "int8") -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        raise BackendError(f"dtype='int8' needs {package} ({error}); pip install 'mote_fast[int8]'") from error
+        extra = dtype.removeprefix("int8-")
+        raise BackendError(f"dtype={dtype!r} needs {package} ({error}); pip install 'mote_fast[{extra}]'") from error

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mote_fast.clip.clip_config import config_of_name, name_of_shapes, vision_config_of_state_dict
+from mote_fast.clip.int8 import BACKENDS
 from mote_fast.clip.pretrained import SCHEMAS, build_towers, fit_state_dict, load_towers
 from mote_fast.clip.published import Activation, base_name
 from mote_fast.clip.text_files import check_installed, needs_transformers
@@ -84,7 +85,7 @@ def create_model(
         device: device of the model; "auto" takes a GPU if there is one.
         dtype: type of its parameters, also by name ("float16"); or "auto", float32 or bfloat16, whichever a measurement
             finds faster on the device; or "int8", for inference on the CPU with the image tower quantised, see
-            ``mote_fast.clip.int8``.
+            ``mote_fast.clip.int8``; or "int8-openvino", the same in OpenVINO.
         head_options: ``header``, ``expert_init``, ``expert_design``, ``aggregation``, ``modulation``,
             ``modulation_top_k`` and ``modulation_gamma``, see ``HeadOptions``; the defaults are the paper's.
 
@@ -146,7 +147,7 @@ def load(
         activation: activation of the file ``clip``, if its origin is unknown; released files are QuickGELU by origin,
             so "gelu" raises.
         device: device of the model, or "auto".
-        dtype: type of its parameters, "auto" or "int8", see ``create_model``.
+        dtype: type of its parameters, "auto", "int8" or "int8-openvino", see ``create_model``.
 
     Raises:
         CheckpointError: a file is missing, damaged, unsafe or does not fit; or ``clip`` is not the CLIP that a folder
@@ -393,5 +394,5 @@ def _finish(
     _ = model.config
     if isinstance(dtype, torch.dtype):
         return model.to(device=device, dtype=dtype).eval()
-    model.eval().quantize()
+    model.eval().quantize(backend=BACKENDS[dtype])
     return model

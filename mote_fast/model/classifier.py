@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mote_fast.clip.calibration import Calibration
-from mote_fast.clip.int8 import Int8Tower
+from mote_fast.clip.int8 import Int8Backend, Int8Tower
 from mote_fast.clip.text_files import write_text_files
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, LabelError
@@ -248,19 +248,25 @@ class VideoClassifier(LiveModel):
             setattr(folded, name, getattr(self, name))
         return folded.train(self.training)
 
-    def quantize(self, calibrate: Iterable[str | os.PathLike[str]] | None = None) -> None:
+    def quantize(
+        self, calibrate: Iterable[str | os.PathLike[str]] | None = None, backend: Int8Backend = "onnxruntime"
+    ) -> None:
         """Run the image tower in int8 from now on, see ``mote_fast.clip.int8``. The float weights are kept for saving.
 
         Args:
             calibrate: paths of videos like those to classify, of which two frames each say how large the activations
                 become; None takes drawn videos of the package.
+            backend: what runs the tower, "onnxruntime" or "openvino" (the extra `openvino`).
 
         Raises:
-            ConfigError: the tower is not CLIP's ViT in float32 on the CPU, or ``calibrate`` is no list of paths.
+            ConfigError: the tower is not CLIP's ViT in float32 on the CPU, or ``calibrate`` is no list of paths; or
+                there is no such backend.
             BackendError: a package is missing.
             VideoError: a video of ``calibrate`` cannot be read.
         """
-        tower = Int8Tower(self.clip, calibration=Calibration(calibrate, self.decode_backend, self.decode_time_limit))
+        check_choice("backend", backend, Int8Backend)
+        calibration = Calibration(calibrate, self.decode_backend, self.decode_time_limit)
+        tower = Int8Tower(self.clip, calibration=calibration, backend=backend)
         tower.prepare()
         self.int8 = tower
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from mote_fast.clip.int8 import BACKENDS
 from mote_fast.errors import ConfigError, one_line
 from mote_fast.runtime.environment import best_device
 
@@ -14,7 +15,7 @@ _MAX_REASON = 160
 def named_device(device: str | torch.device, dtype: object) -> str | torch.device:
     """Return what is meant: "auto" is a GPU if PyTorch sees one, and the CPU for int8."""
     if device == "auto":
-        return "cpu" if dtype == "int8" else best_device()
+        return "cpu" if dtype in BACKENDS else best_device()
     return device
 
 

@@ -7,18 +7,20 @@ from typing import Literal, TypeAlias, TypeGuard
 
 import torch
 
+from mote_fast.clip.int8 import BACKENDS
 from mote_fast.errors import ConfigError
 from mote_fast.ops.products import CLEARLY, bfloat16_gain
 
 log = logging.getLogger(__name__)
 
+Int8: TypeAlias = Literal["int8", "int8-openvino"]
 # Type of the parameters; "auto" picks float32 or bfloat16, "int8" is float32 with a quantised image tower.
-Dtype: TypeAlias = torch.dtype | Literal["float32", "float16", "bfloat16", "auto", "int8"]
+Dtype: TypeAlias = torch.dtype | Literal["float32", "float16", "bfloat16", "auto"] | Int8
 
 FLOATS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def resolve_dtype(dtype: Dtype, device: str | torch.device) -> torch.dtype | Literal["int8"]:
+def resolve_dtype(dtype: Dtype, device: str | torch.device) -> torch.dtype | Int8:
     """Return the dtype for a device; "auto" is bfloat16 where products in it are clearly faster, else float32.
 
     The first call for a device measures, for a few milliseconds. Explicit bfloat16 that is slower than float32, as
@@ -31,15 +33,15 @@ def resolve_dtype(dtype: Dtype, device: str | torch.device) -> torch.dtype | Lit
     device = torch.device(device)
     if _is_int8(dtype):
         if device.type != "cpu":
-            raise ConfigError(f"dtype='int8' runs on the CPU, not on {device}; there, use torch.float16")
+            raise ConfigError(f"dtype={dtype!r} runs on the CPU, not on {device}; there, use torch.float16")
         return dtype
     if dtype == "auto":
         return torch.bfloat16 if bfloat16_gain(device) >= CLEARLY else torch.float32
     if isinstance(dtype, str):
         dtype = FLOATS.get(dtype, dtype)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        names = ", ".join(map(repr, FLOATS))
-        raise ConfigError(f"dtype must be {names}, 'auto', 'int8' or a floating torch.dtype, got {dtype!r}")
+        names = ", ".join(map(repr, (*FLOATS, "auto", *BACKENDS)))
+        raise ConfigError(f"dtype must be {names} or a floating torch.dtype, got {dtype!r}")
     if dtype == torch.bfloat16 and device.type == "cpu" and 0 < (gain := bfloat16_gain(device)) < 1:
         log.warning(
             "this processor emulates bfloat16: its products take %.1f times as long as those in float32; "
@@ -49,5 +51,5 @@ def resolve_dtype(dtype: Dtype, device: str | torch.device) -> torch.dtype | Lit
     return dtype
 
 
-def _is_int8(dtype: object) -> TypeGuard[Literal["int8"]]:
-    return dtype == "int8"
+def _is_int8(dtype: object) -> TypeGuard[Int8]:
+    return isinstance(dtype, str) and dtype in BACKENDS

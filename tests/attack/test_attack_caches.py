@@ -334,7 +334,7 @@ def test_exchanged_towers_give_the_features_of_their_weights(
     models = [towers(seed) for seed in (0, 1)]
     exports = {id(model): quantized(model, 8) for model in models}
     monkeypatch.setattr(int8, "smoothed", lambda model, _: model)
-    monkeypatch.setattr(int8, "quantized", lambda model, _: exports[id(model)])
+    monkeypatch.setattr(int8, "quantized", lambda model, *_: exports[id(model)])
     size = models[0].image_size
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     alone = [Int8Tower(model, ModelCache(tmp_path / "none" / str(at)))(pixels) for at, model in enumerate(models)]

@@ -6,6 +6,7 @@ import copy
 import multiprocessing
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import onnx
@@ -20,12 +21,14 @@ from mote_fast import VideoClassifier
 from mote_fast.clip import ClipTowers, feature_cache, int8, load_towers
 from mote_fast.clip.calibration import Calibration
 from mote_fast.clip.clip_config import TEST_MODEL, ClipConfig
-from mote_fast.clip.int8 import Int8Tower
+from mote_fast.clip.int8 import Int8Backend, Int8Tower
 from mote_fast.clip.model_cache import ModelCache
 from mote_fast.clip.pretrained import build_towers
 from mote_fast.errors import BackendError, ConfigError, VideoError
+from mote_fast.model.dtypes import Int8
 from mote_fast.runtime.environment import PRESETS
 from tests.clip.outliers import with_outliers
+from tests.tolerances import assert_close
 
 # Exports of whole towers.
 pytestmark = pytest.mark.heavy
@@ -50,11 +53,18 @@ def quantized_tiny() -> VideoClassifier:
     return mote_fast.create_model("ViT-test", dtype="int8")
 
 
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def backend(request: pytest.FixtureRequest) -> Int8Backend:
+    """What runs the tower, where it is installed."""
+    pytest.importorskip(request.param, reason="runs int8 towers")
+    return request.param
+
+
 @pytest.fixture
 def no_export(quantized_tiny: VideoClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any later export fails the test."""
 
-    def refuse(towers: ClipTowers, bits: int) -> bytes:
+    def refuse(towers: ClipTowers, bits: int, pixels: Tensor | None) -> bytes:
         raise AssertionError("exported again")
 
     monkeypatch.setattr(int8, "quantized", refuse)
@@ -76,18 +86,33 @@ def lowest_cosine(model: VideoClassifier, pixels: Tensor) -> float:
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
-def test_features_stay_near_float32(quantized_tiny: VideoClassifier, count: int) -> None:
+def test_features_stay_near_float32(backend: Int8Backend, count: int) -> None:
     """Any number of frames, by one export; near, but not the float features themselves."""
-    assert 0.999 <= lowest_cosine(quantized_tiny, frames_for(quantized_tiny.clip, count)) < 1.0 - 1e-7
+    torch.manual_seed(0)
+    model = mote_fast.create_model("ViT-test", dtype="int8" if backend == "onnxruntime" else "int8-openvino")
+    assert 0.999 <= lowest_cosine(model, frames_for(model.clip, count)) < 1.0 - 1e-7
 
 
-def test_outlier_channels_cost_nothing(tmp_path: Path) -> None:
+def test_frames_do_not_depend_on_their_batch_in_openvino() -> None:
+    """Ranges of tokens are those of the calibration; and threads may share a tower."""
+    pytest.importorskip("openvino", reason="runs int8 towers")
+    torch.manual_seed(0)
+    towers = load_towers("ViT-test")
+    tower = Int8Tower(towers, backend="openvino")
+    pixels = frames_for(towers, 6)
+    together = tower(pixels)
+    with ThreadPoolExecutor(3) as threads:
+        alone = torch.cat(list(threads.map(tower, pixels.split(1))))
+    assert_close(alone, together)
+
+
+def test_outlier_channels_cost_nothing(backend: Int8Backend, tmp_path: Path) -> None:
     """Towers as trained ones look, with a few large channels in every LayerNorm: int8 is as near as without them."""
     torch.manual_seed(0)
     plain = load_towers("ViT-test")
     pixels = frames_for(plain, 8)
     expected = plain.run_vision_tower(pixels)
-    found = Int8Tower(with_outliers(plain, 40.0), ModelCache(tmp_path))(pixels)
+    found = Int8Tower(with_outliers(plain, 40.0), ModelCache(tmp_path), backend=backend)(pixels)
     assert F.cosine_similarity(found, expected).min() >= 0.999
 
 
@@ -103,7 +128,7 @@ def test_weights_have_the_bits_of_the_processor(
     towers, cache = load_towers("ViT-test"), ModelCache(tmp_path)
     monkeypatch.setattr(int8, "instruction_sets", ["avx512_vnni"].copy)
     exports: list[int] = []
-    monkeypatch.setattr(int8, "quantized", lambda _, bits: exports.append(bits) or tiny_export())
+    monkeypatch.setattr(int8, "quantized", lambda _, bits, __: exports.append(bits) or tiny_export())
     Int8Tower(towers, cache).prepare()
     # The rest of the machine is the same, as if the cache did not know its instruction sets.
     monkeypatch.setattr(int8, "instruction_sets", sets.split)
@@ -111,11 +136,12 @@ def test_weights_have_the_bits_of_the_processor(
     assert exports == ([8] if bits == 8 else [8, 7])
 
 
-@pytest.mark.parametrize("bits", [7, 8])
-def test_the_range_of_weights(bits: int) -> None:
-    """7 bits are those of the stored numbers, not only of the cache's key."""
+@pytest.mark.parametrize(("bits", "static"), [(7, False), (8, False), (7, True)])
+def test_the_range_of_weights(bits: int, static: bool) -> None:
+    """7 bits are those of the stored numbers, not only of the cache's key; with ranges for OpenVINO too."""
     torch.manual_seed(0)
-    model = onnx.load_from_string(int8.quantized(load_towers("ViT-test"), bits))
+    towers = load_towers("ViT-test")
+    model = onnx.load_from_string(int8.quantized(towers, bits, frames_for(towers, 3) if static else None))
     stored = [numpy_helper.to_array(each) for each in model.graph.initializer]
     largest = max(abs(int(each.min())) for each in stored if each.dtype == "int8" and each.ndim == 2)
     assert largest in {7: (63, 64), 8: (127, 128)}[bits]
@@ -136,10 +162,10 @@ def test_own_videos_calibrate(quantized_tiny: VideoClassifier, tmp_path: Path) -
     assert lowest_cosine(quantized_tiny, frames_for(quantized_tiny.clip, 2)) >= 0.999
 
 
-def test_golden_features(clip_file: Path, golden_clip: dict[str, Tensor]) -> None:
+def test_golden_features(clip_file: Path, golden_clip: dict[str, Tensor], backend: Int8Backend) -> None:
     """CLIP's weights in OpenAI's layout, against the features of the official code."""
     towers = load_towers(None, clip_file)
-    found = Int8Tower(towers)(golden_clip["image.input"])
+    found = Int8Tower(towers, backend=backend)(golden_clip["image.input"])
     assert F.cosine_similarity(found, golden_clip["image.frame_features"].flatten(0, 1)).min() >= 0.999
 
 
@@ -170,7 +196,7 @@ def test_a_damaged_file_is_exported_again(
     towers, cache = quantized_tiny.clip, ModelCache(tmp_path)
     content = tiny_export()
     exported: list[ClipTowers] = []
-    monkeypatch.setattr(int8, "quantized", lambda towers, _: exported.append(towers) or content)
+    monkeypatch.setattr(int8, "quantized", lambda towers, *_: exported.append(towers) or content)
     Int8Tower(towers, cache).prepare()
     (path,) = tmp_path.iterdir()
     path.write_bytes(content[:-100])
@@ -189,7 +215,7 @@ def test_changed_weights_are_followed(
     quantized_tiny.encode_frames(frames_for(towers, 1))
     exported: list[ClipTowers] = []
     content = tiny_export()
-    monkeypatch.setattr(int8, "quantized", lambda towers, _: exported.append(towers) or content)
+    monkeypatch.setattr(int8, "quantized", lambda towers, *_: exported.append(towers) or content)
     monkeypatch.setattr(quantized_tiny.int8, "cache", ModelCache(tmp_path))
     with torch.no_grad():
         towers.model.visual.proj.mul_(2)
@@ -209,7 +235,7 @@ def test_a_tower_of_another_origin_is_not_taken(
     """A file of other weights, another machine or version is no hit, and under the name of the right one it is seen."""
     towers, cache, content = quantized_tiny.clip, ModelCache(tmp_path), tiny_export()
     exported: list[ClipTowers] = []
-    monkeypatch.setattr(int8, "quantized", lambda towers, _: exported.append(towers) or content)
+    monkeypatch.setattr(int8, "quantized", lambda towers, *_: exported.append(towers) or content)
     Int8Tower(towers, cache).prepare()
     (first,) = tmp_path.iterdir()
     if changed == "weights":
@@ -262,6 +288,8 @@ def custom(**vision: object) -> ClipTowers:
     [
         (lambda: mote_fast.create_model("ViT-test", dtype="int8", device="meta"), "on the CPU, not on meta"),
         (lambda: mote_fast.create_model("ViT-test", dtype="int4"), "'int4'"),  # pyright: ignore[reportArgumentType]
+        (lambda: mote_fast.create_model("ViT-test", dtype="int8-openvino", device="meta"), "'int8-openvino' runs on"),
+        (lambda: mote_fast.load("tiny").quantize(backend="tvm"), "backend"),  # pyright: ignore[reportArgumentType]
         (lambda: Int8Tower(custom(pool_type="avg")).prepare(), "Other is not"),
         (lambda: Int8Tower(custom().bfloat16()).prepare(), "bfloat16"),
     ],
@@ -279,13 +307,22 @@ def test_moved_models_are_refused(quantized_tiny: VideoClassifier) -> None:
         quantized_tiny.bfloat16().encode_frames(pixels)
 
 
-@pytest.mark.parametrize("module", ["onnxruntime", "onnxscript.optimizer"])
-def test_a_missing_package_is_named(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("module", "dtype", "extra"),
+    [
+        ("onnxruntime", "int8", "int8"),
+        ("onnxscript.optimizer", "int8", "int8"),
+        ("openvino", "int8-openvino", "openvino"),
+    ],
+)
+def test_a_missing_package_is_named(
+    module: str, dtype: Int8, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without the extra the error says what to install; exporting needs more packages than running."""
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(feature_cache, "default_cache_folder", lambda: tmp_path)
-    with pytest.raises(BackendError, match=rf"needs {module.partition('.')[0]} .*mote_fast\[int8\]"):
-        mote_fast.create_model("ViT-test", dtype="int8")
+    with pytest.raises(BackendError, match=rf"needs {module.partition('.')[0]} .*mote_fast\[{extra}\]"):
+        mote_fast.create_model("ViT-test", dtype=dtype)
 
 
 def export_into(folder: Path) -> None:
