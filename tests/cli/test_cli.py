@@ -177,9 +177,10 @@ def test_doctor_names_the_caches(capsys: Captured) -> None:
 class FloatTower:
     """Replaces an int8 tower, without the export."""
 
-    def __init__(self, towers: ClipTowers, calibration: Calibration) -> None:
+    def __init__(self, towers: ClipTowers, calibration: Calibration, backend: str) -> None:
         self.towers = towers
         self.calibration = calibration
+        self.backend = backend
 
     def prepare(self) -> None:
         pass
@@ -211,9 +212,9 @@ def test_int8_is_calibrated_on_a_list(
     """The list's videos reach the calibration, decoded within the time limit; only int8 takes them."""
     made: list[Calibration] = []
 
-    def tower(towers: ClipTowers, calibration: Calibration) -> FloatTower:
+    def tower(towers: ClipTowers, calibration: Calibration, backend: str) -> FloatTower:
         made.append(calibration)
-        return FloatTower(towers, calibration)
+        return FloatTower(towers, calibration, backend)
 
     monkeypatch.setattr("mote_fast.model.classifier.Int8Tower", tower)
     listed = tmp_path / "list.txt"
@@ -223,7 +224,9 @@ def test_int8_is_calibrated_on_a_list(
     assert [(each.videos, each.time_limit) for each in made] == [([str(moving_video)], 50.0)]
     parser = CommandParser()
     add_model(parser)
-    model = whole_model(parser.parse_args(["--dtype", "int8", "--calibrate", str(listed)]))
+    model = whole_model(parser.parse_args(["--dtype", "int8-openvino", "--calibrate", str(listed)]))
+    assert model.int8 is not None
+    assert model.int8.backend == "openvino"
     # Commands that read lists decode calibration videos in a watched process too.
     assert made[-1].time_limit is not None
     assert model.decode_time_limit is None
