@@ -30,13 +30,15 @@ def run(arguments: argparse.Namespace) -> int:
     model = inputs.model_of(arguments)
     labels = inputs.classes_of(model, arguments) if labels is None else labels
     classes = inputs.encode_labels(model, labels)
+    background = rejection_of(model, arguments)
+    assert not isinstance(background, tuple)
     results = model.stream(
         source,
         labels,
         fps=arguments.fps,
         window=arguments.window,
         hop=arguments.hop,
-        background=rejection_of(model, arguments),
+        background=background,
         retry_seconds=math.inf if arguments.retry is None else arguments.retry,
         class_features=classes,
     )

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mote_fast.data.loading.addresses import Address
 from mote_fast.data.loading.view_frames import ViewRequest, crop_frames
 from mote_fast.data.transforms import normalize
 from mote_fast.data.views import ViewPlan, Views
@@ -185,7 +186,7 @@ class ExportedClassifier:
             )
         return wanted, self._class_features[[place[label] for label in wanted]]
 
-    def _pixels(self, source: str | bytes | Frames, views: Views) -> tuple[Tensor, ViewPlan]:
+    def _pixels(self, source: str | bytes | Address | Frames, views: Views) -> tuple[Tensor, ViewPlan]:
         """Decode the distinct frames of the views: pixels [U, crops, 3, S, S]."""
         record = self.record
         request = ViewRequest(

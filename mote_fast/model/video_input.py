@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from mote_fast.data.decoding.video_info import MAX_READ_BYTES
-from mote_fast.data.loading.addresses import Address
+from mote_fast.data.loading.addresses import Address, fetch
 from mote_fast.data.loading.view_frames import ViewFrames, ViewRequest, read_view_frames
 from mote_fast.data.views import plan_views
 from mote_fast.errors import ConfigError, MissingVideoError, MoteError, UndecodableVideoError, one_line
@@ -158,8 +158,10 @@ def source_of(video: Any, layout: Layout | None = None) -> str | bytes | Address
     raise ConfigError(f"{_FORMS}; not {type(video).__name__}{advice}")
 
 
-def read_views(source: str | bytes | Frames, request: ViewRequest, time_limit: float | None) -> ViewFrames:
+def read_views(source: str | bytes | Address | Frames, request: ViewRequest, time_limit: float | None) -> ViewFrames:
     """Read the frames that the views of a video need; see ``read_view_frames``."""
+    if isinstance(source, Address):
+        source = fetch(source)
     return source.of_views(request) if isinstance(source, Frames) else read_view_frames(source, request, time_limit)
 
 
