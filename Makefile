@@ -41,7 +41,7 @@ help:
 	@echo "make tiny       train the shipped tiny model again, from scratch"
 	@echo "make tradeoff   MoTE against plain temporal transformers in a drawn world: table, CSV and figures"
 	@echo "make interpret  every kernel under Triton's interpreter, 220 generated cases per test"
-	@echo "make aot        every kernel compiled for sm_80, sm_90 and sm_100, checked against the committed report"
+	@echo "make aot        every kernel compiled for six GPUs by the Triton that is installed, checked against the committed report"
 	@echo "make traffic    bytes that the kernels move at training shapes, against the compulsory ones"
 	@echo "make device-dry  benchmarks/device_check.py without a GPU: its code on small sizes"
 	@echo "make bench      every committed figure, against the official recipe, on this machine; needs a clean tree"
