@@ -41,7 +41,8 @@ from mote_fast.data import probe
 from mote_fast.data.views import Views, plan_views
 
 PRESETS = {name.lower(): name for name in HEADS}
-VIEWS, LABELS, BLOCK = "1x1", 400, 4
+# Few labels: class features are encoded once, and no part of a rate.
+VIEWS, LABELS, BLOCK = "1x1", 8, 4
 LOOP, LOOP_TWO, STREAM = "plain loop", "plain loop, two threads", "stream, nothing written"
 LOCAL, LOCAL_ONE, LOCAL_RARE = "local", "local, one worker", "local, a file at the end"
 RAY, RAY_TWO = "ray, one actor", "ray, two actors"
@@ -84,10 +85,11 @@ class Seen:
         return self.first[0] - self.began
 
 
-def make(preset: str) -> VideoClassifier:
+def make(preset: str, folded: bool = True) -> VideoClassifier:
     """The model of all arms, in whichever process."""
     torch.set_num_threads(1)
-    model = Setting(Path(), (preset,)).folded
+    setting = Setting(Path(), (preset,))
+    model = setting.folded if folded else setting.model
     model.feature_cache = None
     return model
 
@@ -95,7 +97,7 @@ def make(preset: str) -> VideoClassifier:
 def run_arm(arm: str, preset: str, videos: Sequence[str], folder: str) -> Seen:
     """Judge the videos as the arm does, in this process and those that it starts."""
     labels = [f"label {number}" for number in range(LABELS)]
-    model = None if arm in (RAY, RAY_TWO) else make(preset)
+    model = None if arm in (RAY, RAY_TWO) else make(preset, folded=arm != OFFICIAL)
     if arm == LOOP_TWO:
         torch.set_num_threads(2)
     seen = Seen(time.perf_counter())
@@ -120,6 +122,8 @@ def _judge(
     seen: Seen,
 ) -> None:
     if model is None:
+        # Its processes import this file for ``make``.
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         actors = 2 if arm == RAY_TWO else 1
         options = {"model": partial(make, preset), "engine": "ray", "actors": actors, "workers": 1}
         named = {str(number): path for number, path in enumerate(videos)}
@@ -145,7 +149,7 @@ def _judge(
 
 
 def _official(model: VideoClassifier, classes: torch.Tensor) -> Callable[[str], object]:
-    head = official.OfficialHead(Setting(Path(), (model.clip.config.name or "",)).model.head).eval()
+    head = official.OfficialHead(model.head).eval()
 
     @torch.no_grad()
     def judge(video: str) -> torch.Tensor:

@@ -198,6 +198,12 @@ class _Run:
     def _lose(self, block: Block | None, error: Exception) -> None:
         """Start another actor in place of one that died, and let it do its block."""
         name = "the start" if block is None else block.name
+        if "creation task" in str(error):
+            # It would die of it again; Ray tells the cause in its last line.
+            raise BackendError(
+                f"an actor of Ray cannot be made ({one_line(error, 80)}: {str(error).strip().splitlines()[-1]}); "
+                "its machine needs the same packages as this one, and what makes the model"
+            ) from error
         self._deaths[name] += 1
         if self._deaths[name] > MAX_DEATHS:
             raise BackendError(f"{name}: {MAX_DEATHS + 1} actors of Ray died of it ({one_line(error)})") from error

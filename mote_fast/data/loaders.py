@@ -11,7 +11,7 @@ from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.loading.cpu_loader import CpuLoader
 from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.data.reading_choices import LoaderBackend
-from mote_fast.errors import ConfigError
+from mote_fast.runtime.checks import check_choice
 
 if TYPE_CHECKING:
     from mote_fast.data.dali.dali_loader import DaliLoader
@@ -25,14 +25,17 @@ def make_loader(dataset: VideoDataset, options: LoaderOptions, backend: LoaderBa
     Args:
         dataset: the videos and the recipe of their clips.
         options: batches, workers, device.
-        backend: "auto" (DALI on CUDA devices if available, otherwise the CPU), "cpu" or "dali".
+        backend: "auto" (DALI on CUDA devices if available, otherwise the CPU), "cpu", "dali", or "torchcodec-gpu".
 
     Raises:
         ConfigError: an argument is out of range, or there are too few videos for one batch.
         BackendError: the requested backend or device is not available.
     """
-    if backend not in ("auto", "cpu", "dali"):
-        raise ConfigError(f"backend must be 'auto', 'cpu' or 'dali', got {backend!r}")
+    check_choice("backend", backend, LoaderBackend)
+    if backend == "torchcodec-gpu":
+        from mote_fast.data.dali.torchcodec_gpu import TorchcodecLoader
+
+        return TorchcodecLoader(dataset, options)
     build = _dali_loader(options.device, forced=backend == "dali") if backend != "cpu" else None
     return (build or CpuLoader)(dataset, options)
 

@@ -14,7 +14,7 @@ CropsAlong = Literal["width", "long_side"]
 DECODERS = ("auto", "torchcodec", "pyav")
 
 # What decodes the videos of a loader.
-LoaderBackend = Literal["auto", "cpu", "dali"]
+LoaderBackend = Literal["auto", "cpu", "dali", "torchcodec-gpu"]
 
 # Names of the images in a folder of extracted frames, as common extraction scripts write them; numbers start at 1.
 FRAME_TEMPLATE = "img_{:05d}.jpg"

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from mote_fast.errors import ConfigError
+from mote_fast.errors import BackendError, ConfigError
 from mote_fast.kernels.reference import EXPANSION, Expert, expert_size, quick_gelu, unpack_expert
 from mote_fast.ops import operators
 from mote_fast.ops.products import linear, run_linear
@@ -22,7 +22,9 @@ INIT_STD = 0.02
 
 
 class GradientCollector(Protocol):
-    """Takes factored expert gradients; ``mote_fast.training.optim`` has the one in use."""
+    """Takes factored expert gradients of ``weight``; ``mote_fast.training.optim`` has the one in use."""
+
+    weight: Tensor
 
     def probe(self, weights: Tensor, index: Tensor) -> Tensor:
         """Return the leaf [2, P] for one call of ``operators.expert_pair_ffn``; see there."""
@@ -156,6 +158,11 @@ class TemporalExperts(nn.Module):
         collector = self._collector()
         if collector is None or not (self.weight.requires_grad and torch.is_grad_enabled()):
             return None
+        if collector.weight is not self.weight:
+            raise BackendError(
+                "the experts' weight was replaced after head_optimizer took it, as FSDP replaces it, which is not "
+                "supported: make the optimiser last, and train with DistributedDataParallel"
+            )
         return collector.probe(weights, index)
 
     def routed(self, x: Tensor, index: Tensor) -> Tensor:

@@ -253,8 +253,10 @@ def _loader(
         dtype=_pixel_dtype(config, world.device) if training else torch.float32,
     )
     if Path(source).is_dir():
-        if data.backend == "dali":
-            raise ConfigError(f"data.backend=dali reads no tar shards, but data.{split}_list is {source}; use auto")
+        if data.backend not in ("auto", "cpu"):
+            raise ConfigError(
+                f"data.backend={data.backend} reads no tar shards, but data.{split}_list is {source}; use auto"
+            )
         if data.features is not None:
             raise ConfigError(f"data.features needs lists of files, but data.{split}_list is the shards {source}")
         if config.method.loss == "bce":

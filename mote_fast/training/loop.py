@@ -236,6 +236,7 @@ def _take_steps(run: Run) -> None:
                 run.arithmetic,
                 clip_gradient=config.optim.clip_gradient,
                 world_size=run.world.size,
+                sync_routing=config.run.sync_routing,
             )
             progress.next_step()
             saved = False

@@ -24,6 +24,7 @@ from mote_fast.training.config.sections import AUTOCAST_DTYPES, Precision
 from mote_fast.training.losses import Loss, training_loss
 from mote_fast.training.method import Draws, TrainingMethod, draws_on
 from mote_fast.training.optim import HeadAdamW
+from mote_fast.training.optim.reduce import same_routes
 
 log = logging.getLogger(__name__)
 
@@ -190,6 +191,7 @@ def train_step(
     *,
     clip_gradient: float | None = None,
     world_size: int = 1,
+    sync_routing: bool = False,
 ) -> StepResult:
     """Take one optimiser step over the next ``len(draws)`` batches; processes exchange gradients once.
 
@@ -201,7 +203,11 @@ def train_step(
         arithmetic: precision and loss scaler.
         clip_gradient: largest norm of the whole gradient; None does not clip.
         world_size: number of processes that take the step together.
+        sync_routing: whether all processes have the same draws; otherwise they compare them before the first pass.
     """
+    # In every case as many as the optimiser has: a head whose experts have dense gradients has none.
+    layers = len(optimizer.expert_weights)
+    agreed = [True] * layers if sync_routing or world_size == 1 else same_routes(draws, layers)
     if arithmetic.device.type == "cuda":
         # Numbers would be copied one by one, layer by layer, and the host would wait for each copy.
         draws = draws_on(draws, arithmetic.device)
@@ -212,6 +218,8 @@ def train_step(
         with nullcontext() if last or not isinstance(objective, DistributedDataParallel) else objective.no_sync():
             with arithmetic.autocast():
                 loss: Loss = objective(batch.pixels, batch.labels, draw)
+            if last and world_size > 1:
+                optimizer.average_in_backward(agreed)
             arithmetic.scaler.scale(loss.total / len(draws)).backward()
         parts = (loss.total, loss.routed, loss.merged, loss.mse)
         losses.append(torch.stack([part.detach().float() for part in parts]))

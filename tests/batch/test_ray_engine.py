@@ -124,6 +124,20 @@ def test_a_cluster_gives_the_same_rows(cluster: Any, collection: Path, tmp_path:
     assert batch.classify(collection, tmp_path / "other", **given).done == 7
 
 
+def make_nothing(driver: int) -> VideoClassifier:
+    """Fail in every process but one, as where a package is missing."""
+    if os.getpid() != driver:
+        raise ModuleNotFoundError("No module named 'theirs'")
+    return make_model()
+
+
+@pytest.mark.slow
+def test_an_actor_that_cannot_be_made_ends_the_run(cluster: Any, collection: Path, tmp_path: Path) -> None:
+    """It would fail again on every try."""
+    with pytest.raises(BackendError, match=r"cannot be made .*No module named 'theirs'"):
+        batch.embed(collection, tmp_path / "out", model=partial(make_nothing, os.getpid()), engine="ray")
+
+
 @pytest.mark.slow
 def test_classifiers_serve_data_sets(cluster: Any, collection: Path) -> None:
     """The form of other pipelines: map_batches with a pool of actors."""

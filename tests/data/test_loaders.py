@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mote_fast.data.dali import pipeline as dali_pipeline
+from mote_fast.data.dali.dali_loader import DaliLoader
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.items import VideoItem
 from mote_fast.data.loaders import make_loader
@@ -50,7 +51,7 @@ def test_faults_are_written(dataset: VideoDataset, tmp_path: Path) -> None:
 
 def test_a_forced_backend_that_cannot_serve(dataset: VideoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """It raises with the reason, and does not fall back to another backend."""
-    monkeypatch.setattr("mote_fast.data.dali.dali_loader.why_unavailable", lambda device: "not on this machine")
+    monkeypatch.setattr(DaliLoader, "why_not", staticmethod(lambda device: "not on this machine"))
     with pytest.raises(BackendError, match="not on this machine"):
         make_loader(dataset, LoaderOptions(1, training=False), backend="dali")
 
@@ -74,5 +75,5 @@ def test_a_device_that_is_not_there(dataset: VideoDataset) -> None:
 def test_unknown_backend_is_refused(dataset: VideoDataset) -> None:
     """The error lists the known names."""
     backend: Any = "decord"
-    with pytest.raises(ConfigError, match=r"'auto', 'cpu' or 'dali'"):
+    with pytest.raises(ConfigError, match=r"'auto', 'cpu', 'dali' or 'torchcodec-gpu'"):
         make_loader(dataset, LoaderOptions(1, training=False), backend=backend)

@@ -72,9 +72,10 @@ class _Pending:
 class _Engine:
     """Sends requests to a ``DaliServer``, in a watched process or in this one."""
 
-    def __init__(self, server: DaliServer, isolated: bool, time_limit: float, memory_limit: int | None) -> None:
-        start = functools.partial(why_unavailable, "cpu")
-        self._pool = WorkerPool(server, 1, time_limit, start=start, memory_limit=memory_limit) if isolated else None
+    def __init__(
+        self, server: DaliServer, start: Callable[[], object], isolated: bool, time_limit: float, memory: int | None
+    ) -> None:
+        self._pool = WorkerPool(server, 1, time_limit, start=start, memory_limit=memory) if isolated else None
         self.ask: Callable[[tuple], Any] = self._pool.run if self._pool is not None else server
 
     def close(self) -> None:
@@ -88,16 +89,22 @@ class DaliLoader(DatasetLoader):
     ``workers`` processes look at files and decode what DALI does not; DALI gets the same number of threads. A crash of
     a decoder, and a video that exceeds the time limit, cost that video, as in the CPU loader. With ``workers=0``, and
     without ``isolate``, all run in this process, which a decoder can end.
+
+    A subclass decodes the same videos with another decoder of the GPU, by its ``backend``, ``server`` and ``why_not``.
     """
+
+    backend = "dali"
+    server: type[DaliServer] = DaliServer
+    why_not: Callable[[Device], str | None] = staticmethod(why_unavailable)
 
     def __init__(self, dataset: VideoDataset, options: LoaderOptions) -> None:
         device = torch.device(options.device)
         if device.type not in ("cpu", "cuda"):
             raise ConfigError(f"device must be 'cpu' or 'cuda' for DALI, got {str(options.device)!r}")
         kind: Device = "gpu" if device.type == "cuda" else "cpu"
-        reason = why_unavailable(kind)
+        reason = self.why_not(kind)
         if reason is not None:
-            raise BackendError(f"backend 'dali' cannot serve: {reason}")
+            raise BackendError(f"backend {self.backend!r} cannot serve: {reason}")
         super().__init__(dataset, options)
         if kind == "gpu" and device.index is None:
             self._device = torch.device("cuda", torch.cuda.current_device())
@@ -111,7 +118,7 @@ class DaliLoader(DatasetLoader):
         if options.workers:
             self._threads = ThreadPoolExecutor(threads, thread_name_prefix="mote-fast-dali")
         server = functools.partial(
-            DaliServer,
+            self.server,
             dataset.recipe,
             kind,
             self._device.index if kind == "gpu" else None,
@@ -120,8 +127,9 @@ class DaliLoader(DatasetLoader):
         )
         # A driver reserves memory by the gigabyte.
         memory = MAX_MEMORY + options.batch_size * MAX_CLIP_MEMORY if kind == "cpu" else None
+        start = functools.partial(self.why_not, "cpu")
         self._build_engine = lambda clips: _Engine(
-            server(), options.processes > 0, options.time_limit * math.ceil(clips / threads), memory
+            server(), start, options.processes > 0, options.time_limit * math.ceil(clips / threads), memory
         )
         self._engines: list[_Engine] = []
         tried = self._new_engine(TRIAL_CLIPS if kind == "gpu" else 1)

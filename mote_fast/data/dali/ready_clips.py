@@ -17,6 +17,7 @@ from mote_fast.data.decoding.video_info import VideoInfo
 from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.samples import load_row
 from mote_fast.data.plan import ClipPlan
+from mote_fast.data.transforms import Geometry
 
 _NO_FILE = np.zeros(0, np.uint8)
 
@@ -32,6 +33,9 @@ class ReadyClip:
         kind: of the video.
         item: the input of the graph, still without the file.
         shape: (U, H, W, 3), expected of its frames.
+        geometry: what ``item`` says of scaling, crops, mirroring and grey, as the CPU loader takes it.
+        stream: place of the video stream in the container.
+        seconds: when the frames of ``item.indices`` are shown, and half a tick of the stream's clock.
     """
 
     index: int
@@ -40,6 +44,9 @@ class ReadyClip:
     kind: StreamKind
     item: ClipInput
     shape: tuple[int, ...]
+    geometry: Geometry
+    stream: int
+    seconds: tuple[tuple[float, ...], float]
 
 
 class OwnClip(NamedTuple):
@@ -94,7 +101,16 @@ class ClipReader:
         scaled = len(item.indices), *plan.geometry.scaled, 3
         frame_bytes = max(int(np.prod(shape, dtype=np.int64)) for shape in (frames, scaled))
         reason = why_not_dali(info, header, size, frame_bytes, self._device)
-        return reason or ReadyClip(index, plan.label, info.path, kind_of(info, header), item, frames)
+        if reason:
+            return reason
+        kind, timeline = kind_of(info, header), info.timeline
+        stamps = (timeline.pts[at] for at in item.indices.tolist())
+        seconds = tuple(float(pts * timeline.time_base) for pts in stamps if pts is not None)
+        return ReadyClip(
+            *(index, plan.label, info.path, kind, item, frames, plan.geometry),
+            stream=timeline.stream_index,
+            seconds=(seconds, float(timeline.time_base) / 2),
+        )
 
 
 def _clip_input(plan: ClipPlan, info: VideoInfo) -> ClipInput:

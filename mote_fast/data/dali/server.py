@@ -32,7 +32,8 @@ TRIAL_CLIPS = 8
 class DaliServer:
     """Decodes batches of clips in the order in which they are fed, and tries single clips.
 
-    A request is a method with its arguments, ``server((DaliServer.feed, clips))``, so that it can be sent to a process.
+    A request is a method with its arguments, ``server((DaliServer.feed, clips))``, so that it can be sent to a process;
+    a subclass serves it by its own method of that name.
     A method returns a text where DALI or a file is at fault; what was fed is then lost.
 
     Args:
@@ -59,7 +60,7 @@ class DaliServer:
     def __call__(self, request: tuple[Any, ...]) -> Any:
         """Serve a request."""
         method, *arguments = request
-        return method(self, *arguments)
+        return getattr(self, method.__name__)(*arguments)
 
     def clear(self) -> None:
         """Forget what was fed."""

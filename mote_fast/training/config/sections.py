@@ -59,7 +59,8 @@ class DataConfig:
         crops_along: views of three crops lie along the "width", as in the released recipe, so that those of a portrait
             video are equal; or along the "long_side".
         decode: library that decodes on the CPU.
-        backend: loader: "dali" or "cpu"; "auto" takes the better one for this machine.
+        backend: loader: "dali", "torchcodec-gpu" or "cpu"; "auto" takes the better of the first and the last for this
+            machine.
         time_limit: seconds that reading one video may take.
         frame_template: file names of extracted frames, for lists of frame folders.
         features: folder that `mote-fast prepare features` wrote; the image tower, which must be frozen, is then not

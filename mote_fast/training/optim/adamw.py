@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.optim.adamw import adamw
 
-from mote_fast.errors import ConfigError
+from mote_fast.errors import BackendError, ConfigError
 from mote_fast.head.experts import TemporalExperts
 from mote_fast.ops import cpu_memory
 from mote_fast.ops.implementations import launchers_for
 from mote_fast.training.optim.factors import Collector, Factor, square_norm
-from mote_fast.training.optim.reduce import average_gradients, densify_where_routes_differ
+from mote_fast.training.optim.reduce import Averages, densify_where_routes_differ
 
 
 def head_optimizer(
@@ -54,9 +54,16 @@ def head_optimizer(
 
     Raises:
         ConfigError: a value is out of range.
+        BackendError: the head is sharded by FSDP, which is not supported.
     """
     if lr < 0 or weight_decay < 0 or eps < 0:
         raise ConfigError(f"lr, weight_decay and eps must not be negative, got {lr}, {weight_decay}, {eps}")
+    # FSDP's kind of tensor, whose import takes long.
+    if any(hasattr(parameter, "device_mesh") for parameter in head.parameters()):
+        raise BackendError(
+            "the head's parameters are sharded, as FSDP shards them, and factored gradients are of whole experts: "
+            "train it with DistributedDataParallel, or all_reduce_gradients (docs/training.md)"
+        )
     if not all(0 <= beta < 1 for beta in betas):
         raise ConfigError(f"betas must lie in [0, 1), got {betas}")
     optimizer = HeadAdamW(
@@ -82,6 +89,7 @@ class HeadAdamW(torch.optim.AdamW):
         # The same: the hash of a tensor is a call of Python.
         self._by_id: dict[int, Collector] = {}
         self._shown: list[Tensor] = []
+        self._averages: Averages | None = None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -89,6 +97,7 @@ class HeadAdamW(torch.optim.AdamW):
         self.__dict__.setdefault("collectors", {})
         self.__dict__.setdefault("_by_id", {})
         self.__dict__.setdefault("_shown", [])
+        self.__dict__.setdefault("_averages", None)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters to optimise; the rate of a capturable group is a tensor beside them from then on."""
@@ -104,8 +113,12 @@ class HeadAdamW(torch.optim.AdamW):
             raise ConfigError("the experts' weight is not among this optimiser's parameters; add it to a group first")
         me = weakref.ref(self)
 
-        def changed() -> None:
+        number = len(self.collectors)
+
+        def changed(collector: Collector) -> None:
             if (optimizer := me()) is not None:
+                if optimizer._averages is not None:
+                    optimizer._averages.begin_experts(collector, number)
                 optimizer._show_probes()
 
         capturable = self.defaults["capturable"]
@@ -179,6 +192,23 @@ class HeadAdamW(torch.optim.AdamW):
         """The experts' parameters [E, P], whose gradients may be factored: DistributedDataParallel must ignore them."""
         return list(self.collectors)
 
+    def average_in_backward(self, agreed: Sequence[bool], group: dist.ProcessGroup | None = None) -> None:
+        """Begin to average each layer's expert gradients as soon as the next backward pass, the step's last, has them.
+
+        ``all_reduce_gradients`` waits for them afterwards, and compares no routes.
+
+        Args:
+            agreed: for each layer, whether all processes have the same routes in all passes of the step:
+                ``reduce.same_routes``. Their rows are averaged then, and dense gradients elsewhere.
+            group: the processes; None takes all.
+
+        Raises:
+            ConfigError: there are not as many entries as layers with experts.
+        """
+        if len(agreed) != len(self.collectors):
+            raise ConfigError(f"agreed needs one entry for each of {len(self.collectors)} layers, got {len(agreed)}")
+        self._averages = Averages(group, agreed)
+
     @torch.no_grad()
     def all_reduce_gradients(self, group: dist.ProcessGroup | None = None, *, experts_only: bool = False) -> None:
         """Average gradients over the processes of ``group``; call it between backward and ``step``.
@@ -191,20 +221,32 @@ class HeadAdamW(torch.optim.AdamW):
             group: the processes; None takes all.
             experts_only: average those of ``expert_weights`` alone: DistributedDataParallel averages the others.
         """
-        collectors = list(self.collectors.values())
-        for collector in collectors:
-            collector.settle()
-        densify_where_routes_differ(collectors, group)
+        collectors, averages = list(self.collectors.values()), self._averages
+        if averages is None:
+            averages = Averages(group)
+            for collector in collectors:
+                collector.settle()
+            densify_where_routes_differ(collectors, group)
+            self._show_probes()
+            averages.begin(self._gradients(of_experts=True))
+        for number, collector in enumerate(collectors if self._averages is not None else ()):
+            # Those that the backward pass did not reach.
+            averages.begin_experts(collector, number)
+        self._averages = None
         self._show_probes()
-        average_gradients([grad for grad in self._gradients(experts_only) if grad is not None], group)
+        if not experts_only:
+            averages.begin(self._gradients(of_experts=False))
+        averages.finish()
 
-    def _gradients(self, experts_only: bool) -> Iterator[Tensor | None]:
-        """The gradients of parameters and probes, or those of the experts alone."""
+    def _gradients(self, of_experts: bool) -> list[Tensor]:
+        """The gradients of the experts, dense or in probes, or those of all other parameters."""
         shown = {id(probe) for probe in self._shown}
-        for group in self.param_groups:
-            for param in group["params"]:
-                if not experts_only or param in self.collectors or id(param) in shown:
-                    yield param.grad
+        params = [param for group in self.param_groups for param in group["params"] if param.grad is not None]
+        return [
+            param.grad
+            for param in params
+            if param.grad is not None and of_experts == (id(param) in self._by_id or id(param) in shown)
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """The state in the format of ``torch.optim.AdamW``; gradients are not part of it, nor is ``capturable``."""

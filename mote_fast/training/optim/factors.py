@@ -54,12 +54,12 @@ class Collector:
 
     Args:
         weight: the experts' parameter, [E, P].
-        changed: called after factors were added.
+        changed: called with the collector after factors were added.
         keep_leaves: let later forward passes use the leaves of cleared factors again, so that a captured step makes
             none. Each forward pass then has one backward pass, before ``clear``.
     """
 
-    def __init__(self, weight: Tensor, changed: Callable[[], None], *, keep_leaves: bool = False) -> None:
+    def __init__(self, weight: Tensor, changed: Callable[[Collector], None], *, keep_leaves: bool = False) -> None:
         self.weight = weight
         self.factors: list[Factor] = []
         self._changed = changed
@@ -93,7 +93,7 @@ class Collector:
         if 2 * len(self.factors) > max(self.weight.shape[0], 2):
             self.densify()
         self.settle()
-        self._changed()
+        self._changed(self)
 
     def settle(self) -> None:
         """Keep one form only: if there is a dense gradient, add the factors to it."""

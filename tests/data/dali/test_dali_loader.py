@@ -16,9 +16,7 @@ import pytest
 import torch
 
 from mote_fast.data import sample_frames
-from mote_fast.data.dali import dali_loader
 from mote_fast.data.dali import routing as dali_routing
-from mote_fast.data.dali import trial as dali_trial
 from mote_fast.data.dali.dali_loader import DaliLoader
 from mote_fast.data.dali.routing import DecodeTiming
 from mote_fast.data.dali.server import DaliServer
@@ -331,7 +329,10 @@ def test_frames_of_another_size_are_not_delivered(paths: list[Path], caplog: pyt
 def test_an_error_of_dalis_own_is_raised(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Running out of memory is not a video's fault."""
 
-    monkeypatch.setattr(DaliServer, "take", lambda _: "out of memory")
+    def take(_: DaliServer) -> str:
+        return "out of memory"
+
+    monkeypatch.setattr(DaliServer, "take", take)
     loader = _loader(_dataset(paths), workers=0)
     with pytest.raises(BackendError, match="out of memory"):
         list(loader.epoch(0))
@@ -367,8 +368,7 @@ def test_a_video_that_stalls_is_given_up(training: bool, paths: list[Path]) -> N
 
 @pytest.fixture
 def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (dali_loader, dali_trial):
-        monkeypatch.setattr(module, "DaliServer", DeadlyServer)
+    monkeypatch.setattr(DaliLoader, "server", DeadlyServer)
 
 
 @pytest.mark.usefixtures("deadly")
@@ -455,6 +455,6 @@ def test_bad_arguments(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> No
             make(**options)
     with pytest.raises(ConfigError, match="one step takes"):
         make(replica=Replica(0, 4))
-    monkeypatch.setattr(dali_loader, "why_unavailable", lambda device: f"no {device}; install it")
+    monkeypatch.setattr(DaliLoader, "why_not", staticmethod(lambda device: f"no {device}; install it"))
     with pytest.raises(BackendError, match="no gpu; install it"):
         make(device="cuda")

@@ -13,10 +13,12 @@ from mote_fast.data.dali.ready_clips import ReadyClip
 from mote_fast.data.dali.routing import DecodeTiming, StreamKind
 from mote_fast.data.dali.server import TRIAL_CLIPS, DaliServer
 from mote_fast.data.dali.trial import Trial
+from mote_fast.data.transforms import Box, Geometry
 from mote_fast.runtime.workers import WorkerLostError
 
 _ITEM = ClipInput(*(np.zeros(1, np.uint8) for _ in ClipInput._fields))
-_CLIP = ReadyClip(0, 0, "a.mp4", StreamKind("mov", "h264", 0), _ITEM, (8, 48, 64, 3))
+_SHAPE, _GEOMETRY = (8, 48, 64, 3), Geometry((48, 64), (Box(0, 0, 48, 48),))
+_CLIP = ReadyClip(0, 0, "a.mp4", StreamKind("mov", "h264", 0), _ITEM, _SHAPE, _GEOMETRY, 0, ((0.0,) * 8, 0.01))
 
 
 class _Bench:
