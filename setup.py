@@ -29,6 +29,8 @@ EXPORT = [
 BATCH = ["fsspec>=2024.2", "pyarrow>=16"]
 # The text towers and tokenizers of open_clip that transformers implements; the other two read its older tokenizers.
 TEXT = ["transformers>=5.24", "sentencepiece>=0.2", "protobuf>=5"]
+# Approximate search.
+SEARCH = ["usearch>=2.15"]
 # The server; python-multipart parses uploads as they come.
 SERVE = ["fastapi>=0.120", "uvicorn>=0.38", "python-multipart>=0.0.20"]
 # The official recipe's decoder is the baseline of the benchmarks.
@@ -98,6 +100,7 @@ setup(
         "openvino": [*EXPORT, "openvino>=2026.4"],
         "text": TEXT,
         "serve": SERVE,
+        "search": SEARCH,
         "batch": BATCH,
         "ray": [*BATCH, "ray[data]>=2.60"],
         # A peer that is measured beside the library; its arm is left out where it is missing.

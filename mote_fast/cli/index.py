@@ -14,6 +14,7 @@ from mote_fast.cli.videos import videos_of
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError
 from mote_fast.model.results import VideoEmbedding
+from mote_fast.search.graph import check_usearch
 from mote_fast.search.index_record import RECORD_FILE
 from mote_fast.search.video_index import Index
 
@@ -63,6 +64,7 @@ def run_info(arguments: argparse.Namespace) -> int:
         "embedding": asdict(record.embedding),
         "files": len(record.files),
         "bytes": size,
+        "recall": None if record.graph is None else record.graph.recall,
     }
     own = record.embedding
     lines = [
@@ -72,11 +74,20 @@ def run_info(arguments: argparse.Namespace) -> int:
         f"{own.features} features, {own.views} views of {own.frames} frames, pixel aspect: {own.pixel_aspect}, "
         f"crops along: {own.crops_along}",
     ]
+    if record.graph is not None:
+        lines.append(_approximate(record.graph.recall))
     outputs.show(arguments, document, lines)
     return 0
 
 
+def _approximate(recall: float) -> str:
+    return f"approximate search finds {100 * recall:.1f} % of the 10 nearest rows"
+
+
 def _add(arguments: argparse.Namespace, index: Index | None) -> int:
+    if arguments.approximate:
+        # Better told before the videos are read than after.
+        check_usearch()
     videos = videos_of(arguments)
     # No process is started for one video: the stream has processes of its own.
     arguments.videos = []
@@ -106,6 +117,7 @@ def _add(arguments: argparse.Namespace, index: Index | None) -> int:
     with shown:
         workers = min(len(paths), os.cpu_count() or 1)
         index.add_videos(model, paths, replace=arguments.replace, workers=workers, progress=note)
+    recall = index.add_approximate() if arguments.approximate and len(index) else None
     document = {
         "index": arguments.index,
         "model": index.record.model,
@@ -114,7 +126,10 @@ def _add(arguments: argparse.Namespace, index: Index | None) -> int:
         "skipped": known,
         "failed": failed,
         "rows": len(index),
+        "recall": recall,
     }
-    line = f"{arguments.index}: {added} videos added, {known} were there, {len(failed)} failed; {len(index)} rows"
-    outputs.show(arguments, document, [line])
+    lines = [f"{arguments.index}: {added} videos added, {known} were there, {len(failed)} failed; {len(index)} rows"]
+    if recall is not None:
+        lines.append(_approximate(recall))
+    outputs.show(arguments, document, lines)
     return outputs.SOME_FAILED if failed else 0

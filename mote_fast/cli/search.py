@@ -22,11 +22,19 @@ def run(arguments: argparse.Namespace) -> int:
     own = index.record.embedding
     model.pixel_aspect, model.crops_along = own.pixel_aspect, own.crops_along
     templates = None if arguments.templates is None else model.prompts.templates
-    hits = index.search(arguments.query, model, like=arguments.like, topk=arguments.topk, templates=templates)
+    hits = index.search(
+        arguments.query,
+        model,
+        like=arguments.like,
+        topk=arguments.topk,
+        templates=templates,
+        approximate=arguments.approximate,
+    )
     document = {
         "index": arguments.index,
         "query": arguments.query,
         "like": arguments.like,
+        "approximate": arguments.approximate,
         "checkpoint": arguments.checkpoint or arguments.model,
         "caution": model.caution,
         "hits": [hit.to_dict() for hit in hits],

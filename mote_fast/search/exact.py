@@ -15,7 +15,7 @@ from mote_fast.search.segments import Segment
 BLOCK = 8192
 
 # Rows have unit length; float16 rounds it by less than this.
-_LONGEST = 1.01
+LONGEST = 1.01
 
 
 class Found(NamedTuple):
@@ -47,7 +47,7 @@ def best_rows(segments: Sequence[Segment], query: Tensor, topk: int) -> list[Fou
             # One size for all products, so that equal rows have equal scores.
             block[: len(part)] = part
             found = torch.mv(block, query)[: len(part)]
-            if not bool((found.abs() <= _LONGEST).all()):
+            if not bool((found.abs() <= LONGEST).all()):
                 raise ListError(f"{segment.path}: damaged (vectors not of unit length); build the index again")
             # A later row must be better than all that are kept.
             worst = float(scores[-1]) if len(scores) == topk else float("-inf")

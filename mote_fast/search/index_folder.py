@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from mote_fast.errors import ConfigError, ListError
 from mote_fast.runtime.files import write_text
 from mote_fast.runtime.lock import FileLock
 from mote_fast.runtime.parts import remove_abandoned
+from mote_fast.search.graph import build_graph
 from mote_fast.search.index_record import RECORD_FILE, IndexRecord, SegmentRecord, read_record
 from mote_fast.search.rows import IndexRow
 from mote_fast.search.segments import Segment, write_marks, write_rows
@@ -31,7 +33,7 @@ LOCK_FILE = "lock"
 # Rows of a file at most: what a change holds in memory, 128 MB with 512 numbers each.
 SEGMENT_ROWS = 2**17
 
-_OWN_FILES = re.compile(r"(rows|deleted)-[0-9a-f]{32}\.safetensors")
+_OWN_FILES = re.compile(r"(rows|deleted)-[0-9a-f]{32}\.safetensors|graph-[0-9a-f]{32}\.usearch")
 
 
 class State(NamedTuple):
@@ -103,7 +105,7 @@ class IndexFolder:
             yield
 
     def commit(self, dropped: Collection[str], rows: Sequence[IndexRow], vectors: Tensor) -> None:
-        """Delete rows and add others, both or neither; within ``writing``.
+        """Delete rows and add others, both or neither; within ``writing``. No graph is left, which was of other rows.
 
         Args:
             dropped: ids of rows, all of which the index has.
@@ -125,8 +127,24 @@ class IndexFolder:
             end = start + SEGMENT_ROWS
             records.append(self._new_rows(rows[start:end], vectors[start:end]))
         old = self.state.record
-        changed = IndexRecord(old.model, old.fingerprint, old.dimension, old.embedding, tuple(records))
-        write_text(self.path / RECORD_FILE, changed.to_json())
+        self._replace(replace(old, segments=tuple(records), graph=None))
+
+    def add_graph(self) -> float:
+        """Build the graph of all rows, of which there must be some, and return its recall; within ``writing``.
+
+        Raises:
+            BackendError: usearch is not installed.
+            ConfigError: the folder cannot be written; the index is as it was.
+            ListError: the vectors are damaged.
+        """
+        path = self.path / f"graph-{secrets.token_hex(16)}.usearch"
+        record, segments = self.state
+        graph = build_graph(path, segments, record.dimension)
+        self._replace(replace(record, graph=graph))
+        return graph.recall
+
+    def _replace(self, record: IndexRecord) -> None:
+        write_text(self.path / RECORD_FILE, record.to_json())
         self.refresh()
         self._sweep()
 

@@ -32,6 +32,7 @@ MAX_DIMENSION = 2**16
 Features: TypeAlias = Literal["temporal"]
 
 _FILE = re.compile(r"(rows|deleted)-[0-9a-f]{32}\.safetensors")
+_GRAPH = re.compile(r"graph-[0-9a-f]{32}\.usearch")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -72,6 +73,35 @@ class SegmentRecord:
 
 
 @dataclass(frozen=True)
+class GraphRecord:
+    """The file of the approximate search, and how well it searches.
+
+    Attributes:
+        file: its name.
+        bytes: its size.
+        sha256: its hash, hexadecimal.
+        sample: number of rows whose neighbours were searched for when it was built.
+        recall: the share of the ten nearest rows of each that were found, in [0, 1].
+    """
+
+    file: str
+    bytes: int
+    sha256: str
+    sample: int
+    recall: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.file, str) or not _GRAPH.fullmatch(self.file):
+            raise ConfigError(f"{quoted(self.file)} is no name of a graph in this folder")
+        check_count("bytes", self.bytes, 1)
+        if not isinstance(self.sha256, str) or not _DIGEST.fullmatch(self.sha256):
+            raise ConfigError(f"sha256 must be 64 hexadecimal digits, got {quoted(self.sha256)}")
+        check_count("sample", self.sample, 1)
+        if not isinstance(self.recall, int | float) or not 0 <= self.recall <= 1:
+            raise ConfigError(f"recall must be a share, got {quoted(self.recall)}")
+
+
+@dataclass(frozen=True)
 class IndexRecord:
     """What an index says of itself.
 
@@ -81,6 +111,7 @@ class IndexRecord:
         dimension: d, the width of the vectors.
         embedding: how videos were embedded.
         segments: the files of rows, in the order of their rows.
+        graph: of exactly these rows, for approximate search; None if there is none.
     """
 
     model: str
@@ -88,6 +119,7 @@ class IndexRecord:
     dimension: int
     embedding: Embedding
     segments: tuple[SegmentRecord, ...] = ()
+    graph: GraphRecord | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not 0 < len(self.model) <= 2**12:
@@ -102,8 +134,9 @@ class IndexRecord:
 
     @property
     def files(self) -> list[str]:
-        """The names of all files of rows and marks."""
-        return [name for each in self.segments for name in (each.rows, each.deleted) if name is not None]
+        """The names of all files of rows and marks, and of the graph."""
+        names = [name for each in self.segments for name in (each.rows, each.deleted) if name is not None]
+        return names if self.graph is None else [*names, self.graph.file]
 
     def to_json(self) -> str:
         """Return the text of index.json."""
@@ -122,7 +155,9 @@ class IndexRecord:
         if (version := values.pop("format")) != FORMAT:
             raise ConfigError(f"format {quoted(version)}, this release reads {FORMAT}")
         segments = tuple(SegmentRecord(**each) for each in values.pop("segments"))
-        return cls(embedding=Embedding(**values.pop("embedding")), segments=segments, **values)
+        found = values.pop("graph", None)
+        graph = None if found is None else GraphRecord(**found)
+        return cls(embedding=Embedding(**values.pop("embedding")), segments=segments, graph=graph, **values)
 
 
 def read_record(folder: Path) -> IndexRecord:

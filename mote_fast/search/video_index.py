@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mote_fast.errors import ConfigError, MoteError, NotFiniteError, VideoError, one_line, quoted
+from mote_fast.errors import ConfigError, ListError, MoteError, NotFiniteError, VideoError, one_line, quoted
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.model.results import VideoEmbedding
 from mote_fast.model.video_input import Video
 from mote_fast.runtime.checks import check_choice, check_count, check_finite
 from mote_fast.runtime.reading import expanded
 from mote_fast.search.exact import best_rows
-from mote_fast.search.index_folder import IndexFolder
+from mote_fast.search.graph import Graph, check_usearch
+from mote_fast.search.index_folder import IndexFolder, State
 from mote_fast.search.index_model import check_embedding, check_model, embedding_of, model_fingerprint
 from mote_fast.search.index_record import IndexRecord
 from mote_fast.search.rows import Hit, IndexRow, check_distinct
@@ -46,6 +47,7 @@ class Index:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = IndexFolder(expanded(folder))
+        self._graph: Graph | None = None
 
     @classmethod
     def create(
@@ -209,6 +211,29 @@ class Index:
                 write()
         return failed
 
+    def add_approximate(self) -> float:
+        """Make ready for ``search(..., approximate=True)``: build a graph of all rows, and measure what it finds.
+
+        Any later change of the rows removes the graph. A sound one is kept.
+
+        Returns:
+            The recall: of the ten rows nearest to each of 256 rows, the share that the graph finds.
+
+        Raises:
+            BackendError: usearch is not installed.
+            ConfigError: the index has no rows, or the folder cannot be written.
+            ListError: the index is damaged.
+        """
+        check_usearch()
+        with self._folder.writing():
+            if not len(self):
+                raise ConfigError(f"{self.folder}: has no rows to search; add videos first")
+            if self.record.graph is not None:
+                # One that is damaged or gone is built again.
+                with contextlib.suppress(ListError):
+                    return self._opened(self._folder.state).record.recall
+            return self._folder.add_graph()
+
     def search(
         self,
         query: str | Tensor | Any = None,
@@ -217,6 +242,7 @@ class Index:
         like: Video | None = None,
         topk: int = 10,
         templates: Sequence[str] | None = None,
+        approximate: bool = False,
     ) -> list[Hit]:
         """Return the rows most similar to a query, best first; of equal ones, those that were added first.
 
@@ -226,10 +252,13 @@ class Index:
             like: a video in place of ``query``, as in ``VideoClassifier.embed``; it needs ``clf``.
             topk: how many; all of them if there are fewer.
             templates: prompts with one "{}" each for the words, see ``VideoClassifier.embed_text``.
+            approximate: compare the rows that a graph leads to, not all: much faster, and a row may be missed, see
+                ``add_approximate``. Only for indexes that you trust, see SECURITY.md.
 
         Raises:
-            ConfigError: there is no query, or there are two; the index belongs to another model; or a vector or
-                ``topk`` does not fit.
+            BackendError: ``approximate``, and usearch is not installed.
+            ConfigError: there is no query, or there are two; the index belongs to another model; a vector or ``topk``
+                does not fit; or ``approximate``, and there is no graph of the present rows.
             LabelError: the words are blank.
             VideoError: ``like`` cannot be read.
             ListError: the index is damaged.
@@ -239,13 +268,35 @@ class Index:
             raise ConfigError("give one query: words, a vector, or like=VIDEO")
         if templates is not None and not isinstance(query, str):
             raise ConfigError("templates go with a query of words")
-        vector = self._query(query, clf, like, templates)
         state = self._folder.state
+        graph = self._opened(state) if approximate else None
+        vector = self._query(query, clf, like, templates)
         hits = []
-        for segment, at, score in best_rows(state.segments, vector, topk):
+        for segment, at, score in (
+            best_rows(state.segments, vector, topk) if graph is None else graph.best_rows(vector, topk)
+        ):
             row = segment.row(at)
             hits.append(Hit(row.id, row.path, score, row.start, row.end))
         return hits
+
+    def _opened(self, state: State) -> Graph:
+        record = state.record
+        if record.graph is None:
+            raise ConfigError(
+                f"{self.folder}: has no graph of its present rows; build one (`mote-fast index build INDEX "
+                "--approximate`, or add_approximate), or search without approximate"
+            )
+        # Threads may find it at once; either's is right.
+        graph = self._graph
+        if graph is None or graph.record != record.graph:
+            try:
+                graph = self._graph = Graph(self.folder, record.graph, state.segments, record.dimension)
+            except FileNotFoundError as error:
+                raise ListError(
+                    f"{self.folder}: the graph is gone; refresh the index, which another process may have changed, or "
+                    "build the graph again"
+                ) from error
+        return graph
 
     def _query(
         self, query: Any, clf: VideoClassifier | None, like: Video | None, templates: Sequence[str] | None

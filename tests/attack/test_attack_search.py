@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 import shutil
@@ -149,6 +150,14 @@ def change(index: Index, number: int) -> None:
         index.add([f"{number}-{at}" for at in range(9)], vectors(9, number))
     else:
         index.add(["shared", f"{number}-0", f"{number}-1"], vectors(3, number), existing="replace")
+    if number % 4 == 1:
+        add_graph(index)
+
+
+def add_graph(index: Index) -> None:
+    """Make ready for approximate search, where its package is installed."""
+    if importlib.util.find_spec("usearch") is not None:
+        index.add_approximate()
 
 
 def state_of(index: Index) -> list[list[object]]:
@@ -167,6 +176,7 @@ def index(tmp_path: Path) -> Index:
     index.add(rows, vectors(40))
     index.add(["日本語", "y"], vectors(2, 1))
     index.delete(["r3", "r4"])
+    add_graph(index)
     return index
 
 
@@ -228,7 +238,9 @@ def test_damaged_files(attack: Attack, index: Index, tmp_path: Path) -> None:
             refused = str(copy)
             try:
                 found = Index(copy)
-                assert all(isinstance(hit.id, str) for hit in found.search(vectors(1)[0], topk=50))
+                for approximate in {False, found.record.graph is not None}:
+                    hits = found.search(vectors(1)[0], topk=50, approximate=approximate)
+                    assert all(isinstance(hit.id, str) for hit in hits)
                 found.add(["new"], vectors(1, 5))
                 found.delete(["new"])
             except MoteError as error:

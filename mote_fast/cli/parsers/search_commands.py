@@ -33,6 +33,11 @@ def _add_adding(actions: Any, name: str, purpose: str, views: str | None) -> Non
     parser = _add_action(actions, name, f"{purpose}; those that it has are skipped, so that runs resume")
     options.add_videos(parser, views)
     parser.add_argument("--replace", action="store_true", help="embed and replace videos that it has, too")
+    parser.add_argument(
+        "--approximate",
+        action="store_true",
+        help="build a graph of all rows afterwards, for search --approximate, and print its recall; needs usearch",
+    )
     options.add_model(parser)
 
 
@@ -43,6 +48,11 @@ def _add_search(commands: Any) -> None:
     parser.add_argument("query", nargs="?", metavar="WORDS", help="what the videos show")
     parser.add_argument("--like", metavar="VIDEO", help="a video in place of words")
     options.add_value(parser, "--topk", 10, "videos to print", "K", least=1)
+    parser.add_argument(
+        "--approximate",
+        action="store_true",
+        help="faster, and may miss some; needs an index that was built with --approximate, and usearch",
+    )
     options.add_json(parser)
     options.add_time_limit(parser)
     options.add_model(parser, encodes_labels=True)
