@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mote_fast.head.video_head import VideoHead
     from mote_fast.model.checkpoint import create_model, load
     from mote_fast.model.classifier import VideoClassifier
-    from mote_fast.model.results import Prediction, VideoEmbedding, VideoResult
+    from mote_fast.model.results import Prediction, VideoEmbedding, VideoResult, WindowEmbeddings
     from mote_fast.model.zoo import PublishedModel, download, list_models
     from mote_fast.search.rows import Hit, IndexRow
     from mote_fast.search.video_index import Index
@@ -46,7 +46,7 @@ else:
             "head.video_head": ("VideoHead",),
             "model.checkpoint": ("create_model", "load"),
             "model.classifier": ("VideoClassifier",),
-            "model.results": ("Prediction", "VideoEmbedding", "VideoResult"),
+            "model.results": ("Prediction", "VideoEmbedding", "VideoResult", "WindowEmbeddings"),
             "model.zoo": ("PublishedModel", "download", "list_models"),
             "search.rows": ("Hit", "IndexRow"),
             "search.video_index": ("Index",),
@@ -79,6 +79,7 @@ __all__ = [
     "VideoEmbedding",
     "VideoHead",
     "VideoResult",
+    "WindowEmbeddings",
     "__version__",
     "batch",
     "create_model",

@@ -31,6 +31,9 @@ def run_build(arguments: argparse.Namespace) -> int:
                     f"--{option.replace('_', '-')} {asked}: {arguments.index} has {getattr(own, option)}; "
                     "give that, or build another index"
                 )
+        if arguments.moments is not None and arguments.moments != own.moments:
+            held = "whole videos" if own.moments is None else f"moments of {own.moments:g} s"
+            raise ConfigError(f"--moments {arguments.moments:g}: {arguments.index} has {held}; build another index")
     return _add(arguments, index)
 
 
@@ -74,6 +77,8 @@ def run_info(arguments: argparse.Namespace) -> int:
         f"{own.features} features, {own.views} views of {own.frames} frames, pixel aspect: {own.pixel_aspect}, "
         f"crops along: {own.crops_along}",
     ]
+    if own.moments is not None:
+        lines.append(f"a row for every {own.moments:g} s of each video")
     if record.graph is not None:
         lines.append(_approximate(record.graph.recall))
     outputs.show(arguments, document, lines)
@@ -96,10 +101,10 @@ def _add(arguments: argparse.Namespace, index: Index | None) -> int:
     model.pixel_aspect, model.crops_along = settings.pixel_aspect, settings.crops_along
     if index is None:
         name = arguments.checkpoint or arguments.model
-        index = Index.create(arguments.index, model, name=name, views=arguments.views)
+        index = Index.create(arguments.index, model, name=name, views=arguments.views, moments=arguments.moments)
     failed = [{"video": path, "error": problem} for path, problem in videos.missing.items()]
     paths = list(dict.fromkeys(os.path.abspath(path) for path in videos.present))
-    known = 0 if arguments.replace else sum(path in index for path in paths)
+    known = 0 if arguments.replace else sum(index.has_video(path) for path in paths)
     added = 0
     # Nothing is drawn where standard error is no terminal.
     shown = tqdm(total=len(paths) - known, unit="videos", delay=2, disable=None)

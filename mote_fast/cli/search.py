@@ -44,5 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _line(hit: Hit) -> str:
-    span = "" if hit.start is None or hit.end is None else f"  {hit.start:.2f} to {hit.end:.2f} s"
-    return f"{hit.score:7.4f}  {hit.id}{span}"
+    if hit.start is None or hit.end is None:
+        return f"{hit.score:7.4f}  {hit.id}"
+    return f"{hit.score:7.4f}  {hit.path or hit.id}  {hit.start:.2f} to {hit.end:.2f} s"

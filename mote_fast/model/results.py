@@ -70,6 +70,21 @@ class VideoResult:
 
 
 @dataclass(frozen=True, eq=False)
+class WindowEmbeddings:
+    """The embeddings of N windows of one video, as ``VideoClassifier.embed_windows`` returns them.
+
+    Attributes:
+        spans: seconds where each begins and ends, in order.
+        embeddings: float32 [N, d], on the CPU, L2-normalised.
+        replaced_frames: see ``VideoResult``.
+    """
+
+    spans: list[tuple[float, float]]
+    embeddings: Tensor
+    replaced_frames: int = 0
+
+
+@dataclass(frozen=True, eq=False)
 class VideoEmbedding:
     """One video's embedding, as ``VideoClassifier.stream_embeddings`` yields them.
 

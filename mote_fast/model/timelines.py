@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mote_fast.data.decoding.presentation import MAX_TICKS
 from mote_fast.data.loading.addresses import Address
@@ -19,6 +21,7 @@ from mote_fast.model.caution import warn_user
 from mote_fast.model.distinct_frames import distinct_frames
 from mote_fast.model.label_input import Labels, labels_of
 from mote_fast.model.rejecting import WindowJudge
+from mote_fast.model.results import WindowEmbeddings
 from mote_fast.model.video_input import Frames, Layout, Video, source_of
 from mote_fast.model.video_model import VideoModel
 from mote_fast.runtime.checks import check_finite
@@ -27,7 +30,7 @@ from mote_fast.timeline.rejection import Background, Rejecter, Rejection, read_r
 from mote_fast.timeline.scorer import WindowScorer, WindowScores, joined
 from mote_fast.timeline.time_segments import probabilities
 from mote_fast.timeline.timeline import Timeline
-from mote_fast.timeline.windows import WindowPlan, plan_windows
+from mote_fast.timeline.windows import FeatureWindows, WindowPlan, plan_windows
 
 # Seconds over which scores are averaged, and of the shortest segment, where nobody says.
 SMOOTH = 1.0
@@ -117,6 +120,47 @@ class TimelineModel(VideoModel):
             replaced,
         )
 
+    @torch.no_grad()
+    def embed_windows(
+        self,
+        video: Video,
+        *,
+        fps: float | None = None,
+        window: float | None = None,
+        hop: float | None = None,
+        layout: Layout | None = None,
+        frame_rate: float | None = None,
+    ) -> WindowEmbeddings:
+        """Embed the windows of a long video, each as ``embed`` does a video of its T frames.
+
+        Args:
+            video: as in ``timeline``, as ``fps``, ``window``, ``layout`` and ``frame_rate``.
+            hop: seconds from a window to the next; None takes a window, so that they follow one another. The last one
+                ends with the video, and may overlap the one before it.
+
+        Raises:
+            VideoError, ConfigError, NotFiniteError: as ``timeline``.
+        """
+        plan = plan_windows(self.frames, fps, window, hop)
+        plan = replace(plan, hop=plan.span) if hop is None else plan
+        warn_user(self.caution)
+        encode, windows = _CropEncoder(self), FeatureWindows(plan)
+        batches, tick, replaced = [], 0, 0
+        with self._open(source_of(video, layout), plan, frame_rate) as (facts, chunks):
+            for chunk in chunks:
+                times = _times(plan, tick, len(chunk.positions))
+                batches.append(windows.push(encode(chunk.crops)[torch.tensor(chunk.positions)], times))
+                tick, replaced = tick + len(times), replaced + len(chunk.stand_ins)
+        batches.append(windows.finish())
+        found = [batch for batch in batches if batch is not None]
+        pooled = torch.cat([self.head.features(batch.features).float().mean(1) for batch in found])
+        check_finite(pooled, "video features")
+        spans = [plan.around(time) for batch in found for time in batch.times]
+        # A video that is shorter than a window is stretched to one.
+        spans = spans if facts.ticks >= plan.span else [(0.0, facts.duration)]
+        spans = [(max(0.0, start), min(facts.duration, end)) for start, end in spans]
+        return WindowEmbeddings(spans, F.normalize(pooled, dim=-1).cpu(), replaced)
+
     def window_scorer(
         self,
         labels: Labels | None = None,
@@ -160,7 +204,7 @@ class TimelineModel(VideoModel):
         """Score all windows of a video; return also the number of replaced frames."""
         parts, tick, replaced = [], 0, 0
         for chunk in chunks:
-            times = [float((2 * at + 1) / (2 * plan.rate)) for at in range(tick, tick + len(chunk.positions))]
+            times = _times(plan, tick, len(chunk.positions))
             parts.append(scorer.push_crops(chunk.crops, chunk.positions, times))
             tick, replaced = tick + len(times), replaced + len(chunk.stand_ins)
             if progress is not None:
@@ -190,6 +234,11 @@ class TimelineModel(VideoModel):
             raise ConfigError("timelines are decoded by PyAV alone, frame after frame; set decode_backend to 'auto'")
         with open_on_clock(source, request, self.decode_time_limit) as opened:
             yield opened
+
+
+def _times(plan: WindowPlan, first: int, count: int) -> list[float]:
+    """The middles of ticks of the clock, in seconds."""
+    return [float((2 * at + 1) / (2 * plan.rate)) for at in range(first, first + count)]
 
 
 class _CropEncoder:

@@ -6,6 +6,7 @@ from mote_fast.clip.fingerprint import Fingerprint
 from mote_fast.errors import ConfigError, quoted
 from mote_fast.model.video_model import VideoModel
 from mote_fast.search.index_record import Embedding, IndexRecord
+from mote_fast.timeline.windows import plan_windows
 
 
 def model_fingerprint(model: VideoModel) -> str:
@@ -25,14 +26,16 @@ def model_fingerprint(model: VideoModel) -> str:
     return Fingerprint().of({**towers, "layers": head.layers, "experts": combined}, state)
 
 
-def embedding_of(model: VideoModel, views: str) -> Embedding:
-    """Return how a model embeds videos.
+def embedding_of(model: VideoModel, views: str, moments: float | None = None) -> Embedding:
+    """Return how a model embeds videos, or moments of so many seconds.
 
     Raises:
-        ConfigError: the views are malformed.
+        ConfigError: the views or the seconds are malformed.
     """
     model.check_views(views)
-    return Embedding("temporal", views, model.frames, model.pixel_aspect, model.crops_along)
+    if moments is not None:
+        plan_windows(model.frames, window=moments)
+    return Embedding("temporal", views, model.frames, model.pixel_aspect, model.crops_along, moments)
 
 
 def check_model(model: VideoModel, record: IndexRecord, source: object) -> None:

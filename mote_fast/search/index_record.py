@@ -28,6 +28,10 @@ MAX_SEGMENTS = 2**16
 MAX_ROWS = 2**31 - 1
 MAX_DIMENSION = 2**16
 
+# Seconds of a moment.
+MIN_MOMENT = 0.01
+MAX_MOMENT = 86400
+
 # What a video's embedding is made of: temporal features in full, as `embed` gives them.
 Features: TypeAlias = Literal["temporal"]
 
@@ -38,13 +42,18 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Embedding:
-    """How the videos of an index were embedded; see the attributes of ``VideoClassifier``."""
+    """How the videos of an index were embedded; see the attributes of ``VideoClassifier``.
+
+    Attributes:
+        moments: seconds of each moment of a video, which has a row of its own; None has a row for each video.
+    """
 
     features: Features
     views: str
     frames: int
     pixel_aspect: PixelAspect
     crops_along: CropsAlong
+    moments: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("features", self.features, Features)
@@ -52,6 +61,13 @@ class Embedding:
         check_count("frames", self.frames, 1, 2**12)
         check_choice("pixel_aspect", self.pixel_aspect, PixelAspect)
         check_choice("crops_along", self.crops_along, CropsAlong)
+        if self.moments is None:
+            return
+        # NaN compares with nothing.
+        if not isinstance(self.moments, int | float) or not MIN_MOMENT <= self.moments <= MAX_MOMENT:
+            raise ConfigError(f"moments must be seconds, from {MIN_MOMENT} to {MAX_MOMENT}, got {quoted(self.moments)}")
+        if self.views != "1x1":
+            raise ConfigError(f"a moment has one view: views must be 1x1 with moments, got {self.views}")
 
 
 @dataclass(frozen=True)

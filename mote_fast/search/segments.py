@@ -84,6 +84,19 @@ class Segment:
             raise ListError(f"{self.path}: damaged (an id occurs twice); build the index again")
         return found
 
+    @cached_property
+    def moments(self) -> dict[str, list[str]]:
+        """The ids of the rows with a time span that are not deleted, by their path."""
+        alive = [True] * self.count if self.deleted is None else (~self.deleted).tolist()
+        timed = (~self._spans[:, 0].isnan()).tolist()
+        found: dict[str, list[str]] = {}
+        if not any(timed):
+            return found
+        for name, path, *own in zip(self._every("id"), self._every("path"), alive, timed, strict=True):
+            if path and all(own):
+                found.setdefault(path, []).append(name)
+        return found
+
     def holds(self, at: int) -> bool:
         """Whether a row is not deleted."""
         return self.deleted is None or not bool(self.deleted[at])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -23,6 +24,7 @@ from mote_fast.search.graph import Graph, check_usearch
 from mote_fast.search.index_folder import IndexFolder, State
 from mote_fast.search.index_model import check_embedding, check_model, embedding_of, model_fingerprint
 from mote_fast.search.index_record import IndexRecord
+from mote_fast.search.moments import add_moments
 from mote_fast.search.rows import Hit, IndexRow, check_distinct
 
 # What becomes of a row whose id the index has already.
@@ -51,7 +53,13 @@ class Index:
 
     @classmethod
     def create(
-        cls, folder: str | os.PathLike[str], clf: VideoClassifier, *, name: str | None = None, views: str = "1x1"
+        cls,
+        folder: str | os.PathLike[str],
+        clf: VideoClassifier,
+        *,
+        name: str | None = None,
+        views: str = "1x1",
+        moments: float | None = None,
     ) -> Index:
         """Make an index without rows.
 
@@ -60,12 +68,14 @@ class Index:
             clf: the model whose embeddings it will hold; it is recorded by the hash of its weights.
             name: of the model, for messages; None takes that of its architecture.
             views: of the videos, see ``VideoClassifier.embed``.
+            moments: seconds of a moment: ``add_videos`` then adds a row for each moment of a video, see
+                ``VideoClassifier.embed_windows``, and the views must be "1x1". None adds one row for each video.
 
         Raises:
             ConfigError: the folder holds something or cannot be written, or an argument is malformed.
         """
         name = clf.clip.config.name or "a model without a name" if name is None else name
-        record = IndexRecord(name, model_fingerprint(clf), clf.clip.embed_dim, embedding_of(clf, views))
+        record = IndexRecord(name, model_fingerprint(clf), clf.clip.embed_dim, embedding_of(clf, views, moments))
         IndexFolder.create(expanded(folder), record)
         return cls(folder)
 
@@ -138,6 +148,9 @@ class Index:
     def delete(self, ids: Iterable[str]) -> int:
         """Delete rows, all or none; return their number.
 
+        Args:
+            ids: of rows; the path of a video stands for all of its moments.
+
         Raises:
             ConfigError: the index has no such row, or the folder cannot be written.
         """
@@ -145,9 +158,11 @@ class Index:
             raise ConfigError("ids must be a list of ids, not one; use [id]")
         wanted = set(ids)
         with self._folder.writing():
-            missing = [name for name in wanted if name not in self]
+            moments = {name: self._moments(name) for name in wanted if name not in self}
+            missing = [name for name, own in moments.items() if not own]
             if missing:
                 raise ConfigError(f"{self.folder}: has no row with the id {quoted(min(missing, key=str))}")
+            wanted = (wanted - moments.keys()).union(*moments.values())
             if wanted:
                 self._folder.commit(wanted, [], torch.empty(0, self.record.dimension, dtype=torch.float16))
         return len(wanted)
@@ -163,14 +178,16 @@ class Index:
     ) -> list[VideoEmbedding]:
         """Embed videos and add them, their paths as ids; videos that are in the index are skipped, so that runs resume.
 
-        What is done is written every 64 videos, and when the loop ends in whatever way.
+        What is done is written every 64 videos, and when the loop ends in whatever way. In an index of moments a row is
+        a moment, its id the path with the time span, as "video.mp4#t=2,4"; each video is written when it is done.
 
         Args:
             clf: the index's model.
             videos: paths.
             replace: embed and replace those that are in the index too.
-            workers: processes that decode, see ``stream_embeddings``.
-            progress: called with each video's result.
+            workers: processes that decode, see ``stream_embeddings``; moments take one if the model has a
+                ``decode_time_limit``, and none otherwise.
+            progress: called with each video's result; with moments its ``embedding`` is [N, d].
 
         Returns:
             The results that have an error, which are not in the index.
@@ -182,7 +199,9 @@ class Index:
         check_embedding(clf, self.record, self.folder)
         self.refresh()
         paths = dict.fromkeys(_paths(videos))
-        wanted = [path for path in paths if replace or path not in self]
+        wanted = [path for path in paths if replace or not self.has_video(path)]
+        if (seconds := self.record.embedding.moments) is not None:
+            return add_moments(clf, wanted, seconds, partial(self._add_moments, replace=replace), progress)
         failed: list[VideoEmbedding] = []
         waiting: list[tuple[IndexRow, Tensor]] = []
 
@@ -210,6 +229,21 @@ class Index:
             finally:
                 write()
         return failed
+
+    def has_video(self, path: str) -> bool:
+        """Whether a video is in the index: as a row whose id is its path, or by its moments."""
+        return path in self or bool(self._moments(path))
+
+    def _moments(self, path: str) -> list[str]:
+        return [name for segment in self._folder.state.segments for name in segment.moments.get(path, ())]
+
+    def _add_moments(self, path: str, rows: Sequence[IndexRow], vectors: Tensor, replace: bool) -> None:
+        """Add all moments of a video, in place of what the index has of it, or not at all if it is there."""
+        halves = self._unit(vectors, len(rows)).half()
+        with self._folder.writing():
+            old = {*self._moments(path), *(row.id for row in rows if row.id in self)}
+            if replace or not old:
+                self._folder.commit(old, rows, halves)
 
     def add_approximate(self) -> float:
         """Make ready for ``search(..., approximate=True)``: build a graph of all rows, and measure what it finds.

@@ -60,6 +60,11 @@ class WindowPlan:
         """Seconds from a window to the next."""
         return float(self.hop / self.rate)
 
+    def around(self, middle: float) -> tuple[float, float]:
+        """The seconds where a window begins and ends whose first and last frames have this middle."""
+        start = middle - float(((self.frames - 1) * self.stride + 1) / (2 * self.rate))
+        return start, start + self.seconds
+
 
 def plan_windows(
     frames: int, fps: float | None = None, window: float | None = None, hop: float | None = None

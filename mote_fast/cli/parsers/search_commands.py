@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from mote_fast.cli import options
+from mote_fast.cli.checked_number import Number
 
 
 def add_commands(commands: Any) -> None:
@@ -32,6 +33,11 @@ def _add_action(actions: Any, name: str, purpose: str) -> argparse.ArgumentParse
 def _add_adding(actions: Any, name: str, purpose: str, views: str | None) -> None:
     parser = _add_action(actions, name, f"{purpose}; those that it has are skipped, so that runs resume")
     options.add_videos(parser, views)
+    if views is not None:
+        purpose = "a row for every SECONDS of each video, found with their time span (default: a row for each video)"
+        parser.add_argument(
+            "--moments", type=Number("--moments", whole=False, least=0.01), metavar="SECONDS", help=purpose
+        )
     parser.add_argument("--replace", action="store_true", help="embed and replace videos that it has, too")
     parser.add_argument(
         "--approximate",
