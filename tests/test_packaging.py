@@ -16,8 +16,8 @@ from tools.versions import GPU_PACKAGES, PACKAGE, PYTHONS, cpu
 
 ROOT = Path(__file__).parents[1]
 REQUIREMENTS = [Requirement(text) for text in importlib.metadata.requires(PACKAGE) or []]
-# Packages that no environment of ``make`` has: the other one of two alternatives, and those of the extra "text".
-NOT_LOCKED = {"nvidia-dali-cuda120", "transformers", "sentencepiece"}
+# Packages that no environment of ``make`` has: the other one of two alternatives, and extras that tests skip without.
+NOT_LOCKED = {"nvidia-dali-cuda120", "openvino", "ray", "sentencepiece", "transformers", "usearch"}
 
 
 @pytest.fixture(scope="module")
