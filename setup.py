@@ -29,8 +29,8 @@ EXPORT = [
 BATCH = ["fsspec>=2024.2", "pyarrow>=16"]
 # The text towers and tokenizers of open_clip that transformers implements; the other two read its older tokenizers.
 TEXT = ["transformers>=5.24", "sentencepiece>=0.2", "protobuf>=5"]
-# Approximate search.
-SEARCH = ["usearch>=2.15"]
+# Approximate search. Tests passed with this lower bound.
+SEARCH = ["usearch>=2.16.9"]
 # The server; python-multipart parses uploads as they come.
 SERVE = ["fastapi>=0.120", "uvicorn>=0.38", "python-multipart>=0.0.20"]
 # The official recipe's decoder is the baseline of the benchmarks.

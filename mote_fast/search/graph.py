@@ -158,7 +158,6 @@ def _empty(module: Any, dimension: int) -> Any:
         connectivity=CONNECTIVITY,
         expansion_add=EXPANSION_ADD,
         expansion_search=EXPANSION_SEARCH,
-        enable_key_lookups=False,
     )
 
 
