@@ -33,6 +33,7 @@ from mote_fast.data.decoding.video_info import (
     head_of,
     is_entry,
     open_video,
+    packets_of,
 )
 from mote_fast.errors import UndecodableVideoError, one_line
 
@@ -206,7 +207,7 @@ def _read_packets(container: InputContainer, stream: VideoStream, label: str) ->
     budget = DecodeBudget(label)
     latest: int | None = None
     try:
-        for packet in container.demux(stream):
+        for packet in packets_of(container, stream):
             if packet.size == 0:
                 continue
             found.total += 1

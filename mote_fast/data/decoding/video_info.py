@@ -309,13 +309,28 @@ def _packets(
     empty = largest_empty_packet(codec.canonical_name, codec.intra_only)
     cut: FFmpegError | None = None
     try:
-        for packet in container.demux(stream):
+        for packet in packets_of(container, stream):
             if packet.size > empty:
                 budget.spend(context.width * context.height)
                 yield packet, None
     except FFmpegError as error:
         cut = error
     yield None, cut
+
+
+def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """Read the packets of a stream from the current position of ``container``.
+
+    Where a stream appears in the middle of a file, which its header does not have, PyAV raises IndexError at the end
+    of the file, after all packets.
+    """
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, IndexError):
+            return
+        yield packet
 
 
 def is_entry(frame: VideoFrame) -> bool:

@@ -30,6 +30,7 @@ from mote_fast.data.decoding.frame_converter import FrameConverter
 from mote_fast.data.decoding.video_info import (
     MAX_PIXELS,
     MAX_STREAMS,
+    packets_of,
     video_stream,
 )
 from mote_fast.data.live.live_address import LiveAddress, why_not_camera
@@ -165,7 +166,7 @@ class _LiveReading:
         empty = largest_empty_packet(codec.canonical_name, codec.intra_only)
         cut: FFmpegError | None = None
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in packets_of(self._container, self._stream):
                 if packet.size > empty:
                     with suppress(FFmpegError):
                         yield from context.decode(packet)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import resource
 import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mote_fast.data.decoding import packet_index, video_info
 from mote_fast.data.decoding.decode import probe, read_frames
+from mote_fast.data.decoding.video_info import packets_of
 from mote_fast.errors import UndecodableVideoError
 from tests.data.hostile_files import HOSTILE, write_hostile, write_streams
 
@@ -65,3 +67,16 @@ def test_claimed_duration_is_not_believed(numbered_videos: NumberedVideos, tmp_p
     info = probe(path)
     assert 1 <= info.num_frames <= 40
     assert numbered_videos.read(read_frames(path, [0, info.num_frames - 1])) == [0, info.num_frames - 1]
+
+
+def test_a_stream_that_the_header_lacks_ends_the_packets() -> None:
+    """At the end of such a file PyAV raises IndexError, after the last packet; damaged copies of HEVC files did it."""
+
+    class Container:
+        def demux(self, stream: object) -> Iterator[str]:
+            yield from ("first", "last")
+            raise IndexError("list index out of range")
+
+    container: Any = Container()
+    stream: Any = None
+    assert list(packets_of(container, stream)) == ["first", "last"]
