@@ -16,7 +16,7 @@ import torch
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
-from mote_fast.data.decoding.frame_converter import FrameConverter
+from mote_fast.data.decoding.frame_converter import FrameConverter, rgb_pixels
 from mote_fast.data.decoding.orientation import orientation_of
 from mote_fast.data.decoding.video_info import (
     CORRUPT,
@@ -299,8 +299,4 @@ class RgbConverter:
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
         """Return uint8 ``[H, W, 3]``, a view that keeps the converted frame's memory alive."""
-        rgb = self._convert(frame)
-        plane = rgb.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(rgb.height, plane.line_size)
-        stored = rows[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3)
-        return orientation_of(frame, self._source).apply(stored)
+        return orientation_of(frame, self._source).apply(rgb_pixels(self._convert(frame)))

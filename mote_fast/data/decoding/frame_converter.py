@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
+import numpy as np
 from av.filter import Graph
 from av.video.frame import VideoFrame
 
@@ -68,3 +69,10 @@ class FrameConverter:
         last.link_to(self._sink)
         graph.configure()
         self._graph = graph
+
+
+def rgb_pixels(frame: VideoFrame) -> np.ndarray:
+    """Return the pixels of a frame in the format rgb24, uint8 ``[H, W, 3]``, a view that keeps its memory alive."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, plane.line_size)
+    return rows[:, : frame.width * 3].reshape(frame.height, frame.width, 3)

@@ -17,7 +17,6 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import av
-import numpy as np
 import torch
 from av.container import InputContainer
 from av.error import FFmpegError
@@ -26,7 +25,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from mote_fast.data.decoding.bitstream import largest_empty_packet
-from mote_fast.data.decoding.frame_converter import FrameConverter
+from mote_fast.data.decoding.frame_converter import FrameConverter, rgb_pixels
 from mote_fast.data.decoding.video_info import (
     MAX_PIXELS,
     MAX_STREAMS,
@@ -198,13 +197,10 @@ class _LiveReading:
 
     def _crop(self, frame: VideoFrame) -> Tensor:
         """Return uint8 [1, 3, S, S]."""
-        rgb = self._convert(frame)
-        plane = rgb.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(rgb.height, plane.line_size)
         # A copy: the memory of the image is the decoder's.
-        image = torch.from_numpy(rows[:, : rgb.width * 3].reshape(1, rgb.height, rgb.width, 3).copy())
+        image = torch.from_numpy(rgb_pixels(self._convert(frame)).copy())[None]
         aspect = self._stream.sample_aspect_ratio if self._request.pixel_aspect == "apply" else None
-        displayed = rgb.height, max(1, round(rgb.width * (aspect or 1)))
+        displayed = image.shape[1], max(1, round(image.shape[2] * (aspect or 1)))
         return evaluation_crops(image, self._request.preprocessing, 1, displayed)[:, 0]
 
 
