@@ -87,8 +87,8 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     limit = getattr(arguments, "time_limit", None)
     calibrate = _calibration_of(arguments)
     prompts = prompts_of(arguments)
-    if limit is not None and len(getattr(arguments, "videos", ())) == 1:
-        # The process starts while the model is built; several videos have processes of their own.
+    if limit is not None and hasattr(arguments, "views") and len(getattr(arguments, "videos", ())) == 1:
+        # The process starts while the model is built; several videos have processes of their own, and so have windows.
         start_watched_reader()
     # Calibration waits until the model knows how to decode.
     place: dict[str, Any] = {
