@@ -88,15 +88,22 @@ def _wait() -> None:
 
 
 def _processor() -> str:
+    """The processor by name, family and the instruction sets that decide its speed, as Linux tells them."""
     info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.is_file() else ""
-    names = (line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name"))
-    known = {"avx512f": "AVX-512", "avx512_vnni": "VNNI", "avx512_bf16": "BF16", "amx_tile": "AMX"}
-    has = {*next((line.split(":", 1)[1].split() for line in text.splitlines() if line.startswith("flags")), [])}
+    return described(info.read_text()) if info.is_file() else platform.processor() or platform.machine()
+
+
+def described(cpuinfo: str) -> str:
+    """The first processor of a text of /proc/cpuinfo: "AMD EPYC (family 23, model 1) with AVX2"."""
+    lines = (line.partition(":") for line in cpuinfo.split("\n\n")[0].splitlines())
+    fields = {name.strip(): value.strip() for name, _, value in lines}
+    name = fields.get("model name", platform.machine())
+    if {"cpu family", "model"} <= fields.keys():
+        name += f" (family {fields['cpu family']}, model {fields['model']})"
+    known = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "avx512_bf16": "BF16", "amx_tile": "AMX"}
+    has = set(fields.get("flags", "").split())
     flags = " ".join(each for flag, each in known.items() if flag in has)
-    return next(
-        (f"{name} with {flags}" if flags else name for name in names), platform.processor() or platform.machine()
-    )
+    return f"{name} with {flags}" if flags else name
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 import torch
-from harness import GEMM, OFFICIAL, OURS, Arm, Workload, measure
+from harness import GEMM, OFFICIAL, OURS, Arm, Workload, described, measure
 from rows import value
 from setting import Setting
 
@@ -52,3 +54,21 @@ def test_memory_is_shared_where_it_means_something(setting: Setting) -> None:
         if not any(row.metric == "memory" for row in rows):
             pytest.skip("this system does not tell")
         assert [row.metric for row in rows if row.arm == OURS].count("memory share") == shares
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        (
+            "processor\t: 0\ncpu family\t: 23\nmodel\t\t: 1\nmodel name\t: AMD EPYC\nflags\t\t: sse avx avx2\n\n"
+            "processor\t: 1\nmodel name\t: another\n",
+            "AMD EPYC (family 23, model 1) with AVX2",
+        ),
+        ("model name\t: one: two\nflags\t\t: avx2 avx512f avx512_vnni\n", "one: two with AVX2 AVX-512 VNNI"),
+        ("processor\t: 0\nFeatures\t: fp asimd\n", platform.machine()),
+    ],
+    ids=["family", "no family", "ARM"],
+)
+def test_a_processor_is_told_by_what_decides_its_speed(cpuinfo: str, expected: str) -> None:
+    """Processors of one name, such as those of clouds, differ twofold by family and instruction sets."""
+    assert described(cpuinfo) == expected
