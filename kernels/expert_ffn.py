@@ -85,15 +85,17 @@ def weight_gradient_kernel(
     AT: tl.constexpr,
     SHAPE: tl.constexpr,
     BLOCK: tl.constexpr,
+    HINT: tl.constexpr,
 ):
     """grad [OUTER, INNER] = a.T @ b over all tokens, and the sum of ``a``, for both streams, one per grid row.
 
-    grad: [2, SIZE], the gradients of both experts; SHAPE is (OUTER, INNER); the rest as of linear_kernel.
+    grad: [2, SIZE], the gradients of both experts; SHAPE is (OUTER, INNER); HINT: their eviction policy; the rest as of
+    linear_kernel.
     """
     routed = tl.program_id(1) == 0
     left = (tl.where(routed, a[0], a[1]), None, 0, tl.where(routed, a_steps[0], a_steps[1]))
     right = (tl.where(routed, b[0], b[1]), None, 0, tl.where(routed, b_steps[0], b_steps[1]))
-    store_weight_gradient(grad + tl.program_id(1) * SIZE, left, right, 1, 0, tokens, AT, SHAPE, BLOCK)
+    store_weight_gradient(grad + tl.program_id(1) * SIZE, left, right, 1, 0, tokens, AT, SHAPE, BLOCK, HINT)
 
 
 def _layout(width: int) -> tuple[int, int, int, int, int]:
@@ -144,7 +146,7 @@ def _linear(
     )
 
 
-def _weight_gradient(a: Pair, b: Pair, grads: Tensor, at: tuple[int, int], tile: MatrixTile | None) -> None:
+def _weight_gradient(a: Pair, b: Pair, grads: Tensor, at: tuple[int, int], hint: str, tile: MatrixTile | None) -> None:
     """Launch weight_gradient_kernel; ``grads [2, P]`` holds the routed row, then the merged one."""
     tokens, outer = a[0].shape
     inner = b[0].shape[1]
@@ -163,6 +165,7 @@ def _weight_gradient(a: Pair, b: Pair, grads: Tensor, at: tuple[int, int], tile:
         at,
         (outer, inner),
         chosen.block,
+        hint,
         warps=chosen.warps,
         stages=chosen.stages,
     )
@@ -211,6 +214,7 @@ def expert_pair_backward(
     rows: Tensor,
     index: Tensor,
     saved: Tensor,
+    expanded: bool = False,
     grad_dtype: torch.dtype | None = None,
     tile: MatrixTile | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -225,6 +229,7 @@ def expert_pair_backward(
         rows: [2, P], the rows from the forward pass.
         index: int64 scalar, not read again.
         saved: [4, N, 4d], from the forward pass.
+        expanded: whether expand_expert_gradient reads the row gradients next, so that L2 should keep them.
         grad_dtype: dtype of the weight gradients; that of ``experts`` by default.
         tile: share of one program; chosen by shape by default.
 
@@ -244,8 +249,9 @@ def expert_pair_backward(
     dpre = torch.empty_like(saved[0]), torch.empty_like(saved[1])
     dx = x_routed.new_empty((tokens, width)), x_routed.new_empty((tokens, width))
     grads = experts.new_empty((2, size), dtype=grad_dtype or experts.dtype)
+    hint = "" if expanded else "evict_first"
     _linear(dy, rows, slope, dpre, None, (w_down, None), True, tile)
-    _weight_gradient(dy, hidden, grads, (w_down, b_down), tile)
-    _weight_gradient(dpre, x, grads, (w_up, b_up), tile)
+    _weight_gradient(dy, hidden, grads, (w_down, b_down), hint, tile)
+    _weight_gradient(dpre, x, grads, (w_up, b_up), hint, tile)
     _linear(dpre, rows, None, dx, None, (w_up, None), True, tile)
     return *dx, grads

@@ -128,7 +128,7 @@ def routed_weight_gradient_kernel(
     expert = tl.program_id(1)
     first = tl.load(starts + expert) * frames
     last = tl.load(starts + expert + 1) * frames
-    store_weight_gradient(grad + expert.to(tl.int64) * SIZE, a, b, frames, first, last, AT, SHAPE, BLOCK)
+    store_weight_gradient(grad + expert.to(tl.int64) * SIZE, a, b, frames, first, last, AT, SHAPE, BLOCK, "evict_first")
 
 
 def _gathered(x: Tensor, grouping: Grouping) -> Tokens:

@@ -120,13 +120,15 @@ def expert_pair_backward(
     rows: Tensor,
     index: Tensor,
     saved: Tensor,
+    expanded: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of ``expert_pair_forward``.
+    """Gradients of ``expert_pair_forward``; ``expanded`` is a hint that only the Triton kernels take.
 
     Returns:
         dx_routed and dx_merged, [N, d]; then the gradients of the routed and of the merged row, [2, P] in the dtype of
         ``experts``. That of expert i is ``weights[i] * merged + [i == index] * routed``.
     """
+    del expanded
     tokens, width = x_routed.shape
     scaled = saved.view(2, EXPANSION * width, tokens)
     row_grads = empty((2, experts.shape[1]), experts.dtype)

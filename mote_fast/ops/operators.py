@@ -201,7 +201,7 @@ def pair_backward(
     """Gradients of both inputs, of the experts ([E, P] if dense, else both rows [2, P]) and of the weights."""
     module = launchers_for("expert_ffn", x_routed, experts)
     dx_routed, dx_merged, grads = module.expert_pair_backward(
-        dy_routed, dy_merged, x_routed, x_merged, experts, rows, index, saved
+        dy_routed, dy_merged, x_routed, x_merged, experts, rows, index, saved, dense
     )
     of_experts = module.expand_expert_gradient(grads[1], grads[0], weights, index) if dense else grads
     # The merge is linear, so a weight's gradient is its expert's dot product with the merged row's gradient.

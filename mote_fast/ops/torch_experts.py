@@ -94,14 +94,15 @@ def expert_pair_backward(
     rows: Tensor,
     index: Tensor,
     saved: Tensor,
+    expanded: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of ``expert_pair_forward``.
+    """Gradients of ``expert_pair_forward``; ``expanded`` is a hint that only the Triton kernels take.
 
     Returns:
         dx_routed and dx_merged, [N, d]; then the gradients of the routed and of the merged row, [2, P] in the dtype of
         ``experts``. That of expert i is ``weights[i] * merged + [i == index] * routed``.
     """
-    del index
+    del index, expanded
     x, dy = _both(x_routed, x_merged), _both(dy_routed, dy_merged)
     grads = experts.new_empty((2, experts.shape[1]))
     hidden, slope = saved.unflatten(0, (2, 2))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from traffic import LINE, Access, Program, Traffic, counted
 
-from mote_fast.kernels.expert_ffn import expert_pair_forward
+from mote_fast.kernels.expert_ffn import expert_pair_backward, expert_pair_forward
 from mote_fast.kernels.merge import merge_and_route, merge_experts_forward
 from mote_fast.kernels.reference import expert_size
 from mote_fast.kernels.tiles import MatrixTile
@@ -61,6 +61,18 @@ def test_hinted_stores_leave_first() -> None:
     """A gradient stored with evict_first goes before an older line that is read again."""
     accesses = [Access(np.array([line], np.uint64), line == 2, line == 2) for line in (1, 2, 3, 1)]
     assert Traffic([[accesses]]).dram(l2_bytes=2 * LINE) == 3 * LINE
+
+
+@pytest.mark.parametrize("expanded", [False, True])
+def test_gradients_leave_first_unless_the_next_launch_reads_them(expanded: bool) -> None:
+    """The expansion to all experts reads both rows of weight gradients; the optimiser reads them much later."""
+    experts, weights, index = torch.zeros(2, expert_size(32)), torch.zeros(2), torch.tensor(1)
+    x = torch.zeros(16, 32, dtype=torch.float16)
+    *_, saved, rows = expert_pair_forward(x, x, experts, weights, index)
+    with counted() as traffic:
+        expert_pair_backward(x, x, x, x, experts, rows, index, saved, expanded)
+    hinted = sum(LINE * len(a.lines) for launch in traffic.launches for each in launch for a in each if a.leaves_first)
+    assert hinted == (0 if expanded else 2 * 2 * 4 * 32 * 32 * 4)
 
 
 def test_programs_take_turns() -> None:
