@@ -180,8 +180,6 @@ def _served(x: Tensor, weight: Tensor, bias: Tensor | None, *, with_gradients: b
     if with_gradients != (torch.is_grad_enabled() and any(each.requires_grad for each in tensors)):
         return False
     if torch.compiler.is_compiling():
-        if with_gradients:
-            return False
         # Nothing is measured while a graph is made, and what is exported must consist of plain products.
         known = _DECIDED.get("float32")
         return not torch.compiler.is_exporting() and known is not None and known.by_onednn

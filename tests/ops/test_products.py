@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -358,26 +358,62 @@ def test_changed_weights_are_seen_at_once(calls: list[tuple[int, ...]], tiny: Vi
     assert state.keys() == tiny.state_dict().keys()
 
 
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """Compiled code is kept per function: tests must not share it."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
 @needs_onednn
 @pytest.mark.heavy
-@torch.no_grad()
-def test_a_compiled_tower_takes_the_same_products(monkeypatch: pytest.MonkeyPatch, tiny: VideoClassifier) -> None:
-    """One graph for all batch sizes, with our operator in it."""
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_compiled_tower_takes_the_same_products(
+    monkeypatch: pytest.MonkeyPatch, tiny: VideoClassifier, trained: bool
+) -> None:
+    """One graph for all batch sizes, with our operator in it; training computes the gradients of the eager tower."""
     give_to_onednn(monkeypatch)
-    torch._dynamo.reset()
     graphs: list[torch.fx.GraphModule] = []
 
     def backend(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Callable[..., object]:
         graphs.append(graph)
         return graph.forward
 
+    towers, weights = tiny.clip, [*tiny.clip.model.visual.parameters()]
     tiny.compile(backend=backend, fullgraph=True)
     for frames in (2, 5):
-        pixels = torch.randn(frames, 3, tiny.clip.image_size, tiny.clip.image_size)
-        assert_close(tiny.clip.encode_frames(pixels), tiny.clip.run_vision_tower(pixels))
-    torch._dynamo.reset()
+        pixels = torch.randn(frames, 3, towers.image_size, towers.image_size)
+        with torch.set_grad_enabled(trained):
+            found, expected = towers.encode_frames(pixels), towers.run_vision_tower(pixels)
+            assert_close(found, expected.detach())
+        if trained:
+            pairs = (torch.autograd.grad(each.square().sum(), weights) for each in (found, expected))
+            for ours, theirs in zip(*pairs, strict=True):
+                assert_close(ours, theirs, "dot product")
     assert len(graphs) == 1
-    assert "mote_fast.linear" in graphs[0].code
+    assert "mote_fast.linear" in graphs[0].print_readable(print_output=False)
+
+
+@needs_onednn
+@pytest.mark.heavy
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("needed", [(True, True), (True, False), (False, True)])
+def test_compiled_gradients(calls: list[tuple[int, ...]], needed: tuple[bool, bool]) -> None:
+    """Traced by autograd ahead of time, forward and backward are our operator, for any number of rows."""
+    weight, bias = torch.randn(16, 8), torch.randn(16, requires_grad=True)
+    weight.requires_grad_(needed[1])
+    compiled = torch.compile(linear, backend="aot_eager", fullgraph=True, dynamic=True)
+    for rows in (5, 7):
+        x = torch.randn(3, rows, 8, requires_grad=needed[0])
+        leaves = [each for each in (x, weight, bias) if each.requires_grad]
+        before = len(calls)
+        found = torch.autograd.grad(compiled(x, weight, bias).square().sum(), leaves)
+        assert len(calls) - before == 1 + sum(needed)
+        expected = torch.autograd.grad(F.linear(x, weight, bias).square().sum(), leaves)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert_close(ours, theirs)
 
 
 @pytest.mark.usefixtures("undecided")
