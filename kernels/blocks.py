@@ -125,11 +125,11 @@ def store_weight_gradient(
     AT: tl.constexpr,
     SHAPE: tl.constexpr,
     BLOCK: tl.constexpr,
-    HINT: tl.constexpr,
+    hint,
 ):
     """This program's tile of the gradients of one expert's weight, ``a.T @ b``, and bias, the sum of ``a``.
 
-    grad: the gradient of the expert's row; AT: the offsets of weight and bias in it; HINT: eviction policy of the
+    grad: the gradient of the expert's row; AT: the offsets of weight and bias in it; hint: eviction policy of the
     weight's gradient, evict_first where the next launches do not read it, but activations; the rest as of outer_tile.
     """
     TILES: tl.constexpr = (SHAPE[1] + BLOCK[1] - 1) // BLOCK[1]
@@ -139,7 +139,7 @@ def store_weight_gradient(
     total = outer_tile(a, b, frames, first, last, rows, columns, SHAPE, BLOCK)
     mask = (rows < SHAPE[0])[:, None] & (columns < SHAPE[1])[None, :]
     at = rows[:, None] * SHAPE[1] + columns[None, :]
-    tl.store(grad + AT[0] + at, total.to(grad.dtype.element_ty), mask=mask, eviction_policy=HINT)
+    tl.store(grad + AT[0] + at, total.to(grad.dtype.element_ty), mask=mask, eviction_policy=hint)
     # After the hot loop: a sum inside it would pull every tile of ``a`` from shared memory into registers.
     if program % TILES == 0:
         bias = token_sum(a, frames, first, last, rows, SHAPE, BLOCK)

@@ -79,7 +79,7 @@ FLOAT32_SLOWDOWN = 6
 MATRIX_TILES: dict[Family, dict[Product, dict[int, tuple[MatrixTile, ...]]]] = {
     "sm_80": {
         "linear": {
-            2: (MatrixTile(64, 128, 32, 4, 3), MatrixTile(64, 64, 32, 4, 4), MatrixTile(16, 128, 64, 4, 3)),
+            2: (MatrixTile(64, 128, 32, 4, 3), MatrixTile(64, 64, 32, 4, 4), MatrixTile(16, 64, 64, 4, 3)),
             4: (MatrixTile(64, 64, 32, 8, 3), MatrixTile(16, 128, 32, 4, 3)),
         },
         "gradient": {
