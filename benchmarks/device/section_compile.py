@@ -82,7 +82,7 @@ def _tower(backend: str, setting: CheckSetting) -> Iterator[Check]:
     parameters = [each for each in model.clip.model.visual.parameters() if each.requires_grad]
     truth = torch.autograd.grad(expected.square().mean(), parameters, allow_unused=True)
     torch.compiler.reset()
-    model.clip.compile_frames(fullgraph=True, backend=backend)
+    model.clip.compiler.compile(fullgraph=True, backend=backend)
     found = model.clip.encode_frames(pixels)
     gradients = torch.autograd.grad(found.square().mean(), parameters, allow_unused=True)
     pairs = [

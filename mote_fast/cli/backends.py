@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import torch
 
+from mote_fast.clip.tower_compiler import WORTH_COMPILING
 from mote_fast.data.dali.pipeline import why_unavailable as why_dali_unavailable
 from mote_fast.data.decoding.decode import DEFAULT_BACKEND, available_backends
 from mote_fast.model.dtypes import resolve_dtype
 from mote_fast.ops.attention import resolve_backend, xformers_problem
 from mote_fast.ops.implementations import triton_problem
 from mote_fast.ops.products import bfloat16_gain, serving
+from mote_fast.runtime.compiling import compiler_problem
 from mote_fast.runtime.environment import best_device
 
 _PACKAGES = (
@@ -48,7 +50,7 @@ class Choice:
 
 def survey() -> list[Choice]:
     """Resolve every backend for this machine's best device."""
-    return [_decode(), _load(), _attention(), _kernels(), _products(), _auto_dtype()]
+    return [_decode(), _load(), _attention(), _kernels(), _compile(), _products(), _auto_dtype()]
 
 
 def versions() -> dict[str, str | None]:
@@ -101,6 +103,15 @@ def _kernels() -> Choice:
     if (problem := triton_problem(device)) is not None:
         return Choice("kernels", "torch", {"triton": problem})
     return Choice("kernels", "triton", {"torch": "for float64, and where Triton cannot serve"})
+
+
+def _compile() -> Choice:
+    """What ``compile="auto"`` is."""
+    if best_device() != "cuda":
+        return Choice("compile", "eager", {"compiled": "automatic on CUDA alone; on a CPU compile=True gains little"})
+    if (problem := compiler_problem(torch.device("cuda"))) is not None:
+        return Choice("compile", "eager", {"compiled": problem})
+    return Choice("compile", "compiled", {"eager": f"for one video, and the first {WORTH_COMPILING} frames of many"})
 
 
 def _products() -> Choice:

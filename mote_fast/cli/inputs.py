@@ -94,6 +94,7 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     place: dict[str, Any] = {
         "device": device_of(arguments),
         "dtype": dtype if calibrate is None else "float32",
+        "compile": options.COMPILE[getattr(arguments, "compile", "auto")],
     }
     if dtype in options.INT8:
         # The first run of a model exports it for half a minute; the log then says so.
@@ -274,6 +275,7 @@ def facts_of(
         "views": f"{views.clips}x{views.crops}",
         "crops_along": arguments.crops_along,
         "dtype": arguments.dtype,
+        "image_tower": model.image_tower,
         "without_modulation": arguments.no_modulation,
         "templates": "the model's own" if recorded else arguments.templates,
         "descriptions": arguments.descriptions,

@@ -7,7 +7,7 @@ import importlib
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from mote_fast.cli.checked_number import Number
 from mote_fast.data.reading_choices import DECODERS, FRAME_TEMPLATE, CropsAlong, LoaderBackend, PixelAspect
@@ -20,6 +20,8 @@ from mote_fast.model.model_defaults import DEFAULT_FRAMES, DEFAULT_INTERPOLATION
 INT8 = ("int8", "int8-openvino")
 FLOATS = ("bfloat16", "float16", "float32")
 DTYPES = ("auto", *FLOATS, *INT8)
+# Whether the image tower is compiled, as ``mote_fast.load`` takes it.
+COMPILE: dict[str, bool | Literal["auto"]] = {"auto": "auto", "true": True, "false": False}
 # The default of commands that evaluate, which ``inputs.settle_dtype`` resolves.
 BY_DEVICE = "float32 on a CPU, auto on a GPU"
 
@@ -141,6 +143,8 @@ def add_model(parser: argparse.ArgumentParser, *, encodes_labels: bool = False) 
     add_value(group, "--device", "auto", "auto, cpu, cuda, cuda:1, ...")
     parameters = "dtype of the parameters; auto: bfloat16 where faster; int8: the image tower quantised, on the CPU"
     add_value(group, "--dtype", "float32", parameters, choices=DTYPES)
+    compiled = "torch.compile for the image tower; auto: on a GPU, for work on many videos"
+    add_value(group, "--compile", "auto", compiled, choices=tuple(COMPILE))
     purpose = "of int8: a list of videos, or a folder of them by class, to calibrate on (default: drawn videos)"
     group.add_argument("--calibrate", metavar="LIST", help=purpose)
     add_decode(group)

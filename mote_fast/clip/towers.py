@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from mote_fast.clip.clip_config import ClipConfig
 from mote_fast.clip.fingerprint import Fingerprint
+from mote_fast.clip.tower_compiler import TowerCompiler
 from mote_fast.clip.transformer import KeysValues, keys_values_of, run_blocks
 from mote_fast.ops.attention import resolve_backend
-from mote_fast.ops.products import serving
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -32,6 +32,7 @@ class ClipTowers(nn.Module):
 
     Attributes:
         attention: the backend in use, "sdpa" or "xformers".
+        compiler: whether the image tower is compiled; it is not unless that is chosen.
 
     Raises:
         BackendError: the backend is unknown, or was forced and cannot run.
@@ -48,8 +49,7 @@ class ClipTowers(nn.Module):
         self.is_plain_vision_tower = _is_plain_vision_tower(model.visual)
         self.is_plain_text_tower = _is_plain_text_tower(self.text)
         # A function of these towers, not a bound method: a copy of compiled towers must compute with its own weights.
-        self._encode_frames: Callable[[ClipTowers, Tensor], Tensor] = ClipTowers.run_vision_tower
-        self._compiled = False
+        self.compiler = TowerCompiler(ClipTowers.run_vision_tower)
         self._text_fingerprint, self._image_fingerprint = Fingerprint(), Fingerprint()
 
     def _resolve_attention(self) -> None:
@@ -93,19 +93,17 @@ class ClipTowers(nn.Module):
         """exp(logit_scale), the factor that turns cosines into logits (a scalar, trained)."""
         return self.model.logit_scale.exp().reshape(())
 
-    def encode_frames(self, pixels: Tensor) -> Tensor:
+    def encode_frames(self, pixels: Tensor, *, many: bool = False) -> Tensor:
         """Encode frames.
 
         Args:
             pixels: [N, 3, S, S], normalised, in the towers' dtype.
+            many: whether this is part of work on many videos, for which compiling may pay, see ``compiler``.
 
         Returns:
             [N, d], projected, not L2-normalised (eq. (1)).
         """
-        if self._compiled and not torch.compiler.is_compiling():
-            # Otherwise each new batch size would recompile.
-            torch._dynamo.maybe_mark_dynamic(pixels, 0)
-        return self._encode_frames(self, pixels)
+        return self.compiler.encode(self, pixels, many)
 
     def run_vision_tower(self, pixels: Tensor) -> Tensor:
         """Encode frames as ``encode_frames`` does, but always eager, never compiled."""
@@ -171,18 +169,6 @@ class ClipTowers(nn.Module):
             eos = getattr(self.text, "text_eos_id", getattr(self.text, "eos_id", None))
             return (tokens == eos).int().argmax(-1)
         return tokens.argmax(-1)
-
-    def compile_frames(self, *args: Any, **kwargs: Any) -> None:
-        """Run the image tower through ``torch.compile`` from now on, compiled at the first call, for any batch size.
-
-        Args:
-            args: passed to ``torch.compile``.
-            kwargs: passed to ``torch.compile``.
-        """
-        # A graph takes what is decided when it is made.
-        serving()
-        self._encode_frames = torch.compile(ClipTowers.run_vision_tower, *args, **kwargs)
-        self._compiled = True
 
     def image_state(self) -> dict[str, Tensor]:
         """The image tower's tensors by name."""

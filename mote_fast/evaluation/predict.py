@@ -231,7 +231,7 @@ def encode_videos(
             if len(batch.indices):
                 # Not around the loader: buffers that it allocates in inference mode could not be written later.
                 with _inferring(model.device):
-                    frame_features = _encode(model, batch, encode or model.encode_frames)
+                    frame_features = _encode(model, batch, encode or partial(model.encode_frames, many=True))
                 check_finite(frame_features, "frame features")
                 yield batch, frame_features
             if progress is not None:

@@ -30,6 +30,7 @@ from mote_fast.model.original import OriginalClip, check_share, interpolate_towe
 from mote_fast.model.other_files import refuse_other_content
 from mote_fast.model.released import head_from_released, head_to_released
 from mote_fast.model.zoo import find_weights, is_drawn_only
+from mote_fast.runtime.compiling import Compile, check_compile
 from mote_fast.runtime.reading import expanded
 from mote_fast.runtime.shapes import check_shapes, plan_of
 from mote_fast.runtime.weights import (
@@ -66,6 +67,7 @@ def create_model(
     preprocessing: Preprocessing | str | None = None,
     device: str | torch.device = "cpu",
     dtype: Dtype = torch.float32,
+    compile: Compile = "auto",
     **head_options: Any,
 ) -> VideoClassifier:
     """Build a classifier with a fresh head.
@@ -86,6 +88,10 @@ def create_model(
         dtype: type of its parameters, also by name ("float16"); or "auto", float32 or bfloat16, whichever a measurement
             finds faster on the device; or "int8", for inference on the CPU with the image tower quantised, see
             ``mote_fast.clip.int8``; or "int8-openvino", the same in OpenVINO.
+        compile: run the image tower through torch.compile: True at the first call; False never, unless ``compile()`` is
+            called; "auto" on a GPU, once ``stream_results``, ``stream_embeddings``, an evaluation or the like has
+            encoded many frames (``mote_fast.clip.tower_compiler``), or as a server starts, and one video never waits
+            for the compiler. Where that is missing or fails, "auto" goes on without it after one warning.
         head_options: ``header``, ``expert_init``, ``expert_design``, ``aggregation``, ``modulation``,
             ``modulation_top_k`` and ``modulation_gamma``, see ``HeadOptions``; the defaults are the paper's.
 
@@ -95,6 +101,7 @@ def create_model(
         CheckpointError: the CLIP weights cannot be found, read or fitted.
         ActivationMismatchError: see ``mote_fast.clip.pretrained``.
     """
+    check_compile(compile)
     if not name.startswith(SCHEMAS):
         # Before the towers are built, which may take minutes and tens of gigabytes.
         known = config_of_name(base_name(name))
@@ -109,7 +116,7 @@ def create_model(
     config = HeadConfig(
         towers.embed_dim, towers.config.text_heads if heads is None else heads, depth, experts, **head_options
     )
-    model = _finish(towers, VideoHead(config), frames, device, dtype)
+    model = _finish(towers, VideoHead(config), frames, device, dtype, compile)
     model.original = original
     return model
 
@@ -123,6 +130,7 @@ def load(
     activation: Activation | None = None,
     device: str | torch.device = "cpu",
     dtype: Dtype = torch.float32,
+    compile: Compile = "auto",
 ) -> VideoClassifier:
     """Load a classifier by its name, from a released .pt file, or from a folder that ``save`` wrote.
 
@@ -148,6 +156,7 @@ def load(
             so "gelu" raises.
         device: device of the model, or "auto".
         dtype: type of its parameters, "auto", "int8" or "int8-openvino", see ``create_model``.
+        compile: whether the image tower runs through torch.compile, see ``create_model``.
 
     Raises:
         CheckpointError: a file is missing, damaged, unsafe or does not fit; or ``clip`` is not the CLIP that a folder
@@ -156,15 +165,16 @@ def load(
         BackendError: a package that int8 needs is missing.
         ActivationMismatchError: ``clip`` was not trained with QuickGELU.
     """
+    check_compile(compile)
     if interpolate is not None:
         check_share("interpolate", interpolate)
     if str(path).startswith(CLIP_SCHEMA):
         if clip is not None or interpolate is not None:
             raise ConfigError(f"{path} is a CLIP itself; leave out clip and interpolate")
-        return _mean_clip(str(path), frames, activation, device, dtype)
+        return _mean_clip(str(path), frames, activation, device, dtype, compile)
     path, clip = find_weights(path), _expanded_file(clip)
     if path.is_dir():
-        model = _load_folder(path, clip, interpolate, device, dtype)
+        model = _load_folder(path, clip, interpolate, device, dtype, compile)
         model.drawn_only = is_drawn_only(path)
         return model
     content = read_weights(path)
@@ -182,7 +192,7 @@ def load(
         head = head_from_released(head_state, towers.config.text_heads)
     if head.embed_dim != towers.embed_dim:
         raise CheckpointError(f"{path}: its head has width {head.embed_dim}, but {clip} gives {towers.embed_dim}")
-    model = _finish(towers, head, frames, device, dtype)
+    model = _finish(towers, head, frames, device, dtype, compile)
     model.original, model.tuned_share = original, share
     return model
 
@@ -206,7 +216,7 @@ def released_checkpoint(model: VideoClassifier) -> dict[str, object]:
 
 
 def _mean_clip(
-    name: str, frames: int, activation: Activation | None, device: str | torch.device, dtype: Dtype
+    name: str, frames: int, activation: Activation | None, device: str | torch.device, dtype: Dtype, compile: Compile
 ) -> VideoClassifier:
     """Build "clip:ARCHITECTURE/TAG"."""
     architecture, _, tag = name.removeprefix(CLIP_SCHEMA).partition("/")
@@ -221,12 +231,18 @@ def _mean_clip(
         activation=activation,
         device=device,
         dtype=dtype,
+        compile=compile,
         header="mean",
     )
 
 
 def _load_folder(
-    folder: Path, clip: str | Path | None, interpolate: float | None, device: str | torch.device, dtype: Dtype
+    folder: Path,
+    clip: str | Path | None,
+    interpolate: float | None,
+    device: str | torch.device,
+    dtype: Dtype,
+    compile: Compile,
 ) -> VideoClassifier:
     config = ModelConfig.from_json(read_model_config(folder), str(folder))
     share = _share_of_folder(folder, config, clip, interpolate)
@@ -256,7 +272,7 @@ def _load_folder(
     if share is not None:
         interpolate_tower(towers, load_original(towers, original, clip, folder), share)
         original, tuned_share = original if share == 1.0 else None, share
-    model = _finish(towers, head, config.frames, device, dtype)
+    model = _finish(towers, head, config.frames, device, dtype, compile)
     model.original, model.tuned_share = original, tuned_share
     model.classes, model.prompts, model.reject_level = config.classes, config.prompts, config.reject_level
     return model
@@ -385,10 +401,13 @@ def _part(tensors: Mapping[str, Value], prefix: str) -> dict[str, Value]:
 
 
 def _finish(
-    towers: ClipTowers, head: VideoHead, frames: int, device: str | torch.device, dtype: Dtype
+    towers: ClipTowers, head: VideoHead, frames: int, device: str | torch.device, dtype: Dtype, compile: Compile
 ) -> VideoClassifier:
     device = resolve_device(device, dtype)
     dtype = resolve_dtype(dtype, device)
+    if compile is True and not isinstance(dtype, torch.dtype):
+        raise ConfigError(f"compile=True: dtype={dtype!r} does not run in PyTorch; leave one of them out")
+    towers.compiler.choose(compile)
     model = VideoClassifier(towers, head, frames)
     # Building the configuration checks the sizes against one another.
     _ = model.config

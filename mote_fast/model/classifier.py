@@ -280,19 +280,24 @@ class VideoClassifier(LiveModel):
             raise ConfigError("an int8 model cannot be trained; load it with dtype=torch.float32")
         return super().train(mode)
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
+    def compile(self, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Run the image tower through ``torch.compile`` from now on, in place, as ``nn.Module.compile`` does.
 
         The first call compiles, for any number of frames. On a CPU the gain is small: for ViT-B/16 compiling took 40 s,
         after which frames took 0 to 8% less time, and whole videos no less. The head and the text tower stay eager:
-        they are a few percent of a video's work. The image tower of an int8 model runs in ONNX Runtime and is not
-        compiled.
+        they are a few percent of a video's work. On a GPU, models compile by themselves once there is enough work, see
+        ``compile`` of ``mote_fast.load``.
 
         Args:
-            args: passed to ``torch.compile``.
-            kwargs: passed to ``torch.compile``.
+            options: keyword arguments of ``torch.compile``.
+
+        Raises:
+            ConfigError: the model is int8, and its image tower runs in ONNX Runtime or OpenVINO.
+            BackendError: at the first call: the compiler fails.
         """
-        self.clip.compile_frames(*args, **kwargs)
+        if self.int8 is not None:
+            raise ConfigError("the image tower of an int8 model is not PyTorch's, and cannot be compiled; leave it out")
+        self.clip.compiler.compile(**options)
 
     def save(self, folder: str | Path, *, format: FolderFormat = "mote_fast") -> None:
         """Write the model to ``folder`` (config.json and model.safetensors), atomically; ``mote_fast.load`` reads it.

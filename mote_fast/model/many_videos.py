@@ -164,7 +164,7 @@ def _each(
 
     def encode(parts: list[Tensor]) -> Tensor:
         crops = torch.cat([part.to(model.device) for part in parts])
-        return model.encode_frames(normalize(crops, preprocessing, dtype))
+        return model.encode_frames(normalize(crops, preprocessing, dtype), many=True)
 
     warn_user(model.caution)
     batch_size = options.batch_size

@@ -234,22 +234,35 @@ class VideoModel(nn.Module):
         """Crops of a video in one pass of the image tower: those of whole frames."""
         return max(1, self._frames_at_once // read.plan.crops) * read.plan.crops
 
-    def encode_frames(self, pixels: Tensor) -> Tensor:
+    def encode_frames(self, pixels: Tensor, *, many: bool = False) -> Tensor:
         """Encode frames with the image tower, in int8 if the model is quantised.
 
         Args:
             pixels: [N, 3, S, S], normalised, in the model's dtype.
+            many: whether this is part of work on many videos, for which compiling may pay.
 
         Returns:
             [N, d], projected, not L2-normalised (eq. (1)).
         """
         self._home.check_threads()
         if self.int8 is None:
-            return self.clip.encode_frames(pixels)
+            return self.clip.encode_frames(pixels, many=many)
         if pixels.dtype != torch.float32 or pixels.device.type != "cpu":
             kind = f"{str(pixels.dtype).removeprefix('torch.')} on {pixels.device}"
             raise ConfigError(f"an int8 model computes in float32 on the CPU, not in {kind}; load it without int8")
         return self.int8(pixels)
+
+    @property
+    def image_tower(self) -> str:
+        """What runs the image tower: "eager", "compiled", "int8", or "eager: " and why it could not be compiled."""
+        return self.clip.compiler.state if self.int8 is None else "int8"
+
+    @torch.no_grad()
+    def prepare_to_serve(self) -> None:
+        """Compile the image tower now, if it is to be: the first requests of a server must not wait for it."""
+        if self.int8 is None and self.clip.compiler.start(self.device):
+            size = self.clip.image_size
+            self.encode_frames(torch.zeros(2, 3, size, size, device=self.device, dtype=self.clip.dtype))
 
     @torch.no_grad()
     def class_features(self, labels: Labels, *, progress: Progress | None = None) -> Tensor:

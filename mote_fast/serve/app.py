@@ -219,6 +219,7 @@ class _Routes:
                 "model": self._offer.name,
                 "version": __version__,
                 "caution": self._engine.model.caution,
+                "image_tower": self._engine.model.image_tower,
                 "labels": None if self._offer.labels is None else list(self._offer.labels),
                 "examples": [
                     {"name": each.video.name, "url": f"/v1/examples/{at}", "labels": list(each.labels)}

@@ -61,10 +61,12 @@ class Engine:
         self._classes: OrderedDict[tuple[str, ...], Tensor] = OrderedDict()
 
     def start(self, video: str) -> None:
-        """Start the processes with a video that can be read, so that no request waits for them."""
+        """Start the processes with a video that can be read, and compile, so that no request waits for either."""
+        prepared = self._computing.call(self.model.prepare_to_serve)
         request = self.request("1x1")
         for reading in [self._threads.submit(self._reader.read, video, request, None) for _ in range(self._workers)]:
             reading.result()
+        prepared.result()
 
     @property
     def ready(self) -> bool:

@@ -144,6 +144,9 @@ def _train(
     steps = steps_per_epoch * optim.epochs
     if config.run.max_steps is not None:
         steps = min(steps, config.run.max_steps)
+    if not optim.compile:
+        # Validation runs the image tower too.
+        state.model.clip.compiler.choose(False)
     objective = Objective(
         state.model,
         config.method,

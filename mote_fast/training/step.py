@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from mote_fast.clip.tower_compiler import TowerCompiler
 from mote_fast.data.loading.batch import Batch
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.classifier import VideoClassifier
-from mote_fast.runtime.compiling import compiled_or_eager, compiler_problem
+from mote_fast.runtime.compiling import Compile
 from mote_fast.runtime.distributed import ProcessGroup
 from mote_fast.runtime.seeding import generator_of
 from mote_fast.training.config.sections import AUTOCAST_DTYPES, Precision
@@ -25,8 +25,6 @@ from mote_fast.training.losses import Loss, training_loss
 from mote_fast.training.method import Draws, TrainingMethod, draws_on
 from mote_fast.training.optim import HeadAdamW
 from mote_fast.training.optim.reduce import same_routes
-
-log = logging.getLogger(__name__)
 
 # Frames per recomputation of the image tower; bounds the activations in memory. ViT-L/14 then fits 24 GiB
 # (docs/training.md); with 64 frames it does not.
@@ -44,9 +42,9 @@ class Objective(nn.Module):
         method: the objective and its draws.
         train_clip: whether gradients reach the image tower and the logit scale.
         grad_checkpointing: recompute the image tower's activations in the backward pass, some frames at a time.
-        compile: run the image tower through torch.compile; "auto" does so on a GPU, and warns once where the compiler
-            is missing or fails. The head stays eager: it is a few percent of the work, and its expert gradients would
-            be dense if compiled.
+        compile: run the image tower through torch.compile; "auto" does so on a GPU, from the first step on, and goes on
+            without it after one warning where the compiler is missing or fails. The head stays eager: it is a few
+            percent of the work, and its expert gradients would be dense if compiled.
         cached: batches hold the frames' features, and the image tower is not run.
     """
 
@@ -57,7 +55,7 @@ class Objective(nn.Module):
         *,
         train_clip: bool = True,
         grad_checkpointing: bool = False,
-        compile: bool | Literal["auto"] = False,
+        compile: Compile = False,
         cached: bool = False,
     ) -> None:
         super().__init__()
@@ -67,12 +65,9 @@ class Objective(nn.Module):
         self.train_clip = train_clip
         self.grad_checkpointing = grad_checkpointing
         self.cached = cached
-        self._encode: Callable[[Tensor], Tensor] = self.clip.encode_frames
-        self._compiles = False if cached else self._can_compile() if compile == "auto" else compile
-        if self._compiles:
-            # What was asked for by name fails where it cannot be had.
-            how = partial(compiled_or_eager, what="the image tower") if compile == "auto" else torch.compile
-            self._encode = how(self._encode)
+        self.compiler = TowerCompiler(type(self.clip).run_vision_tower)
+        self.compiler.choose(False if cached else compile)
+        self.compiler.start(self.clip.device)
 
     def forward(self, pixels: Tensor, labels: Tensor, draws: Draws) -> Loss:
         """Return the loss of a batch.
@@ -89,26 +84,17 @@ class Objective(nn.Module):
         assert class_features is not None
         return training_loss(self.head, frames, class_features, labels, logit_scale, self.method, draws)
 
-    def _can_compile(self) -> bool:
-        if self.clip.device.type != "cuda":
-            return False
-        problem = compiler_problem(self.clip.device)
-        if problem is not None:
-            log.warning("the image tower runs without torch.compile: %s", problem)
-        return problem is None
-
     def encode(self, pixels: Tensor) -> Tensor:
         """Encode frames ``[N, 3, S, S]`` as features [N, d]."""
         if not (self.grad_checkpointing and torch.is_grad_enabled()):
             return self._encode(pixels)
-        # Towers draw nothing: they are in evaluation mode.
+        # Towers draw nothing: they are in evaluation mode. One graph serves all parts, also a shorter last one, so that
+        # no part is recomputed by another graph than ran it.
         run = partial(checkpoint, self._encode, use_reentrant=False, preserve_rng_state=False)
-        parts = pixels.split(FRAMES_PER_RECOMPUTATION)
-        if self._compiles:
-            # One graph for all parts, also a shorter last one; and no part is recomputed by another graph than ran it.
-            for part in parts:
-                torch._dynamo.maybe_mark_dynamic(part, 0)
-        return torch.cat([run(part) for part in parts])
+        return torch.cat([run(part) for part in pixels.split(FRAMES_PER_RECOMPUTATION)])
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        return self.compiler.encode(self.clip, pixels, many=False)
 
 
 class Arithmetic:

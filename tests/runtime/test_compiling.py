@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import logging
+import pickle
 import shutil
-from functools import partial
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from mote_fast.runtime.compiling import compiled_or_eager, compiler_problem
+from mote_fast.errors import BackendError, ConfigError
+from mote_fast.runtime.compiling import Compiled, check_compile, compiler_problem
 
 CUDA = torch.device("cuda", 0)
 
@@ -33,9 +36,7 @@ def test_what_the_compiler_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Triton is not installed" in (compiler_problem(CUDA) or "")
 
 
-def test_a_failing_compiler_is_left_after_one_warning(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failing_compiler_is_left_after_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     """The call that failed is made again without it, and so are later ones."""
     asked: list[int] = []
 
@@ -43,8 +44,7 @@ def test_a_failing_compiler_is_left_after_one_warning(
         asked.append(1)
         raise OSError("no disk for the compiler's files")
 
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
-    run = compiled_or_eager(torch.neg, "the image tower")
+    run = Compiled(torch.neg, "the image tower", required=False, backend=backend)
     with caplog.at_level(logging.WARNING):
         results = [run(torch.ones(2)) for _ in range(3)]
     assert all(torch.equal(result, -torch.ones(2)) for result in results)
@@ -52,9 +52,36 @@ def test_a_failing_compiler_is_left_after_one_warning(
     (message,) = [record.getMessage() for record in caplog.records if "torch.compile" in record.getMessage()]
     assert message.startswith("the image tower runs without torch.compile, which fails:")
     assert "no disk" in message
+    assert "no disk" in (run.problem or "")
 
 
-def test_errors_of_the_function_itself_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_compiler_that_was_asked_for_is_an_error() -> None:
+    """Whoever says True wants the compiled code, and learns at once that there is none."""
+
+    def backend(*_: object) -> None:
+        raise OSError("no disk for the compiler's files")
+
+    with pytest.raises(BackendError, match=r"torch\.compile of the image tower fails, leave it out: .*no disk"):
+        Compiled(torch.neg, "the image tower", required=True, backend=backend)(torch.ones(2))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda run: pickle.loads(pickle.dumps(run))])
+def test_copies_compile_for_themselves(copied: Callable[[Compiled], Compiled]) -> None:
+    """Compiled code cannot be pickled; a copy makes it anew."""
+    run = Compiled(torch.neg, "it", required=True, backend="eager")
+    x = torch.ones(2)
+    assert torch.equal(run(x), -x)
+    assert torch.equal(copied(run)(x), -x)
+
+
+@pytest.mark.parametrize("choice", ["always", "true", 1, None])
+def test_choices_are_three(choice: object) -> None:
+    """A word that looks like one is none."""
+    with pytest.raises(ConfigError, match="compile must be True, False or 'auto'"):
+        check_compile(choice)
+
+
+def test_errors_of_the_function_itself_are_raised() -> None:
     """They are no failures of the compiler."""
 
     def wrong(x: Tensor) -> Tensor:
@@ -62,6 +89,5 @@ def test_errors_of_the_function_itself_are_raised(monkeypatch: pytest.MonkeyPatc
             raise ValueError("two axes are needed")
         return x
 
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     with pytest.raises(ValueError, match="two axes"):
-        compiled_or_eager(wrong, "it")(torch.ones(2))
+        Compiled(wrong, "it", required=False, backend="eager")(torch.ones(2))

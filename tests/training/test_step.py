@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import mote_fast
+from mote_fast.clip import tower_compiler
 from mote_fast.data.loading.batch import Batch
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
@@ -37,8 +38,9 @@ class GivenFeatures(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.logit_scale = torch.tensor(LOGIT_SCALE)
+        self.device = CPU
 
-    def encode_frames(self, features: Tensor) -> Tensor:
+    def run_vision_tower(self, features: Tensor) -> Tensor:
         return features
 
 
@@ -159,8 +161,8 @@ def test_compiled_tower_gives_the_same_step_and_keeps_expert_gradients_factored(
     """torch.compile takes the image tower alone."""
     plain, _ = gradients_of(trainable(), batches(1))
     model = trainable()
-    objective = Objective(model, METHOD, compile=True)
-    objective._encode = torch.compile(model.clip.encode_frames, backend="aot_eager", fullgraph=True)
+    objective = Objective(model, METHOD)
+    objective.compiler.compile(backend="aot_eager", fullgraph=True)
     optimizer = build_optimizer(model, OptimConfig())
     (batch,) = batches(1)
     objective(batch.pixels, batch.labels, routes(model, 1)[0]).total.backward()
@@ -186,23 +188,20 @@ def test_auto_compiles_on_a_gpu_alone_and_says_why_not(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On a CPU compiling gains little; a missing compiler costs a warning and no more; features need no tower."""
-    asked: list[object] = []
-    monkeypatch.setattr(step_module, "compiled_or_eager", lambda function, what: asked.append(function) or function)
     monkeypatch.setattr("mote_fast.clip.towers.resolve_backend", lambda *_: "sdpa")
     model = trainable()
-    Objective(model, METHOD, compile="auto")
-    assert not asked
+    assert Objective(model, METHOD, compile="auto").compiler.state == "eager"
+    assert Objective(model, METHOD, compile=True).compiler.state == "compiled"
     with pretended_cuda():
         model.to("cuda")
-        monkeypatch.setattr(step_module, "compiler_problem", lambda device: "Triton is not installed")
-        Objective(model, METHOD, compile="auto", cached=True)
+        monkeypatch.setattr(tower_compiler, "compiler_problem", lambda device: "Triton is not installed")
+        assert Objective(model, METHOD, compile="auto", cached=True).compiler.state == "eager"
         assert not caplog.records
-        Objective(model, METHOD, compile="auto")
+        assert Objective(model, METHOD, compile="auto").compiler.state == "eager: Triton is not installed"
         assert "without torch.compile: Triton is not installed" in caplog.text
-        assert not asked
-        monkeypatch.setattr(step_module, "compiler_problem", lambda device: None)
-        Objective(model, METHOD, compile="auto")
-    assert len(asked) == 1
+        monkeypatch.setattr(tower_compiler, "compiler_problem", lambda device: None)
+        assert Objective(model, METHOD, compile=False).compiler.state == "eager"
+        assert Objective(model, METHOD, compile="auto").compiler.state == "compiled"
 
 
 def test_frozen_towers_stay() -> None:
