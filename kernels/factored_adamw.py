@@ -33,6 +33,7 @@ def adamw_kernel(
     step_at,
     lr_at,
     grad_scale_at,
+    found_inf_at,
     lr,
     grad_scale,
     correction1,
@@ -53,10 +54,13 @@ def adamw_kernel(
     """Update param, exp_avg and exp_avg_sq [E, P] in place; merged, routed, weights, indices: tuples of pointers.
 
     step_at, lr_at and grad_scale_at are None, or one number on the device that replaces the one passed by value; rate
-    is 1 - beta and correction 1 - beta**step.
+    is 1 - beta and correction 1 - beta**step. found_inf_at is None, or a number that lets nothing be updated unless it
+    is zero.
     """
     column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = column < SIZE
+    if found_inf_at is not None:
+        mask = mask & (tl.load(found_inf_at) == 0)
     if lr_at is not None:
         lr = tl.load(lr_at).to(tl.float32)
     if grad_scale_at is not None:
@@ -105,6 +109,7 @@ def adamw_factored(
     eps: float = 1e-8,
     weight_decay: float = 0.2,
     grad_scale: float | Tensor = 1.0,
+    found_inf: Tensor | None = None,
     tile: VectorTile | None = None,
 ) -> None:
     """Update stacked experts and their moments in place; one launch.
@@ -120,6 +125,7 @@ def adamw_factored(
         eps: added to the root of the second moment.
         weight_decay: decay per unit of learning rate.
         grad_scale: the gradient is divided by it; a number, or a tensor of one element on the device.
+        found_inf: a tensor of one element on the device; unless it is zero, nothing is updated.
         tile: share of one program; chosen by alignment by default.
 
     Raises:
@@ -147,6 +153,7 @@ def adamw_factored(
         step_at,
         lr_at,
         scale_at,
+        found_inf,
         lr_value,
         scale_value,
         1 - beta1**step_value,

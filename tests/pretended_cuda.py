@@ -27,6 +27,13 @@ CUDA, META = torch.device("cuda", 0), torch.device("meta")
 
 # Functions that make a tensor of numbers: given a device, they copy it there and wait.
 _ENGINE = torch.autograd.graph._engine_run_backward
+# PyTorch has no kernel without memory for these.
+_IN_PLACE: tuple[Any, ...] = (
+    torch.ops.aten._fused_adamw_.default,
+    torch.ops.aten._fused_adamw_.tensor_lr,
+    torch.ops.aten._amp_foreach_non_finite_check_and_unscale_.default,
+    torch.ops.aten._amp_update_scale_.default,
+)
 _FROM_NUMBERS: tuple[Any, ...] = (torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor)
 
 
@@ -130,8 +137,7 @@ class _Transfers(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        # PyTorch has no kernel without memory for these, which return nothing.
-        in_place = func in (torch.ops.aten._fused_adamw_.default, torch.ops.aten._fused_adamw_.tensor_lr)
+        in_place = func in _IN_PLACE
         # PyTorch's own code for meta tensors must see what they are.
         with patch.object(_Shown, "cuda", False):
             out = None if in_place else func(*args, **(kwargs or {}))

@@ -23,6 +23,7 @@ def adamw_factored(
     betas: tuple[float, float],
     eps: float,
     weight_decay: float,
+    found_inf: Tensor | None = None,
 ) -> None:
     """One AdamW step of ``param [E, P]`` in place; the gradient [E, P] never exists.
 
@@ -36,9 +37,12 @@ def adamw_factored(
         betas: decay of the two moments.
         eps: added to the root of the second moment.
         weight_decay: decoupled decay, per unit of learning rate.
+        found_inf: a number; unless it is zero, nothing is updated.
 
     Source: torch.optim.AdamW; docs/method.md, Optimisation.
     """
+    if found_inf is not None and bool(found_inf):
+        return
     experts, width = param.shape
     # For small layers too: the slices together are no larger than the two rows of the factored gradient.
     size = max(1, min(SLICE * torch.get_num_threads(), 2 * width) // experts)

@@ -20,6 +20,7 @@ def adamw_factored(
     betas: tuple[float, float],
     eps: float,
     weight_decay: float,
+    found_inf: Tensor | None = None,
 ) -> None:
     """One AdamW step of ``param [E, P]`` in place: the dense gradient [E, P], then PyTorch's fused update.
 
@@ -33,6 +34,7 @@ def adamw_factored(
         betas: decay of the two moments.
         eps: added to the root of the second moment.
         weight_decay: decoupled decay, per unit of learning rate.
+        found_inf: float32 scalar on the device; unless it is zero, nothing is updated.
 
     Source: torch.optim.AdamW; docs/method.md, Optimisation.
     """
@@ -55,4 +57,5 @@ def adamw_factored(
         eps=eps,
         amsgrad=False,
         maximize=False,
+        found_inf=found_inf,
     )

@@ -211,10 +211,8 @@ def train_step(
         losses.append(torch.stack([part.detach().float() for part in parts]))
     if world_size > 1:
         optimizer.all_reduce_gradients(experts_only=True)
-    norm = None
-    if clip_gradient is not None:
-        arithmetic.scaler.unscale_(optimizer)
-        norm = optimizer.clip_grad_norm_(clip_gradient)
+    arithmetic.scaler.unscale_(optimizer)
+    norm = None if clip_gradient is None else optimizer.clip_grad_norm_(clip_gradient)
     arithmetic.scaler.step(optimizer)
     arithmetic.scaler.update()
     # Free the gradients before validation or checkpointing.

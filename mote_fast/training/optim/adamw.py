@@ -18,6 +18,7 @@ from mote_fast.errors import BackendError, ConfigError
 from mote_fast.head.experts import TemporalExperts
 from mote_fast.ops import cpu_memory
 from mote_fast.ops.implementations import launchers_for
+from mote_fast.runtime.device_copy import to_device
 from mote_fast.training.optim.factors import Collector, Factor, square_norm
 from mote_fast.training.optim.reduce import Averages, densify_where_routes_differ
 
@@ -83,6 +84,10 @@ def head_optimizer(
 class HeadAdamW(torch.optim.AdamW):
     """``torch.optim.AdamW`` that also takes factored gradients of its experts; see ``head_optimizer``."""
 
+    # ``torch.amp.GradScaler`` sets ``grad_scale`` and ``found_inf`` before a step, and leaves the skipping to it: the
+    # host does not wait for the answer.
+    _step_supports_amp_scaling = True
+
     def __init__(self, params: Iterable[dict[str, Any]], **options: Any) -> None:
         super().__init__(params, **options)
         self.collectors: dict[Tensor, Collector] = {}
@@ -90,6 +95,8 @@ class HeadAdamW(torch.optim.AdamW):
         self._by_id: dict[int, Collector] = {}
         self._shown: list[Tensor] = []
         self._averages: Averages | None = None
+        # Whether a GradScaler's verdict decides on the device: steps are counted there then.
+        self._scaled = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -98,6 +105,7 @@ class HeadAdamW(torch.optim.AdamW):
         self.__dict__.setdefault("_by_id", {})
         self.__dict__.setdefault("_shown", [])
         self.__dict__.setdefault("_averages", None)
+        self.__dict__.setdefault("_scaled", False)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters to optimise; the rate of a capturable group is a tensor beside them from then on."""
@@ -135,22 +143,31 @@ class HeadAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Update every parameter that has a gradient, dense or factored."""
+        """Update every parameter that has a gradient, dense or factored; none if a ``GradScaler`` found an infinity."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        overflow: Tensor | None = getattr(self, "found_inf", None)
+        if overflow is not None and overflow.device.type == "cpu":
+            if overflow:
+                return loss
+            overflow = None
+        self._scaled |= overflow is not None
+        scale: Tensor | None = getattr(self, "grad_scale", None)
+        if scale is not None:
+            self._multiply_gradients(scale.double().reciprocal().float())
         for group, params in self._parameters():
             if group["amsgrad"] or group["maximize"]:
                 raise ConfigError("amsgrad and maximize are not available here; use torch.optim.AdamW")
             dense: defaultdict[tuple[object, ...], list[Tensor]] = defaultdict(list)
             for param in params:
                 if factors := self._factors(param):
-                    self._step_factored(group, param, factors)
+                    self._step_factored(group, param, factors, overflow)
                 elif param.grad is not None:
                     dense[param.device, param.dtype, self._counts_on(param, group["capturable"])].append(param)
             for same_kind in dense.values():
-                self._step_dense(group, same_kind)
+                self._step_dense(group, same_kind, overflow)
         return loss
 
     @torch.no_grad()
@@ -180,12 +197,14 @@ class HeadAdamW(torch.optim.AdamW):
         if math.isnan(max_norm) or max_norm <= 0:
             raise ConfigError(f"max_norm must be positive, got {max_norm}")
         norm = self.gradient_norm()
-        factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        self._multiply_gradients((max_norm / (norm + 1e-6)).clamp(max=1.0))
+        return norm
+
+    def _multiply_gradients(self, factor: Tensor) -> None:
         # The probes in the groups hold the factored gradients.
         held = [param.grad for group in self.param_groups for param in group["params"] if param.grad is not None]
         for alike in _by_device(held):
             torch._foreach_mul_(alike, factor.to(alike[0].device))  # pyright: ignore[reportPrivateImportUsage]
-        return norm
 
     @property
     def expert_weights(self) -> list[Tensor]:
@@ -272,7 +291,7 @@ class HeadAdamW(torch.optim.AdamW):
                     step = self.state[param]["step"]
                     self.state[param]["step"] = step.to(self._counts_on(param, capturable), torch.float32)
 
-    def _step_dense(self, group: dict[str, Any], params: list[Tensor]) -> None:
+    def _step_dense(self, group: dict[str, Any], params: list[Tensor], overflow: Tensor | None) -> None:
         states = [self._state(param, group["capturable"]) for param in params]
         # Experts whose factors became dense have their counts on the CPU, where the fused CUDA kernel cannot read them.
         fused = all(state["step"].device == param.device for state, param in zip(states, params, strict=True))
@@ -285,6 +304,7 @@ class HeadAdamW(torch.optim.AdamW):
             [state["step"] for state in states],
             fused=fused,
             foreach=not fused,
+            found_inf=overflow,
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -294,20 +314,23 @@ class HeadAdamW(torch.optim.AdamW):
             maximize=False,
         )
 
-    def _step_factored(self, group: dict[str, Any], weight: Tensor, factors: list[Factor]) -> None:
+    def _step_factored(
+        self, group: dict[str, Any], weight: Tensor, factors: list[Factor], overflow: Tensor | None
+    ) -> None:
         by_value = not group["capturable"]
         state = self._state(weight, group["capturable"])
-        state["step"] += 1
+        state["step"] += 1 if overflow is None else 1 - overflow
         launchers_for("factored_adamw", weight).adamw_factored(
             weight,
             state["exp_avg"],
             state["exp_avg_sq"],
             [(factor.rows[1], factor.rows[0], factor.weights, factor.index) for factor in factors],
-            step=float(state["step"]) if by_value else state["step"],
+            step=float(state["step"]) if by_value and overflow is None else state["step"],
             lr=float(group["lr"]) if by_value else group["lr"],
             betas=group["betas"],
             eps=group["eps"],
             weight_decay=group["weight_decay"],
+            found_inf=overflow,
         )
 
     def _state(self, param: Tensor, capturable: bool) -> dict[str, Tensor]:
@@ -316,11 +339,15 @@ class HeadAdamW(torch.optim.AdamW):
             state["step"] = torch.zeros((), dtype=torch.float32, device=self._counts_on(param, capturable))
             state["exp_avg"] = _zeros_like(param)
             state["exp_avg_sq"] = _zeros_like(param)
+        elif self._scaled and state["step"].device != param.device:
+            # Counted before a GradScaler was used.
+            state["step"] = to_device(state["step"], param.device)
         return state
 
     def _counts_on(self, param: Tensor, capturable: bool) -> torch.device:
         """The device of a parameter's count of steps: its own, unless the update of experts takes it as a number."""
-        return torch.device("cpu") if id(param) in self._by_id and not capturable else param.device
+        by_value = id(param) in self._by_id and not (capturable or self._scaled)
+        return torch.device("cpu") if by_value else param.device
 
     def _factors(self, param: Tensor) -> list[Factor]:
         """The factored gradient of ``param``; empty if its gradient is dense or absent."""

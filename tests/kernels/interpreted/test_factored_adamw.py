@@ -53,3 +53,19 @@ def test_step(
     adamw_factored(param, exp_avg, exp_avg_sq, factors, **numbers, betas=betas, tile=tile)
     for actual, wanted in zip((param, exp_avg, exp_avg_sq), expected, strict=True):
         assert_close(actual, wanted, lowest(param))
+
+
+@given(stacked_experts(largest=6), vector_tiles, st.integers(0, 2**31))
+def test_an_overflow_on_the_device_updates_nothing(experts: Experts, tile: VectorTile, seed: int) -> None:
+    """As a GradScaler tells it, with a count of steps that may still be zero; no overflow changes nothing."""
+    grad_merged, g = normal((2, experts.rows.shape[1]), seed, experts.rows.dtype)
+    factors = [(grad_merged, g, experts.weights, experts.index)]
+    for overflow in (0.0, 1.0):
+        given_state = [experts.rows.clone(), torch.zeros_like(experts.rows), torch.zeros_like(experts.rows)]
+        expected = [each.clone() for each in given_state]
+        if not overflow:
+            adamw_factored(*expected, factors, step=1, lr=1e-2, tile=tile)
+        step, verdict = torch.tensor(1.0 - overflow), torch.tensor(overflow)
+        adamw_factored(*given_state, factors, step=step, lr=1e-2, found_inf=verdict, tile=tile)
+        for mine, truth in zip(given_state, expected, strict=True):
+            assert_close(mine, truth, lowest(experts.rows) if not overflow else "exact")
