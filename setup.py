@@ -17,6 +17,9 @@ ON_LINUX_X86 = f"{ON_LINUX} and platform_machine == 'x86_64'"
 # For the training log, prediction tables and plots.
 TRAIN = ["matplotlib>=3.8.4", "pyarrow>=16", "tensorboard>=2.18"]
 DALI = f"nvidia-dali-cuda130>=2.2; {ON_LINUX_X86}"
+# Attention on GPUs; PyTorch's own runs the same flash kernels. The wheel is linked against CUDA 12's runtime, which a
+# CUDA-13 torch does not bring.
+XFORMERS = [f"xformers>=0.0.35; {ON_LINUX_X86}", f"nvidia-cuda-runtime-cu12>=12.8.90; {ON_LINUX_X86}"]
 # The exporter and the runtime of ONNX exports and of dtype="int8". Exports need the runtime's table of files in memory,
 # new in 1.24.1, which has no wheels for Python 3.10; int8 does not.
 EXPORT = [
@@ -75,10 +78,7 @@ setup(
         "torch>=2.11",
         "torchvision>=0.26",
         f"triton>=3.6; {ON_LINUX}",
-        f"xformers>=0.0.35; {ON_LINUX_X86}",
         "torchcodec>=0.12",
-        # The xformers wheel is linked against CUDA 12's runtime, which a CUDA-13 torch does not bring.
-        f"nvidia-cuda-runtime-cu12>=12.8.90; {ON_LINUX_X86}",
         "open_clip_torch>=3.0",
         # Before 17.1, opening an MPEG program stream with decoder options is a segmentation fault; 19 changes arguments
         # that the decoding backend uses.
@@ -92,6 +92,7 @@ setup(
     extras_require={
         "cuda13": [DALI],
         "cuda12": [DALI.replace("130", "120")],
+        "xformers": XFORMERS,
         "train": TRAIN,
         "export": EXPORT,
         # Its first name.
@@ -107,7 +108,7 @@ setup(
         "bench": [*BENCH, TEXT[0]],
         "docs": DOCS,
         "test": [*TEST, *TRAIN, *EXPORT, *SERVE, *BATCH, *BROWSER],
-        "dev": [*TEST, *TRAIN, *BENCH, *SERVE, *BATCH, *BROWSER, *TOOLS, DALI],
+        "dev": [*TEST, *TRAIN, *BENCH, *SERVE, *BATCH, *BROWSER, *TOOLS, *XFORMERS, DALI],
     },
     entry_points={"console_scripts": ["mote-fast = mote_fast.cli:main"]},
     classifiers=[

@@ -16,11 +16,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-import mote_fast  # noqa: E402
-
-# setup.py installs kernels/ as mote_fast.kernels; this does the same for a checkout that is not installed.
-mote_fast.__path__.append(str(ROOT))
-
 from mote_fast.device_check import section_process  # noqa: E402
 from mote_fast.device_check.device_report import failures, summary  # noqa: E402
 from mote_fast.device_check.run_sections import QUICK, Section, run_sections  # noqa: E402

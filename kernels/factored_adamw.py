@@ -60,7 +60,7 @@ def adamw_kernel(
     column = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = column < SIZE
     if found_inf_at is not None:
-        mask = mask & (tl.load(found_inf_at) == 0)
+        mask = mask & (tl.load(found_inf_at).to(tl.int32) == 0)
     if lr_at is not None:
         lr = tl.load(lr_at).to(tl.float32)
     if grad_scale_at is not None:

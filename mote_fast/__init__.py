@@ -5,11 +5,16 @@
 >>> clf.classify("video.mp4", ["archery", "juggling balls", "playing the cello"])
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mote_fast import errors
 from mote_fast.runtime.lazy_names import lazy_names
 from mote_fast.version import __version__
+
+if not (Path(__file__).parent / "kernels").exists():
+    # A checkout, whose kernels are beside the library: setup.py installs them inside.
+    __path__.append(str(Path(__file__).parents[1]))
 
 if TYPE_CHECKING:
     from mote_fast import batch, data

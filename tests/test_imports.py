@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,3 +88,16 @@ def test_the_head_needs_pytorch_triton_and_numpy_alone() -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["torch.Size([2,", "6])"]
+
+
+def test_a_checkout_that_is_not_installed_has_its_own_kernels(tmp_path: Path) -> None:
+    """On PYTHONPATH alone, also beside an installation of another checkout, whose kernels must not be taken."""
+    for folder in ("mote_fast", "kernels"):
+        copied = shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    program = "import mote_fast.kernels.reference as found; print(found.__file__)"
+    environment = {"PYTHONPATH": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()) == copied / "reference.py"

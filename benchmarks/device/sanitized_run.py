@@ -10,9 +10,6 @@ sys.path[:0] = [str(BENCHMARKS.parent), str(BENCHMARKS)]
 
 
 def main(device: str) -> int:
-    import mote_fast
-
-    mote_fast.__path__.append(str(BENCHMARKS.parent))
     from mote_fast.device_check.expert_cases import PRECISIONS, Shape
     from mote_fast.device_check.section_compiling import Task, run_task
 

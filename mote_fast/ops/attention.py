@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mote_fast.errors import BackendError
+from mote_fast.errors import BackendError, one_line
 
 BACKENDS = ("xformers", "sdpa")
 
@@ -73,14 +73,15 @@ def xformers_problem(device: str, dtype: torch.dtype = torch.float32) -> str | N
     """Return None if xformers' attention operator runs, else the reason why not, found by running it once."""
     try:
         ops = importlib.import_module("xformers.ops")
-    except (ImportError, OSError) as error:
-        return f"xformers does not import: {error}"
+    # A wheel built for another PyTorch fails with whatever its code meets first.
+    except Exception as error:
+        return f"xformers does not import: {one_line(error)}"
     probe = torch.zeros(1, 8, 1, 64, device=device, dtype=dtype)
     try:
         ops.memory_efficient_attention(probe, probe, probe)
-    except (NotImplementedError, RuntimeError, ValueError) as error:
+    except Exception as error:
         # The message lists every operator with its reasons, most of which are the same.
         reasons = dict.fromkeys(line.strip() for line in str(error).splitlines() if "supported:" in line)
-        why = "; ".join(reasons) or str(error).splitlines()[0]
+        why = "; ".join(reasons) or one_line(error)
         return f"its operator does not run on {device} in {dtype} ({why})"
     return None

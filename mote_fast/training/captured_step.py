@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -23,7 +24,8 @@ EAGER_STEPS = 3
 class CapturedStep:
     """Forward, loss, backward, clipping and update of a head, as one CUDA graph from the fourth step on.
 
-    On a CPU every step runs as it is written, with the same results; so do the first three on a GPU.
+    On a CPU every step runs as it is written, with the same results; so do the first three on a GPU, also after the
+    optimiser has loaded a state.
 
     Args:
         head: the head; it holds the features of the training classes.
@@ -71,6 +73,14 @@ class CapturedStep:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._steps = 0
         self._graph: torch.cuda.CUDAGraph | None = None
+        me = weakref.ref(self)
+
+        def loaded(_: torch.optim.Optimizer) -> None:
+            # The graph holds the addresses of the moments that were replaced.
+            if (step := me()) is not None:
+                step._steps, step._graph = 0, None
+
+        optimizer.register_load_state_dict_post_hook(loaded)
 
     def __call__(self, features: Tensor, labels: Tensor, draws: Draws, lr: float) -> Tensor:
         """Take one step.

@@ -32,6 +32,27 @@ def test_forced_backend_that_cannot_serve_raises() -> None:
             load_towers("ViT-test", attention="xformers")
 
 
+@pytest.mark.parametrize(
+    "error", [ModuleNotFoundError("no xformers"), AttributeError("torch has no\nthat"), SystemError()]
+)
+def test_a_broken_xformers_is_a_reason_and_no_error(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Absent, built for another PyTorch, or failing in its own way: auto takes PyTorch's, and doctor can say why."""
+
+    def fails(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr("mote_fast.ops.attention.importlib.import_module", fails)
+    xformers_problem.cache_clear()
+    try:
+        assert resolve_backend("cuda", torch.float16) == "sdpa"
+        problem = xformers_problem("cuda", torch.float16)
+    finally:
+        xformers_problem.cache_clear()
+    assert problem is not None
+    assert problem.startswith("xformers does not import")
+    assert "\n" not in problem
+
+
 def test_auto_serves_everywhere() -> None:
     """Auto always resolves, and on the CPU to PyTorch's own."""
     assert resolve_backend("cpu", torch.float32) == "sdpa"

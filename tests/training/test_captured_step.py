@@ -115,7 +115,7 @@ def test_leaves_of_factored_gradients_are_made_once() -> None:
 
 
 def test_the_graph_is_captured_once_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three steps run as written, the fourth captures, and every later one only replays."""
+    """Three steps run as written, the fourth captures, and every later one only replays; a loaded state begins anew."""
     head = make_head()
     step = CapturedStep(head, head_optimizer(head, 1e-3, capturable=True), SCALE, CLIPS, FRAMES)
     calls: list[str] = []
@@ -144,6 +144,11 @@ def test_the_graph_is_captured_once_and_replayed(monkeypatch: pytest.MonkeyPatch
         step(*step_inputs(number, TrainingMethod()), 1e-3)
     eager = ["wait", "run", "wait"] * EAGER_STEPS
     assert calls == [*eager, "capture", "run", "replay", "replay", "replay"]
+    calls.clear()
+    step.optimizer.load_state_dict(step.optimizer.state_dict())
+    for number in range(EAGER_STEPS + 2):
+        step(*step_inputs(number, TrainingMethod()), 1e-3)
+    assert calls == [*eager, "capture", "run", "replay", "replay"]
 
 
 def test_what_cannot_be_captured_is_named() -> None:

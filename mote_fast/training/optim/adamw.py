@@ -51,7 +51,7 @@ def head_optimizer(
         capturable: keep learning rates and the number of steps on the device of the parameters, and use the same leaves
             for the factored gradients of every step, so that a CUDA graph can hold ``step``: a replay counts its step,
             and takes the rate that ``training.schedule.set_learning_rate`` or a scheduler wrote in place. Not part of
-            the state; after ``load_state_dict`` a step is captured anew.
+            the state; after ``load_state_dict`` a step must be captured anew, as ``CapturedStep`` does by itself.
 
     Raises:
         ConfigError: a value is out of range.
