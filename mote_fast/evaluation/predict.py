@@ -226,16 +226,23 @@ def encode_videos(
         encode: encodes the frames instead of the model's own image tower; its features may have another width d.
     """
     with _evaluating(model):
-        for batch in loader.epoch(0):
+        run = encode or partial(model.encode_frames, many=True)
+        batches = loader.epoch(0)
+        batch = next(batches, None)
+        while batch is not None:
             failures.extend(batch.failures)
-            if len(batch.indices):
-                # Not around the loader: buffers that it allocates in inference mode could not be written later.
-                with _inferring(model.device):
-                    frame_features = _encode(model, batch, encode or partial(model.encode_frames, many=True))
-                check_finite(frame_features, "frame features")
-                yield batch, frame_features
+            # Not around the loader: buffers that it allocates in inference mode could not be written later.
+            with _inferring(model.device):
+                encoded = _encode(model, batch, run) if len(batch.indices) else None
+            # A GPU is given the next batch to copy before its results are waited for.
+            ahead = model.device.type == "cuda"
+            following = next(batches, None) if ahead else None
+            if encoded is not None:
+                check_finite(encoded, "frame features")
+                yield batch, encoded
             if progress is not None:
                 progress(len(batch.indices) + len(batch.failures))
+            batch = following if ahead else next(batches, None)
 
 
 def score_videos(features: Tensor, class_features: Tensor, views: int) -> tuple[Tensor, Tensor]:

@@ -37,8 +37,10 @@ log = logging.getLogger(__name__)
 
 # Frames per forward pass of the image tower; bounds memory. On a CPU small batches already saturate the matrix products
 # and fit the caches better (ViT-B/16: 8 took 11% less time per frame than 24 in int8, and no more in float32).
-FRAMES_PER_BATCH = 32
+FRAMES_PER_BATCH = 128
 FRAMES_PER_BATCH_ON_CPU = 8
+# Decoded frames scaled at a time, at most: they are of full size, and on the host.
+FRAMES_SCALED_AT_ONCE = 32
 
 # Held while a count changes. One for all models, because a lock cannot be copied with a model.
 _COUNTING = threading.Lock()
@@ -324,7 +326,7 @@ class VideoModel(nn.Module):
             self.frames,
             views,
             self.clip.config.preprocessing,
-            self._frames_at_once,
+            min(self._frames_at_once, FRAMES_SCALED_AT_ONCE),
             self.decode_backend,
             self.pixel_aspect,
             self.crops_along,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 import mote_fast
 from mote_fast.data.items import UNLABELLED
 from mote_fast.data.loading.batch import Batch
+from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.order import Replica
 from mote_fast.errors import ConfigError, NotFiniteError
 from mote_fast.evaluation import predict as predict_module
@@ -82,6 +84,32 @@ def test_failures_are_left_out_and_named(model: mote_fast.VideoClassifier) -> No
     nothing = predict(model, MadeUpLoader(pixels, broken=range(5)), classes)
     assert nothing.running.shape == (0, len(classes))
     assert len(nothing.failures) == 5
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_gpu_has_the_next_batch_before_its_results_are_read(
+    model: mote_fast.VideoClassifier, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    """Its copy then runs beside the image tower; a CPU would only hold more memory. Failures keep their batch."""
+    order: list[str] = []
+
+    class Loader(MadeUpLoader):
+        def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+            for number, batch in enumerate(super().epoch(epoch, start)):
+                order.append(f"load {number}")
+                yield batch
+
+    monkeypatch.setattr(mote_fast.VideoClassifier, "device", property(lambda _: torch.device(device)))
+    monkeypatch.setattr(predict_module, "_inferring", lambda _: nullcontext())
+    monkeypatch.setattr(predict_module, "_encode", lambda *_: order.append("encode") or torch.zeros(1))
+    monkeypatch.setattr(predict_module, "check_finite", lambda *_: order.append("read"))
+    failures: list[Failure] = []
+    loader = Loader(made_up_pixels(5), broken={2, 3, 4})
+    done = [len(failures) for _ in predict_module.encode_videos(model, loader, failures)]  # type: ignore[arg-type]
+    assert done == [0]
+    assert [failure.index for failure in failures] == [2, 3, 4]
+    alone = ["load 0", "encode", "read", "load 1", "load 2"]
+    assert order == (alone if device == "cpu" else ["load 0", "encode", "load 1", "read", "load 2"])
 
 
 def test_label_sets_share_the_pass(model: mote_fast.VideoClassifier) -> None:
