@@ -28,7 +28,7 @@ def test_against_a_pass_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[int] = []
     encode = model.clip.encode_frames
 
-    def counted(part: Tensor) -> Tensor:
+    def counted(part: Tensor, **_: bool) -> Tensor:
         encoded.append(len(part))
         return encode(part)
 

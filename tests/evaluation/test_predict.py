@@ -67,7 +67,7 @@ def test_agrees_with_the_released_views(golden_clip: dict[str, Tensor], released
     towers = small_model().clip
     model = mote_fast.VideoClassifier(towers, head_from_released(released_head, 2), 8)
     frames, classes = golden_clip["image.frame_features"], golden_clip["text.class_features"]
-    towers.encode_frames = lambda pixels: frames.flatten(0, 1)  # type: ignore[method-assign]
+    towers.encode_frames = lambda pixels, **_: frames.flatten(0, 1)  # type: ignore[method-assign]
     found = predict(model, MadeUpLoader(made_up_pixels(1, views=2, frames=8)), classes)
     assert_close(found.running, view_scores(golden_clip["pipeline.logits"].double(), 2))
 
@@ -168,7 +168,7 @@ def test_frames_per_pass_are_bounded(model: mote_fast.VideoClassifier, monkeypat
     expected = predict(model, MadeUpLoader(pixels, 5), classes)
     seen: list[int] = []
     encode = type(model.clip).encode_frames
-    monkeypatch.setattr(type(model.clip), "encode_frames", lambda self, x: seen.append(len(x)) or encode(self, x))
+    monkeypatch.setattr(type(model.clip), "encode_frames", lambda self, x, **_: seen.append(len(x)) or encode(self, x))
     monkeypatch.setattr(predict_module, "FRAMES_PER_PASS", 7)
     found = predict(model, MadeUpLoader(pixels, 5), classes)
     assert sum(seen) == 5 * 3 * 4

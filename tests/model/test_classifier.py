@@ -109,7 +109,7 @@ def test_frames_are_encoded_once(tiny: VideoClassifier, moving_video: Path, monk
     monkeypatch.setattr(video_model, "FRAMES_PER_BATCH_ON_CPU", 5)
     seen: list[int] = []
     encode = tiny.clip.encode_frames
-    monkeypatch.setattr(tiny.clip, "encode_frames", lambda pixels: seen.append(len(pixels)) or encode(pixels))
+    monkeypatch.setattr(tiny.clip, "encode_frames", lambda pixels, **_: seen.append(len(pixels)) or encode(pixels))
     frames = read_frames(moving_video, range(10))
     tiny.classify(frames, LABELS, views="3x1")
     assert sum(seen) == sample_frames(10, 8, "test", clips=3).unique().numel()

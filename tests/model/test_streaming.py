@@ -190,7 +190,7 @@ def test_a_pass_holds_crops_of_several_videos(
     expected = torch.stack([tiny.scores(video, classes, "2x3") for video in videos])
     sizes: list[int] = []
     encode = tiny.clip.encode_frames
-    monkeypatch.setattr(tiny.clip, "encode_frames", lambda pixels: sizes.append(len(pixels)) or encode(pixels))
+    monkeypatch.setattr(tiny.clip, "encode_frames", lambda pixels, **_: sizes.append(len(pixels)) or encode(pixels))
     options: dict[str, Any] = {"views": "2x3", "class_features": classes, "batch_size": batch_size}
     found = list(tiny.stream_results(videos, LABELS, workers=9, **options))
     assert max(sizes) <= batch_size
@@ -203,7 +203,7 @@ def test_no_video_is_mixed_with_others_by_default(tiny: VideoClassifier, monkeyp
     """On a CPU every pass holds frames of one video, so that a score never depends on the neighbors."""
     sizes: list[int] = []
     encode = tiny.clip.encode_frames
-    monkeypatch.setattr(tiny.clip, "encode_frames", lambda pixels: sizes.append(len(pixels)) or encode(pixels))
+    monkeypatch.setattr(tiny.clip, "encode_frames", lambda pixels, **_: sizes.append(len(pixels)) or encode(pixels))
     videos = [torch.randint(256, (count, 32, 32, 3), dtype=torch.uint8) for count in (3, 8, 2)]
     list(tiny.stream_embeddings(videos))
     assert sizes == [3, 8, 2]

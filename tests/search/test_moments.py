@@ -20,7 +20,7 @@ from tests.data.conftest import NumberedVideos
 from tests.tolerances import assert_close
 
 
-def read_number(pixels: torch.Tensor) -> torch.Tensor:
+def read_number(pixels: torch.Tensor, **_: bool) -> torch.Tensor:
     """An image tower that says which tenth of a second of the numbered video a frame shows."""
     squares = torch.nn.functional.interpolate(pixels.mean(1, keepdim=True), (64, 64))[:, 0] > 0
     bits = torch.stack([squares[:, row + 8, column + 8] for row in (0, 16) for column in (0, 16, 32, 48)], 1)
