@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import mote_fast
-from mote_fast.data import available_backends
+from mote_fast.data import available_backends, loaders
 from mote_fast.data.dali import pipeline as dali_pipeline
 from mote_fast.data.loading import view_frames
 
@@ -56,6 +56,7 @@ def needs_dali() -> None:
 def no_process_is_kept() -> Iterator[None]:
     """The process that decodes for ``classify`` waits for the next video: the next file's tests count processes."""
     yield
+    loaders.close_shared_readers()
     if view_frames._pool.cache_info().currsize:
         view_frames._pool(os.getpid()).close()
         view_frames._pool.cache_clear()

@@ -1,27 +1,36 @@
-"""Section 10: the GPU's decoders, DALI's and torchcodec's, against decoding on the CPU: frames, colours, time."""
+"""Section 10: the GPU's decoders against decoding on the CPU: frames, colours, time, the choice, what classify says."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mote_fast.device_check.check import Check, attempt, holds, skipped
+from mote_fast.device_check.check import Check, attempt, bounded, holds, skipped
 from mote_fast.device_check.check_setting import CheckSetting
+
+if TYPE_CHECKING:
+    from mote_fast.data.gpu.decode_server import GpuDecoder
+    from mote_fast.data.reading_choices import LoaderBackend
 
 FRAMES = 40
 # The first frames, and the last, which decoders that read ahead get wrong.
 WANTED = (0, 1, FRAMES // 2, FRAMES - 3, FRAMES - 2, FRAMES - 1)
-# More batches than a pipeline prepares in advance.
+# More batches than a decoder prepares in advance.
 BATCHES, CLIPS = 5, 2
+
+# Largest difference of a score between frames of a GPU's decoder and of the CPU.
+SCORES = 0.05
 
 
 class Kind(NamedTuple):
@@ -39,12 +48,11 @@ SIZES = ((1080, 1920), (358, 638), (128, 176), (480, 640))
 CODECS = (("libx264", ".mp4"), ("libx265", ".mp4"), ("libvpx-vp9", ".webm"))
 DRY_KINDS = [Kind("libvpx-vp9", ".webm", 48, 64, 6)]
 
-Decoder = Callable[[Path, Kind], list[Tensor]]
-
 
 def kinds() -> list[Kind]:
-    """Twelve of them: every codec in every size, BT.709 where the picture is large."""
-    return [Kind(*codec, *size, 1 if size[0] == 1080 else 6) for codec, size in itertools.product(CODECS, SIZES)]
+    """Thirteen of them: every codec in every size, BT.709 where the picture is large, and H.264 so in BT.601 too."""
+    found = [Kind(*codec, *size, 1 if size[0] == 1080 else 6) for codec, size in itertools.product(CODECS, SIZES)]
+    return [found[0]._replace(matrix=6), *found]
 
 
 def draw(kind: Kind) -> np.ndarray:
@@ -79,15 +87,20 @@ def _all(setting: CheckSetting) -> Iterator[Check]:
 
     from mote_fast.data.decoding.decode import read_frames
     from mote_fast.data.decoding.video_writer import write_video
+    from mote_fast.data.gpu.decoder_choice import gpu_decoder
+    from mote_fast.data.reading_choices import GPU_DECODERS
 
-    decoders = {"DALI": partial(by_dali, setting), "torchcodec": partial(by_torchcodec, setting)}
-    usable: dict[str, Decoder] = {}
-    for name, why in (("DALI", why_no_dali(setting)), ("torchcodec", why_no_torchcodec(setting))):
-        if why is None:
-            usable[name] = decoders[name]
+    usable: dict[str, GpuDecoder] = {}
+    for name in GPU_DECODERS:
+        decoder = gpu_decoder(name)
+        if (why := decoder.why_unavailable("gpu" if setting.on_gpu else "cpu")) is None:
+            usable[name] = decoder
         else:
             yield skipped(name, why)
+    if usable:
+        yield from attempt("choice", lambda: _choice(setting, usable))
     with tempfile.TemporaryDirectory(prefix="device_check_videos_") as folder:
+        written: list[Path] = []
         for number, kind in enumerate(setting.size(kinds(), DRY_KINDS)):
             title = f"{kind.codec} {kind.width}x{kind.height} matrix {kind.matrix}"
             if setting.left < setting.size(3, 0):
@@ -100,18 +113,35 @@ def _all(setting: CheckSetting) -> Iterator[Check]:
             options = {"g": 12, "colorspace": kind.matrix, "color_range": 1}
             fast = {"deadline": "realtime", "cpu-used": 8} if "vp9" in kind.codec else {"preset": "ultrafast", "bf": 2}
             write_video(path, draw(kind), codec=kind.codec, **options, **fast)
+            written.append(path)
             reference = read_frames(path, list(WANTED), "auto")
             yield holds(f"{title}: CPU", numbers(reference, kind) == list(WANTED))
-            for name, decode in usable.items():
+            for name, decoder in usable.items():
                 full = f"{title}: {name}"
-                yield from attempt(full, partial(_compare, full, decode, path, kind, reference))
+                yield from attempt(full, partial(_compare, full, decoder, setting, path, kind, reference))
+        for name in usable:
+            if setting.left < setting.size(5, 0):
+                yield skipped(f"classify: {name}", "no time is left")
+            elif written:
+                yield from attempt(f"classify: {name}", partial(_classify, name, setting, written))
 
 
-def _compare(name: str, decode: Decoder, path: Path, kind: Kind, reference: Tensor) -> Iterator[Check]:
+def _choice(setting: CheckSetting, usable: Mapping[str, GpuDecoder]) -> Iterator[Check]:
+    """The decoder that "auto" takes here, and why."""
+    from mote_fast.data.gpu.decoder_choice import decide
+    from mote_fast.data.gpu.trial_video import judge
+
+    judged = judge(usable, setting.device, min(8, os.cpu_count() or 1), isolated=setting.on_gpu)
+    yield Check("choice", "figure", note=str(decide(list(usable), judged, {})))
+    for name, found in (judged or {}).items():
+        yield holds(f"{name}: frames of the drawn video", not isinstance(found, str), str(found))
+
+
+def _compare(
+    name: str, decoder: GpuDecoder, setting: CheckSetting, path: Path, kind: Kind, reference: Tensor
+) -> Iterator[Check]:
     """Every batch has the frames that were asked for; how far their colours are from those of the CPU, in levels."""
-    start = time.perf_counter()
-    batches = decode(path, kind)
-    seconds = time.perf_counter() - start
+    batches, seconds = decode(decoder, setting, path, kind)
     found = [numbers(frames, kind) for frames in batches]
     wrong = [each for each in found if each != list(WANTED)]
     yield holds(f"{name}: frames", not wrong, f"{len(wrong)} of {len(found)} clips; {wrong[:1]}" if wrong else "")
@@ -122,58 +152,63 @@ def _compare(name: str, decode: Decoder, path: Path, kind: Kind, reference: Tens
     yield Check(f"{name}: levels above the CPU's", "figure", figures=figures)
 
 
-def why_no_dali(setting: CheckSetting) -> str | None:
-    """Why DALI cannot decode here."""
-    from mote_fast.data.dali.pipeline import why_unavailable
+def decode(decoder: GpuDecoder, setting: CheckSetting, path: Path, kind: Kind) -> tuple[list[Tensor], float]:
+    """The wanted frames of each clip of each batch, uint8 [N, H, W, 3], as the loader asks for them; and the seconds.
 
-    return why_unavailable("gpu" if setting.on_gpu else "cpu")
+    Raises:
+        ValueError: the decoder refuses the video.
+    """
+    from mote_fast.data.decoding.decode import probe
+    from mote_fast.data.gpu.decode_server import PREFETCH
+    from mote_fast.data.gpu.ready_clips import ready_clip
+    from mote_fast.data.plan import ClipPlan, ClipRecipe
+    from mote_fast.data.transforms import Box, Geometry, Preprocessing
+    from mote_fast.data.views import ViewPlan, Views
 
-
-def by_dali(setting: CheckSetting, path: Path, kind: Kind) -> list[Tensor]:
-    """The wanted frames of each clip of each batch, through the graph of the loader, colours as DALI gives them."""
-    from mote_fast.data.dali.color import identity
-    from mote_fast.data.dali.pipeline import ClipInput, build_pipeline, columns
-    from mote_fast.data.plan import ClipRecipe
-    from mote_fast.data.transforms import Preprocessing
-
-    clip = ClipInput(
-        encoded=np.fromfile(path, np.uint8),
-        indices=np.array(WANTED, np.int32),
-        scaled=np.array((kind.height, kind.width), np.float32),
-        boxes=np.array([[0, 0, kind.height, kind.width]], np.int32),
-        colors=identity(),
-        mirrored=np.array(0, np.int32),
-        order=np.arange(len(WANTED), dtype=np.int32),
+    side, across, count = kind.height, kind.width - kind.height, len(WANTED)
+    # Two squares show the whole frame; the third crop is there because views have one or three.
+    boxes = Box(0, 0, side, side), Box(0, across, side, side), Box(0, 0, side, side)
+    plan = ClipPlan(
+        ViewPlan(torch.tensor(WANTED), torch.arange(count)[None], 3), Geometry((kind.height, kind.width), boxes), 0
     )
-    pipeline = build_pipeline(
-        iter([columns([clip] * CLIPS) for _ in range(BATCHES)]),
-        ClipRecipe(frames=len(WANTED), preprocessing=Preprocessing(kind.height)),
-        batch_size=CLIPS,
-        device="gpu" if setting.on_gpu else "cpu",
-        device_id=setting.device.index if setting.on_gpu else None,
-    )
+    # Colours that the loader keeps from decoders are compared too.
+    takes = replace(decoder.takes["gpu" if setting.on_gpu else "cpu"], matrices=frozenset(range(16)))
+    clip = ready_clip(str(path), probe(path), plan, takes)
+    if isinstance(clip, str):
+        raise ValueError(clip)
+    recipe = ClipRecipe(count, Preprocessing(side), Views(1, 3))
+    place = ("gpu", setting.device.index or 0) if setting.on_gpu else ("cpu", None)
+    server = decoder.server(recipe, *place, CLIPS, CLIPS)
     found: list[Tensor] = []
-    for _ in range(BATCHES):
-        pixels, _ = pipeline.run()
-        found += [each.permute(0, 2, 3, 1).cpu() for each in torch.from_dlpack(pixels.as_tensor())]
-    return found
+    fed = 0
+    start = time.perf_counter()
+    for taken in range(BATCHES):
+        while fed < min(BATCHES, taken + PREFETCH):
+            if (problem := server.feed([clip] * CLIPS)) is not None:
+                raise ValueError(problem)
+            fed += 1
+        answer = server.take()
+        if isinstance(answer, str):
+            raise ValueError(answer)
+        for pixels in answer.tensor:
+            left, right, _ = pixels.unflatten(0, (3, count))
+            found.append(torch.cat([left[..., :across], right], -1).permute(0, 2, 3, 1))
+    return found, time.perf_counter() - start
 
 
-def why_no_torchcodec(setting: CheckSetting) -> str | None:
-    """Why torchcodec cannot decode here; on a GPU it takes a build for CUDA."""
-    from mote_fast.data.decoding.backend_torchcodec import why_unavailable
+def _classify(name: str, setting: CheckSetting, paths: list[Path]) -> Iterator[Check]:
+    """The same best label, and scores close to those of the CPU's frames, on the same device."""
+    from mote_fast.model.checkpoint import load
 
-    del setting
-    return why_unavailable()
-
-
-def by_torchcodec(setting: CheckSetting, path: Path, kind: Kind) -> list[Tensor]:
-    """The wanted frames as often as DALI gives them; each time the file is opened."""
-    from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportPrivateImportUsage]
-
-    del kind
-    found = []
-    for _ in range(BATCHES * CLIPS):
-        decoder = VideoDecoder(str(path), dimension_order="NHWC", device=str(setting.device))
-        found.append(decoder.get_frames_at(list(WANTED)).data.cpu())
-    return found
+    model = load("tiny", device=setting.device)
+    labels = ["a red square", "a green circle", "a white flash", "darkness"]
+    found = {}
+    for loader in ("cpu", name):
+        model.loader = cast("LoaderBackend", loader)
+        found[loader] = model.classify([str(path) for path in paths], labels, topk=None, views="1x1")
+    pairs = list(zip(found["cpu"], found[name], strict=True))
+    scores = [[{each.label: each.score for each in ranked} for ranked in pair] for pair in pairs]
+    largest = max(abs(mine[label] - theirs[label]) for mine, theirs in scores for label in labels)
+    yield bounded(f"classify: {name}, scores", largest, SCORES)
+    other = sum(mine[0].label != theirs[0].label for mine, theirs in pairs)
+    yield holds(f"classify: {name}, best label", not other, f"{other} of {len(pairs)} differ" if other else "")

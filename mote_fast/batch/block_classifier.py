@@ -17,6 +17,7 @@ from mote_fast.batch.output_rows import Numbers, Row, Task, table_of
 from mote_fast.batch.run_record import fingerprint_of
 from mote_fast.batch.video_sources import Item
 from mote_fast.clip.fingerprint import Fingerprint
+from mote_fast.data.gpu.decoder_choice import choose_decoder
 from mote_fast.data.loading.addresses import Address, is_address
 from mote_fast.data.loading.view_frames import CropReader
 from mote_fast.data.views import Views
@@ -108,7 +109,7 @@ class Classifier:
     def rows(self, items: Iterable[Item]) -> Generator[Row]:
         """Yield the row of each video, in order, as they come; the videos are read a little ahead."""
         if self._reader is None:
-            self._reader = CropReader(self._options.workers or 1, self._time_limit)
+            self._reader = self._model.make_reader(self._options.workers or 1, self._time_limit)
         options = self._options._replace(reader=self._reader)
         taken: list[Item] = []
 
@@ -181,6 +182,7 @@ class Classifier:
             "views": f"{self._views.clips}x{self._views.crops}",
             "frames": model.frames,
             "decoder": model.decode_backend,
+            "loader": choose_decoder(model.loader, model.device).name,
             "pixel aspect": model.pixel_aspect,
             "crops along": model.crops_along,
             "version": __version__,

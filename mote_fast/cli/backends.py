@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from mote_fast.clip.tower_compiler import WORTH_COMPILING
-from mote_fast.data.dali.pipeline import why_unavailable as why_dali_unavailable
 from mote_fast.data.decoding.decode import DEFAULT_BACKEND, available_backends
+from mote_fast.data.gpu.decoder_choice import choose_decoder, gpu_decoder
+from mote_fast.data.reading_choices import GPU_DECODERS
 from mote_fast.model.dtypes import resolve_dtype
 from mote_fast.ops.attention import resolve_backend, xformers_problem
 from mote_fast.ops.implementations import triton_problem
@@ -81,10 +82,18 @@ def _decode() -> Choice:
 
 
 def _load() -> Choice:
-    problem = why_dali_unavailable("gpu")
-    if problem is None:
-        return Choice("loader", "dali", {"cpu": "for videos that DALI does not take, in the same batch"})
-    return Choice("loader", "cpu", {"dali": problem})
+    """What decodes videos for the GPU; measured, unless that is known."""
+    chosen = choose_decoder("auto", best_device())
+    if chosen.name == "cpu" and not chosen.others:
+        return Choice("loader", "cpu", {name: _why_no_decoder(name) for name in GPU_DECODERS})
+    others = dict(chosen.others)
+    if chosen.name != "cpu":
+        others["cpu"] = f"for videos that {chosen.name} does not take, in the same batch"
+    return Choice("loader", chosen.name, others)
+
+
+def _why_no_decoder(name: str) -> str:
+    return gpu_decoder(name).why_unavailable("gpu") or "for CUDA devices"
 
 
 def _attention() -> Choice:

@@ -26,7 +26,7 @@ from mote_fast.runtime.text import visible
 # The options that decide which model judges, for `retry`.
 _CHOSEN = (
     *("checkpoint", "model", "clip", "interpolate", "frames", "clip_pretrained", "header", "dtype", "calibrate"),
-    *("decode", "no_modulation", "no_cache", "templates", "descriptions", "description_weight"),
+    *("decode", "loader", "no_modulation", "no_cache", "templates", "descriptions", "description_weight"),
     *("pixel_aspect", "crops_along", "given"),
 )
 
@@ -63,13 +63,14 @@ def run_retry(arguments: argparse.Namespace) -> int:
     """Judge videos without a result once more. Returns 0, or 3 if one still has none."""
     kinds = None if arguments.only is None else kinds_of(arguments.only.split(","))
     chosen = RunFolder(expanded(arguments.output)).record.request.get("options")
-    if not isinstance(chosen, Mapping) or not set(_CHOSEN) <= set(chosen):
+    if not isinstance(chosen, Mapping) or not set(_CHOSEN) - {"loader"} <= set(chosen):
         raise ListError(
             f"{arguments.output}: was not made by the command (its options are {quoted(chosen)}); use "
             "mote_fast.batch.retry"
         )
     for name in _CHOSEN:
-        setattr(arguments, name, chosen[name])
+        # Earlier runs had no choice of the loader.
+        setattr(arguments, name, chosen.get(name, "cpu") if name == "loader" else chosen[name])
     with _Display(arguments) as display:
         found = retry(
             arguments.output,

@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         "caution": model.caution,
         "views": f"{views.clips}x{views.crops}",
         "crops_along": arguments.crops_along,
+        "loader": inputs.loader_of(arguments, model),
     }
     for writer in writers:
         writer.begin(facts)

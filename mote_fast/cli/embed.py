@@ -82,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         "caution": model.caution,
         "views": arguments.views,
         "crops_along": arguments.crops_along,
+        "loader": inputs.loader_of(arguments, model),
     }
     for writer in writers:
         writer.begin(facts, [str(at) for at in range(model.clip.embed_dim)])

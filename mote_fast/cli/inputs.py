@@ -22,12 +22,14 @@ from mote_fast.clip.int8 import BACKENDS
 from mote_fast.clip.prompts import PAPER_PROMPTS, Prompts, read_prompts
 from mote_fast.clip.texts import check_labels
 from mote_fast.data.dataset import VideoDataset
+from mote_fast.data.gpu.decoder_choice import choose_decoder
 from mote_fast.data.items import VideoItem, read_labels, read_list, scan_folder
 from mote_fast.data.loaders import make_loader
 from mote_fast.data.loading.order import ALONE, Replica
 from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader
 from mote_fast.data.loading.view_frames import start_watched_reader
 from mote_fast.data.plan import ClipRecipe
+from mote_fast.data.reading_choices import LoaderBackend
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, LabelError
 from mote_fast.evaluation.protocol_names import DEFAULT_VIEWS, ProtocolName
@@ -87,7 +89,9 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     limit = getattr(arguments, "time_limit", None)
     calibrate = _calibration_of(arguments)
     prompts = prompts_of(arguments)
-    if limit is not None and hasattr(arguments, "views") and len(getattr(arguments, "videos", ())) == 1:
+    loader: LoaderBackend = getattr(arguments, "loader", "auto")
+    alone = hasattr(arguments, "views") and len(getattr(arguments, "videos", ())) == 1
+    if limit is not None and alone and loader in ("auto", "cpu"):
         # The process starts while the model is built; several videos have processes of their own, and so have windows.
         start_watched_reader()
     # Calibration waits until the model knows how to decode.
@@ -102,7 +106,7 @@ def whole_model(arguments: argparse.Namespace) -> VideoClassifier:
     model = _fresh_model(arguments, place) if kind_of(arguments) == "architecture" else _trained_model(arguments, place)
     if model.caution is not None and is_first():
         print(f"note: {model.caution}", file=sys.stderr)
-    model.decode_backend = arguments.decode
+    model.decode_backend, model.loader = arguments.decode, loader
     if calibrate is not None:
         # Always in a watched process: commands that read lists have no limit of their own.
         model.decode_time_limit = limit or options.TIME_LIMIT
@@ -256,6 +260,13 @@ def views_of(arguments: argparse.Namespace, protocol: ProtocolName) -> Views:
     return Views.parse(arguments.views or DEFAULT_VIEWS[protocol])
 
 
+def loader_of(arguments: argparse.Namespace, model: VideoClassifier) -> str:
+    """Return what decodes the videos, as results record it; see ``VideoModel.loader`` and ``choose_decoder``."""
+    alone = len(getattr(arguments, "videos", ())) == 1
+    chosen: LoaderBackend = getattr(arguments, "loader", "cpu")
+    return "cpu" if alone and chosen == "auto" else choose_decoder(chosen, model.device).name
+
+
 def recipe_of(model: VideoClassifier, views: Views, **options: Any) -> ClipRecipe:
     """Return the recipe of the model's input clips, with further options of ``ClipRecipe``."""
     return ClipRecipe(frames=model.frames, preprocessing=model.clip.config.preprocessing, views=views, **options)
@@ -274,6 +285,7 @@ def facts_of(
         "tuned_share": model.tuned_share,
         "views": f"{views.clips}x{views.crops}",
         "crops_along": arguments.crops_along,
+        "loader": loader_of(arguments, model),
         "dtype": arguments.dtype,
         "image_tower": model.image_tower,
         "without_modulation": arguments.no_modulation,

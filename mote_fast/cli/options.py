@@ -163,6 +163,12 @@ def add_decode(options: Options) -> None:
     add_value(options, "--decode", "auto", "video decoder", choices=DECODERS)
 
 
+def add_loader(options: Options) -> None:
+    """Add the choice between the CPU and the decoders of a GPU."""
+    purpose = "what decodes: the CPU or a decoder of the GPU; auto: the fastest that gives the right frames"
+    add_value(options, "--loader", "auto", purpose, choices=get_args(LoaderBackend))
+
+
 def add_modulation(options: Options) -> None:
     """Add the choice of leaving temporal feature modulation out; it is the model's otherwise."""
     options.add_argument("--no-modulation", action="store_true", help="use the temporal features in full")
@@ -264,7 +270,7 @@ def add_loading(parser: argparse.ArgumentParser, views: str) -> None:
     group.add_argument("--dense", action="store_true", help="sample frames densely, from a window of the video")
     add_value(group, "--batch-size", 8, "videos per batch and process", "N", least=1)
     add_value(group, "--workers", 4, "decoding worker processes, for each process; 0 reads nothing ahead", "N", least=0)
-    add_value(group, "--loader", "auto", "backend that decodes", choices=get_args(LoaderBackend))
+    add_loader(group)
     add_value(group, "--frame-template", FRAME_TEMPLATE, "image names in folders of extracted frames", "NAME")
     add_framing(group)
 

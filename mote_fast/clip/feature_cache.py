@@ -11,9 +11,10 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-import platformdirs
 import torch
 from torch import Tensor
+
+from mote_fast.runtime.environment import default_cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +30,6 @@ _BUSY_TIMEOUT = 2.0
 _CHECKSUM_BYTES = 8
 # SQLite's limit on the variables of one query is 999 in its oldest builds.
 _LABELS_PER_QUERY = 500
-
-
-def default_cache_folder() -> Path | None:
-    """The library's folder among the user's caches; None for a user without a home folder."""
-    try:
-        folder = platformdirs.user_cache_path("mote_fast")
-    except (RuntimeError, KeyError, OSError):
-        return None
-    # Without a home folder some versions return "~/.cache" as it is.
-    return folder if folder.is_absolute() else None
 
 
 class FeatureCache:

@@ -13,8 +13,15 @@ CropsAlong = Literal["width", "long_side"]
 # The decoders: the best one that works, or one by name.
 DECODERS = ("auto", "torchcodec", "pyav")
 
-# What decodes the videos of a loader.
+# What decodes videos: the CPU, a decoder of a GPU, or the one that ``choose_decoder`` chooses.
 LoaderBackend = Literal["auto", "cpu", "dali", "torchcodec-gpu"]
+
+# The decoders of a GPU, and the module that has the ``DECODER``. Where nothing can be measured, the first one that is
+# installed serves. To remove one, delete its module, its line here, and its name in ``LoaderBackend``.
+GPU_DECODERS = {
+    "dali": "mote_fast.data.dali.server",
+    "torchcodec-gpu": "mote_fast.data.gpu.torchcodec_gpu",
+}
 
 # Names of the images in a folder of extracted frames, as common extraction scripts write them; numbers start at 1.
 FRAME_TEMPLATE = "img_{:05d}.jpg"

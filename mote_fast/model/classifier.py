@@ -34,7 +34,8 @@ FolderFormat = Literal["mote_fast", "open_clip"]
 
 # What a folded model has of the model that it came from.
 _KEPT_BY_FOLD = (
-    *("original", "tuned_share", "int8", "decode_backend", "decode_time_limit", "pixel_aspect", "crops_along"),
+    *("original", "tuned_share", "int8", "decode_backend", "loader", "decode_time_limit"),
+    *("pixel_aspect", "crops_along"),
     *("drawn_only", "reject_level", "classes", "prompts", "feature_cache", "_home"),
 )
 

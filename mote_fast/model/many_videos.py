@@ -22,11 +22,8 @@ from mote_fast.model.rejecting import Refuser
 from mote_fast.model.results import Prediction, VideoEmbedding, VideoResult, rank
 from mote_fast.model.streaming import Streamed, StreamPlan, stream
 from mote_fast.model.video_input import Layout, check_several, sort_out
-from mote_fast.model.video_model import VideoModel
+from mote_fast.model.video_model import TIME_LIMIT, VideoModel
 from mote_fast.runtime.checks import check_choice, check_count, check_finite
-
-# Seconds for decoding one video of a stream, where the model states no other.
-TIME_LIMIT = 60.0
 
 # Frame crops for each pass of the image tower elsewhere than on a CPU.
 BATCH_SIZE = 128
@@ -170,19 +167,25 @@ def _each(
     batch_size = options.batch_size
     if batch_size is None and model.device.type != "cpu":
         batch_size = BATCH_SIZE
+    workers = options.workers or os.cpu_count() or 1
+    reader = options.reader or model.make_reader(workers)
     plan = StreamPlan(
         model.view_request(views),
         torch.no_grad()(encode),
         torch.no_grad()(finish),
         model.frame_counts,
         model.note_stand_ins,
-        options.workers or os.cpu_count() or 1,
+        workers,
         batch_size,
         model.decode_time_limit or TIME_LIMIT,
         options.layout,
-        options.reader,
+        reader,
     )
-    return stream(videos, plan)
+    try:
+        yield from stream(videos, plan)
+    finally:
+        if options.reader is None:
+            reader.close()
 
 
 def _checked(values: Tensor, what: str, use: Callable[[Tensor], T]) -> T | MoteError:

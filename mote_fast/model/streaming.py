@@ -126,15 +126,15 @@ class _Stream(Generic[T]):
         self._source: Iterator[tuple[int, Any]] | None = enumerate(videos)
         self._plan = plan
         self._reader = plan.reader or CropReader(plan.workers, plan.time_limit)
-        self._threads = ThreadPoolExecutor(plan.workers, thread_name_prefix="mote-fast-stream")
+        self._threads = ThreadPoolExecutor(self._reader.concurrency, thread_name_prefix="mote-fast-stream")
         self._reading: dict[Future[ViewFrames], _Entry] = {}
         self._waiting: deque[_Entry] = deque()
         self._done: dict[int, Streamed[T]] = {}
         self._taken = self._given = 0
         self._fault: Exception | None = None
         frames = plan.request.frames * plan.request.views.crops
-        # Each process has one video and the next, and the model a whole batch.
-        self._ahead = 2 * plan.workers + (plan.batch_size or 0) // frames
+        # Whoever reads has one video and the next, and the model a whole batch.
+        self._ahead = plan.workers + self._reader.concurrency + (plan.batch_size or 0) // frames
 
     def results(self) -> Iterator[Streamed[T]]:
         while True:

@@ -17,7 +17,9 @@ from mote_fast.clip.int8 import Int8Tower
 from mote_fast.clip.prompts import PAPER_PROMPTS, Prompts
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.data.decoding.video_info import PixelAspect
-from mote_fast.data.loading.view_frames import ViewFrames, ViewRequest, crop_frames
+from mote_fast.data.loaders import make_reader, shared_reader
+from mote_fast.data.loading.view_frames import CropReader, ViewFrames, ViewRequest, crop_frames, folder_of
+from mote_fast.data.reading_choices import LoaderBackend
 from mote_fast.data.transforms import CropsAlong, normalize
 from mote_fast.data.views import Views
 from mote_fast.errors import ConfigError, LabelError
@@ -28,7 +30,7 @@ from mote_fast.model.distinct_frames import FrameCounts, distinct_frames
 from mote_fast.model.label_input import Labels, labels_of
 from mote_fast.model.model_config import ModelConfig
 from mote_fast.model.original import OriginalClip
-from mote_fast.model.video_input import Layout, Video, read_views, source_of
+from mote_fast.model.video_input import Frames, Layout, Video, read_views, source_of
 from mote_fast.runtime.checks import check_finite
 from mote_fast.runtime.forks import HomeProcess
 from mote_fast.runtime.progress import Progress
@@ -41,6 +43,9 @@ FRAMES_PER_BATCH = 128
 FRAMES_PER_BATCH_ON_CPU = 8
 # Decoded frames scaled at a time, at most: they are of full size, and on the host.
 FRAMES_SCALED_AT_ONCE = 32
+
+# Seconds for decoding one video in another process, where the model states no other.
+TIME_LIMIT = 60.0
 
 # Held while a count changes. One for all models, because a lock cannot be copied with a model.
 _COUNTING = threading.Lock()
@@ -61,6 +66,9 @@ class VideoModel(nn.Module):
         tuned_share: share of tuned weights in the image tower; the rest is the original's.
         int8: runs the image tower in int8; None, as built, runs it in its own dtype. Set by ``quantize``.
         decode_backend: "auto", "torchcodec" or "pyav", see ``mote_fast.data.read_frames``.
+        loader: what decodes the videos of streams and lists, as ``backend`` of ``make_loader``: "auto", "cpu", "dali"
+            or "torchcodec-gpu". A decoder that is named decodes single videos too; "auto" leaves them to the CPU,
+            because the process of a GPU's decoder starts for longer than a video takes.
         decode_time_limit: seconds for decoding one video. With a number, decoding runs in another process, so that a
             video on which the decoder crashes, hangs, or takes too much memory raises ``VideoError``; None, as built,
             decodes in this process, without these limits. See ``read_view_frames``.
@@ -88,6 +96,7 @@ class VideoModel(nn.Module):
         self.tuned_share = 1.0
         self.int8: Int8Tower | None = None
         self.decode_backend = "auto"
+        self.loader: LoaderBackend = "auto"
         self.decode_time_limit: float | None = None
         self.pixel_aspect: PixelAspect = "ignore"
         self.crops_along: CropsAlong = "width"
@@ -200,9 +209,15 @@ class VideoModel(nn.Module):
         """
         self._home.check_threads()
         request = self.view_request(self.check_views(views))
-        read = read_views(source_of(video, layout), request, self.decode_time_limit)
+        source = source_of(video, layout)
+        if self.loader in ("auto", "cpu") or isinstance(source, Frames):
+            read = read_views(source, request, self.decode_time_limit)
+            cropped = read._replace(frames=crop_frames(read, request, self.device))
+        else:
+            reader = shared_reader(self.loader, self.device, self.decode_time_limit or TIME_LIMIT)
+            read = cropped = reader.read(source, request, folder_of(source))
         self.note_stand_ins(read)
-        return self.encode_views([read._replace(frames=crop_frames(read, request, self.device))])[0]
+        return self.encode_views([cropped])[0]
 
     @torch.no_grad()
     def encode_views(self, read: Sequence[ViewFrames], batch_size: int | None = None) -> list[Tensor]:
@@ -319,6 +334,18 @@ class VideoModel(nn.Module):
         parsed = views if isinstance(views, Views) else Views.parse(views)
         self.clip.config.preprocessing.check_crops(parsed.crops)
         return parsed
+
+    def make_reader(self, workers: int, time_limit: float | None = None) -> CropReader:
+        """Return what reads videos for this model, see ``mote_fast.data.loaders.make_reader``.
+
+        Args:
+            workers: processes that decode, or look at videos.
+            time_limit: seconds for one video; None takes the model's, or ``TIME_LIMIT``.
+
+        Raises:
+            ConfigError, BackendError: ``loader`` is unknown, or not available.
+        """
+        return make_reader(self.loader, self.device, workers, time_limit or self.decode_time_limit or TIME_LIMIT)
 
     def view_request(self, views: Views) -> ViewRequest:
         """What to read of a video file for these views."""

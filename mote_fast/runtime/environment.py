@@ -1,4 +1,4 @@
-"""Properties of the installation: the default device, the processor, and the folder of shipped models and videos."""
+"""Properties of the installation: the default device, the processor, the folders of shipped files and of caches."""
 
 from __future__ import annotations
 
@@ -29,3 +29,15 @@ def instruction_sets() -> list[str]:
     with suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
         flags = next(line for line in info if line.startswith(("flags", "Features")))
     return flags.split()
+
+
+def default_cache_folder() -> Path | None:
+    """The library's folder among the user's caches; None for a user without a home folder."""
+    import platformdirs
+
+    try:
+        folder = platformdirs.user_cache_path("mote_fast")
+    except (RuntimeError, KeyError, OSError):
+        return None
+    # Without a home folder some versions return "~/.cache" as it is.
+    return folder if folder.is_absolute() else None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from mote_fast.data.decoding.decode import available_backends
+from mote_fast.data.gpu.decoder_choice import choose_decoder
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.ops.implementations import implementation_for
 from mote_fast.runtime.distributed import ProcessGroup
@@ -26,6 +27,8 @@ def first_lines(config: TrainConfig, world: ProcessGroup, model: VideoClassifier
     if decoder == "auto":
         decoder = next(name for name, problem in available_backends().items() if problem is None)
     loader = type(loaders.training).__name__
+    if loader == "GpuLoader":
+        loader += f" by {choose_decoder(data.backend, world.device)}"
     experts = implementation_for(world.device, torch.float32)
     yield f"backends: loader {loader}, decode {decoder}, attention {model.clip.attention}, experts {experts}"
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from mote_fast.data.dali.ready_clips import ClipReader, ReadyClip
-from mote_fast.data.dali.server import DaliServer
+from mote_fast.data.dali.server import DECODER, DaliServer
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.decoding.video_writer import write_video
+from mote_fast.data.gpu.decode_server import ReadyClip
+from mote_fast.data.gpu.ready_clips import ClipReader
 from mote_fast.data.items import VideoItem
 from mote_fast.data.loaders import make_loader
 from mote_fast.data.loading.video_loader import LoaderOptions
@@ -116,14 +117,14 @@ def test_lists_do_not_reach_dali(good: dict[str, Path], tmp_path: Path, attack: 
                 path = tmp_path / f"list.{suffix}"
                 path.write_bytes(content)
                 with attack.attempt(f"{kind} {suffix} {number}"):
-                    reader = ClipReader(VideoDataset([VideoItem(str(path), 0)], RECIPE), "cpu")
+                    reader = ClipReader(VideoDataset([VideoItem(str(path), 0)], RECIPE), DECODER.takes["cpu"])
                     found = reader((0, 0, ""), row)
                     assert not isinstance(found, ReadyClip) or b"<" not in content.partition(b"\0")[0]
                     assert not isinstance(found, ReadyClip) or content.startswith(data[:12])
             # The file is exchanged after it was looked at.
             path = tmp_path / f"exchanged.{suffix}"
             path.write_bytes(data)
-            found = ClipReader(VideoDataset([VideoItem(str(path), 0)], RECIPE), "cpu")((0, 0, ""), row)
+            found = ClipReader(VideoDataset([VideoItem(str(path), 0)], RECIPE), DECODER.takes["cpu"])((0, 0, ""), row)
             assert isinstance(found, ReadyClip)
             path.write_bytes(text)
             with attack.attempt(f"exchanged for {kind} {suffix}"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,8 @@ import pytest
 import torch
 
 from mote_fast.data.dali import pipeline as dali_pipeline
-from mote_fast.data.dali.dali_loader import DaliLoader
 from mote_fast.data.dataset import VideoDataset
+from mote_fast.data.gpu.decoder_choice import gpu_decoder
 from mote_fast.data.items import VideoItem
 from mote_fast.data.loaders import make_loader
 from mote_fast.data.loading.cpu_loader import CpuLoader
@@ -51,8 +52,9 @@ def test_faults_are_written(dataset: VideoDataset, tmp_path: Path) -> None:
 
 def test_a_forced_backend_that_cannot_serve(dataset: VideoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """It raises with the reason, and does not fall back to another backend."""
-    monkeypatch.setattr(DaliLoader, "why_not", staticmethod(lambda device: "not on this machine"))
-    with pytest.raises(BackendError, match="not on this machine"):
+    decoder = replace(gpu_decoder("dali"), why_unavailable=lambda device: f"no {device}; install it")
+    monkeypatch.setattr("mote_fast.data.gpu.decoder_choice.gpu_decoder", lambda name: decoder)
+    with pytest.raises(BackendError, match="backend 'dali' cannot serve: no cpu; install it"):
         make_loader(dataset, LoaderOptions(1, training=False), backend="dali")
 
 
@@ -60,7 +62,7 @@ def test_a_forced_backend_that_cannot_serve(dataset: VideoDataset, monkeypatch: 
 def test_forced_dali_serves_on_the_cpu_too(dataset: VideoDataset) -> None:
     """The graph is the same on both devices; the CPU decoder gets the videos that it refuses."""
     loader = make_loader(dataset, LoaderOptions(2, training=False), backend="dali")
-    assert type(loader).__name__ == "DaliLoader"
+    assert type(loader).__name__ == "GpuLoader"
     assert [batch.indices.tolist() for batch in loader.epoch(0)] == [[0]]
     loader.close()
 

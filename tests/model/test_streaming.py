@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,21 @@ import pytest
 import torch
 
 from mote_fast import VideoClassifier
-from mote_fast.data import read_frames
+from mote_fast.data import loaders, read_frames
+from mote_fast.data.gpu import decoder_choice, gpu_reader
+from mote_fast.data.gpu.gpu_reader import GpuReader
 from mote_fast.data.loading import view_frames
-from mote_fast.errors import ConfigError, LabelError, MissingVideoError, MoteError, UndecodableVideoError, VideoError
+from mote_fast.errors import (
+    BackendError,
+    ConfigError,
+    LabelError,
+    MissingVideoError,
+    MoteError,
+    UndecodableVideoError,
+    VideoError,
+)
 from mote_fast.model import streaming, video_model
+from tests.data.gpu.stand_in import StandIn, decoder_of, missing
 from tests.tolerances import assert_close
 
 LABELS = ["archery", "juggling balls", "playing the cello"]
@@ -53,7 +65,7 @@ def read_or_die(task: tuple[str | bytes, Any, str | None]) -> Any:
         signal.pause()
     if name == "odd.mp4":
         raise KeyError("an error that no one foresaw")
-    return view_frames._serve_crops(task)
+    return view_frames.read_crops(task)
 
 
 @pytest.mark.heavy
@@ -125,7 +137,7 @@ def test_lists_are_classified_as_one_at_a_time(tiny: VideoClassifier, ball: Path
 
 def test_one_video_needs_no_process(tiny: VideoClassifier, ball: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list of one costs what the video costs, and decoded frames need none either."""
-    monkeypatch.setattr(view_frames, "_read_watched", None)
+    monkeypatch.setattr(view_frames, "run_watched", None)
     assert tiny.classify([ball], LABELS) == [tiny.classify(ball, LABELS)]
     frames = read_frames(ball, range(9))
     assert tiny.classify([frames] * 3, LABELS) == [tiny.classify(frames, LABELS)] * 3
@@ -266,3 +278,60 @@ def test_a_script_without_a_guard_and_ctrl_c(ball: Path, tmp_path: Path) -> None
     assert program.returncode == -signal.SIGINT
     assert rest.count("Traceback") == 1
     assert rest.rstrip().endswith("KeyboardInterrupt")
+
+
+@pytest.fixture
+def on_gpu(monkeypatch: pytest.MonkeyPatch) -> list[GpuReader]:
+    """What is called "dali" is a decoder that gives the CPU's pixels; the readers that are made."""
+    made: list[GpuReader] = []
+
+    def reader(*arguments: Any) -> GpuReader:
+        made.append(GpuReader(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(decoder_choice, "gpu_decoder", lambda name: decoder_of(StandIn))
+    monkeypatch.setattr(loaders, "gpu_decoder", lambda name: decoder_of(StandIn))
+    monkeypatch.setattr(gpu_reader, "GpuReader", reader)
+    return made
+
+
+@pytest.mark.heavy
+def test_the_chosen_decoder_serves_all_ways_in(
+    tiny: VideoClassifier, ball: Path, tmp_path: Path, on_gpu: list[GpuReader]
+) -> None:
+    """A list, a stream, a video alone and embeddings: the CPU's results, from the decoder that is named."""
+    (tmp_path / "damaged.mp4").write_bytes(b"no video")
+    frames = read_frames(ball, range(10))
+    videos: list[Any] = [ball, ball.read_bytes(), frames, tmp_path / "damaged.mp4", str(ball)]
+
+    def all_ways() -> list[Any]:
+        listed = tiny.classify(videos, LABELS, errors="return")
+        streamed = [result.predictions for result in tiny.stream_results(videos, LABELS, workers=1)]
+        alone = tiny.classify(ball, LABELS)
+        embedded = tiny.embed([ball, ball]), tiny.embed(ball), tiny.embed(frames)
+        errors = [str(each) for each in listed if isinstance(each, Exception)]
+        return [[each for each in listed if not isinstance(each, Exception)], streamed, alone, errors, *embedded]
+
+    expected = all_ways()
+    assert on_gpu == []
+    tiny.loader = "dali"
+    found = all_ways()
+    loaders.close_shared_readers()
+    # The list, the stream, the embeddings, and one that is kept for videos alone.
+    assert [reader.decoded for reader in on_gpu] == [3, 3, 2, 2]
+    assert [dict(reader.on_cpu) for reader in on_gpu] == [{}] * 4
+    assert found[:4] == expected[:4]
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(found[4:], expected[4:], strict=True))
+    assert tiny.fold().loader == "dali"
+
+
+def test_a_decoder_that_is_missing_is_told_at_once(
+    tiny: VideoClassifier, ball: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was asked for by name: nothing else serves in its place."""
+    decoder = replace(decoder_of(StandIn), why_unavailable=missing)
+    monkeypatch.setattr(decoder_choice, "gpu_decoder", lambda name: decoder)
+    tiny.loader = "dali"
+    for call in (lambda: tiny.classify(ball, LABELS), lambda: tiny.embed([ball, ball])):
+        with pytest.raises(BackendError, match="'dali' cannot serve: no cpu; install it"):
+            call()

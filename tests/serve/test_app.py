@@ -180,7 +180,7 @@ def crash_or_serve(task: Any) -> Any:
     with open(task[0], "rb") as video:
         if video.read(5) == b"crash":
             os.kill(os.getpid(), signal.SIGSEGV)
-    return view_frames._serve_crops(task)
+    return view_frames.read_crops(task)
 
 
 def test_a_crash_costs_its_request(model: mote_fast.VideoClassifier, tmp_path: Path) -> None:

@@ -20,11 +20,13 @@ def add_commands(commands: Any) -> None:
     options.add_labels(classify)
     options.add_value(classify, "--topk", 5, "labels of each video", "K", least=1)
     options.add_model(classify, encodes_labels=True)
+    options.add_loader(classify)
     options.add_prompts(classify)
     options.set_run(classify, "batch_runs", "run_classify")
     embed = _add_run(actions, "embed", "write an embedding of each video", "1x1")
     options.add_value(embed, "--numbers", "float32", "numbers of the embeddings", choices=("float32", "float16"))
     options.add_model(embed)
+    options.add_loader(embed)
     options.set_run(embed, "batch_runs", "run_embed")
 
     status = _add_action(actions, "status", "count what is done and what failed, also while a run goes on")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 from mote_fast.cli import options
-from mote_fast.data.reading_choices import LoaderBackend
 from mote_fast.evaluation.paper_rows import B16, L14, TABLES
 from mote_fast.evaluation.protocol_names import ALL, READABLE
 
@@ -40,7 +39,7 @@ def _add_reproduce(commands: Any) -> None:
     options.add_decode(running)
     options.add_value(running, "--batch-size", 8, "videos per batch and process", "N", least=1)
     options.add_value(running, "--workers", 4, "decoding worker processes, for each process", "N", least=0)
-    options.add_value(running, "--loader", "auto", "backend that decodes", choices=get_args(LoaderBackend))
+    options.add_loader(running)
     options.set_run(parser, "reproduce")
 
 

@@ -45,6 +45,7 @@ def _add_adding(actions: Any, name: str, purpose: str, views: str | None) -> Non
         help="build a graph of all rows afterwards, for search --approximate, and print its recall; needs usearch",
     )
     options.add_model(parser)
+    options.add_loader(parser)
 
 
 def _add_search(commands: Any) -> None:

@@ -24,6 +24,7 @@ def _add_classify(commands: Any) -> None:
     options.add_forms(parser, "write results there as they come; .json, .jsonl, .csv or .txt")
     options.add_rejection(parser, "reject", "LEVEL|auto")
     options.add_model(parser, encodes_labels=True)
+    options.add_loader(parser)
     options.add_prompts(parser)
     options.choose_dtype_by_device(parser)
     options.set_run(parser, "classify")
@@ -86,4 +87,5 @@ def _add_embed(commands: Any) -> None:
     options.add_videos(parser, views="1x1")
     options.add_forms(parser, "write embeddings there; .safetensors, .npy, .json, .jsonl or .csv")
     options.add_model(parser)
+    options.add_loader(parser)
     options.set_run(parser, "embed")

@@ -1,1 +1,1 @@
-"""Decoding with DALI: one pipeline for GPU and CPU, and the loader that uses it."""
+"""DALI as a decoder of a GPU: all of its code; without this folder and its line in the table it is gone."""

@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
+from mote_fast.data.gpu.decode_server import PREFETCH, Device
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.errors import one_line
 
 if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline
-
-Device = Literal["cpu", "gpu"]
-
-# Batches that DALI prepares while the caller uses one.
-PREFETCH = 2
 
 # Exception types that DALI raises for C++ errors.
 DALI_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, MemoryError)

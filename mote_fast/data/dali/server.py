@@ -1,23 +1,38 @@
-"""Runs DALI's pipelines. The loader calls it in a process of its own, which a damaged file ends alone."""
+"""Runs DALI's pipelines, in a process of its own, which a damaged file ends alone."""
 
 from __future__ import annotations
 
 import functools
 import gc
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from mote_fast.data.dali.pipeline import DALI_ERRORS, ClipInput, Columns, Device, build_pipeline, columns
-from mote_fast.data.dali.ready_clips import ReadyClip
-from mote_fast.data.dali.routing import MAX_BYTES
-from mote_fast.data.decoding.formats import HEAD_BYTES, is_certain
+from mote_fast.data.dali import color as dali_color
+from mote_fast.data.dali.pipeline import (
+    DALI_ERRORS,
+    ClipInput,
+    Columns,
+    build_pipeline,
+    columns,
+    why_unavailable,
+)
+from mote_fast.data.decoding.colors import BT470BG, SMPTE170M, UNSPECIFIED
+from mote_fast.data.gpu.decode_server import (
+    TRIAL_CLIPS,
+    Abilities,
+    DecodeServer,
+    Device,
+    GpuDecoder,
+    ReadyClip,
+    content_of,
+    other_shape,
+)
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.errors import one_line
 from mote_fast.runtime.workers import WithTensor
@@ -25,24 +40,9 @@ from mote_fast.runtime.workers import WithTensor
 if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline
 
-# Clips decoded at once in a measurement: enough to keep a GPU's decoders busy.
-TRIAL_CLIPS = 8
 
-
-class DaliServer:
-    """Decodes batches of clips in the order in which they are fed, and tries single clips.
-
-    A request is a method with its arguments, ``server((DaliServer.feed, clips))``, so that it can be sent to a process;
-    a subclass serves it by its own method of that name.
-    A method returns a text where DALI or a file is at fault; what was fed is then lost.
-
-    Args:
-        recipe: how videos become clips.
-        device: DALI's device.
-        device_id: index of the GPU; None on the CPU.
-        batch_size: the largest batch.
-        threads: DALI's CPU threads, and those that read files.
-    """
+class DaliServer(DecodeServer):
+    """Serves as ``DecodeServer`` does; see there. The threads are DALI's, and those that read files."""
 
     def __init__(
         self, recipe: ClipRecipe, device: Device, device_id: int | None, batch_size: int, threads: int
@@ -56,11 +56,6 @@ class DaliServer:
         self._fed: deque[Columns] = deque()
         # Batches that the pipeline has taken from ``_fed`` and not returned.
         self._inside = 0
-
-    def __call__(self, request: tuple[Any, ...]) -> Any:
-        """Serve a request."""
-        method, *arguments = request
-        return getattr(self, method.__name__)(*arguments)
 
     def clear(self) -> None:
         """Forget what was fed."""
@@ -129,22 +124,23 @@ class DaliServer:
         return self._fed.popleft()
 
 
-def other_shape(found: tuple[int, ...], clip: ReadyClip) -> str:
-    """Say that DALI's frames differ from those requested."""
-    return f"it gives frames of {found} instead of {clip.shape}"
+def clip_input(clip: ReadyClip, encoded: np.ndarray) -> ClipInput:
+    """The graph's input for a clip whose file is ``encoded``, uint8 [bytes]."""
+    colors = dali_color.to_ffmpeg(clip.colors)
+    return ClipInput(
+        encoded=encoded,
+        indices=clip.indices,
+        scaled=np.array(clip.geometry.scaled, np.float32),
+        boxes=np.array(clip.geometry.boxes, np.int32),
+        colors=dali_color.to_gray(colors) if clip.geometry.grayscale else colors,
+        mirrored=np.array(clip.geometry.flip, np.int32),
+        order=clip.order,
+    )
 
 
 def _with_file(clip: ReadyClip) -> ClipInput:
-    """Read the file, which may have changed since it was looked at.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is another file now.
-    """
-    data = np.fromfile(clip.path, np.uint8, MAX_BYTES) if os.path.isfile(clip.path) else np.zeros(0, np.uint8)
-    if not is_certain(data[:HEAD_BYTES].tobytes(), clip.kind.container):
-        raise ValueError(f"{clip.path}: changed while it was read")
-    return clip.item._replace(encoded=data)
+    """Read the file; see ``content_of``."""
+    return clip_input(clip, content_of(clip))
 
 
 class _Repeat:
@@ -155,3 +151,30 @@ class _Repeat:
 
     def __call__(self) -> Columns:
         return self._columns
+
+
+# Its decoder of a GPU treats every picture as 8-bit 4:2:0, and reads the range from the bit stream alone, which nobody
+# has verified. That of a CPU supports VP8 too, but conceals damage in it without an error. Both convert every video to
+# RGB as BT.601. Of other matrices' colours they cut off what BT.601 puts outside 0..255, so that no later step can
+# restore them.
+_MATRICES = frozenset({UNSPECIFIED, BT470BG, SMPTE170M})
+
+DECODER = GpuDecoder(
+    DaliServer,
+    why_unavailable,
+    {
+        "cpu": Abilities(
+            frozenset({"vp9", "mjpeg"}),
+            frozenset({"yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p"}),
+            _MATRICES,
+            full_range=True,
+        ),
+        "gpu": Abilities(
+            frozenset({"h264", "hevc", "mpeg4", "vp8", "vp9", "av1"}),
+            frozenset({"yuv420p"}),
+            _MATRICES,
+            full_range=False,
+        ),
+    },
+    ("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
+)

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -98,23 +98,29 @@ def read_view_frames(source: str | bytes, request: ViewRequest, time_limit: floa
     """
     if time_limit is None:
         return _read(source, request)
-    return _read_watched(_pool(os.getpid()), source, request, time_limit, folder_of(source))
+    answer = run_watched(_pool(os.getpid()), (source, request, folder_of(source)), source, time_limit)
+    return received(answer.value, answer.tensor, request)
 
 
 class CropReader:
     """Processes that read the frames of views, scale and crop them; a fault costs its video only.
 
+    Attributes:
+        concurrency: calls of ``read`` that run at the same time.
+
     Args:
         workers: number of processes, each started when it is needed.
         time_limit: seconds for one video.
+        serve: what the processes do with a task.
     """
 
-    def __init__(self, workers: int, time_limit: float) -> None:
-        self._pool = WorkerPool(_serve_crops, workers, time_limit, memory_limit=MAX_MEMORY)
+    def __init__(self, workers: int, time_limit: float, serve: Callable[[Any], Any] | None = None) -> None:
+        self.concurrency = workers
+        self._pool = WorkerPool(serve or read_crops, workers, time_limit, memory_limit=MAX_MEMORY)
         self._time_limit = time_limit
 
     def read(self, source: Source, request: ViewRequest, folder: str | None) -> ViewFrames:
-        """Read a video; callable from as many threads as there are processes.
+        """Read a video; callable from as many threads as ``concurrency`` says.
 
         Args:
             source: the video.
@@ -128,14 +134,19 @@ class CropReader:
             VideoError: the video cannot be read, or its decoder crashed or was stopped.
             BackendError: processes cannot be started here, or the reader was closed.
         """
+        answer = self._ask((source, request, folder), source)
+        return received(answer.value, answer.tensor, request)
+
+    def _ask(self, task: Any, source: Source) -> Any:
+        """Return what a process answers to a task about a video."""
         try:
-            return _read_watched(self._pool, source, request, self._time_limit, folder)
+            return run_watched(self._pool, task, source, self._time_limit)
         except MoteError:
             raise
         except RuntimeError as error:
             # An error that no one foresaw; one odd file must not end a long run.
             last = str(error).strip().rpartition("\n")[2]
-            raise UndecodableVideoError(_label(source), f"decoding it failed: {last[:240]}") from None
+            raise UndecodableVideoError(label_of(source), f"decoding it failed: {last[:240]}") from None
 
     def close(self) -> None:
         """Stop the processes; a ``read`` waiting in another thread raises."""
@@ -179,31 +190,35 @@ def _read(source: Source, request: ViewRequest) -> ViewFrames:
     return ViewFrames(frames, plan, info.num_frames, displayed, info.path, stand_ins)
 
 
-def _read_watched(
-    pool: WorkerPool, source: Source, request: ViewRequest, time_limit: float, folder: str | None
-) -> ViewFrames:
+def run_watched(pool: WorkerPool, task: Any, source: Source, time_limit: float) -> Any:
+    """Return what a process answers to a task about a video, which may lose processes.
+
+    Raises:
+        VideoError: the process said so; or the decoder crashed or was stopped.
+    """
     # The texts alone: a kept error would hold this frame, and with it the bytes of the video.
     losses: list[str] = []
     while True:
         try:
-            answer = pool.run((source, request, folder), time_limit=time_limit)
+            return pool.run(task, time_limit=time_limit)
         except WorkerLostError as lost:
             # A video that takes too long is not tried again.
             if lost.timed_out:
                 raise DecodingTimeoutError(
-                    _label(source), f"decoding it {lost}; re-encode it, or raise the time limit"
+                    label_of(source), f"decoding it {lost}; re-encode it, or raise the time limit"
                 ) from None
             losses.append(str(lost))
-        else:
-            found: ViewFrames = answer.value
-            plan = plan_views(found.num_frames, request.frames, request.views)
-            return found._replace(frames=answer.tensor, plan=plan)
         # The cause may be external, such as a lack of memory, and is not the video's until it comes twice.
         last = losses[-1]
         if losses.count(last) == 2:
-            raise DecoderCrashError(_label(source), f"decoding it twice: {last}, then {last}; replace the file")
+            raise DecoderCrashError(label_of(source), f"decoding it twice: {last}, then {last}; replace the file")
         if len(losses) == MAX_LOSSES:
-            raise DecoderCrashError(_label(source), f"decoding it: {', then '.join(losses)}; replace the file")
+            raise DecoderCrashError(label_of(source), f"decoding it: {', then '.join(losses)}; replace the file")
+
+
+def received(found: ViewFrames, frames: Tensor, request: ViewRequest) -> ViewFrames:
+    """Put together what came without its tensors; the plan is made again."""
+    return found._replace(frames=frames, plan=plan_views(found.num_frames, request.frames, request.views))
 
 
 @functools.cache
@@ -218,7 +233,7 @@ def _serve(task: _Task | None) -> WithTensor | None:
     return None if task is None else _send(task, _read)
 
 
-def _serve_crops(task: _Task) -> WithTensor:
+def read_crops(task: _Task) -> WithTensor:
     """Read in the process, in the caller's folder, and scale and crop."""
     return _send(task, _read_crops)
 
@@ -255,13 +270,14 @@ def _send(task: _Task, read: Callable[[Source, ViewRequest], ViewFrames]) -> Wit
         found = read(source, request)
     except MemoryError as error:
         raise UndecodableVideoError(
-            _label(source), f"decoding it takes more than {MAX_MEMORY >> 20} MiB of memory"
+            label_of(source), f"decoding it takes more than {MAX_MEMORY >> 20} MiB of memory"
         ) from error
     # The caller plans again: the plan's small tensors would go through files of their own.
     return WithTensor(found._replace(frames=None, plan=None), found.frames)
 
 
-def _label(source: Source) -> str:
+def label_of(source: Source) -> str:
+    """What a video is called in messages."""
     if isinstance(source, Address):
         return source.url
     return "<bytes>" if isinstance(source, bytes) else source

@@ -59,7 +59,7 @@ class DataConfig:
         crops_along: views of three crops lie along the "width", as in the released recipe, so that those of a portrait
             video are equal; or along the "long_side".
         decode: library that decodes on the CPU.
-        backend: loader: "dali", "torchcodec-gpu" or "cpu"; "auto" takes the better of the first and the last for this
+        backend: loader: "dali", "torchcodec-gpu" or "cpu"; "auto" takes the fastest that gives the right frames on this
             machine.
         time_limit: seconds that reading one video may take.
         frame_template: file names of extracted frames, for lists of frame folders.

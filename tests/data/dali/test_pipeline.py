@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from mote_fast.data.dali import pipeline as dali_pipeline
 from mote_fast.data.dali.color import identity
 from mote_fast.data.dali.pipeline import ClipInput, build_pipeline, columns
+from mote_fast.data.gpu.decode_server import Device
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.transforms import Preprocessing
 from mote_fast.data.views import Views
@@ -67,6 +69,19 @@ def test_gpu_graph(recipe: ClipRecipe) -> None:
     pixels = {"Video", "Resize", "Slice", "Cat", "CoordTransform", "SequenceRearrange", "CropMirrorNormalize"}
     assert {name for name, devices in graphs["gpu"].items() if devices == {"gpu"}} == pixels
     assert all(devices == {"cpu"} for devices in graphs["cpu"].values())
+
+
+@pytest.mark.usefixtures("needs_dali")
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_threads_are_not_pinned(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of all GPUs of a machine would pin their decoding threads to the same few cores."""
+    from nvidia.dali import fn
+
+    asked: list[dict[str, Any]] = []
+    video = fn.decoders.video  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setattr(fn.decoders, "video", lambda *args, **options: asked.append(options) or video(*args, **options))
+    build_pipeline(iter([]), ClipRecipe(), batch_size=1, device=device)
+    assert [(each["affine"], each["device"]) for each in asked] == [(False, "mixed" if device == "gpu" else "cpu")]
 
 
 def test_missing_dali_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

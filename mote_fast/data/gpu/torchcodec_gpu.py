@@ -1,8 +1,4 @@
-"""torchcodec's decoder on a GPU in place of DALI's: the same loader, routing, trials and batches.
-
-Which of the two stays is decided by measurements on a GPU, of which there are none yet. DALI's own code is in
-``pipeline.py``, ``color.py`` and ``DaliServer``, torchcodec's in this file; the rest of the folder serves both.
-"""
+"""torchcodec as a decoder of a GPU: all of its code; without this file and its line in the table it is gone."""
 
 from __future__ import annotations
 
@@ -15,12 +11,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mote_fast.data.dali.dali_loader import DaliLoader
-from mote_fast.data.dali.pipeline import Device
-from mote_fast.data.dali.ready_clips import ReadyClip
-from mote_fast.data.dali.server import TRIAL_CLIPS, DaliServer, other_shape
 from mote_fast.data.decoding import backend_torchcodec
-from mote_fast.data.decoding.formats import HEAD_BYTES, is_certain
+from mote_fast.data.decoding.colors import BT470BG, SMPTE170M, UNSPECIFIED
+from mote_fast.data.decoding.formats import HEAD_BYTES
+from mote_fast.data.decoding.video_info import as_input
+from mote_fast.data.gpu.decode_server import (
+    TRIAL_CLIPS,
+    Abilities,
+    DecodeServer,
+    Device,
+    GpuDecoder,
+    ReadyClip,
+    check_head,
+    other_shape,
+)
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.transforms import render
 from mote_fast.errors import one_line
@@ -40,13 +44,14 @@ def why_unavailable(device: Device) -> str | None:
     return backend_torchcodec.why_unavailable()
 
 
-class TorchcodecServer(DaliServer):
-    """Serves as ``DaliServer`` does; see there. Files are decoded by as many threads, frames rendered on the device."""
+class TorchcodecServer(DecodeServer):
+    """Serves as ``DecodeServer`` does; see there. Each thread decodes a file, and renders its frames on the device."""
 
     def __init__(
         self, recipe: ClipRecipe, device: Device, device_id: int | None, batch_size: int, threads: int
     ) -> None:
-        super().__init__(recipe, device, device_id, batch_size, threads)
+        del batch_size
+        self._threads = threads
         self._preprocessing = recipe.preprocessing
         self._device = torch.device("cpu") if device == "cpu" else torch.device("cuda", device_id or 0)
         self._clips: deque[list[ReadyClip]] = deque()
@@ -61,7 +66,7 @@ class TorchcodecServer(DaliServer):
         return None
 
     def take(self) -> WithTensor | str:
-        """Return the oldest batch as ``DaliServer.take`` does."""
+        """Return the oldest batch as ``DecodeServer.take`` does."""
         try:
             with ThreadPoolExecutor(self._threads) as threads:
                 decoded = list(threads.map(self._decode, self._clips.popleft()))
@@ -71,7 +76,7 @@ class TorchcodecServer(DaliServer):
         return WithTensor([shape for _, shape in decoded], torch.stack([pixels for pixels, _ in decoded]).cpu())
 
     def attempt(self, clip: ReadyClip, timed: bool) -> float | str:
-        """Decode a clip alone; return as ``DaliServer.attempt`` does."""
+        """Decode a clip alone; return as ``DecodeServer.attempt`` does."""
         try:
             # The first one sets decoders up.
             _, shape = self._decode(clip)
@@ -94,23 +99,47 @@ class TorchcodecServer(DaliServer):
         """
         from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportPrivateImportUsage]
 
-        with Path(clip.path).open("rb") as file:
-            if not is_certain(file.read(HEAD_BYTES), clip.kind.container):
-                raise ValueError(f"{clip.path}: changed while it was read")
-        decoder = VideoDecoder(clip.path, stream_index=clip.stream, dimension_order="NHWC", device=str(self._device))
-        batch = decoder.get_frames_at(clip.item.indices.tolist())
+        if isinstance(clip.source, bytes):
+            check_head(clip, clip.source[:HEAD_BYTES])
+        else:
+            with Path(clip.source).open("rb") as head:
+                check_head(clip, head.read(HEAD_BYTES))
+        with as_input(clip.source) as file:
+            decoder = VideoDecoder(
+                file,  # pyright: ignore[reportArgumentType]
+                stream_index=clip.stream,
+                dimension_order="NHWC",
+                device=str(self._device),
+            )
+            batch = decoder.get_frames_at(clip.indices.tolist())
         seconds, half_a_tick = clip.seconds
         if (batch.pts_seconds.cpu() - torch.tensor(seconds, dtype=torch.float64)).abs().max() > half_a_tick:
-            raise ValueError(f"{clip.path}: it gave other frames than those asked for")
+            raise ValueError("it gave other frames than those asked for")
         pixels = render(batch.data, clip.geometry, self._preprocessing)
-        # By crop, then by frame, as ``ClipInput.order`` counts them.
-        order = torch.from_numpy(clip.item.order).to(self._device, torch.int64)
+        # By crop, then by frame, as ``ReadyClip.order`` counts them.
+        order = torch.from_numpy(clip.order).to(self._device, torch.int64)
         return pixels.transpose(0, 1).flatten(0, 1)[order], tuple(batch.data.shape)
 
 
-class TorchcodecLoader(DaliLoader):
-    """Loads videos through torchcodec on a GPU; see ``DaliLoader`` and ``make_loader``."""
+# What torchcodec's decoder of a GPU does with other layouts, ranges and matrices is not verified.
+_MATRICES = frozenset({UNSPECIFIED, BT470BG, SMPTE170M})
 
-    backend = "torchcodec-gpu"
-    server = TorchcodecServer
-    why_not = staticmethod(why_unavailable)
+DECODER = GpuDecoder(
+    TorchcodecServer,
+    why_unavailable,
+    {
+        "cpu": Abilities(
+            frozenset({"vp9", "mjpeg"}),
+            frozenset({"yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p"}),
+            _MATRICES,
+            full_range=True,
+        ),
+        "gpu": Abilities(
+            frozenset({"h264", "hevc", "mpeg4", "vp8", "vp9", "av1"}),
+            frozenset({"yuv420p"}),
+            _MATRICES,
+            full_range=False,
+        ),
+    },
+    ("torchcodec",),
+)

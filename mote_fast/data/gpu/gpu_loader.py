@@ -1,15 +1,14 @@
-"""The loader that decodes with DALI: worker processes look at the videos, and one more runs the DALI graph.
+"""The loader that decodes on a GPU: worker processes look at the videos, and one more runs the GPU's decoder.
 
-The workers decode the videos that DALI cannot decode, or would decode differently from the CPU loader (``routing``), as
-the CPU loader does, into the rows of the same batch. Labels and order therefore equal the CPU loader's, and the pixels
-differ only as two decoders do. A file that ends DALI's process is decoded by a worker, like any that DALI refuses.
+The workers decode the videos that the decoder cannot decode, or would decode differently from the CPU loader
+(``routing``), as the CPU loader does, into the rows of the same batch. Labels and order therefore equal the CPU
+loader's, and the pixels differ only as two decoders do. A file that ends the decoder's process is decoded by a worker,
+like any that the decoder refuses.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
-import math
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -20,33 +19,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mote_fast.data.dali.pipeline import PREFETCH, Device, why_unavailable
-from mote_fast.data.dali.ready_clips import ClipReader, OwnClip, ReadyClip
-from mote_fast.data.dali.routing import Chooser
-from mote_fast.data.dali.server import TRIAL_CLIPS, DaliServer, other_shape
-from mote_fast.data.dali.trial import Trial
 from mote_fast.data.dataset import VideoDataset
-from mote_fast.data.decoding.video_info import MAX_MEMORY
+from mote_fast.data.gpu.decode_engine import DecodeEngine, kind_of_device
+from mote_fast.data.gpu.decode_server import (
+    PREFETCH,
+    TRIAL_CLIPS,
+    DecodeServer,
+    GpuDecoder,
+    ReadyClip,
+    other_shape,
+)
+from mote_fast.data.gpu.ready_clips import ClipReader, OwnClip
+from mote_fast.data.gpu.routing import Chooser
+from mote_fast.data.gpu.trial import Trial
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.decode_pool import DecodePool
 from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.samples import Sample, SampleReader
 from mote_fast.data.loading.video_loader import DatasetLoader, LoaderOptions, run_now
 from mote_fast.errors import BackendError, ConfigError
-from mote_fast.runtime.workers import WithTensor, WorkerLostError, WorkerPool
+from mote_fast.runtime.workers import WithTensor, WorkerLostError
 
 logger = logging.getLogger(__name__)
 
-# Batches prepared beyond those that DALI holds.
+# Batches prepared beyond those that the decoder holds.
 _AHEAD = 2
-
-# Bytes that DALI's process may take for each video of a batch, beside MAX_MEMORY: its file, frames, and scaled frames.
-MAX_CLIP_MEMORY = 2**31
 
 
 @dataclass(eq=False)
 class _Slot:
-    """One slot of a batch: uint8 [V, T, 3, S, S] on the host, the sample, and its clip if DALI decodes it."""
+    """One slot of a batch: uint8 [V, T, 3, S, S] on the host, the sample, and its clip if the GPU decodes it."""
 
     epoch: int
     position: int
@@ -58,7 +60,7 @@ class _Slot:
 
 @dataclass
 class _Pending:
-    """A batch being read: uint8 [B, V, T, 3, S, S] on the host, its slots, and whether DALI has it."""
+    """A batch being read: uint8 [B, V, T, 3, S, S] on the host, its slots, and whether the decoder has it."""
 
     pixels: Tensor
     slots: list[_Slot]
@@ -69,74 +71,41 @@ class _Pending:
         return [slot.clip for slot in self.slots if slot.clip is not None]
 
 
-class _Engine:
-    """Sends requests to a ``DaliServer``, in a watched process or in this one."""
+class GpuLoader(DatasetLoader):
+    """Loads the videos of a ``VideoDataset`` through a decoder of a GPU; see ``make_loader``.
 
-    def __init__(
-        self, server: DaliServer, start: Callable[[], object], isolated: bool, time_limit: float, memory: int | None
-    ) -> None:
-        self._pool = WorkerPool(server, 1, time_limit, start=start, memory_limit=memory) if isolated else None
-        self.ask: Callable[[tuple], Any] = self._pool.run if self._pool is not None else server
+    ``workers`` processes look at files and decode what the decoder does not; the decoder gets the same number of
+    threads. A crash of a decoder, and a video that exceeds the time limit, cost that video, as in the CPU loader. With
+    ``workers=0``, and without ``isolate``, all run in this process, which a decoder can end.
 
-    def close(self) -> None:
-        if self._pool is not None:
-            self._pool.close()
-
-
-class DaliLoader(DatasetLoader):
-    """Loads the videos of a ``VideoDataset`` through DALI; see ``make_loader``.
-
-    ``workers`` processes look at files and decode what DALI does not; DALI gets the same number of threads. A crash of
-    a decoder, and a video that exceeds the time limit, cost that video, as in the CPU loader. With ``workers=0``, and
-    without ``isolate``, all run in this process, which a decoder can end.
-
-    A subclass decodes the same videos with another decoder of the GPU, by its ``backend``, ``server`` and ``why_not``.
+    Args:
+        dataset: the videos.
+        options: see ``LoaderOptions``.
+        decoder: what decodes; it must be available.
     """
 
-    backend = "dali"
-    server: type[DaliServer] = DaliServer
-    why_not: Callable[[Device], str | None] = staticmethod(why_unavailable)
-
-    def __init__(self, dataset: VideoDataset, options: LoaderOptions) -> None:
-        device = torch.device(options.device)
-        if device.type not in ("cpu", "cuda"):
-            raise ConfigError(f"device must be 'cpu' or 'cuda' for DALI, got {str(options.device)!r}")
-        kind: Device = "gpu" if device.type == "cuda" else "cpu"
-        reason = self.why_not(kind)
-        if reason is not None:
-            raise BackendError(f"backend {self.backend!r} cannot serve: {reason}")
+    def __init__(self, dataset: VideoDataset, options: LoaderOptions, decoder: GpuDecoder) -> None:
+        kind = kind_of_device(options.device)
         super().__init__(dataset, options)
-        if kind == "gpu" and device.index is None:
+        if kind == "gpu" and self._device.index is None:
             self._device = torch.device("cuda", torch.cuda.current_device())
+        self._decoder = decoder
         threads = max(1, options.workers)
         self._read_clip: Callable[[tuple[int, int, str], Tensor], ReadyClip | OwnClip | Failure] = ClipReader(
-            dataset, kind
+            dataset, decoder.takes[kind]
         )
         self._pool = self._threads = None
         if options.processes:
             self._pool = DecodePool(self._read_clip, dataset.recipe, options.processes, options.time_limit)
         if options.workers:
-            self._threads = ThreadPoolExecutor(threads, thread_name_prefix="mote-fast-dali")
-        server = functools.partial(
-            self.server,
-            dataset.recipe,
-            kind,
-            self._device.index if kind == "gpu" else None,
-            options.batch_size,
-            threads,
-        )
-        # A driver reserves memory by the gigabyte.
-        memory = MAX_MEMORY + options.batch_size * MAX_CLIP_MEMORY if kind == "cpu" else None
-        start = functools.partial(self.why_not, "cpu")
-        self._build_engine = lambda clips: _Engine(
-            server(), start, options.processes > 0, options.time_limit * math.ceil(clips / threads), memory
-        )
-        self._engines: list[_Engine] = []
+            self._threads = ThreadPoolExecutor(threads, thread_name_prefix="mote-fast-gpu")
+        self._engines: list[DecodeEngine] = []
+        # One bad video makes a whole pipeline unusable, so that batches have another process.
         tried = self._new_engine(TRIAL_CLIPS if kind == "gpu" else 1)
         self._trial = Trial(tried.ask, threads, timed=kind == "gpu")
         self._chooser = Chooser()
         self._reader = SampleReader(dataset, options.training, self._load, self.faults)
-        self._engine: _Engine | None = None
+        self._engine: DecodeEngine | None = None
         self._refused: dict[int, str] = {}
         self._passed_over: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -148,7 +117,7 @@ class DaliLoader(DatasetLoader):
         Raises:
             ConfigError: the loader is closed.
             ListError: a training batch cannot be filled, see ``SampleReader``.
-            BackendError: DALI fails, and no single video is the cause.
+            BackendError: the decoder fails, and no single video is the cause.
         """
         self._check_open()
         engine, self._engine = self._engine or self._new_engine(self._options.batch_size), None
@@ -174,7 +143,7 @@ class DaliLoader(DatasetLoader):
             reasons, self._passed_over = self._passed_over.most_common(), Counter()
         if reasons:
             text = ", ".join(f"{videos} ({reason})" for reason, videos in reasons)
-            logger.info("epoch %d, videos decoded before DALI: %s", epoch, text)
+            logger.info("epoch %d, videos decoded on the CPU: %s", epoch, text)
 
     def close(self) -> None:
         """See ``VideoLoader.close``."""
@@ -188,9 +157,17 @@ class DaliLoader(DatasetLoader):
         if self._threads is not None:
             self._threads.shutdown()
 
-    def _new_engine(self, clips: int) -> _Engine:
-        """Make an engine for batches of so many clips; its process starts with the first request."""
-        engine = self._build_engine(clips)
+    def _new_engine(self, clips: int) -> DecodeEngine:
+        """Make an engine for batches of so many clips."""
+        engine = DecodeEngine(
+            self._decoder,
+            self._recipe,
+            self._device,
+            batch_size=clips,
+            threads=max(1, self._options.workers),
+            time_limit=self._options.time_limit,
+            isolated=self._options.processes > 0,
+        )
         self._engines.append(engine)
         return engine
 
@@ -225,7 +202,7 @@ class DaliLoader(DatasetLoader):
         return slot
 
     def _load(self, index: int, epoch: int, slot: Any) -> int | Failure:
-        """Do as ``samples.load_row``; a video for DALI is left in the slot instead."""
+        """Do as ``samples.load_row``; a video for the decoder is left in the slot instead."""
         slot.clip = None
         found = self._read(index, epoch, self._refused.get(index, ""), slot.row)
         if isinstance(found, ReadyClip):
@@ -234,7 +211,7 @@ class DaliLoader(DatasetLoader):
             def readable() -> bool:
                 return isinstance(self._read(index, epoch, "to compare", slot.row), OwnClip)
 
-            if self._chooser.prefers_dali(clip.kind, lambda: self._trial.measure(clip, readable)):
+            if self._chooser.prefers_gpu(clip.kind, lambda: self._trial.measure(clip, readable)):
                 slot.clip = clip
                 return clip.label
             reason = f"{clip.kind.codec} in {clip.kind.container}: refused, or slower"
@@ -242,7 +219,7 @@ class DaliLoader(DatasetLoader):
         if isinstance(found, Failure):
             return found
         assert isinstance(found, OwnClip)
-        logger.debug("%s: decoded before DALI: %s", self._dataset.items[index].path, found.reason)
+        logger.debug("%s: decoded on the CPU: %s", self._dataset.items[index].path, found.reason)
         with self._lock:
             self._passed_over[found.reason] += 1
         return found.label
@@ -253,19 +230,19 @@ class DaliLoader(DatasetLoader):
             return self._read_clip(task, row)
         return self._pool.load(index, self._dataset.items[index].path, task, row)
 
-    def _take(self, engine: _Engine, held: deque[_Pending]) -> Batch:
-        """Return the oldest batch. If DALI fails, find the videos at fault, and read them without DALI."""
+    def _take(self, engine: DecodeEngine, held: deque[_Pending]) -> Batch:
+        """Return the oldest batch. If the decoder fails, find the videos at fault, and read them on the CPU."""
         while True:
             self._check_open()
             lost: WorkerLostError | None = None
             try:
                 answer = _decode(engine, held)
             except WorkerLostError as error:
-                answer, lost = f"in DALI, {error}", error
+                answer, lost = f"in the decoder, {error}", error
             if isinstance(answer, str):
                 refused = self._find_refused(held)
                 if not refused and lost is None:
-                    raise BackendError(f"DALI fails, and not over one video: {answer}")
+                    raise BackendError(f"the GPU's decoder fails, and not over one video: {answer}; use backend='cpu'")
                 # Damaged memory may end the process after the video that damaged it: none of them is trusted.
                 refused = refused or {clip.index: answer for batch in held for clip in batch.clips}
             else:
@@ -275,7 +252,7 @@ class DaliLoader(DatasetLoader):
             self._repair(held, refused)
 
     def _find_refused(self, batches: Iterable[_Pending]) -> dict[int, str]:
-        """Try the clips of each batch one by one; return those that DALI refuses in the first bad batch, and why."""
+        """Try the clips of each batch one by one; return those that are refused in the first bad batch, and why."""
         for batch in batches:
             reasons = ((clip.index, self._trial.why_refused(clip)) for clip in batch.clips)
             refused = {index: reason for index, reason in reasons if reason is not None}
@@ -284,16 +261,16 @@ class DaliLoader(DatasetLoader):
         return {}
 
     def _repair(self, batches: Iterable[_Pending], refused: dict[int, str]) -> None:
-        """Read the samples of refused videos again; DALI no longer gets these videos, and must begin again."""
+        """Read the samples of refused videos again; the decoder gets them no longer, and begins again."""
         for index, reason in refused.items():
-            logger.warning("%s: decoded before DALI from now on: %s", self._dataset.items[index].path, reason)
+            logger.warning("%s: decoded on the CPU from now on: %s", self._dataset.items[index].path, reason)
             self._refused[index] = reason
         for batch in batches:
             batch.fed = False
             self._complete(batch)
 
     def _complete(self, batch: _Pending) -> _Pending:
-        """Wait for the samples; read those again whose video DALI has refused since."""
+        """Wait for the samples; read those again whose video was refused since."""
         while True:
             for slot in batch.slots:
                 slot.sample.result()
@@ -306,7 +283,7 @@ class DaliLoader(DatasetLoader):
             ]
 
     def _finish(self, batch: _Pending, decoded: WithTensor | None) -> Batch:
-        """Make a ``Batch``; ``decoded`` are DALI's clips."""
+        """Make a ``Batch``; ``decoded`` are the decoder's clips."""
         if decoded is not None:
             rows = [slot.row for slot in batch.slots if slot.clip is not None]
             for row, pixels in zip(rows, decoded.tensor, strict=True):
@@ -318,25 +295,25 @@ class DaliLoader(DatasetLoader):
         return self._deliver(pixels, [label for _, label, _ in read], [index for _, _, index in read], failures)
 
 
-def _decode(engine: _Engine, held: deque[_Pending]) -> WithTensor | str | None:
-    """Feed DALI the batches that it does not have, and decode the oldest; None if no video of it is for DALI.
+def _decode(engine: DecodeEngine, held: deque[_Pending]) -> WithTensor | str | None:
+    """Feed the batches that the decoder does not have, and decode the oldest; None if no video of it is for it.
 
     Raises:
-        WorkerLostError: DALI's process died, or was stopped.
+        WorkerLostError: the decoder's process died, or was stopped.
     """
     if not any(batch.fed for batch in held):
-        engine.ask((DaliServer.clear,))
+        engine.ask((DecodeServer.clear,))
     for batch in held:
         if batch.clips and not batch.fed:
-            problem = engine.ask((DaliServer.feed, batch.clips))
+            problem = engine.ask((DecodeServer.feed, batch.clips))
             if problem is not None:
                 return problem
             batch.fed = True
-    return engine.ask((DaliServer.take,)) if held[0].clips else None
+    return engine.ask((DecodeServer.take,)) if held[0].clips else None
 
 
 def _other_shapes(batch: _Pending, answer: WithTensor | None) -> dict[int, str]:
-    """Videos whose frames came out of DALI in another number or size than requested, with the reason."""
+    """Videos whose frames came out in another number or size than requested, with the reason."""
     if answer is None:
         return {}
     pairs = zip(batch.clips, answer.value, strict=True)

@@ -1,4 +1,4 @@
-"""The DALI loader against the CPU loader: same labels, order, stand-ins and failures, and the same pixels."""
+"""A GPU's decoder, DALI on a CPU, against the CPU loader: labels, order, stand-ins, failures, and pixels."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from mote_fast.data import sample_frames
-from mote_fast.data.dali import routing as dali_routing
-from mote_fast.data.dali.dali_loader import DaliLoader
-from mote_fast.data.dali.routing import DecodeTiming
-from mote_fast.data.dali.server import DaliServer
-from mote_fast.data.dali.trial import Trial
+from mote_fast.data.dali.server import DECODER, DaliServer
 from mote_fast.data.dataset import VideoDataset
 from mote_fast.data.decoding.video_info import VideoInfo
+from mote_fast.data.gpu.decode_server import Abilities, GpuDecoder
+from mote_fast.data.gpu.gpu_loader import GpuLoader
+from mote_fast.data.gpu.routing import DecodeTiming
+from mote_fast.data.gpu.trial import Trial
 from mote_fast.data.items import VideoItem
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.cpu_loader import CpuLoader
@@ -34,7 +34,7 @@ from mote_fast.data.views import Views
 from mote_fast.errors import BackendError, ConfigError, ListError
 from tests.data.charts import COLORS, FULL, KR_KB, LIMITED, SIZE, Coding, chart, read_patches
 from tests.data.conftest import NumberedVideos
-from tests.data.dali.deadly import DeadlyServer
+from tests.data.gpu.deadly import DeadlyServer
 from tests.tolerances import GREY_LEVELS
 
 # Pipelines and worker processes.
@@ -73,9 +73,25 @@ def _dataset(paths: Sequence[Path], recipe: ClipRecipe = _PLAIN) -> VideoDataset
 
 
 def _loader(
-    dataset: VideoDataset, batch_size: int = 3, *, training: bool = False, workers: int = 2, **options: Any
-) -> DaliLoader:
-    return DaliLoader(dataset, LoaderOptions(batch_size, training=training, workers=workers, **options))
+    dataset: VideoDataset,
+    batch_size: int = 3,
+    *,
+    training: bool = False,
+    workers: int = 2,
+    decoder: GpuDecoder = DECODER,
+    **options: Any,
+) -> GpuLoader:
+    return GpuLoader(dataset, LoaderOptions(batch_size, training=training, workers=workers, **options), decoder)
+
+
+# The abilities of DALI, by device.
+_TAKEN: Any = DECODER.takes
+
+
+def _with_h264() -> Abilities:
+    """Those on a CPU, and H.264, which DALI refuses there."""
+    taken = DECODER.takes["cpu"]
+    return replace(taken, codecs=taken.codecs | {"h264"})
 
 
 def _difference(one: Batch, two: Batch) -> float:
@@ -114,7 +130,7 @@ def test_same_clips_as_the_dataset(recipe: ClipRecipe, paths: list[Path], caplog
         with caplog.at_level(logging.DEBUG, "mote_fast"):
             (batch,) = loader.epoch(epoch)
         for number, path in enumerate(paths):
-            assert (f"{path}: decoded before DALI" in caplog.text) == (number >= 4)
+            assert (f"{path}: decoded on the CPU" in caplog.text) == (number >= 4)
         assert sorted(batch.indices.tolist()) == list(range(len(paths)))
         shape = (len(paths), recipe.views_per_video, recipe.frames, 3, 32, 32)
         for index, label, pixels in zip(batch.indices.tolist(), batch.labels, batch.pixels.view(shape), strict=True):
@@ -163,7 +179,7 @@ def test_saturated_colors_are_right(
     loader, plain = _loader(dataset, size), CpuLoader(dataset, LoaderOptions(size, training=False))
     with caplog.at_level(logging.DEBUG, "mote_fast"):
         batches = [next(iter(each.epoch(0))) for each in (loader, plain)]
-    assert [f"{path}: decoded before DALI" not in caplog.text for path in paths] == by_dali
+    assert [f"{path}: decoded on the CPU" not in caplog.text for path in paths] == by_dali
     for batch in batches:
         for path, clip in zip(paths, batch.pixels, strict=True):
             shown = read_patches(clip.permute(0, 2, 3, 1))
@@ -224,7 +240,8 @@ def test_ranks_share_an_epoch_without_padding(paths: list[Path]) -> None:
 def test_dtypes(dtype: torch.dtype, paths: list[Path]) -> None:
     """DALI writes float16 itself; it does not support bfloat16."""
     options = LoaderOptions(2, training=False, dtype=dtype)
-    loader, plain = (make(_dataset(paths[:2]), options) for make in (DaliLoader, CpuLoader))
+    loader = GpuLoader(_dataset(paths[:2]), options, DECODER)
+    plain = CpuLoader(_dataset(paths[:2]), options)
     (batch,), (expected,) = loader.epoch(0), plain.epoch(0)
     assert batch.pixels.dtype == dtype
     assert _difference(batch, expected) <= SAME_PIXELS
@@ -272,7 +289,7 @@ def test_nothing_to_train_on(tmp_path: Path) -> None:
 @pytest.fixture
 def believes_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """DALI is given H.264 on the CPU, which it refuses, and no video is tried out first; in this process alone."""
-    monkeypatch.setitem(dali_routing.CODECS, "cpu", frozenset({"vp9", "mjpeg", "h264"}))
+    monkeypatch.setitem(_TAKEN, "cpu", _with_h264())
     monkeypatch.setattr(Trial, "measure", lambda *_: DecodeTiming(0.0, 1.0))
 
 
@@ -299,7 +316,7 @@ def test_a_refused_kind_is_decoded_by_the_cpu(
     paths: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A GPU may lack a decoder that the table lists; the trial detects it before a pipeline breaks."""
-    monkeypatch.setitem(dali_routing.CODECS, "cpu", frozenset({"vp9", "h264"}))
+    monkeypatch.setitem(_TAKEN, "cpu", _with_h264())
     dataset = _dataset([paths[4], paths[0]])
     loader = _loader(dataset, workers=0)
     with caplog.at_level(logging.DEBUG, "mote_fast"):
@@ -323,7 +340,7 @@ def test_frames_of_another_size_are_not_delivered(paths: list[Path], caplog: pyt
     # One worker: which video is tried first decides what becomes of its kind.
     loader = _loader(_Misread(dataset.items, _PLAIN), 1, workers=1)
     _assert_same(list(loader.epoch(0)), list(CpuLoader(dataset, LoaderOptions(1, training=False)).epoch(0)))
-    assert f"{paths[2]}: decoded before DALI from now on: it gives frames of (4, {SIZE}, {SIZE}, 3)" in caplog.text
+    assert f"{paths[2]}: decoded on the CPU from now on: it gives frames of (4, {SIZE}, {SIZE}, 3)" in caplog.text
     loader.close()
 
 
@@ -355,7 +372,7 @@ def test_a_video_that_stalls_is_given_up(training: bool, paths: list[Path]) -> N
     recipe = replace(_PLAIN, augmentation="kinetics" if training else "none")
     dataset = _Stalling(_dataset(paths[:4]).items, recipe, seed=3)
     # Enough for DALI's first batch on a busy machine.
-    loader = DaliLoader(dataset, LoaderOptions(2, training=training, workers=1, time_limit=10.0))
+    loader = _loader(dataset, 2, training=training, workers=1, time_limit=10.0)
     for epoch in (0, 1):
         batches = list(loader.epoch(epoch))
         failures = [failure for batch in batches for failure in batch.failures]
@@ -367,12 +384,10 @@ def test_a_video_that_stalls_is_given_up(training: bool, paths: list[Path]) -> N
     loader.close()
 
 
-@pytest.fixture
-def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DaliLoader, "server", DeadlyServer)
+# Some files end or stop it.
+_DEADLY = replace(DECODER, server=DeadlyServer)
 
 
-@pytest.mark.usefixtures("deadly")
 @pytest.mark.parametrize("training", [False, True])
 def test_a_file_that_ends_dali_costs_nothing(
     training: bool, paths: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -384,7 +399,7 @@ def test_a_file_that_ends_dali_costs_nothing(
     # The first videos of each kind are tried alone.
     listed = [*paths[:2], *(each for name in names for each in (tmp_path / name, paths[2])), *paths[:5]]
     dataset = _dataset(listed, replace(_PLAIN, augmentation="kinetics" if training else "none"))
-    loader = _loader(dataset, 2, training=training)
+    loader = _loader(dataset, 2, training=training, decoder=_DEADLY)
     plain = CpuLoader(dataset, LoaderOptions(2, training=training))
     for epoch in (0, 1):
         _assert_same(list(loader.epoch(epoch)), list(plain.epoch(epoch)))
@@ -393,14 +408,13 @@ def test_a_file_that_ends_dali_costs_nothing(
     loader.close()
 
 
-@pytest.mark.usefixtures("deadly")
 def test_a_file_that_stops_dali_costs_the_time_limit(
     paths: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once; a worker decodes it."""
     (tmp_path / "hang.webm").write_bytes(paths[0].read_bytes())
     dataset = _dataset([paths[0], tmp_path / "hang.webm", paths[2]])
-    loader = _loader(dataset, 1, workers=1, time_limit=8.0)
+    loader = _loader(dataset, 1, workers=1, time_limit=8.0, decoder=_DEADLY)
     plain = CpuLoader(dataset, LoaderOptions(1, training=False))
     for _ in range(2):
         _assert_same(list(loader.epoch(0)), list(plain.epoch(0)))
@@ -444,11 +458,11 @@ def test_a_closed_loader_says_so(paths: list[Path]) -> None:
         next(iter(loader.epoch(0)))
 
 
-def test_bad_arguments(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_arguments(paths: list[Path]) -> None:
     """The constructor raises."""
 
-    def make(batch_size: int = 2, **options: Any) -> DaliLoader:
-        return DaliLoader(_dataset(paths), LoaderOptions(batch_size, training=True, **options))
+    def make(batch_size: int = 2, **options: Any) -> GpuLoader:
+        return GpuLoader(_dataset(paths), LoaderOptions(batch_size, training=True, **options), DECODER)
 
     refused: list[dict[str, Any]] = [{"workers": -1}, {"time_limit": 0}, {"device": "meta"}]
     for options in refused:
@@ -456,6 +470,3 @@ def test_bad_arguments(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> No
             make(**options)
     with pytest.raises(ConfigError, match="one step takes"):
         make(replica=Replica(0, 4))
-    monkeypatch.setattr(DaliLoader, "why_not", staticmethod(lambda device: f"no {device}; install it"))
-    with pytest.raises(BackendError, match="no gpu; install it"):
-        make(device="cuda")

@@ -1,4 +1,4 @@
-"""The choice of videos for DALI: none that it would decode differently from the CPU loader."""
+"""The choice of videos for a GPU's decoder, here DALI: none that it would decode differently from the CPU loader."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from typing import Any
 
 import pytest
 
-from mote_fast.data.dali.routing import (
-    MAX_BYTES,
+from mote_fast.data.dali.server import DECODER
+from mote_fast.data.decoding.colors import FULL, LIMITED, Colors
+from mote_fast.data.decoding.video_info import Timeline, VideoInfo
+from mote_fast.data.gpu.decode_server import MAX_BYTES, StreamKind
+from mote_fast.data.gpu.routing import (
     MAX_FRAME_BYTES,
     MAX_REFUSALS,
     Chooser,
     DecodeTiming,
     Header,
-    StreamKind,
     kind_of,
     read_header,
-    why_not_dali,
+    why_not_gpu,
 )
-from mote_fast.data.decoding.colors import FULL, LIMITED, Colors
-from mote_fast.data.decoding.video_info import Timeline, VideoInfo
 from tests.data.charts import FRAMES, Coding, chart
+
+CPU, GPU = DECODER.takes["cpu"], DECODER.takes["gpu"]
 
 _PTS = tuple(range(0, 400, 40))
 _TIMELINE = Timeline(0, Fraction(1, 1000), _PTS, True, _PTS, False)
@@ -36,11 +38,11 @@ _HEADER = Header("matroska,webm", 0)
 
 def test_a_plain_video_goes_to_dali() -> None:
     """VP9 goes to both devices, H.264 to the GPU only; a correct count in the header is accepted."""
-    assert why_not_dali(_INFO, _HEADER, 1000, 1000, "cpu") is None
-    assert why_not_dali(_INFO, Header("matroska,webm", 10), 1000, 1000, "gpu") is None
+    assert why_not_gpu(_INFO, _HEADER, 1000, 1000, CPU) is None
+    assert why_not_gpu(_INFO, Header("matroska,webm", 10), 1000, 1000, GPU) is None
     h264 = replace(_INFO, codec="h264")
-    assert why_not_dali(h264, _HEADER, 1000, 1000, "gpu") is None
-    assert why_not_dali(h264, _HEADER, 1000, 1000, "cpu") == "codec h264"
+    assert why_not_gpu(h264, _HEADER, 1000, 1000, GPU) is None
+    assert why_not_gpu(h264, _HEADER, 1000, 1000, CPU) == "codec h264"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,9 @@ def test_what_dali_would_decode_otherwise_stays_away(
     info: dict[str, Any], header: dict[str, Any], reason: str, device: Any
 ) -> None:
     """Each case would give other frames, other colours, black, or an error that ends the pipeline."""
-    assert reason in (why_not_dali(replace(_INFO, **info), _HEADER._replace(**header), 1000, 1000, device) or "")
+    assert reason in (
+        why_not_gpu(replace(_INFO, **info), _HEADER._replace(**header), 1000, 1000, DECODER.takes[device]) or ""
+    )
 
 
 def test_limits_of_one_device() -> None:
@@ -73,11 +77,11 @@ def test_limits_of_one_device() -> None:
     full, dense = (
         replace(_INFO, colors=colors) for colors in (_COLORS._replace(range=FULL), Colors("yuv444p", 6, LIMITED))
     )
-    assert why_not_dali(full, _HEADER, 1000, 1000, "cpu") is None
-    assert why_not_dali(full, _HEADER, 1000, 1000, "gpu") == "full colour range"
-    assert why_not_dali(dense, _HEADER, 1000, 1000, "gpu") == "pixel format yuv444p"
-    assert "MiB" in (why_not_dali(_INFO, _HEADER, MAX_BYTES + 1, 1000, "cpu") or "")
-    assert "frames of over" in (why_not_dali(_INFO, _HEADER, 1000, MAX_FRAME_BYTES + 1, "gpu") or "")
+    assert why_not_gpu(full, _HEADER, 1000, 1000, CPU) is None
+    assert why_not_gpu(full, _HEADER, 1000, 1000, GPU) == "full colour range"
+    assert why_not_gpu(dense, _HEADER, 1000, 1000, GPU) == "pixel format yuv444p"
+    assert "MiB" in (why_not_gpu(_INFO, _HEADER, MAX_BYTES + 1, 1000, CPU) or "")
+    assert "frames of over" in (why_not_gpu(_INFO, _HEADER, 1000, MAX_FRAME_BYTES + 1, GPU) or "")
 
 
 def test_header_of_a_file(tmp_path: Path) -> None:
@@ -87,7 +91,7 @@ def test_header_of_a_file(tmp_path: Path) -> None:
         ("a.avi", "mjpeg", Header("avi", FRAMES)),
     ):
         (tmp_path / name).write_bytes(chart(Coding("yuv420p"), codec, name[2:], strict="unofficial"))
-        assert read_header(str(tmp_path / name)) == expected
+        assert read_header(str(tmp_path / name), name) == expected
 
 
 def test_kinds_are_told_apart_by_codec_container_and_size() -> None:
@@ -108,20 +112,20 @@ _KIND = StreamKind("webm", "vp9", 0)
 )
 def test_the_faster_one_is_kept(timing: DecodeTiming, expected: bool) -> None:
     """There is one measurement per kind; later timings do not matter."""
-    chooser, timings = Chooser(), iter([timing, DecodeTiming(timing.cpu, timing.dali or 0.0)])
-    answers = [chooser.prefers_dali(_KIND, lambda: next(timings)) for _ in range(5)]
+    chooser, timings = Chooser(), iter([timing, DecodeTiming(timing.cpu, timing.gpu or 0.0)])
+    answers = [chooser.prefers_gpu(_KIND, lambda: next(timings)) for _ in range(5)]
     assert answers == [expected] * 5
-    assert chooser.prefers_dali(_KIND._replace(codec="h264"), lambda: next(timings)) != expected
+    assert chooser.prefers_gpu(_KIND._replace(codec="h264"), lambda: next(timings)) != expected
 
 
 def test_a_refusal_may_be_the_videos_fault() -> None:
     """One odd video must not exclude a kind from DALI; an unsupported codec must not be tried forever."""
     chooser = Chooser()
-    assert not chooser.prefers_dali(_KIND, lambda: DecodeTiming(None, math.inf))
-    assert chooser.prefers_dali(_KIND, lambda: DecodeTiming(1.0, 2.0))
+    assert not chooser.prefers_gpu(_KIND, lambda: DecodeTiming(None, math.inf))
+    assert chooser.prefers_gpu(_KIND, lambda: DecodeTiming(1.0, 2.0))
     chooser, tried = Chooser(), []
     for number in range(MAX_REFUSALS + 3):
-        assert not chooser.prefers_dali(
+        assert not chooser.prefers_gpu(
             _KIND, lambda number=number: tried.append(number) or DecodeTiming(None, math.inf)
         )
     assert tried == list(range(MAX_REFUSALS))
@@ -130,8 +134,8 @@ def test_a_refusal_may_be_the_videos_fault() -> None:
 def test_an_unreadable_video_measures_nothing() -> None:
     """The next video of its kind is measured."""
     chooser = Chooser()
-    assert not chooser.prefers_dali(_KIND, lambda: None)
-    assert chooser.prefers_dali(_KIND, lambda: DecodeTiming(1.0, 2.0))
+    assert not chooser.prefers_gpu(_KIND, lambda: None)
+    assert chooser.prefers_gpu(_KIND, lambda: DecodeTiming(1.0, 2.0))
 
 
 def test_threads_share_one_measurement() -> None:
@@ -140,7 +144,7 @@ def test_threads_share_one_measurement() -> None:
 
     def ask() -> None:
         barrier.wait()
-        answers.append(chooser.prefers_dali(_KIND, lambda: calls.append(1) or DecodeTiming(1.0, 2.0)))
+        answers.append(chooser.prefers_gpu(_KIND, lambda: calls.append(1) or DecodeTiming(1.0, 2.0)))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from mote_fast.data.dali.ready_clips import ReadyClip
 from mote_fast.data.dali.server import DaliServer
+from mote_fast.data.gpu.decode_server import ReadyClip
 
 
 class DeadlyServer(DaliServer):
@@ -26,7 +26,8 @@ class DeadlyServer(DaliServer):
 
 
 def _behave(clip: ReadyClip, *kinds: str) -> None:
-    name = Path(clip.path).name
+    assert isinstance(clip.source, str)
+    name = Path(clip.source).name
     if not name.startswith(kinds):
         return
     if name.startswith("hang"):
