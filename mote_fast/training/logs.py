@@ -188,9 +188,14 @@ class RunLog:
 
 
 class ThroughputMeter:
-    """Measures an interval of training: clips per second, and the share of time spent waiting for data."""
+    """Measures an interval of training: clips per second, and the share of time spent waiting for data.
 
-    def __init__(self) -> None:
+    Args:
+        on_gpu: measure the waiting of the current GPU too: the host may wait while the GPU is at work.
+    """
+
+    def __init__(self, on_gpu: bool = False) -> None:
+        self._on_gpu = on_gpu
         self.restart()
 
     def restart(self) -> None:
@@ -198,18 +203,29 @@ class ThroughputMeter:
         self._since = time.perf_counter()
         self._waited = 0.0
         self._clips = 0
+        self._gaps: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def timed(self, items: Iterator[T]) -> Iterator[T]:
         """Yield ``items`` and count the waiting time for each."""
         while True:
-            begun = time.perf_counter()
+            begun, queued = time.perf_counter(), self._mark()
             try:
                 item = next(items)
             except StopIteration:
                 return
             finally:
                 self._waited += time.perf_counter() - begun
+            if queued is not None and (arrived := self._mark()) is not None:
+                self._gaps.append((queued, arrived))
             yield item
+
+    def _mark(self) -> torch.cuda.Event | None:
+        """A point in the GPU's queue, which it passes when all work before is done."""
+        if not self._on_gpu:
+            return None
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
     def count(self, clips: int) -> None:
         """Count training clips."""
@@ -229,6 +245,18 @@ class ThroughputMeter:
     def waited(self) -> float:
         """Share of the time spent waiting for data, in [0, 1]."""
         return min(self._waited / self.seconds, 1.0)
+
+    @property
+    def gpu_waited(self) -> float | None:
+        """Share of the time for which the GPU had done all its work and no next batch, in [0, 1]; None on a CPU.
+
+        The interval's work must be done, as it is once a loss was read.
+        """
+        if not self._on_gpu:
+            return None
+        # Milliseconds.
+        idle = sum(queued.elapsed_time(arrived) for queued, arrived in self._gaps)
+        return min(idle / 1000 / self.seconds, 1.0)
 
 
 def peak_memory(device: torch.device) -> int:

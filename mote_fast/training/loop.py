@@ -42,6 +42,7 @@ from mote_fast.training.step import (
     draws_of_step,
     train_step,
 )
+from mote_fast.training.step_profile import StepProfile
 from mote_fast.training.stopping import StoppableLoader, Stopped, StopRequest
 from mote_fast.training.validation import measure
 
@@ -76,6 +77,7 @@ class Run:
     log: RunLog
     pace: ThroughputMeter
     stop: StopRequest
+    profile: StepProfile
 
 
 def train(config: TrainConfig) -> bool:
@@ -169,6 +171,7 @@ def _train(
             tensorboard=config.run.tensorboard,
         ) as run_log,
         StopRequest() as stop,
+        StepProfile(output, config.run.profile_steps if world.leads else 0, world.device) as profile,
     ):
         distributed = distribute(objective, state.optimizer, world)
         run = Run(
@@ -182,8 +185,9 @@ def _train(
             steps_per_epoch,
             steps,
             run_log,
-            ThroughputMeter(),
+            ThroughputMeter(world.device.type == "cuda"),
             stop,
+            profile,
         )
         finished_before = is_finished(asdict(progress), to_dict(config))
         try:
@@ -242,6 +246,7 @@ def _take_steps(run: Run) -> None:
                 sync_routing=config.run.sync_routing,
             )
             progress.next_step()
+            run.profile.step()
             saved = False
             run.pace.count(count * config.data.batch_size * run.world.size)
             run.log.advance()
@@ -331,6 +336,10 @@ def _log_step(run: Run, losses: list[float], gradient_norm: Tensor | None, lr: f
     memory = peak_memory(run.world.device)
     left = (run.steps - progress.step) * run.order.clips_per_step / pace.clips_per_second
     values |= {"clips_per_second": pace.clips_per_second, "data_wait": pace.waited, "memory": memory}
+    waits = f"data wait {pace.waited:.0%}"
+    if pace.gpu_waited is not None:
+        values["gpu_wait"] = pace.gpu_waited
+        waits += f", GPU wait {pace.gpu_waited:.0%}"
     total, *parts = losses
     named = ", ".join(f"{name} {value:.4f}" for name, value in zip(LOSSES[1:], parts, strict=True))
     line = " | ".join(
@@ -338,7 +347,7 @@ def _log_step(run: Run, losses: list[float], gradient_norm: Tensor | None, lr: f
             f"step {progress.step}/{run.steps} epoch {values['epoch']:.2f}",
             f"loss {total:.4f} ({named})",
             f"lr {lr:.2e} clip {values['clip_lr']:.2e}",
-            f"{pace.clips_per_second:.1f} clips/s, data wait {pace.waited:.0%}",
+            f"{pace.clips_per_second:.1f} clips/s, {waits}",
             f"{memory / 2**30:.1f} GiB",
             f"ETA {duration(left)}",
         )

@@ -93,6 +93,32 @@ def test_pace_tells_waiting_from_working(monkeypatch: pytest.MonkeyPatch) -> Non
     assert pace.waited == 0.0
 
 
+def test_a_gpu_waits_only_for_what_comes_after_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host waits a second for each batch; the GPU is at work for all of the first, and half of the others."""
+    now = [0.0]
+    passed = iter([10.0, 10.0, 20.0, 520.0, 600.0, 1100.0, 1100.0])
+    monkeypatch.setattr(logs.time, "perf_counter", lambda: now[0])
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.at = next(passed)
+
+        def elapsed_time(self, later: Event) -> float:
+            return later.at - self.at
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    pace = ThroughputMeter(on_gpu=True)
+    for _ in pace.timed(iter(range(3))):
+        now[0] += 2.0
+    assert pace.gpu_waited == pytest.approx(1.0 / 6.0)
+    pace.restart()
+    assert pace.gpu_waited == 0.0
+    assert ThroughputMeter().gpu_waited is None
+
+
 def test_memory_and_duration() -> None:
     """Peak memory is positive, and times are readable."""
     assert peak_memory(torch.device("cpu")) > 1e6

@@ -224,6 +224,7 @@ class RunConfig:
         sync_routing: draw the same experts and temperatures on every process; the official code does not.
         tensorboard: write TensorBoard files besides the JSONL metrics.
         max_steps: optimiser steps after which the run stops; null runs all epochs.
+        profile_steps: steps that PyTorch's profiler records in ``output``/profile, after the first five of a call.
     """
 
     output: str = "runs/mote"
@@ -237,10 +238,11 @@ class RunConfig:
     sync_routing: bool = False
     tensorboard: bool = True
     max_steps: int | None = None
+    profile_steps: int = 0
 
     def __post_init__(self) -> None:
         _at_least(1, keep_last=self.keep_last, log_every=self.log_every, max_steps=self.max_steps)
-        _at_least(0, save_every=self.save_every, eval_every=self.eval_every)
+        _at_least(0, save_every=self.save_every, eval_every=self.eval_every, profile_steps=self.profile_steps)
         if not -(2**63) <= self.seed < 2**63:
             raise ConfigError(f"seed must fit in 64 bits, got {self.seed}")
         if not self.resume:
