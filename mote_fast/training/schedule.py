@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from mote_fast.training.config.sections import OptimConfig
+if TYPE_CHECKING:
+    # It knows the activations of open_clip's towers, which a head on stored features does without.
+    from mote_fast.training.config.sections import OptimConfig
 
 # The official code sets the rate at the first batch of an epoch and then at every tenth.
 REFRESHED_EVERY = 10
