@@ -48,7 +48,7 @@ help:
 	@echo "make bench-NAME  one file of them: $(BENCHMARKS) baseline"
 	@echo "make bench-check  the quick benchmark's ratios against the committed ones"
 	@echo "make scaling    time and memory of a training step against the number of experts"
-	@echo "make performance  rewrite the table of docs/performance.md from the committed figures"
+	@echo "make performance  rewrite what pages say of the committed figures, those of GPUs too"
 	@echo "make docs       the documentation site, in build/site; warnings are errors, and no page fetches from another host"
 	@echo "make lock       write constraints.txt, the versions of everything in .venv, and their hashes"
 	@echo "make verify-lock  compare the lock's hashes with the files that pip would install; DOWNLOAD=folder fetches them too"
@@ -214,6 +214,7 @@ scaling: bench-scaling bench-inference_scaling
 
 performance: venv
 	$(BIN)/python benchmarks/performance_table.py
+	$(BIN)/python benchmarks/device_figures.py
 
 docs: $(BIN)/.docs
 	env NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from class_features import SHARED_PADDED
-from device_figures import device_lines
 from harness import GEMM
 from head import ONCE, TWICE
+from marked_part import updated
 from rows import Row, read_json
 from run import BENCHMARKS
 from tower import PLAIN_MLP, TRIMMED, UNTRIMMED
@@ -58,11 +58,6 @@ def table_of(results: Path) -> str:
     )
 
 
-def content_of(results: Path) -> str:
-    """What stands between the two comments: the table, and what reports of GPUs say."""
-    return "\n".join([table_of(results), "", *device_lines(results / "device")])
-
-
 def figures_of(rows: Sequence[Row], shown: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
     """Every case and size that is shown, and the figures of its arms."""
     for case, x in dict.fromkeys((row.case, row.x) for row in rows):
@@ -93,17 +88,5 @@ def machine(environment: Mapping[str, Any]) -> str:
     return f"{part}, torch {environment['versions']['torch']}"
 
 
-def updated(page: str, table: str) -> str:
-    """The page with ``table`` between its two comments.
-
-    Raises:
-        SystemExit: the comments are not there, once each and in order.
-    """
-    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        raise SystemExit(f"{PAGE.name} needs these two lines, once each and in this order: {BEGIN!r}, {END!r}")
-    before, after = page.split(BEGIN)[0], page.split(END)[1]
-    return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
-
-
 if __name__ == "__main__":
-    write_text(PAGE, updated(PAGE.read_text(encoding="utf-8"), content_of(RESULTS)))
+    write_text(PAGE, updated(PAGE.read_text(encoding="utf-8"), table_of(RESULTS), BEGIN, END))

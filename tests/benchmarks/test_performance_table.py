@@ -8,7 +8,8 @@ from pathlib import Path
 import performance_table
 import pytest
 from harness import OFFICIAL, OURS
-from performance_table import BEGIN, END, PAGE, RESULTS, content_of, figure_of, figures_of, machine, table_of, updated
+from marked_part import updated
+from performance_table import BEGIN, END, PAGE, RESULTS, figure_of, figures_of, machine, table_of
 from rows import Result, Row, write_json
 from run import BENCHMARKS
 from setting import INT8
@@ -85,16 +86,16 @@ def test_machine_names_the_gpu(result: Result) -> None:
 def test_only_the_marked_part_changes() -> None:
     """Text around the comments is the authors'."""
     text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    new = updated(text, "new")
+    new = updated(text, "new", BEGIN, END)
     assert new == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
-    assert updated(new, "new") == new
+    assert updated(new, "new", BEGIN, END) == new
 
 
 @pytest.mark.parametrize("text", ["", f"{BEGIN}", f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}"])
 def test_comments_must_be_there(text: str) -> None:
     """A table cannot be put where no place is marked."""
     with pytest.raises(SystemExit, match="needs these two lines"):
-        updated(text, "new")
+        updated(text, "new", BEGIN, END)
 
 
 def test_the_page_is_current() -> None:
@@ -102,4 +103,4 @@ def test_the_page_is_current() -> None:
     if '"presets"' not in (RESULTS / "throughput.json").read_text(encoding="utf-8"):
         pytest.skip("the committed results are of the form before rows: make bench, then make performance")
     text = PAGE.read_text(encoding="utf-8")
-    assert updated(text, content_of(RESULTS)) == text
+    assert updated(text, table_of(RESULTS), BEGIN, END) == text
