@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
+from torch import Tensor
 
 from device.training_case import (
     DRY_HEADS,
@@ -18,9 +19,10 @@ from device.training_case import (
     small_batches,
     small_model,
 )
+from mote_fast.device_check import expert_cases
 from mote_fast.device_check.check import Check, attempt, bounded, error_of, holds, skipped
 from mote_fast.device_check.check_setting import CheckSetting
-from mote_fast.device_check.timing import WARMUP
+from mote_fast.device_check.timing import WARMUP, captured
 from mote_fast.training.captured_step import EAGER_STEPS
 from mote_fast.training.losses import training_loss
 from mote_fast.training.optim import head_optimizer
@@ -36,6 +38,7 @@ def checks(setting: CheckSetting) -> Iterator[Check]:
         yield from attempt(f"head {name}, captured", lambda n=name, s=sizes: _captured(n, HeadCase(*s, setting.device)))
         title = f"head {name}, whole step captured"
         yield from attempt(title, lambda t=title, s=sizes: _whole_step(t, HeadCase(*s, setting.device)))
+    yield from attempt("quick_gelu, captured", lambda: _activation(setting))
     yield from attempt("head's step waits for nothing", lambda: _head_step(setting))
     yield from attempt("training step waits for nothing", lambda: _training_step(setting))
 
@@ -64,6 +67,23 @@ def _captured(name: str, case: HeadCase) -> Iterator[Check]:
         torch.cuda.synchronize()
         replayed = [each.clone() for each in found]
         yield bounded(f"head {name}, replay {number}", error_of(replayed, case.gradients()), BOUND)
+
+
+def _activation(setting: CheckSetting) -> Iterator[Check]:
+    """The tower's activation, forward and backward, replayed on other values in the same memory."""
+    precision = expert_cases.PRECISIONS[setting.size(2, 0)]
+    given = expert_cases.activation_inputs(expert_cases.Shape("hidden", 96, 5, 7, 1), precision, setting.device)
+    found: list[Tensor] = []
+
+    def run() -> None:
+        found[:] = expert_cases.run_activation(given)
+
+    replay = captured(run, setting.device).replay if setting.on_gpu else run
+    for number in range(REPLAYS):
+        given.x.normal_()
+        replay()
+        same = all(torch.equal(a, b) for a, b in zip(found, expert_cases.run_activation(given), strict=True))
+        yield holds(f"quick_gelu, replay {number}", same, "" if setting.on_gpu else "only tried")
 
 
 def _whole_step(name: str, case: HeadCase) -> Iterator[Check]:

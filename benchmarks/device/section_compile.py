@@ -14,6 +14,7 @@ from mote_fast.device_check import expert_cases as cases
 from mote_fast.device_check.check import Check, attempt, bounded, error_of, holds
 from mote_fast.device_check.check_setting import CheckSetting
 from mote_fast.ops import operators
+from mote_fast.ops.activation import quick_gelu
 
 SHAPE = cases.Shape("d=64 N=16", 64, 4, 4, 3)
 # Both sides run the same kernels on the same inputs; what is fused between them rounds otherwise.
@@ -26,10 +27,11 @@ def checks(setting: CheckSetting) -> Iterator[Check]:
     for dynamic in (False, True):
         name = f"operators, {backend}, {'dynamic' if dynamic else 'static'}"
         yield from attempt(name, partial(_operators, name, backend, dynamic, setting))
-    for name, sizes in setting.size(HEADS, DRY_HEADS).items():
-        full = f"head's loss, {name}, {backend}"
-        yield from attempt(full, partial(_head, full, backend, HeadCase(*sizes, setting.device)))
-        break
+    # One head: what differs in the other is its size.
+    name, sizes = next(iter(setting.size(HEADS, DRY_HEADS).items()))
+    for dynamic in setting.size((False, True), (False,)):
+        full = f"head's loss, {name}, {backend}, {'dynamic' if dynamic else 'static'}"
+        yield from attempt(full, partial(_head, full, backend, dynamic, HeadCase(*sizes, setting.device)))
     yield from attempt("image tower", lambda: _tower(backend, setting))
 
 
@@ -42,7 +44,7 @@ def _operators(name: str, backend: str, dynamic: bool, setting: CheckSetting) ->
         y_routed, y_merged = operators.expert_pair_ffn(x_routed, x_merged, experts, weights, pair.index)
         alone = operators.routed_ffn(x, experts, routed.index)
         merged = operators.merge_experts(experts, weights)
-        return y_routed.square().mean() + y_merged.square().mean() + alone.square().mean() + merged.square().mean()
+        return sum(y.square().mean() for y in (y_routed, y_merged, quick_gelu(alone), merged))  # pyright: ignore[reportReturnType]
 
     inputs = [cases.leaf(each) for each in (pair.x_routed, pair.x_merged, routed.x, pair.experts, pair.weights)]
     compiled = torch.compile(run, fullgraph=True, backend=backend, dynamic=dynamic)
@@ -55,12 +57,12 @@ def _values_and_gradients(run: Callable[..., Tensor], inputs: list[Tensor]) -> l
     return [y, *torch.autograd.grad(y, inputs)]
 
 
-def _head(name: str, backend: str, case: HeadCase) -> Iterator[Check]:
+def _head(name: str, backend: str, dynamic: bool, case: HeadCase) -> Iterator[Check]:
     """Draws given as tensors feed one graph; new ones must not compile again."""
     torch.compiler.reset()
     eager = case.loss
     leaves = [case.features, *case.head.parameters()]
-    compiled: Any = torch.compile(lambda: eager(), fullgraph=True, backend=backend)
+    compiled: Any = torch.compile(lambda: eager(), fullgraph=True, backend=backend, dynamic=dynamic)
     for number in range(2):
         case.take(case.new_draws())
         with torch._dynamo.config.patch(error_on_recompile=number > 0):

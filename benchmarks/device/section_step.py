@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from device.predicted_times import predicted_step_ms
 from device.training_case import METHOD, trainable
 from mote_fast.data.loading.batch import Batch
 from mote_fast.device_check.check import Check, attempt, skipped
@@ -20,6 +21,9 @@ from mote_fast.device_check.check_setting import CheckSetting
 from mote_fast.device_check.timing import device_times
 
 FRAMES, CLASSES = 8, 400
+HALF, COMPILED = "half precision", "half precision, compiled"
+# Seconds that must be left for compiling the tower for evaluation.
+COMPILE_SECONDS = 30.0
 BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -141,6 +145,8 @@ def _eager(setting: CheckSetting, preset: Preset, found: dict[str, float]) -> It
 
 
 def _compiled(setting: CheckSetting, preset: Preset, found: dict[str, float]) -> Iterator[Check]:
+    if setting.on_gpu:
+        torch.cuda.reset_peak_memory_stats(setting.device)
     step = Step(setting, preset, int(found["batch"]), compile=setting.on_gpu)
     name = f"{preset.name}, {step.batch} clips, compiled"
     start = time.monotonic()
@@ -148,7 +154,8 @@ def _compiled(setting: CheckSetting, preset: Preset, found: dict[str, float]) ->
     if setting.on_gpu:
         torch.cuda.synchronize(setting.device)
     yield Check(f"{name}, first step", "figure", figures={"s": time.monotonic() - start})
-    yield _rates(setting, name, step, found)
+    step()
+    yield _rates(setting, name, step, found, _peak(setting))
     yield from attempt(f"{name}, profile", lambda: _profile(setting, name, step))
 
 
@@ -184,16 +191,25 @@ def _tried(setting: CheckSetting, preset: Preset, batch: int) -> tuple[Step, int
     # The second one has the optimiser's moments.
     step()
     step()
-    return step, batch, torch.cuda.max_memory_allocated(setting.device) / 2**30 if setting.on_gpu else 0.0
+    return step, batch, _peak(setting)
+
+
+def _peak(setting: CheckSetting) -> float:
+    """The most memory that was allocated, GiB; 0 where nobody counts it."""
+    return torch.cuda.max_memory_allocated(setting.device) / 2**30 if setting.on_gpu else 0.0
 
 
 def _rates(
     setting: CheckSetting, name: str, step: Callable[[], Any], found: dict[str, float], memory: float = 0.0
 ) -> Check:
+    architecture = name.split(",")[0]
     times = device_times(step, setting.device, setting.size(5, 1), cold=False)
     batch, flops = found["batch"], found["flops"]
     figures: dict[str, Any] = {"ms": times.median / 1e3, "clips/s": batch / times.median * 1e6}
     figures["TFLOP/s"] = flops / times.median / 1e6
+    predicted = predicted_step_ms(architecture, int(batch))
+    if predicted is not None:
+        figures |= {"predicted ms, eager, H100": predicted, "measured / predicted": times.median / 1e3 / predicted}
     if product := setting.figure("product TFLOP/s"):
         figures["MFU % of measured product"] = 100 * figures["TFLOP/s"] / product
     if memory:
@@ -257,24 +273,44 @@ def _on_device(event: Any) -> bool:
 
 
 def _evaluation(setting: CheckSetting, preset: Preset, step: Step) -> Iterator[Check]:
-    """The image tower without gradients: float32 as it is, TensorFloat32, and half precision."""
+    """The image tower without gradients: float32 as it is, TensorFloat32, half precision, and that compiled."""
     model = step.model.clip
     size, batch = model.image_size, setting.size(256, 2)
+    frames = setting.size(FRAMES, 2)
     pixels = torch.randn(batch, 3, size, size, device=setting.device)
     before = torch.get_float32_matmul_precision()
-    ways = {"float32": ("highest", False), "TensorFloat32": ("high", False), "half precision": ("high", True)}
+    ways = {"float32": ("highest", False), "TensorFloat32": ("high", False), HALF: ("high", True)}
     bf16 = not setting.on_gpu or torch.cuda.is_bf16_supported(False)
-    for way, (precision, half) in ways.items():
-        torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.allow_tf32 = precision == "high"
-        dtype = torch.bfloat16 if bf16 else torch.float16
+    dtype = torch.bfloat16 if bf16 else torch.float16
+    rates: dict[str, float] = {}
 
+    def rate(way: str, half: bool) -> Check:
         @torch.no_grad()
-        def encode(half: bool = half, dtype: torch.dtype = dtype) -> Tensor:
+        def encode() -> Tensor:
             with torch.autocast(setting.device.type, dtype, enabled=half):
                 return model.encode_frames(pixels)
 
-        name = f"{preset.name}, evaluation, {way}"
+        start = time.monotonic()
+        encode()
+        if setting.on_gpu:
+            torch.cuda.synchronize(setting.device)
+        first = time.monotonic() - start
         times = device_times(encode, setting.device, setting.size(5, 1), cold=False)
-        yield Check(name, "figure", figures={"ms": times.median / 1e3, "frames/s": batch / times.median * 1e6})
+        rates[way] = batch / times.median * 1e6
+        figures = {"ms": times.median / 1e3, "frames/s": rates[way], "clips/s": rates[way] / frames, "first s": first}
+        if way == COMPILED and rates[COMPILED] > rates[HALF]:
+            # What ``WORTH_COMPILING`` predicts.
+            figures["won back after frames"] = first / (1 / rates[HALF] - 1 / rates[COMPILED])
+        return Check(f"{preset.name}, evaluation, {way}", "figure", figures=figures)
+
+    for way, (precision, half) in ways.items():
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = precision == "high"
+        yield rate(way, half)
+    if setting.left > setting.size(COMPILE_SECONDS, 0):
+        model.compiler.compile(backend=setting.size("inductor", "aot_eager"))
+        yield rate(COMPILED, True)
+        model.compiler.choose(False)
+    else:
+        yield skipped(f"{preset.name}, evaluation, {COMPILED}", "no time is left")
     torch.set_float32_matmul_precision(before)

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
+from device.launch_work import launch_work
 from device.layer_work import Work, activation_work, layer_work
+from device.predicted_times import predicted_us
 from device.training_case import DRY_HEADS, HEADS, LOGIT_SCALE, HeadCase, Sizes, captured_step_of
 from mote_fast.device_check import expert_cases as cases
 from mote_fast.device_check.check import Check, attempt, skipped
@@ -33,8 +35,9 @@ def checks(setting: CheckSetting) -> Iterator[Check]:
     shapes = setting.size((cases.VIT_B_16, cases.VIT_L_14), (Shape("small", 32, 2, 3, 3),))
     for shape in shapes:
         yield from attempt(shape.name, partial(_layer, setting, shape, precision, ways))
+    for shape in shapes:
+        yield from attempt(f"{shape.name}, kernels", partial(_launches, setting, shape, precision))
     yield from attempt("QuickGELU", lambda: _quick_gelu(setting, precision, ways))
-    yield from attempt("kernels", lambda: _kernels(setting, shapes[0], precision, ways[0]))
     for name, sizes in setting.size(HEADS, DRY_HEADS).items():
         yield from attempt(f"head {name}", partial(_heads, setting, name, sizes, precision, ways))
 
@@ -43,25 +46,25 @@ def _layer(
     setting: CheckSetting, shape: Shape, precision: Precision, ways: tuple[Implementation, ...]
 ) -> Iterator[Check]:
     for work in layer_work(shape, precision, setting.device, ways):
-        yield from _ways(setting, f"{shape.name}, {precision.name}", work)
+        yield from _ways(setting, shape, precision, work)
 
 
 def _quick_gelu(setting: CheckSetting, precision: Precision, ways: tuple[Implementation, ...]) -> Iterator[Check]:
     """The hidden layer of 64 frames."""
-    work = activation_work(precision, setting.device, ways, setting.size(64 * 197, 8))
-    yield from _ways(setting, precision.name, work)
+    tower = Shape("B/16's tower", 768, setting.size(64, 1), setting.size(197, 8), 1)
+    yield from _ways(setting, tower, precision, activation_work(precision, setting.device, ways, tower.tokens))
 
 
-def _ways(setting: CheckSetting, title: str, work: Work) -> Iterator[Check]:
+def _ways(setting: CheckSetting, shape: Shape, precision: Precision, work: Work) -> Iterator[Check]:
     for way, call in work.calls.items():
-        name = f"{title}, {work.name}: {way}"
+        name = f"{shape.name}, {precision.name}, {work.name}: {way}"
         if setting.left < setting.size(5, 0):
             yield skipped(name, "no time is left")
         else:
-            yield from attempt(name, partial(_time, setting, name, work, call))
+            yield from attempt(name, partial(_time, setting, shape, name, work, call))
 
 
-def _time(setting: CheckSetting, name: str, work: Work, call: Callable[[], Any]) -> Check:
+def _time(setting: CheckSetting, shape: Shape, name: str, work: Work, call: Callable[[], Any]) -> Check:
     samples = setting.size(SAMPLES, 2)
     host = host_times(call, setting.device, samples)
     alone = captured(call, setting.device).replay if setting.on_gpu else call
@@ -74,33 +77,26 @@ def _time(setting: CheckSetting, name: str, work: Work, call: Callable[[], Any])
         floor = max(work.nbytes / copy / 1e3, work.flops / product / 1e6)
         figures |= {"% of copy": 100 * figures["GB/s"] / copy, "% of product": 100 * figures["TFLOP/s"] / product}
         figures |= {"floor us": floor, "over floor": times.median / floor}
+    if setting.on_gpu:
+        predicted = predicted_us(shape.name, work.name, work.nbytes, work.flops)
+        figures |= {"predicted us, H100": predicted, "measured / predicted": times.median / predicted}
     return Check(name, "figure", figures=figures)
 
 
-def _kernels(setting: CheckSetting, shape: Shape, precision: Precision, way: Implementation) -> Iterator[Check]:
-    """Each kernel of one layer, forward and backward, as the profiler saw it, the cache warm."""
-    if not setting.on_gpu:
-        yield skipped("kernels", "the profiler's kernels are the GPU's")
+def _launches(setting: CheckSetting, shape: Shape, precision: Precision) -> Iterator[Check]:
+    """Each kernel by itself: what a layer's time is made of, and what cuBLAS takes for the product alone."""
+    if why := setting.why_no_kernels():
+        yield skipped(f"{shape.name}, kernels", why)
         return
-    given = cases.pair_inputs(shape, precision, setting.device)
-    with implemented_by(way):
-        for _ in range(3):
-            cases.run_pair_factored(given)
-        torch.cuda.synchronize()
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-            for _ in range(10):
-                cases.run_pair_factored(given)
-            torch.cuda.synchronize()
-    events = [event for event in profile.events() or () if str(event.device_type).endswith("CUDA")]
-    events.sort(key=lambda event: event.time_range.start)
-    per_call = len(events) // 10
-    if not per_call or len(events) % 10:
-        yield skipped("kernels", f"the profiler saw {len(events)} kernels in 10 calls")
+    if setting.dry:
+        # bfloat16 is wrong under the interpreter, and each launch takes it a third of a second.
+        for work in launch_work(shape, PRECISIONS[0], setting.device):
+            for way, call in work.calls.items():
+                call()
+                yield skipped(f"{work.name}: {way}", "only tried")
         return
-    for at in range(per_call):
-        same = [events[call * per_call + at].time_range.elapsed_us() for call in range(10)]
-        name = f"{shape.name}, {way}, kernel {at}: {events[at].name[:60]}"
-        yield Check(name, "figure", figures={"us": sorted(same)[len(same) // 2]})
+    for work in launch_work(shape, precision, setting.device):
+        yield from _ways(setting, shape, precision, work)
 
 
 def _heads(

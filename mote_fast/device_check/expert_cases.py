@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from mote_fast.head.experts import merge_weights
 from mote_fast.kernels import reference
-from mote_fast.kernels.reference import expert_size
-from mote_fast.ops import operators
+from mote_fast.kernels.reference import EXPANSION, expert_size
+from mote_fast.ops import activation, operators
 
 # Tokens that the float64 truth deals with at once: bounds its memory.
 CHUNK = 8192
@@ -93,6 +94,14 @@ class MergeInputs:
     grad: Tensor
 
 
+@dataclass(frozen=True)
+class ActivationInputs:
+    """The argument of quick_gelu, a hidden layer [N, 4d], and the gradient of its output."""
+
+    x: Tensor
+    dy: Tensor
+
+
 def _normal(shape: Sequence[int], device: torch.device, dtype: torch.dtype, scale: float = 1.0) -> Tensor:
     # In place: the largest of these take a tenth of a card.
     return torch.randn(*shape, device=device, dtype=torch.float32).mul_(scale).to(dtype)
@@ -126,6 +135,12 @@ def merge_inputs(shape: Shape, precision: Precision, device: torch.device) -> Me
     return MergeInputs(_experts(shape, precision, device), weights, grad)
 
 
+def activation_inputs(shape: Shape, precision: Precision, device: torch.device) -> ActivationInputs:
+    """Draw a hidden layer."""
+    size = (shape.tokens, EXPANSION * shape.width)
+    return ActivationInputs(*(_normal(size, device, precision.activation) for _ in range(2)))
+
+
 def run_pair(given: PairInputs) -> list[Tensor]:
     """Both outputs, then the gradients of both inputs, the experts and the weights."""
     x_routed, x_merged, experts, weights = map(leaf, (given.x_routed, given.x_merged, given.experts, given.weights))
@@ -154,6 +169,13 @@ def run_merge(given: MergeInputs) -> list[Tensor]:
     experts, weights = leaf(given.experts), leaf(given.weights)
     y = operators.merge_experts(experts, weights)
     return [y, *torch.autograd.grad(y, (experts, weights), given.grad)]
+
+
+def run_activation(given: ActivationInputs) -> list[Tensor]:
+    """The activation, then the gradient of the input."""
+    x = leaf(given.x)
+    y = activation.quick_gelu(x)
+    return [y, *torch.autograd.grad(y, x, given.dy)]
 
 
 def leaf(tensor: Tensor) -> Tensor:
@@ -208,6 +230,12 @@ def merge_truth(given: MergeInputs) -> list[Tensor]:
     return [weights @ experts, torch.outer(weights, grad), experts @ grad]
 
 
+def activation_truth(given: ActivationInputs) -> list[Tensor]:
+    """What ``run_activation`` should return, float64."""
+    x = given.x.double()
+    return [reference.quick_gelu(x), given.dy.double() * reference.quick_gelu_gradient(x)]
+
+
 Layout = Callable[[Tensor], Tensor]
 
 
@@ -230,11 +258,11 @@ def _expanded(x: Tensor) -> Tensor:
     return x[:1].expand_as(x) if x.ndim else x.reshape(1).expand(2)[1]
 
 
+Inputs = TypeVar("Inputs", PairInputs, RoutedInputs, MergeInputs, ActivationInputs)
+
 LAYOUTS: dict[str, Layout] = {"offset": _offset, "strided": _strided, "expanded": _expanded}
 
 
-def laid_out(
-    given: PairInputs | RoutedInputs | MergeInputs, argument: str, layout: str
-) -> PairInputs | RoutedInputs | MergeInputs:
+def laid_out(given: Inputs, argument: str, layout: str) -> Inputs:
     """Return the inputs with one argument in another layout."""
     return replace(given, **{argument: LAYOUTS[layout](getattr(given, argument))})

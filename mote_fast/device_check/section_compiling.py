@@ -9,6 +9,7 @@ import pkgutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -18,7 +19,17 @@ from mote_fast.device_check import expert_cases
 from mote_fast.device_check.check import Check, attempt, skipped
 from mote_fast.device_check.check_setting import CheckSetting
 from mote_fast.device_check.expert_cases import VIT_B_16, Precision, Shape
-from mote_fast.device_check.section_values import FOR_LAYOUTS, OPERATORS, SHAPES, precisions_on
+from mote_fast.device_check.optimizer_cases import adamw_inputs, run_adamw
+from mote_fast.device_check.section_values import (
+    FOR_LAYOUTS,
+    OPERATORS,
+    SHAPES,
+    WITH_PRODUCTS,
+    precisions_on,
+    tiled,
+)
+from mote_fast.device_check.tile_choice import TilePair, only_tiles, tile_pairs
+from mote_fast.ops.implementations import implementation_for
 
 # Each process has a CUDA context of its own.
 PROCESSES, CONTEXT_BYTES = 12, 2**31
@@ -27,11 +38,12 @@ COMPILED_AHEAD = ((8, 0), (9, 0), (10, 0))
 
 
 class Task(NamedTuple):
-    """What one process runs at a time: every operator at one shape and precision."""
+    """What one process runs at a time: every operator at one shape and precision, or those with products by tiles."""
 
     shape: Shape
     precision: Precision
     layouts: bool = False
+    tiles: TilePair | None = None
 
 
 class Variant(NamedTuple):
@@ -56,8 +68,12 @@ def _tasks(setting: CheckSetting) -> list[Task]:
     precisions = precisions_on(setting)
     if setting.quick:
         return [Task(VIT_B_16, precision) for precision in precisions[:2]]
-    tasks = [Task(shape, precision) for shape in SHAPES if shape.tokens for precision in precisions]
-    return [Task(FOR_LAYOUTS, precision, layouts=True) for precision in precisions[:2]] + tasks
+    tasks = [Task(FOR_LAYOUTS, precision, layouts=True) for precision in precisions[:2]]
+    tasks += [Task(shape, precision) for shape in SHAPES if shape.tokens for precision in precisions]
+    for shape, precision in tiled(setting, precisions):
+        pairs = tile_pairs(setting.device, precision.activation.itemsize)
+        tasks += [Task(shape, precision, tiles=pair) for pair in pairs]
+    return tasks
 
 
 def _compile(setting: CheckSetting) -> Iterator[Check]:
@@ -69,7 +85,7 @@ def _compile(setting: CheckSetting) -> Iterator[Check]:
         futures = {pool.submit(run_task, task, str(setting.device)): task for task in tasks}
         try:
             for done in as_completed(futures, max(1.0, setting.left - 5)):
-                shape, precision, _ = futures[done]
+                shape, precision, *_ = futures[done]
                 yield from attempt(f"{shape.name}, {precision.name}", partial(_take, done, found))
         except TimeoutError:
             undone = sum(not future.done() for future in futures)
@@ -106,13 +122,18 @@ def _summary(variants: list[Variant], setting: CheckSetting) -> Check:
 def run_task(task: Task, device: str) -> list[Variant]:
     """Run every operator forward and backward, in a process of its own, and return the kernels that were loaded."""
     where = torch.device(device)
-    for operator in OPERATORS:
-        given = operator.draw(task.shape, task.precision, where)
-        operator.run(given)
-        if task.layouts:
-            for argument in vars(given):
-                for layout in expert_cases.LAYOUTS:
-                    operator.run(expert_cases.laid_out(given, argument, layout))
+    itemsize = task.precision.activation.itemsize
+    with nullcontext() if task.tiles is None else only_tiles(task.tiles, where, itemsize):
+        for operator in OPERATORS if task.tiles is None else WITH_PRODUCTS:
+            given = operator.draw(task.shape, task.precision, where)
+            operator.run(given)
+            if task.layouts:
+                for argument in vars(given):
+                    for layout in expert_cases.LAYOUTS:
+                        operator.run(expert_cases.laid_out(given, argument, layout))
+    if task.tiles is None and task.precision.activation == torch.float32:
+        for factors in (1, 2):
+            run_adamw(adamw_inputs(task.shape.width, factors, where), implementation_for(where), on_device=False)
     if where.type == "cuda":
         torch.cuda.synchronize(where)
     return loaded_variants()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -15,11 +15,11 @@ from mote_fast.device_check import expert_cases as cases
 from mote_fast.device_check.check import Check, attempt, bounded, error_of, holds, skipped
 from mote_fast.device_check.check_setting import CheckSetting
 from mote_fast.device_check.expert_cases import PRECISIONS, VIT_B_16, VIT_L_14, Precision, Shape
+from mote_fast.device_check.optimizer_cases import FACTOR_PARTS, adamw_inputs, adamw_truth, run_adamw
+from mote_fast.device_check.tile_choice import only_tiles, tile_pairs
 from mote_fast.device_check.timing import device_times
-from mote_fast.kernels import reference
 from mote_fast.kernels.reference import EXPANSION, expert_size
-from mote_fast.ops.activation import quick_gelu
-from mote_fast.ops.implementations import Implementation, implemented_by, launchers
+from mote_fast.ops.implementations import Implementation, implemented_by
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,10 @@ OPERATORS = (
     Operator("pair, factored", cases.pair_inputs, cases.run_pair_factored, cases.pair_factored_truth),
     Operator("routed", cases.routed_inputs, cases.run_routed, cases.routed_truth),
     Operator("merge", cases.merge_inputs, cases.run_merge, cases.merge_truth, 2),
+    Operator("quick_gelu", cases.activation_inputs, cases.run_activation, cases.activation_truth),
 )
+# The factored form of the pair has the same products.
+WITH_PRODUCTS = (OPERATORS[0], OPERATORS[2])
 SHAPES = (
     VIT_B_16,
     VIT_L_14,
@@ -68,11 +71,14 @@ def checks(setting: CheckSetting) -> Iterator[Check]:
         with implemented_by("triton"):
             yield from _of_implementation(setting, precisions, "triton")
             yield from _layouts(setting, precisions)
+            if not setting.quick:
+                yield from _tiles(setting, precisions)
             yield from _repeated(setting, precisions)
     with implemented_by("torch"):
         yield from _of_implementation(setting, precisions, "torch")
     if not (why or setting.dry or setting.quick):
         with implemented_by("triton"):
+            yield from attempt("quick_gelu, 2^31 values", lambda: _large_activation(setting))
             for shape in LARGE:
                 yield from _large(setting, shape)
 
@@ -82,20 +88,6 @@ def _of_implementation(setting: CheckSetting, precisions: list[Precision], name:
         for operator in OPERATORS:
             yield from _values(setting, operator, shape, precision, f"{name}: ")
     yield from attempt(f"{name}: adamw", lambda: _optimizer(setting, name))
-    for precision in precisions[:3]:
-        yield from attempt(f"{name}: quick_gelu, {precision.name}", partial(_activation, setting, name, precision))
-
-
-def _activation(setting: CheckSetting, name: Implementation, precision: Precision) -> Iterator[Check]:
-    """Contiguous, and with its rows and its memory's start at odd places."""
-    x, dy = torch.randn(2, setting.size(1000, 5), 100, device=setting.device).to(precision.activation).unbind()
-    for layout, lay_out in {"contiguous": lambda x: x, **cases.LAYOUTS}.items():
-        at = cases.leaf(lay_out(x))
-        y = quick_gelu(at)
-        (dx,) = torch.autograd.grad(y, at, lay_out(dy))
-        wide, slope = at.detach().double(), reference.quick_gelu_gradient(at.detach().double())
-        error = error_of([y, dx], [reference.quick_gelu(wide), lay_out(dy).double() * slope])
-        yield bounded(f"{name}: quick_gelu, {layout}, {precision.name}", error, precision.bound)
 
 
 def _shapes(setting: CheckSetting) -> tuple[Shape, ...]:
@@ -109,7 +101,7 @@ def precisions_on(setting: CheckSetting) -> list[Precision]:
 
 def _why_not(precision: Precision, setting: CheckSetting) -> str:
     if torch.bfloat16 not in (precision.activation, precision.master):
-        return ""
+        return "a dry run tries it over float32 weights alone" if setting.dry and precision.name == "fp16" else ""
     if setting.dry:
         return "the interpreter's bfloat16 is wrong"
     return "" if not setting.on_gpu or torch.cuda.is_bf16_supported(False) else "this device has no bfloat16"
@@ -144,7 +136,7 @@ def _layouts(setting: CheckSetting, precisions: list[Precision]) -> Iterator[Che
     """Every tensor argument in every layout; results must be those of the float64 truth of the same values."""
     shape = setting.size(FOR_LAYOUTS, Shape("d=16 N=6", 16, 2, 3, 3))
     chosen = [each for each in precisions if each.name in ("float32", "mixed bf16")]
-    for precision, operator in itertools.product(chosen, (OPERATORS[0], OPERATORS[2], OPERATORS[3])):
+    for precision, operator in itertools.product(chosen, (OPERATORS[0], *OPERATORS[2:])):
         given = operator.draw(shape, precision, setting.device)
         for argument, layout in itertools.product((f.name for f in fields(given)), cases.LAYOUTS):
             name = f"{operator.name}, {argument} {layout}, {precision.name}"
@@ -152,36 +144,48 @@ def _layouts(setting: CheckSetting, precisions: list[Precision]) -> Iterator[Che
             yield from attempt(name, partial(_against_truth, name, operator, changed, precision.bound))
 
 
+def _tiles(setting: CheckSetting, precisions: list[Precision]) -> Iterator[Check]:
+    """Each tile of the device's table, also those that the cost model never takes on a device like this."""
+    for shape, precision in tiled(setting, precisions):
+        itemsize = precision.activation.itemsize
+        for pair, operator in itertools.product(tile_pairs(setting.device, itemsize), WITH_PRODUCTS):
+            with only_tiles(pair, setting.device, itemsize):
+                yield from _values(setting, operator, shape, precision, f"{pair.name}: ")
+
+
+def tiled(setting: CheckSetting, precisions: list[Precision]) -> list[tuple[Shape, Precision]]:
+    """Return the shapes, one that tiles divide and one that they do not, and the precisions that all tiles run."""
+    if setting.dry:
+        return [(DRY_SHAPES[0], _half(precisions))]
+    chosen = [each for each in precisions if each.name == "float32"] + [_half(precisions)]
+    return list(itertools.product((VIT_B_16, SHAPES[2]), chosen))
+
+
+def _half(precisions: list[Precision]) -> Precision:
+    """16-bit activations over float32 weights: bfloat16 where the device has it."""
+    return next(each for each in precisions if each.name in ("mixed bf16", "mixed fp16"))
+
+
 def _optimizer(setting: CheckSetting, implementation: Implementation) -> Iterator[Check]:
-    """One step from given moments, with one and two factors, numbers by value and on the device."""
+    """One step from given moments: numbers by value and on the device; then every layout of each part of a factor."""
     width = setting.size(512, 16)
-    device, size, count = setting.device, expert_size(width), 4
-    adamw = launchers("factored_adamw", implementation).adamw_factored
     for factors, on_device in itertools.product((1, 2), (False, True)):
-        param, mean, square = torch.randn(3, count, size, device=device).unbind()
-        square = square.square()
-        weights = torch.full((count,), 1 / count, device=device)
-        made = [
-            (*torch.randn(2, size, device=device).unbind(), weights, torch.tensor(k, device=device))
-            for k in range(factors)
-        ]
-        expected = reference.adamw_factored_step(
-            param.double(),
-            mean.double(),
-            square.double(),
-            [(g.double(), own.double(), w.double(), k) for g, own, w, k in made],
-            3,
-            1e-3,
-        )
-        numbers = [torch.tensor(number, device=device) if on_device else number for number in (3.0, 1e-3)]
-        adamw(param, mean, square, made, *numbers, (0.9, 0.999), 1e-8, 0.2)
+        given = adamw_inputs(width, factors, setting.device)
+        error = error_of(run_adamw(given, implementation, on_device=on_device), adamw_truth(given))
         name = f"{implementation}: adamw, {factors} factors, numbers {'on the device' if on_device else 'by value'}"
-        yield bounded(name, error_of([param, mean, square], expected), cases.ADAMW_BOUND)
+        yield bounded(name, error, cases.ADAMW_BOUND)
+    given = adamw_inputs(setting.size(64, 16), 1, setting.device)
+    (factor,) = given.factors
+    for (at, part), layout in itertools.product(enumerate(FACTOR_PARTS), cases.LAYOUTS):
+        parts = [*factor[:at], cases.LAYOUTS[layout](factor[at]), *factor[at + 1 :]]
+        changed = replace(given, factors=[parts])
+        error = error_of(run_adamw(changed, implementation, on_device=False), adamw_truth(changed))
+        yield bounded(f"{implementation}: adamw, {part} {layout}", error, cases.ADAMW_BOUND)
 
 
 def _repeated(setting: CheckSetting, precisions: list[Precision]) -> Iterator[Check]:
-    """The same bits twice, on another stream, and on another device than the current one."""
-    precision = next((each for each in precisions if each.name == "mixed bf16"), precisions[0])
+    """The same bits twice, on another stream, on another device than the current one; cuBLAS's within the bound."""
+    precision = _half(precisions)
     shape = setting.size(VIT_B_16, DRY_SHAPES[0])
     for operator in OPERATORS:
 
@@ -189,6 +193,9 @@ def _repeated(setting: CheckSetting, precisions: list[Precision]) -> Iterator[Ch
             given = operator.draw(shape, precision, setting.device)
             once = operator.run(given)
             yield holds(f"{operator.name}, same bits twice", _equal(once, operator.run(given)))
+            with implemented_by("torch"):
+                plain = operator.run(given)
+            yield bounded(f"{operator.name}, against cuBLAS", _error(operator, once, plain), precision.bound)
             if not setting.on_gpu:
                 return
             side = torch.cuda.Stream(setting.device)
@@ -209,6 +216,23 @@ def _repeated(setting: CheckSetting, precisions: list[Precision]) -> Iterator[Ch
 
 def _equal(first: list[Tensor], second: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def _large_activation(setting: CheckSetting) -> Iterator[Check]:
+    """Offsets beyond 2**31, compared some rows at a time."""
+    name, columns = "quick_gelu, 2^31 values", 4096
+    rows = 2**31 // columns + 1
+    if setting.memory() < 5 * 2 * rows * columns:
+        yield skipped(name, "needs about 20 GiB")
+        return
+    precision = _half(precisions_on(setting))
+    given = cases.ActivationInputs(
+        *(torch.empty(rows, columns, dtype=precision.activation, device=setting.device).normal_() for _ in range(2))
+    )
+    found = cases.run_activation(given)
+    parts = zip(*(each.split(cases.CHUNK) for each in (given.x, given.dy, *found)), strict=True)
+    worst = max(error_of([y, dx], cases.activation_truth(cases.ActivationInputs(x, dy))) for x, dy, y, dx in parts)
+    yield bounded(name, worst, precision.bound)
 
 
 def _large(setting: CheckSetting, shape: Shape) -> Iterator[Check]:
