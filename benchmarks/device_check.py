@@ -29,7 +29,7 @@ SECTIONS = (
     Section(7, "compute-sanitizer", "device.section_sanitizer", 60),
     Section(8, "times of a layer and of the head", "device.section_timing", 90, interpreted=True),
     Section(9, "the whole training step", "device.section_step", 75, grows=True),
-    Section(10, "decoding on the GPU", "device.section_decoding", 20),
+    Section(10, "decoding on the GPU", "device.section_decoding", 30),
 )
 
 
