@@ -16,8 +16,9 @@ from torch import Tensor
 
 import mote_fast
 from mote_fast.data import available_backends, loaders
-from mote_fast.data.dali import pipeline as dali_pipeline
+from mote_fast.data.gpu.decoder_choice import gpu_decoder
 from mote_fast.data.loading import view_frames
+from mote_fast.data.reading_choices import GPU_DECODERS
 
 # A busy machine must not fail a test: no example has a deadline. The default profile repeats the same cases, so that
 # runs are comparable; "explore" generates new ones (make test-slow).
@@ -46,9 +47,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(reason)
 
 
+def why_no_dali() -> str | None:
+    """Why DALI does not decode here; None if it does."""
+    if "dali" not in GPU_DECODERS:
+        return "DALI is no decoder of this library"
+    return gpu_decoder("dali").why_unavailable("cpu")
+
+
 @pytest.fixture(scope="module")
 def needs_dali() -> None:
-    if (reason := dali_pipeline.why_unavailable()) is not None:
+    if (reason := why_no_dali()) is not None:
         pytest.skip(reason)
 
 

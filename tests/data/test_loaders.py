@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from mote_fast.data.dali import pipeline as dali_pipeline
 from mote_fast.data.dataset import VideoDataset
-from mote_fast.data.gpu.decoder_choice import gpu_decoder
 from mote_fast.data.items import VideoItem
 from mote_fast.data.loaders import make_loader
 from mote_fast.data.loading.cpu_loader import CpuLoader
@@ -20,6 +18,7 @@ from mote_fast.data.loading.video_loader import LoaderOptions
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.transforms import Preprocessing
 from mote_fast.errors import BackendError, ConfigError
+from tests.data.gpu.stand_in import StandIn, decoder_of, missing
 
 if TYPE_CHECKING:
     from tests.data.conftest import NumberedVideos
@@ -52,13 +51,13 @@ def test_faults_are_written(dataset: VideoDataset, tmp_path: Path) -> None:
 
 def test_a_forced_backend_that_cannot_serve(dataset: VideoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """It raises with the reason, and does not fall back to another backend."""
-    decoder = replace(gpu_decoder("dali"), why_unavailable=lambda device: f"no {device}; install it")
+    decoder = replace(decoder_of(StandIn), why_unavailable=missing)
     monkeypatch.setattr("mote_fast.data.gpu.decoder_choice.gpu_decoder", lambda name: decoder)
     with pytest.raises(BackendError, match="backend 'dali' cannot serve: no cpu; install it"):
         make_loader(dataset, LoaderOptions(1, training=False), backend="dali")
 
 
-@pytest.mark.skipif(dali_pipeline.why_unavailable() is not None, reason="DALI is not installed")
+@pytest.mark.usefixtures("needs_dali")
 def test_forced_dali_serves_on_the_cpu_too(dataset: VideoDataset) -> None:
     """The graph is the same on both devices; the CPU decoder gets the videos that it refuses."""
     loader = make_loader(dataset, LoaderOptions(2, training=False), backend="dali")

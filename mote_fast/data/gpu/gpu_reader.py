@@ -147,7 +147,8 @@ class GpuReader(CropReader):
             self.on_cpu[reason] += 1
             first = self.on_cpu[reason] == 1
         if first:
-            logger.info("%s: decoded on the CPU: %s; further ones are counted", found.path, reason.text)
+            level = logging.WARNING if reason.kind == "unsuited" else logging.INFO
+            logger.log(level, "%s: decoded on the CPU: %s; further ones are counted", found.path, reason.text)
         return received(found, answer.tensor, request)
 
     def _refused(self, planned: _Planned, why: str) -> CpuReason:

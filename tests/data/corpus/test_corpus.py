@@ -16,8 +16,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from mote_fast.data import probe, read_frames
-from mote_fast.data.dali.pipeline import why_unavailable
 from mote_fast.errors import UndecodableVideoError
+from tests.conftest import why_no_dali
 from tests.data.corpus.checks import backends
 from tests.data.corpus.pictures import draw, read
 from tests.data.corpus.recipes import ENCODERS, LIES, Recipe, draw_recipe
@@ -68,7 +68,7 @@ def test_lies_are_noticed(lie: str, tmp_path: Path) -> None:
 @pytest.mark.heavy
 def test_dali_reads_the_same_pictures(codec: str, tmp_path: Path) -> None:
     """DALI counts frames by packets, so it must not get a file whose packets are not its pictures."""
-    if reason := why_unavailable():
+    if reason := why_no_dali():
         pytest.skip(reason)
     draws, paths = random.Random(codec), {}
     recipes = [draw_recipe(draws, codec, lie) for lie in ("", "", "all_key", "no_key", "pts_is_dts", "second_stream")]
@@ -169,7 +169,7 @@ def test_two_thousand_files(tmp_path: Path) -> None:
     recipes = [draw_recipe(draws) for _ in range(LONG)]
     found, kept = survey(recipes, tmp_path, DALI_CODECS)
     by_name = {f"{number:04d}": recipe for number, recipe in enumerate(recipes)}
-    if why_unavailable() is None:
+    if why_no_dali() is None:
         playable = {path: (play(path), by_name[path.stem].orientation) for path in kept}
         found.failures += [f"{by_name[line[:4]]!r}: {line}" for line in check_with_dali(playable)]
         found.counts["files given to DALI"] = len(playable)

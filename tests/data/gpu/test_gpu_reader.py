@@ -232,18 +232,3 @@ def test_the_recipe_is_the_requests() -> None:
         assert getattr(recipe, name) == getattr(request, name)
     assert recipe.augmentation == "none"
     assert not recipe.dense
-
-
-def test_dali_reads(video: Path, cpu: CropReader, needs_dali: None) -> None:
-    """The real graph, in its own process, on a CPU: close to the CPU reader's pixels, as in training."""
-    del needs_dali
-    from mote_fast.data.dali.server import DECODER
-
-    reader = GpuReader(DECODER, CPU, 1, 300.0)
-    try:
-        mine, theirs = (each.read(str(video), REQUEST, None) for each in (reader, cpu))
-        assert reader.decoded == 1
-    finally:
-        reader.close()
-    assert mine.frames.shape == theirs.frames.shape
-    assert (mine.frames.float() - theirs.frames.float()).abs().mean() <= 0.02 * 255 * 0.27

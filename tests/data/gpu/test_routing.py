@@ -1,4 +1,4 @@
-"""The choice of videos for a GPU's decoder, here DALI: none that it would decode differently from the CPU loader."""
+"""The choice of videos for a GPU's decoder: none that it would decode differently from the CPU loader."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from mote_fast.data.dali.server import DECODER
 from mote_fast.data.decoding.colors import FULL, LIMITED, Colors
 from mote_fast.data.decoding.video_info import Timeline, VideoInfo
-from mote_fast.data.gpu.decode_server import MAX_BYTES, StreamKind
+from mote_fast.data.gpu.decode_server import MAX_BYTES, Abilities, StreamKind
 from mote_fast.data.gpu.routing import (
     MAX_FRAME_BYTES,
     MAX_REFUSALS,
@@ -27,7 +26,9 @@ from mote_fast.data.gpu.routing import (
 )
 from tests.data.charts import FRAMES, Coding, chart
 
-CPU, GPU = DECODER.takes["cpu"], DECODER.takes["gpu"]
+_MATRICES = frozenset({2, 5, 6})
+CPU = Abilities(frozenset({"vp9", "mjpeg"}), frozenset({"yuv420p", "yuv444p"}), _MATRICES, full_range=True)
+GPU = Abilities(frozenset({"vp9", "h264"}), frozenset({"yuv420p"}), _MATRICES, full_range=False)
 
 _PTS = tuple(range(0, 400, 40))
 _TIMELINE = Timeline(0, Fraction(1, 1000), _PTS, True, _PTS, False)
@@ -36,7 +37,7 @@ _INFO = VideoInfo("a.webm", 10, 340, 256, 25.0, 0.4, "vp9", 0, (0,), _TIMELINE, 
 _HEADER = Header("matroska,webm", 0)
 
 
-def test_a_plain_video_goes_to_dali() -> None:
+def test_a_plain_video_goes_to_the_decoder() -> None:
     """VP9 goes to both devices, H.264 to the GPU only; a correct count in the header is accepted."""
     assert why_not_gpu(_INFO, _HEADER, 1000, 1000, CPU) is None
     assert why_not_gpu(_INFO, Header("matroska,webm", 10), 1000, 1000, GPU) is None
@@ -63,12 +64,13 @@ def test_a_plain_video_goes_to_dali() -> None:
     ],
 )
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
-def test_what_dali_would_decode_otherwise_stays_away(
+def test_what_would_be_decoded_otherwise_stays_away(
     info: dict[str, Any], header: dict[str, Any], reason: str, device: Any
 ) -> None:
     """Each case would give other frames, other colours, black, or an error that ends the pipeline."""
     assert reason in (
-        why_not_gpu(replace(_INFO, **info), _HEADER._replace(**header), 1000, 1000, DECODER.takes[device]) or ""
+        why_not_gpu(replace(_INFO, **info), _HEADER._replace(**header), 1000, 1000, CPU if device == "cpu" else GPU)
+        or ""
     )
 
 
