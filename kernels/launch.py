@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +13,29 @@ from torch import Tensor
 
 from mote_fast.errors import ShapeError
 from mote_fast.kernels.tiles import readable_wide
+
+# Whether ``launch`` only compiles.
+_COMPILES: ContextVar[bool] = ContextVar("compiles", default=False)
+
+
+@contextmanager
+def compiling(threads: int) -> Iterator[None]:
+    """Let ``launch`` compile kernels, several at a time, and run none of them; all are done at the end.
+
+    What fails to compile fails again when it is launched. Launches of other threads, such as those of autograd's, run.
+
+    Args:
+        threads: kernels that are compiled at a time.
+    """
+    # The helpers of this module serve without it.
+    import triton
+
+    with ThreadPoolExecutor(threads) as pool, triton.AsyncCompileMode(pool, ignore_errors=True):
+        before = _COMPILES.set(True)
+        try:
+            yield
+        finally:
+            _COMPILES.reset(before)
 
 
 class Tokens(NamedTuple):
@@ -61,4 +88,7 @@ def launch(
         return
     # Triton launches on the current device, which may differ from the tensors' device.
     with torch.cuda.device_of(anchor if isinstance(anchor, Tensor) else anchor[0]):
-        kernel[grid](anchor, *args, num_warps=warps, num_stages=stages)
+        if _COMPILES.get():
+            kernel.warmup(anchor, *args, grid=grid, num_warps=warps, num_stages=stages)
+        else:
+            kernel[grid](anchor, *args, num_warps=warps, num_stages=stages)

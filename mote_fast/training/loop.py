@@ -24,6 +24,8 @@ from mote_fast.runtime.parts import remove_abandoned
 from mote_fast.runtime.weights import check_model_folder
 from mote_fast.training.banner import first_lines
 from mote_fast.training.build import Loaders, build_loaders, build_model, build_optimizer, store_class_features
+from mote_fast.training.compile_kernels import compile_kernels
+from mote_fast.training.config.sections import AUTOCAST_DTYPES
 from mote_fast.training.config.train_config import TrainConfig, to_dict, to_yaml
 from mote_fast.training.cost import cost_of_run
 from mote_fast.training.fault_report import FAULTS_FILE, report_faults
@@ -157,6 +159,9 @@ def _train(
         compile=optim.compile,
         cached=config.data.features is not None,
     )
+    clips = config.data.batch_size * config.data.frames
+    dtype = AUTOCAST_DTYPES[optim.precision] or torch.float32
+    compile_kernels(state.model.head, config.method, clips, dtype, optim.accumulation)
     if world.leads:
         write_text(output / CONFIG_FILE, to_yaml(config))
         if (cost := cost_of_run(config, state.model, loaders, progress, steps, arithmetic, world.size)) is not None:

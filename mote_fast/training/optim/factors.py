@@ -49,6 +49,11 @@ class Factor:
         return torch.stack(((experts == self.index).to(self.weights.dtype), self.weights))
 
 
+def stays_factored(experts: int, passes: int) -> bool:
+    """Whether so many passes keep their factors: beyond, the rows of all outweigh the dense gradient."""
+    return 2 * passes <= max(experts, 2)
+
+
 class Collector:
     """Gathers the factors of one layer's experts over the backward passes of a step.
 
@@ -89,8 +94,7 @@ class Collector:
         # A second backward pass through a retained graph adds to the rows of the same leaf.
         if all(known.probe is not factor.probe for known in self.factors):
             self.factors.append(factor)
-        # Beyond this, the rows of all passes outweigh the dense gradient.
-        if 2 * len(self.factors) > max(self.weight.shape[0], 2):
+        if not stays_factored(self.weight.shape[0], len(self.factors)):
             self.densify()
         self.settle()
         self._changed(self)
