@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -463,8 +465,26 @@ def test_a_busy_machine_changes_no_answer(monkeypatch: pytest.MonkeyPatch, distu
 
         return run
 
-    monkeypatch.setattr(products.time, "perf_counter", lambda: now)
-    assert products._ratio(call(0, 2.0), call(1, 1.0)) == pytest.approx(2.0)
+    assert products._ratio(call(0, 2.0), call(1, 1.0), lambda: now) == pytest.approx(2.0)
+
+
+@needs_onednn
+@pytest.mark.skipif(sys.platform == "win32", reason="a thread's time is too coarse there")
+@pytest.mark.usefixtures("undecided")
+def test_a_busy_machine_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only this thread's processor time counts, in which it has no helpers to wait for; they are there again after."""
+    seen: list[tuple[object, int]] = []
+    monkeypatch.setattr(products, "_GAINS", {})
+    monkeypatch.setattr(products, "_ratio", lambda *given: seen.append((given[2], torch.get_num_threads())) or 2.0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert serving().by_onednn
+        assert products.bfloat16_gain(torch.device("cpu")) == 2.0
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [(time.thread_time, 1)] * 2
 
 
 @pytest.mark.usefixtures("undecided")
