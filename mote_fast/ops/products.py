@@ -6,7 +6,8 @@ oneDNN for exact float32 (``torch.set_float32_matmul_precision("medium")`` does,
 processors with AMX), so this file calls a private operator, and no other file does. At the first use in a process a
 check of the operator's results and a measurement, under half a second together, decide for good which of the two
 serves: one answer of two, far from the noise of a busy machine, so that the processes of a machine compute the same.
-Which products the answer holds for is fixed. Training keeps the answer in its checkpoints (``training/one_library.py``).
+Which products the answer holds for is fixed. Training keeps the answer in its checkpoints
+(``training/one_library.py``).
 
 The operator takes weights as they lie. Weights in its own blocked form are 5% faster for many rows (two times for 8),
 but are a second copy of the model, which has to follow every change of the first.
