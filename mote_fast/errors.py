@@ -92,7 +92,11 @@ class ShapeError(MoteError, ValueError):
     """Tensors given to an operator do not fit together."""
 
 
-class DoubleBackwardError(MoteError, RuntimeError):
+class DerivativeError(MoteError, RuntimeError):
+    """A derivative by torch.func or in forward mode was requested from an operator that has none."""
+
+
+class DoubleBackwardError(DerivativeError):
     """A second derivative was requested from an operator that supports only the first."""
 
 

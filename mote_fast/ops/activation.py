@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from mote_fast.kernels import reference
+from mote_fast.ops.arguments import check_dtype
 from mote_fast.ops.implementations import launchers_for
+from mote_fast.ops.products import transformed
 
 # On whose tensors the operators run.
 DEVICES = ("cpu", "cuda")
@@ -22,28 +24,35 @@ def quick_gelu(x: Tensor) -> Tensor:
 
     Returns:
         Shaped and typed like ``x``.
+
+    Raises:
+        ShapeError: ``x`` is of another dtype.
     """
+    check_dtype("x", x)
+    # Transforms have no rules for the operator; forward mode would leave out its tangent.
+    if not torch.compiler.is_compiling() and transformed():
+        return reference.quick_gelu(x)
     return _quick_gelu(x.contiguous())
 
 
 @torch.library.custom_op("mote_fast::quick_gelu", mutates_args=(), device_types=DEVICES)
 def _quick_gelu(x: Tensor) -> Tensor:
-    return launchers_for("quick_gelu", x).quick_gelu_forward(x)
+    return launchers_for("quick_gelu", x).quick_gelu_forward(x.contiguous())
 
 
 @_quick_gelu.register_fake
 def _(x: Tensor) -> Tensor:
-    return torch.empty_like(x)
+    return x.new_empty(x.shape)
 
 
 @torch.library.custom_op("mote_fast::quick_gelu_backward", mutates_args=(), device_types=DEVICES)
 def _quick_gelu_backward(dy: Tensor, x: Tensor) -> Tensor:
-    return launchers_for("quick_gelu", x).quick_gelu_backward(dy, x)
+    return launchers_for("quick_gelu", x).quick_gelu_backward(dy.contiguous(), x.contiguous())
 
 
 @_quick_gelu_backward.register_fake
 def _(dy: Tensor, x: Tensor) -> Tensor:
-    return torch.empty_like(x)
+    return x.new_empty(x.shape)
 
 
 def _context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -55,7 +64,7 @@ def _gradient(ctx: Any, dy: Tensor) -> Tensor:
     # With gradients on, this pass is itself to be differentiated.
     if torch.is_grad_enabled():
         return dy * reference.quick_gelu_gradient(x)
-    return _quick_gelu_backward(dy.contiguous(), x)
+    return _quick_gelu_backward(dy, x)
 
 
 _quick_gelu.register_autograd(_gradient, setup_context=_context)

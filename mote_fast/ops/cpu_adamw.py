@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mote_fast.kernels.launch import check_dense
 from mote_fast.ops.cpu_memory import empty
 
 # Values per thread and slice, over all experts: the gradient of a slice is written and read while it is in cache.
@@ -39,8 +40,12 @@ def adamw_factored(
         weight_decay: decoupled decay, per unit of learning rate.
         found_inf: a number; unless it is zero, nothing is updated.
 
+    Raises:
+        ShapeError: a tensor that is updated is not contiguous: PyTorch's update ignores strides.
+
     Source: torch.optim.AdamW; docs/method.md, Optimisation.
     """
+    check_dense(param=param, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
     if found_inf is not None and bool(found_inf):
         return
     experts, width = param.shape

@@ -1,9 +1,8 @@
 """The ``torch.library`` registrations of the experts and their optimiser, and the functions that call them.
 
 Shapes: E experts, d embedding width, P values in one expert (layout: ``kernels/reference.py``).
-``implementations`` chooses the code behind them by device and dtype. Gradients are hand-written and once
-differentiable. Autocast casts the activations but not the experts: the kernels read master weights. Arguments may have
-any strides.
+``implementations`` chooses the code behind them by device and dtype. Gradients are hand-written, by backward and once.
+Autocast casts the activations but not the experts: the kernels read master weights. Arguments may have any strides.
 """
 
 from __future__ import annotations
@@ -39,10 +38,12 @@ def merge_experts(experts: Tensor, weights: Tensor) -> Tensor:
 
     Raises:
         ShapeError: shapes, dtypes or devices do not fit together.
+        DerivativeError: torch.func or forward mode differentiates them.
 
     Source: eq. (9); eq. (13) at inference.
     """
     arguments.check_weights(experts, weights)
+    arguments.check_derivatives(experts, weights)
     return _merge(experts.contiguous(), weights, None)
 
 
@@ -74,6 +75,7 @@ def expert_pair_ffn(
 
     Raises:
         ShapeError: shapes, dtypes or devices do not fit together.
+        DerivativeError: torch.func or forward mode differentiates them.
     """
     arguments.check_experts(x_routed, experts)
     arguments.check_weights(experts, weights)
@@ -89,7 +91,10 @@ def expert_pair_ffn(
     if probe is not None and probe.shape != (2, experts.shape[1]):
         raise ShapeError(f"probe must be [2, {experts.shape[1]}], got {list(probe.shape)}")
     if probe is not None:
+        arguments.check_dtype("probe", probe)
+        arguments.check_device("probe", probe, experts)
         experts = experts.detach()
+    arguments.check_derivatives(x_routed, x_merged, experts, weights, *([] if probe is None else [probe]))
     # Both streams of the first layer share one tensor; flattening it once keeps it shared.
     routed = x_routed.reshape(-1, x_routed.shape[-1])
     merged = routed if x_merged is x_routed else x_merged.reshape(-1, x_merged.shape[-1])
@@ -112,11 +117,13 @@ def routed_ffn(x: Tensor, experts: Tensor, index: Tensor, *, check_index: bool =
 
     Raises:
         ShapeError: shapes, dtypes or devices do not fit together.
+        DerivativeError: torch.func or forward mode differentiates them.
     """
     arguments.check_experts(x, experts)
     arguments.check_index(experts, index, check_index)
     if x.ndim < 2 or index.shape != x.shape[:1]:
         raise ShapeError(f"index must be [B] for x [B, ..., d], got {list(index.shape)} for {list(x.shape)}")
+    arguments.check_derivatives(x, experts)
     frames = x.shape[1:-1].numel()
     y, *_ = _routed(x.reshape(x.shape[0], frames, x.shape[-1]), experts.contiguous(), index)
     return y.view(x.shape)
@@ -146,7 +153,7 @@ def _merge_backward(grad: Tensor, experts: Tensor, weights: Tensor, of_weights: 
 
 @_merge_backward.register_fake
 def _(grad: Tensor, experts: Tensor, weights: Tensor, of_weights: bool) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(experts), weights.new_empty(weights.shape[0] if of_weights else 0)
+    return experts.new_empty(experts.shape), weights.new_empty(weights.shape[0] if of_weights else 0)
 
 
 def _merge_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -289,11 +296,11 @@ class _EagerPair(torch.autograd.Function):
 def _run_pair(x_routed: Tensor, x_merged: Tensor, *rest: Any) -> Any:
     """The pair as a registered operator, or directly where nothing looks for operators."""
     tracing = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-    watched = tracing or torch._C._len_torch_dispatch_stack()
-    tensors = (x_routed, x_merged, *rest[:-1])
-    if watched or torch._C._are_functorch_transforms_active() or any(type(x) not in _PLAIN for x in tensors):
-        return _pair(x_routed, x_merged, *rest)
+    watched = tracing or torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active()
     device = x_routed.device.type
+    tensors = (x_routed, x_merged, *rest[:-1])
+    if watched or device not in DEVICES or any(type(x) not in _PLAIN for x in tensors):
+        return _pair(x_routed, x_merged, *rest)
     if not torch.is_autocast_enabled(device):
         return _EagerPair.apply(x_routed, x_merged, *rest)
     dtype = torch.get_autocast_dtype(device)
@@ -333,7 +340,7 @@ def _routed_backward(
 def _(
     dy: Tensor, x: Tensor, experts: Tensor, index: Tensor, activations: Tensor, order: Tensor, starts: Tensor
 ) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), torch.empty_like(experts)
+    return x.new_empty(x.shape), experts.new_empty(experts.shape)
 
 
 def _routed_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

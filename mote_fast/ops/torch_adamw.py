@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mote_fast.kernels.launch import check_dense
 from mote_fast.ops.torch_experts import expand_expert_gradient
 
 
@@ -36,8 +37,12 @@ def adamw_factored(
         weight_decay: decoupled decay, per unit of learning rate.
         found_inf: float32 scalar on the device; unless it is zero, nothing is updated.
 
+    Raises:
+        ShapeError: a tensor that is updated is not contiguous: PyTorch's update ignores strides.
+
     Source: torch.optim.AdamW; docs/method.md, Optimisation.
     """
+    check_dense(param=param, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
     grad = expand_expert_gradient(*factors[0])
     for factor in factors[1:]:
         grad += expand_expert_gradient(*factor)

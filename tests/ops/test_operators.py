@@ -157,40 +157,6 @@ EXAMPLE = pair_inputs(5, 16, 3, -1.2, 0.5, "contiguous", 0)
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("factored", [False, True])
-def test_registration_of_the_pair(factored: bool) -> None:
-    """Schema, fake kernel, autograd and dynamic compilation hold together, in both forms of the gradient."""
-    x_routed, x_merged, experts, weights, index = as_leaves(EXAMPLE, torch.float32)
-    probe = torch.empty(1).expand(2, experts.shape[1]).requires_grad_() if factored else None
-    experts = experts.detach() if factored else experts
-    arguments = (x_routed, x_merged, experts, weights, index, probe)
-    torch.library.opcheck(torch.ops.mote_fast.expert_pair_ffn.default, arguments)
-
-
-@pytest.mark.heavy
-def test_registration_of_the_others() -> None:
-    """The same for every other operator, backward ones included."""
-    x_routed, x_merged, experts, weights, index = as_leaves(EXAMPLE, torch.float32)
-    x, samples = x_routed.detach()[None].repeat(3, 1, 1).requires_grad_(), torch.tensor([2, 0, 2])
-    row = experts.detach()[0]
-    hidden = torch.randn(2, 5, 64)
-    cases = {
-        "merge_experts": (experts, weights, None),
-        "merge_experts_backward": (row, experts.detach(), weights.detach(), True),
-        "routed_ffn": (x, experts, samples),
-    }
-    for dense in (False, True):
-        arguments = (x_routed, x_merged, x_routed, x_merged, experts, weights, index, hidden, row[None], dense, True)
-        cases[f"expert_pair_ffn_backward {dense}"] = tuple(
-            a.detach() if isinstance(a, Tensor) else a for a in arguments
-        )
-    y, *saved = torch.ops.mote_fast.routed_ffn(x.detach(), experts.detach(), samples)
-    cases["routed_ffn_backward"] = (y, x.detach(), experts.detach(), samples, *saved)
-    for name, arguments in cases.items():
-        torch.library.opcheck(getattr(torch.ops.mote_fast, name.split()[0]).default, arguments)
-
-
-@pytest.mark.heavy
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_operators_compile_whole(dynamic: bool) -> None:
     """One graph, forward and backward, with the same numbers."""
