@@ -308,7 +308,7 @@ def _evaluation(setting: CheckSetting, preset: Preset, step: Step) -> Iterator[C
         torch.backends.cudnn.allow_tf32 = precision == "high"
         yield rate(way, half)
     if setting.left > setting.size(COMPILE_SECONDS, 0):
-        model.compiler.compile(backend=setting.size("inductor", "aot_eager"))
+        model.compiler.compile(backend=setting.size("inductor", "eager"))
         yield rate(COMPILED, True)
         model.compiler.choose(False)
     else:
