@@ -8,8 +8,8 @@ image tower: a launch's bytes are proportional to its frames.
 
 Compulsory bytes: each input once and each output once, the saved activations counting as an output of the forward pass
 and an input of the backward pass. The assumption of the limits is therefore: tiles that programs share, and
-intermediates between the launches of one operator, are served by that L2. Operators without products need no
-assumption.
+intermediates between the launches of one operator, are served by that L2, where they are not larger. Operators without
+products need no assumption.
 """
 
 from __future__ import annotations
@@ -90,6 +90,9 @@ def operators(model: Model, activation: torch.dtype, master: torch.dtype) -> dic
     merging = stack + size_of(weights, merged)
     # Forward writes both experts' rows and the activations that backward reads; it finds them in L2 itself.
     pair = stack + size_of(weights, index, rows, *x4) + kept
+    if size_of(rows) > L2_BYTES:
+        # The products find them in memory: both rows of ViT-L/14 in float32.
+        pair += size_of(rows)
     # The pair's backward reads both inputs and both output gradients, and writes both input gradients.
     pair_back = size_of(rows, *x4, x, y, grads) + kept - 2 * biases
     # A cast of all experts precedes the routed products where they have another dtype: it is none of these launches.
@@ -191,9 +194,10 @@ def read_results(path: Path = RESULTS) -> dict[Case, Sequence[str]]:
 
 def write(rows: Sequence[Row], keep: bool) -> None:
     """Write the results in the order of the cases; ``keep`` those that were not counted again."""
+    order = [case for case, _ in cases(MODELS)]
+    # Just before the file is written: another process may count other rows.
     table: dict[Case, Sequence[Any]] = {**(read_results() if keep and RESULTS.exists() else {})}
     table |= {row.case: row for row in rows}
-    order = [case for case, _ in cases(MODELS)]
     with RESULTS.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Row._fields)

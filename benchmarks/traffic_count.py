@@ -205,7 +205,7 @@ class Recorder:
         self._traffic.launches.append(found)
 
     def patch_once(self, function: Any) -> Any:
-        """Patch the language for a function once per launch: the interpreter does it at every call, which takes long."""
+        """Exchange the language that a function sees once per launch: doing so at every call takes long."""
         if function in self._patched:
             return interpreter._LangPatchScope()
         self._patched.add(function)

@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
-from traffic import LINE, Access, Program, Traffic, counted
+from traffic_count import LINE, Access, Program, Traffic, counted
 
 from mote_fast.kernels.expert_ffn import expert_pair_backward, expert_pair_forward
-from mote_fast.kernels.merge import merge_and_route, merge_experts_forward
+from mote_fast.kernels.factored_adamw import adamw_factored
+from mote_fast.kernels.merge import merge_and_route, merge_experts_backward, merge_experts_forward
+from mote_fast.kernels.quick_gelu import quick_gelu_backward, quick_gelu_forward
 from mote_fast.kernels.reference import expert_size
+from mote_fast.kernels.routed_ffn import routed_backward, routed_forward
 from mote_fast.kernels.tiles import MatrixTile
+from tests.kernels.product_bytes import linear_bytes, weight_gradient_bytes
+
+TILES = [MatrixTile(32, 64, 32, 4, 2), MatrixTile(64, 32, 16, 4, 2)]
 
 
 @pytest.mark.parametrize(("tokens", "width"), [(16, 16), (37, 48), (70, 80), (1, 64)])
-@pytest.mark.parametrize("tile", [MatrixTile(32, 64, 32, 4, 2), MatrixTile(64, 32, 16, 4, 2)])
+@pytest.mark.parametrize("tile", TILES)
 def test_requested_bytes_of_the_pair(tokens: int, width: int, tile: MatrixTile) -> None:
     """Every tile of columns reads the tokens again, every tile of tokens the weights: docs/kernels.md."""
-    experts = torch.zeros(2, expert_size(width))
+    experts, weights, index = torch.zeros(2, expert_size(width)), torch.zeros(2), torch.tensor(1)
     x = torch.zeros(tokens, width, dtype=torch.float16)
-    with counted() as traffic:
-        expert_pair_forward(x, x, experts, torch.zeros(2), torch.tensor(1), tile)
+    with counted() as forward:
+        *_, saved, kept = expert_pair_forward(x, x, experts, weights, index, tile)
     with counted() as rows:
-        merge_and_route(experts, torch.zeros(2), torch.tensor(1), x.dtype)
-    token_tiles = -(-tokens // tile.rows)
-    hidden = 4 * width
-    # The pre-activations are stored beside QuickGELU of them.
-    expected = rows.requested + 2 * tokens * hidden * 2
-    for inner, outer in ((width, hidden), (hidden, width)):
-        column_tiles = -(-outer // tile.columns)
-        read = column_tiles * tokens * inner + token_tiles * (outer * inner + outer)
-        expected += 2 * 2 * (read + tokens * outer)
-    assert traffic.requested == expected
+        merge_and_route(experts, weights, index, x.dtype)
+    with counted() as backward:
+        expert_pair_backward(x, x, x, x, experts, kept, index, saved, tile=tile)
+    up, down = (width, 4 * width), (4 * width, width)
+    # QuickGELU of the pre-activations and its derivative are stored.
+    products = linear_bytes(tokens, up, tile, 2, bias=True, outputs=2) + linear_bytes(tokens, down, tile, 2, bias=True)
+    assert forward.requested == rows.requested + 2 * products
+    # The derivative is a factor of the gradient of the pre-activations.
+    products = linear_bytes(tokens, up, tile, 2, factor=True) + linear_bytes(tokens, down, tile, 2)
+    gradients = weight_gradient_bytes(tokens, down, tile, 2, 4) + weight_gradient_bytes(tokens, up, tile, 2, 4)
+    assert backward.requested == 2 * (products + gradients)
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 1000), (4, 4096), (16, 5000)])
@@ -42,6 +51,59 @@ def test_requested_bytes_of_the_merge(count: int, size: int) -> None:
         merge_experts_forward(experts, torch.zeros(count), torch.float16)
     programs = -(-size // 1024)
     assert (traffic.loaded, traffic.stored) == (4 * count * size + 4 * count * programs, 2 * size)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("shape", [(3, 100), (17, 4, 64), (0, 8)])
+def test_requested_bytes_of_quick_gelu(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Input and output forward; input and both gradients backward."""
+    x = torch.zeros(shape, dtype=dtype)
+    with counted() as forward:
+        quick_gelu_forward(x)
+    with counted() as backward:
+        quick_gelu_backward(x, x)
+    assert (forward.loaded, forward.stored) == (x.nbytes, x.nbytes)
+    assert (backward.loaded, backward.stored) == (2 * x.nbytes, x.nbytes)
+
+
+def pair(tokens: int, width: int) -> None:
+    experts, x = torch.zeros(3, expert_size(width)), torch.zeros(2, tokens, width)
+    *_, saved, rows = expert_pair_forward(*x, experts, torch.zeros(3), torch.tensor(2), TILES[0])
+    expert_pair_backward(*x, *x, experts, rows, torch.tensor(2), saved, tile=TILES[0])
+
+
+def routed(tokens: int, width: int) -> None:
+    experts, x, index = torch.zeros(3, expert_size(width)), torch.zeros(5, tokens, width), torch.tensor([2, 0, 2, 2, 0])
+    _, saved = routed_forward(x, experts, index, TILES[1])
+    routed_backward(x, x, experts, index, saved, tile=TILES[1])
+
+
+def vectors(tokens: int, width: int) -> None:
+    experts, weights, grad = torch.zeros(3, tokens * width), torch.zeros(3), torch.zeros(tokens * width)
+    merge_experts_backward(grad, weights, experts)
+    adamw_factored(experts, experts, experts, [(grad, grad, weights, torch.tensor(1))], 1, 1e-4)
+    quick_gelu_backward(grad, grad)
+
+
+@pytest.mark.parametrize("run", [pair, routed, vectors])
+def test_programs_counted_at_once_are_those_counted_alone(run: Callable[[int, int], None]) -> None:
+    """Each program's accesses, in their order, also where programs differ in a condition or in the bounds of a loop."""
+    with counted(batch=1) as alone:
+        run(37, 48)
+    with counted() as together:
+        run(37, 48)
+    assert (together.loaded, together.stored) == (alone.loaded, alone.stored)
+    assert max(map(len, alone.launches)) > 1
+    assert [in_order(launch) for launch in together.launches] == [in_order(launch) for launch in alone.launches]
+
+
+def in_order(launch: list[Program]) -> list[list[tuple[list[int], bool, bool]]]:
+    """The accesses of a launch, lines numbered as they first appear: tensors of two runs lie at different addresses."""
+    numbers: dict[int, int] = {}
+    return [
+        [([numbers.setdefault(line, len(numbers)) for line in a.lines.tolist()], *a[1:]) for a in accesses]
+        for accesses in launch
+    ]
 
 
 def program(*accesses: tuple[list[int], bool]) -> Program:
