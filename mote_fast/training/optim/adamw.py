@@ -127,7 +127,7 @@ class HeadAdamW(torch.optim.AdamW):
             if (optimizer := me()) is not None:
                 if optimizer._averages is not None:
                     optimizer._averages.begin_experts(collector, number)
-                optimizer._show_probes()
+                optimizer._show_last(collector)
 
         capturable = self.defaults["capturable"]
         self.collectors[experts.weight] = Collector(experts.weight, changed, keep_leaves=capturable)
@@ -139,7 +139,11 @@ class HeadAdamW(torch.optim.AdamW):
         for collector in self.collectors.values():
             collector.clear()
         self._show_probes()
-        super().zero_grad(set_to_none)
+        if not set_to_none:
+            super().zero_grad(set_to_none)
+        for group in self.param_groups if set_to_none else ():
+            for param in group["params"]:
+                param.grad = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -160,12 +164,14 @@ class HeadAdamW(torch.optim.AdamW):
         for group, params in self._parameters():
             if group["amsgrad"] or group["maximize"]:
                 raise ConfigError("amsgrad and maximize are not available here; use torch.optim.AdamW")
-            dense: defaultdict[tuple[object, ...], list[Tensor]] = defaultdict(list)
+            dense: defaultdict[tuple[object, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
             for param in params:
-                if factors := self._factors(param):
+                experts = id(param) in self._by_id
+                if experts and (factors := self._factors(param)):
                     self._step_factored(group, param, factors, overflow)
-                elif param.grad is not None:
-                    dense[param.device, param.dtype, self._counts_on(param, group["capturable"])].append(param)
+                elif (grad := param.grad) is not None:
+                    # Experts may have their counts elsewhere.
+                    dense[param.device, param.dtype, experts].append((param, grad))
             for same_kind in dense.values():
                 self._step_dense(group, same_kind, overflow)
         return loss
@@ -291,13 +297,15 @@ class HeadAdamW(torch.optim.AdamW):
                     step = self.state[param]["step"]
                     self.state[param]["step"] = step.to(self._counts_on(param, capturable), torch.float32)
 
-    def _step_dense(self, group: dict[str, Any], params: list[Tensor], overflow: Tensor | None) -> None:
+    def _step_dense(self, group: dict[str, Any], alike: list[tuple[Tensor, Tensor]], overflow: Tensor | None) -> None:
+        """Update parameters of one kind, given with their gradients."""
+        params = [param for param, _ in alike]
         states = [self._state(param, group["capturable"]) for param in params]
         # Experts whose factors became dense have their counts on the CPU, where the fused CUDA kernel cannot read them.
-        fused = all(state["step"].device == param.device for state, param in zip(states, params, strict=True))
+        fused = states[0]["step"].device == params[0].device
         adamw(
             params,
-            [param.grad for param in params if param.grad is not None],
+            [grad for _, grad in alike],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],
@@ -361,17 +369,29 @@ class HeadAdamW(torch.optim.AdamW):
         """Each group with its parameters, without the probes."""
         shown = {id(probe) for probe in self._shown}
         for group in self.param_groups:
-            yield group, [param for param in group["params"] if id(param) not in shown]
+            yield group, [param for param in group["params"] if id(param) not in shown] if shown else group["params"]
 
     def _show_probes(self, visible: bool = True) -> None:
         """List the leaves with factored gradients beside their parameters, so that a GradScaler unscales them."""
         own = list(self._parameters())
         self._shown.clear()
         for group, params in own:
-            factors = [factor for param in params if id(param) in self._by_id for factor in self._factors(param)]
-            probes = [factor.probe for factor in factors] if visible else []
+            experts = [param for param in params if id(param) in self._by_id] if visible else []
+            probes = [factor.probe for param in experts for factor in self._factors(param)]
             group["params"] = [*params, *probes]
             self._shown += probes
+
+    def _show_last(self, collector: Collector) -> None:
+        """The same after one layer's backward pass, which adds one leaf, or makes its gradient dense."""
+        if not collector.factors:
+            return self._show_probes()
+        probe = collector.factors[-1].probe
+        # A second backward pass through a retained graph uses the leaf again.
+        if all(probe is not other for other in self._shown):
+            groups = (group["params"] for group in self.param_groups)
+            next(params for params in groups if any(param is collector.weight for param in params)).append(probe)
+            self._shown.append(probe)
+        return None
 
     @contextmanager
     def _probes_hidden(self) -> Iterator[None]:
