@@ -73,22 +73,20 @@ class ProjectionExperts(nn.Module):
         """Return the inference expert ``[P]``, merged with weights ``softmax(fusion)``."""
         return pack_expert(self._merge(self.fusion.float().softmax(-1)))
 
-    def pair(
-        self, x_routed: Tensor, x_merged: Tensor, expert: int | Tensor, temperature: float | Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def pair(self, x_routed: Tensor, x_merged: Tensor, expert: int | Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Both training streams of one step; see ``TemporalExperts.pair``.
 
         Args:
             x_routed: [B, T, d].
             x_merged: [B, T, d].
             expert: one index, or int64 [2] for the up and the down projection.
-            temperature: tau of the merge.
+            weights: [E], from ``merge_weights``.
         """
         index = torch.as_tensor(expert, device=self.fusion.device)
         up, down = index.unbind(-1) if index.ndim == 1 else (index, index)
         up, down = self._rows(up, self.up_weight), self._rows(down, self.down_weight)
         routed = Expert(self.up_weight[up], self.up_bias[up], self.down_weight[down], self.down_bias[down])
-        return run_expert(x_routed, routed), self.at_temperature(x_merged, temperature)
+        return run_expert(x_routed, routed), run_expert(x_merged, self._merge(weights))
 
     def at_temperature(self, x: Tensor, temperature: float | Tensor) -> Tensor:
         """Run the merge at ``temperature`` alone on ``x [..., d]``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -69,11 +70,9 @@ class FeedForward(nn.Module):
         """Return the FFN itself: there is nothing to merge."""
         return self
 
-    def pair(
-        self, x_routed: Tensor, x_merged: Tensor, expert: int | Tensor, temperature: float | Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Both training streams; one FFN serves both, so ``expert`` and ``temperature`` are ignored."""
-        del expert, temperature
+    def pair(self, x_routed: Tensor, x_merged: Tensor, expert: int | Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Both training streams; one FFN serves both, so ``expert`` and ``weights`` are ignored."""
+        del expert, weights
         return self(x_routed), self(x_merged)
 
 
@@ -126,20 +125,16 @@ class TemporalExperts(nn.Module):
         """Return the inference expert ``[P]``, merged with weights ``softmax(fusion)``."""
         return operators.merge_experts(self.weight, self.fusion.float().softmax(-1))
 
-    def pair(
-        self, x_routed: Tensor, x_merged: Tensor, expert: int | Tensor, temperature: float | Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Both training streams of one step: row ``expert`` on one input, the merge at ``temperature`` on the other.
+    def pair(self, x_routed: Tensor, x_merged: Tensor, expert: int | Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Both training streams of one step: row ``expert`` on one input, the merge by ``weights`` on the other.
 
         Args:
             x_routed: [B, T, d].
             x_merged: [B, T, d].
             expert: index of the routed expert, in [0, E); a tensor (int64 scalar) is read on the device.
-            temperature: tau of the merge; negative and infinite values are part of the method. A tensor (scalar) is
-                read on the device, unchecked.
+            weights: [E], from ``merge_weights``.
         """
         index = torch.as_tensor(expert, device=self.weight.device)
-        weights = merge_weights(self.experts, temperature).to(self.weight.device)
         return operators.expert_pair_ffn(x_routed, x_merged, self.weight, weights, index, self._probe(weights, index))
 
     def at_temperature(self, x: Tensor, temperature: float | Tensor) -> Tensor:
@@ -191,15 +186,16 @@ def folded(row: Tensor, embed_dim: int) -> FeedForward:
     return plain
 
 
-def merge_weights(experts: int, temperature: float | Tensor) -> Tensor:
-    """Return w [E], ``softmax([1..E] / temperature)``; infinity gives the plain average.
+def merge_weights(experts: int, temperature: float | Sequence[float] | Tensor) -> Tensor:
+    """Return w [..., E], ``softmax([1..E] / temperature)`` of each temperature; infinity gives the plain average.
 
     Raises:
-        ConfigError: the temperature is zero or not a number (a tensor's value is not checked).
+        ConfigError: a temperature is zero or not a number (values of a tensor are not checked).
     """
-    if isinstance(temperature, Tensor):
-        order = torch.arange(1, experts + 1, dtype=torch.float32, device=temperature.device)
-        return (order / temperature.float()).softmax(-1)
-    if temperature == 0 or math.isnan(temperature):
-        raise ConfigError(f"a merge temperature must be a non-zero number, got {temperature}")
-    return (torch.arange(1, experts + 1, dtype=torch.float32) / temperature).softmax(-1)
+    if not isinstance(temperature, Tensor):
+        for each in temperature if isinstance(temperature, Sequence) else (temperature,):
+            if each == 0 or math.isnan(each):
+                raise ConfigError(f"a merge temperature must be a non-zero number, got {each}")
+        temperature = torch.tensor(temperature, dtype=torch.float32)
+    order = torch.arange(1, experts + 1, dtype=torch.float32, device=temperature.device)
+    return (order / temperature.float()[..., None]).softmax(-1)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mote_fast.errors import ConfigError
+from mote_fast.head.experts import merge_weights
 from mote_fast.head.video_head import VideoHead
 
 
@@ -37,18 +38,20 @@ def stream_features(
     """
     head.check_frames(frame_features)
     _check_length(head, "temperatures", temperatures)
-    routes = _routes(head, experts, down_experts)
+    device = frame_features.device
+    routes = torch.as_tensor(_routes(head, experts, down_experts), device=device).unbind()
+    # Those of all layers at once: layer by layer they would take the host as long as the experts.
+    weights = merge_weights(head.experts, temperatures).to(device).unbind()
     blocks = head.temporal_blocks()
     # Up to the first FFN the two streams are the same tensor, so it is computed once.
     shared = blocks[0].attend(head.embed_frames(frame_features))
-    y = blocks[0].ln_2(shared)
-    y_routed, y_merged = blocks[0].mlp.pair(y, y, routes[0], temperatures[0])
-    both = torch.cat((shared + y_routed, shared + y_merged))
-    for block, route, temperature in zip(blocks[1:], routes[1:], temperatures[1:], strict=True):
+    normed = blocks[0].ln_2(shared)
+    both = torch.cat([shared + y for y in blocks[0].mlp.pair(normed, normed, routes[0], weights[0])])
+    for block, route, shares in zip(blocks[1:], routes[1:], weights[1:], strict=True):
         both = block.attend(both)
         y_routed, y_merged = block.ln_2(both).chunk(2)
-        both = both + torch.cat(block.mlp.pair(y_routed, y_merged, route, temperature))
-    routed, merged = (part + frame_features for part in both.chunk(2))
+        both = both + torch.cat(block.mlp.pair(y_routed, y_merged, route, shares))
+    routed, merged = (both.view(2, *frame_features.shape) + frame_features).unbind()
     return routed, merged
 
 

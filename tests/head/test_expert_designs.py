@@ -59,10 +59,11 @@ def test_pair_matches_the_formulas(design: Design, experts: int, temperature: fl
     """Both streams of every design, for any expert count and temperature; an index pair routes projections apart."""
     mixture, x = make(design, experts, seed), torch.randn(2, 3, WIDTH)
     up, down = seed % experts, (seed // 7) % experts
-    routed, merged = mixture.pair(x, 2 * x, torch.tensor([up, down]), temperature)
+    weights = merge_weights(experts, temperature)
+    routed, merged = mixture.pair(x, 2 * x, torch.tensor([up, down]), weights)
     assert_close(routed, naive_expert(mixture, design, x, up, down))
-    assert_close(merged, naive_merge(mixture, design, 2 * x, merge_weights(experts, temperature)))
-    assert_close(mixture.pair(x, x, up, temperature)[0], naive_expert(mixture, design, x, up, up))
+    assert_close(merged, naive_merge(mixture, design, 2 * x, weights))
+    assert_close(mixture.pair(x, x, up, weights)[0], naive_expert(mixture, design, x, up, up))
     assert_close(mixture.at_temperature(2 * x, temperature), merged, "equivalent")
 
 
@@ -124,9 +125,10 @@ def test_same_initialisation(design: Any) -> None:
 def test_autocast_merges_in_full_precision(design: Design) -> None:
     """Autocast merges weights in full precision and rounds once; the routed stream runs in low precision too."""
     mixture, x = make(design), torch.randn(2, 3, WIDTH)
-    expected = mixture.pair(x, x, 1, 2.4)
+    weights = merge_weights(3, 2.4)
+    expected = mixture.pair(x, x, 1, weights)
     with torch.autocast("cpu", torch.bfloat16):
-        found = mixture.pair(x, x, 1, 2.4)
+        found = mixture.pair(x, x, 1, weights)
         row = mixture.merged()
     assert row.dtype == torch.float32
     for mine, truth in zip(found, expected, strict=True):

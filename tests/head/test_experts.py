@@ -71,7 +71,7 @@ def test_pair_matches_the_spec(experts: int, temperature: float, seed: int) -> N
     torch.nn.init.normal_(mixture.weight, std=0.3)
     x = torch.randn(2, 3, WIDTH)
     expert = seed % experts
-    routed, merged = mixture.pair(x, 2 * x, expert, temperature)
+    routed, merged = mixture.pair(x, 2 * x, expert, merge_weights(experts, temperature))
     assert_close(routed, naive_ffn(mixture, F.one_hot(torch.tensor(expert), experts), x))
     assert_close(merged, naive_ffn(mixture, merge_weights(experts, temperature), 2 * x))
     assert_close(mixture.at_temperature(2 * x, temperature), merged)
@@ -91,9 +91,9 @@ def test_gradient_reaches_every_expert_in_proportion_to_its_weight() -> None:
     """dL/dW_i = w_i dL/dW in the merged stream (eq. (11))."""
     mixture = TemporalExperts(WIDTH, 4)
     x = torch.randn(3, 2, WIDTH)
-    merged = mixture.pair(x, x, 0, 2.4)[1]
-    (gradient,) = torch.autograd.grad(merged.square().sum(), mixture.weight)
     weights = merge_weights(4, 2.4)
+    merged = mixture.pair(x, x, 0, weights)[1]
+    (gradient,) = torch.autograd.grad(merged.square().sum(), mixture.weight)
     for i in range(4):
         assert_close(gradient[i] / weights[i], gradient[0] / weights[0])
 
@@ -119,13 +119,23 @@ def test_merge_weights_reject_meaningless_temperatures() -> None:
     for temperature in (0.0, math.nan):
         with pytest.raises(ConfigError, match="temperature"):
             merge_weights(4, temperature)
+    with pytest.raises(ConfigError, match="temperature"):
+        merge_weights(4, [1.2, 0.0])
     assert_close(merge_weights(4, math.inf), torch.full((4,), 0.25), "equivalent")
+
+
+def test_merge_weights_of_several_temperatures_are_those_of_each() -> None:
+    """A step merges by the weights of all layers, computed at once, as one layer's alone would be, to the bit."""
+    temperatures = [-0.6, 9.6, math.inf]
+    for given_as in (temperatures, tuple(temperatures), torch.tensor(temperatures)):
+        for row, temperature in zip(merge_weights(4, given_as), temperatures, strict=True):
+            assert torch.equal(row, merge_weights(4, temperature))
 
 
 def test_plain_ffn_and_bad_sizes() -> None:
     """A plain FFN serves both streams; a mixture without experts is refused."""
     plain, x = FeedForward(WIDTH), torch.randn(2, 3, WIDTH)
-    routed, merged = plain.pair(x, x, 0, 1.2)
+    routed, merged = plain.pair(x, x, 0, torch.ones(1))
     assert torch.equal(routed, merged)
     assert_close(routed, plain.down(quick_gelu(plain.up(x))), "exact")
     with pytest.raises(ConfigError, match="experts"):

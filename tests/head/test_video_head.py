@@ -65,12 +65,12 @@ def test_fold_changes_nothing(header: str, design: str) -> None:
 
 def every_expert(head: VideoHead, frames: Tensor, classes: Tensor) -> Tensor:
     """Cosine logits [E, B, C] of each expert used throughout, layer by layer as eq. (3) to eq. (7) write it."""
-    logits = []
+    logits, weights = [], torch.full((head.experts,), 1 / head.experts)
     for expert in range(head.experts):
         x = frames + head.frame_positions[: frames.shape[1]]
         for block in head.temporal_blocks():
             x = block.attend(x)
-            x = x + block.mlp.pair(block.ln_2(x), block.ln_2(x), expert, 1.2)[0]
+            x = x + block.mlp.pair(block.ln_2(x), block.ln_2(x), expert, weights)[0]
         logits.append(torch.cosine_similarity((x + frames).mean(1)[:, None], classes[None], dim=-1))
     return torch.stack(logits)
 

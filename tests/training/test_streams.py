@@ -9,6 +9,7 @@ import torch
 
 from mote_fast import VideoHead
 from mote_fast.errors import ConfigError
+from mote_fast.head.experts import merge_weights
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.training.streams import every_expert_features, stream_features
 from tests.tolerances import assert_close
@@ -35,8 +36,9 @@ def test_streams_equal_two_separate_passes(design: Any) -> None:
     routed = merged = frames + head.frame_positions[: frames.shape[1]]
     for block, expert, temperature in zip(head.blocks, experts, temperatures, strict=True):
         routed, merged = block.attend(routed), block.attend(merged)
-        routed = routed + block.mlp.pair(block.ln_2(routed), block.ln_2(routed), expert, temperature)[0]
-        merged = merged + block.mlp.pair(block.ln_2(merged), block.ln_2(merged), expert, temperature)[1]
+        weights = merge_weights(3, temperature)
+        routed = routed + block.mlp.pair(block.ln_2(routed), block.ln_2(routed), expert, weights)[0]
+        merged = merged + block.mlp.pair(block.ln_2(merged), block.ln_2(merged), expert, weights)[1]
     assert_close(found_routed, routed + frames)
     assert_close(found_merged, merged + frames)
 
