@@ -95,11 +95,7 @@ def expert_pair_ffn(
         arguments.check_device("probe", probe, experts)
         experts = experts.detach()
     arguments.check_derivatives(x_routed, x_merged, experts, weights, *([] if probe is None else [probe]))
-    # Both streams of the first layer share one tensor; flattening it once keeps it shared.
-    routed = x_routed.reshape(-1, x_routed.shape[-1])
-    merged = routed if x_merged is x_routed else x_merged.reshape(-1, x_merged.shape[-1])
-    y_routed, y_merged, *_ = _run_pair(routed, merged, experts.contiguous(), weights, index, probe)
-    return y_routed.view(x_routed.shape), y_merged.view(x_merged.shape)
+    return _run_pair(x_routed, x_merged, experts.contiguous(), weights, index, probe)
 
 
 def routed_ffn(x: Tensor, experts: Tensor, index: Tensor, *, check_index: bool = False) -> Tensor:
@@ -277,30 +273,48 @@ def _pair_gradient(
 
 
 class _EagerPair(torch.autograd.Function):
-    """The registered operator without its ways through the dispatcher: they take longer than the launches behind it."""
+    """The registered operator without its ways through the dispatcher: they take longer than the launches behind it.
+
+    It takes and returns tensors [..., d]: each change of shape outside would be a call forward and a node backward.
+    """
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        output = pair_forward(*inputs)
-        _pair_context(ctx, inputs, output)
-        return output[:2]
+    def forward(ctx: Any, x_routed: Tensor, x_merged: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        flat = _flat(x_routed, x_merged)
+        y_routed, y_merged, *kept = pair_forward(*flat, *rest)
+        _pair_context(ctx, (*flat, *rest), (y_routed, y_merged, *kept))
+        ctx.shape = x_routed.shape
+        # Views that are outputs of one node may not be changed in place; these are not marked as views.
+        reshape = torch.ops.aten._unsafe_view.default
+        return reshape(y_routed, ctx.shape), reshape(y_merged, ctx.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         # A pass that is itself to be differentiated goes through the operator, which says that it cannot be; one under
         # autocast, because the operator runs without.
         registered = torch.is_grad_enabled() or torch.is_autocast_enabled(ctx.saved_tensors[0].device.type)
-        return _pair_gradient(ctx, *grads, direct=not registered)
+        flat = (None if grad is None else grad.reshape(-1, grad.shape[-1]) for grad in grads)
+        dx_routed, dx_merged, *others = _pair_gradient(ctx, *flat, direct=not registered)
+        assert dx_routed is not None
+        assert dx_merged is not None
+        return dx_routed.view(ctx.shape), dx_merged.view(ctx.shape), *others
 
 
-def _run_pair(x_routed: Tensor, x_merged: Tensor, *rest: Any) -> Any:
+def _flat(x_routed: Tensor, x_merged: Tensor) -> tuple[Tensor, Tensor]:
+    """Both streams as [N, d]. Those of the first layer share one tensor; flattening it once keeps it shared."""
+    routed = x_routed.reshape(-1, x_routed.shape[-1])
+    return routed, routed if x_merged is x_routed else x_merged.reshape(-1, x_merged.shape[-1])
+
+
+def _run_pair(x_routed: Tensor, x_merged: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """The pair as a registered operator, or directly where nothing looks for operators."""
     tracing = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     watched = tracing or torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active()
     device = x_routed.device.type
     tensors = (x_routed, x_merged, *rest[:-1])
     if watched or device not in DEVICES or any(type(x) not in _PLAIN for x in tensors):
-        return _pair(x_routed, x_merged, *rest)
+        y_routed, y_merged, *_ = _pair(*_flat(x_routed, x_merged), *rest)
+        return y_routed.view(x_routed.shape), y_merged.view(x_merged.shape)
     if not torch.is_autocast_enabled(device):
         return _EagerPair.apply(x_routed, x_merged, *rest)
     dtype = torch.get_autocast_dtype(device)

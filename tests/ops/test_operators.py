@@ -143,6 +143,16 @@ def test_the_direct_pair_is_the_registered_one(mixed: bool, monkeypatch: pytest.
         assert torch.equal(mine, truth)
 
 
+def test_outputs_may_be_changed_in_place() -> None:
+    """As those of any operator may, by a residual that is added to them."""
+    mine, other = as_leaves(EXAMPLE, torch.float32), as_leaves(EXAMPLE, torch.float32)
+    sum(y.mul_(3).sum() for y in operators.expert_pair_ffn(*mine)).backward()
+    sum((3 * y).sum() for y in operators.expert_pair_ffn(*other)).backward()
+    for a, b in zip(mine[:3], other[:3], strict=True):
+        assert a.grad is not None
+        assert_close(a.grad, b.grad, "exact")
+
+
 def test_one_stream_alone_may_be_differentiated() -> None:
     """A loss on one of the outputs leaves zero gradients for the other stream's input."""
     x_routed, x_merged, *rest = as_leaves(EXAMPLE, torch.float32)
