@@ -103,6 +103,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         [..., m].
     """
+    if _small(x, weight):
+        return F.linear(x, weight, bias)
     if _served(x, weight, bias):
         return _onednn(x, weight, bias)
     if _served(x, weight, bias, with_gradients=True):
@@ -175,6 +177,12 @@ def even_rows(x: Tensor, weight: Tensor) -> Tensor:
     Products in a row append them once then.
     """
     return x if torch.compiler.is_compiling() or not _served(x, weight, None) else _evened(x)
+
+
+def _small(x: Tensor, weight: Tensor) -> bool:
+    """Whether a product is too small for oneDNN: the check that costs least, but not of the sizes in a graph."""
+    in_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return not in_graph and x.numel() * weight.shape[0] < LEAST
 
 
 def _served(x: Tensor, weight: Tensor, bias: Tensor | None, *, with_gradients: bool = False) -> bool:

@@ -64,7 +64,10 @@ def training_loss(
     routed, merged = _features(head, frame_features, method, draws)
     # If every expert is a stream, the routed features are ordered by expert: [E * B, T, d].
     streams = len(routed) // len(frame_features)
-    routed_logits = _logits(routed, class_features, logit_scale, method)
+    # Logits of both streams at once: on a GPU the host takes longer to start these operators than it to run them.
+    supervised = routed if merged is None or method.regulariser_loss == "mse" else torch.cat((routed, merged))
+    logits = _logits(supervised, class_features, logit_scale, method)
+    routed_logits, merged_logits = logits[: len(routed)], logits[len(routed) :]
     repeated = labels if streams == 1 else labels.repeat(streams, *[1] * (labels.ndim - 1))
     routed_loss = _label_loss(method, routed_logits, repeated)
     if merged is None:
@@ -73,7 +76,6 @@ def training_loss(
     if method.regulariser_loss == "mse":
         merged_loss = F.mse_loss(merged.repeat(streams, 1, 1), routed.detach())
     else:
-        merged_logits = _logits(merged, class_features, logit_scale, method)
         merged_loss = _supervise(method, merged_logits, labels, routed_logits)
     mse = F.mse_loss(merged, frame_features)
     return Loss(routed_loss + method.wmr_weight * merged_loss + method.mse_weight * mse, routed_loss, merged_loss, mse)
