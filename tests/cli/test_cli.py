@@ -154,7 +154,7 @@ def test_doctor(capsys: Captured) -> None:
     status, out, _ = run(capsys, "doctor", "--json")
     report = json.loads(out)
     assert status == 0
-    jobs = ["decode", "loader", "attention", "kernels", "float32", "auto dtype"]
+    jobs = ["decode", "loader", "attention", "kernels", "compile", "float32", "auto dtype"]
     assert [choice["job"] for choice in report["backends"]] == jobs
     for choice in report["backends"]:
         assert choice["chosen"]

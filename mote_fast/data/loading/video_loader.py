@@ -136,9 +136,7 @@ class VideoLoader(ABC):
                 torch.tensor(labels, dtype=torch.int64), self._device
             )
 
-        # DALI's clips are on the device already, on the stream that computes.
-        on_device, of_clips = beside_compute(self._device, copy) if pixels.device.type == "cpu" else copy()
-        return Batch(on_device, of_clips, torch.tensor(indices, dtype=torch.int64), failures)
+        return Batch(*beside_compute(self._device, copy), torch.tensor(indices, dtype=torch.int64), failures)
 
     def _on_device(self, pixels: Tensor) -> Tensor:
         moved = pixels.to(self._device, non_blocking=True)
