@@ -77,7 +77,7 @@ def implementation_for(device: torch.device, *dtypes: torch.dtype) -> Implementa
     """Return what serves tensors of these dtypes on a device.
 
     Raises:
-        BackendError: "triton" was asked for, and its kernels do not take such tensors.
+        BackendError: "triton" was asked for, and its kernels do not take such tensors or cannot serve such a GPU.
     """
     if _asked == "triton":
         for dtype in dtypes:
@@ -85,6 +85,8 @@ def implementation_for(device: torch.device, *dtypes: torch.dtype) -> Implementa
                 raise BackendError(
                     f"the Triton kernels take float32, bfloat16 and float16, got {dtype}: use implementation 'torch'"
                 )
+        if device.type == "cuda" and (problem := triton_problem(device)) is not None:
+            raise BackendError(f"the Triton kernels cannot serve {device}: {problem}; use implementation 'torch'")
     if _asked is not None:
         return _asked
     if device.type == "cpu":
@@ -103,7 +105,7 @@ def kept_by(device: torch.device) -> Kept:
 def triton_problem(device: torch.device) -> str | None:
     """Return why the Triton kernels cannot serve a GPU, or None if they can."""
     if torch.version.hip is not None:
-        return "its kernels are for NVIDIA GPUs, and this PyTorch is built for AMD's"
+        return "its kernels are for NVIDIA GPUs, and this PyTorch is built for AMD's, where plain PyTorch serves"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     capability = torch.cuda.get_device_capability(device)

@@ -150,10 +150,12 @@ def test_why_triton_does_not_serve(monkeypatch: pytest.MonkeyPatch, attribute: s
     assert words in reason
 
 
-def test_an_implementation_that_cannot_serve_is_refused() -> None:
-    """Triton asked for by name does not fall back for float64, and unknown names are refused."""
+def test_an_implementation_that_cannot_serve_is_refused(no_triton: None) -> None:
+    """Triton asked for by name falls back neither for float64 nor on such a GPU, and unknown names are refused."""
     with implemented_by("triton"), pytest.raises(BackendError, match=r"got torch\.float64.*'torch'"):
         operators.merge_experts(EXAMPLE[2].double(), EXAMPLE[3])
+    with implemented_by("triton"), pytest.raises(BackendError, match=r"cannot serve cuda: a reason.*'torch'"):
+        implementation_for(CUDA, torch.float32)
     with pytest.raises(ConfigError, match="implementation"), implemented_by("cuda"):  # type: ignore[arg-type]
         pass
 
@@ -245,9 +247,12 @@ def test_training_in_plain_pytorch_equals_the_cpu() -> None:
         assert_close(mine, truth, "trajectory")
 
 
-def test_doctor_names_what_serves_a_gpu(no_triton: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report says that plain PyTorch serves, and why Triton does not."""
+def test_doctor_names_what_serves_an_amd_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report says that plain PyTorch serves, and why Triton does not; the operators choose the same."""
     monkeypatch.setattr(backends, "best_device", lambda: "cuda")
-    monkeypatch.setattr(backends, "triton_problem", implementations.triton_problem)
-    choice = backends._kernels()
-    assert (choice.chosen, choice.others) == ("torch", {"triton": "a reason"})
+    monkeypatch.setattr("torch.version.hip", "6.4")
+    triton_problem.cache_clear()
+    choice, chosen = backends._kernels(), implementation_for(CUDA, torch.bfloat16)
+    triton_problem.cache_clear()
+    assert choice.chosen == chosen == "torch"
+    assert "built for AMD's, where plain PyTorch serves" in choice.others["triton"]
