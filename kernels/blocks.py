@@ -43,21 +43,23 @@ def linear_tile(
     row_mask,
     weight,
     columns,
+    first,
+    last,
     SHAPE: tl.constexpr,
     TRANSPOSED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Tile [R, C] of ``a @ weight.T`` (or of ``a @ weight`` if TRANSPOSED).
+    """Tile [R, C] of ``a @ weight.T`` (or of ``a @ weight`` if TRANSPOSED), over ``first`` <= k < ``last``.
 
     a: element (row, k) at ``rows[row] + k``, k < INNER; weight: row-major [OUTER, INNER], or [INNER, OUTER] where
     TRANSPOSED, in the dtype of ``a``; columns [C]: the tile's columns of the product, masked at OUTER. SHAPE is (INNER,
-    OUTER), BLOCK (R, C, K).
+    OUTER), BLOCK (R, C, K), whose K divides ``first``, and ``last`` unless that is INNER.
     """
     INNER: tl.constexpr = SHAPE[0]
     OUTER: tl.constexpr = SHAPE[1]
     total = zeros(BLOCK)
     column_mask = columns < OUTER
-    for start in range(0, INNER, BLOCK[2]):
+    for start in range(first, last, BLOCK[2]):
         k = start + tl.arange(0, BLOCK[2])
         left_mask = within(row_mask, k, INNER, INNER % BLOCK[2] == 0)
         left = tl.load(a + (rows[:, None] + k[None, :]), mask=left_mask, other=0.0)

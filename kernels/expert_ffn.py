@@ -19,7 +19,8 @@ from mote_fast.kernels.blocks import linear_tile, quick_gelu, store_weight_gradi
 from mote_fast.kernels.launch import dense, launch, with_wide_rows
 from mote_fast.kernels.merge import expand_expert_gradient, merge_and_route
 from mote_fast.kernels.reference import EXPANSION
-from mote_fast.kernels.tiles import MatrixTile, matrix_tile
+from mote_fast.kernels.split_products import clear_counters, ends_last, memory_for_parts, share_of, sum_of_parts
+from mote_fast.kernels.tiles import MAX_SPLIT_TILES, MatrixTile, matrix_tile
 
 __all__ = ["expand_expert_gradient", "expert_pair_backward", "expert_pair_forward"]
 
@@ -27,39 +28,12 @@ __all__ = ["expand_expert_gradient", "expert_pair_backward", "expert_pair_forwar
 Pair = tuple[Tensor, Tensor]
 
 
-@triton.jit(do_not_specialize=["tokens"])
-def linear_kernel(
-    a,
-    steps,
-    rows,
-    factor,
-    out,
-    slope,
-    tokens,
-    SIZE: tl.constexpr,
-    AT: tl.constexpr,
-    SHAPE: tl.constexpr,
-    TRANSPOSED: tl.constexpr,
-    BLOCK: tl.constexpr,
+@triton.jit
+def store_product(
+    total, row, factor, out, slope, n, row_mask, columns, column_mask, AT: tl.constexpr, SHAPE: tl.constexpr
 ):
-    """out [N, OUTER] = a [N, INNER] @ weight (+ bias) (* factor) for both streams, one per grid row.
-
-    If ``slope`` is given, ``out`` receives QuickGELU of that, and ``slope`` its derivative.
-
-    a, factor, out, slope: pairs of pointers, routed and merged, or None; steps: strides of the rows of ``a``; rows:
-    [2, SIZE], both experts; AT: offsets of weight and bias (or None) in an expert's row; SHAPE: (INNER, OUTER); BLOCK:
-    (R, C, K) of a tile.
-    """
+    """Add the bias to a tile [R, C] of a product and store what linear_kernel makes of it; arguments as there."""
     routed = tl.program_id(1) == 0
-    row = rows + tl.program_id(1) * SIZE
-    # Token tiles vary fastest, so that programs that run together share a weight tile.
-    tiles = tl.cdiv(tokens, BLOCK[0])
-    program = tl.program_id(0)
-    n = (program % tiles) * BLOCK[0] + tl.arange(0, BLOCK[0])
-    columns = (program // tiles) * BLOCK[1] + tl.arange(0, BLOCK[1])
-    row_mask, column_mask = n < tokens, columns < SHAPE[1]
-    at = n.to(tl.int64) * tl.where(routed, steps[0], steps[1])
-    total = linear_tile(tl.where(routed, a[0], a[1]), at, row_mask, row + AT[0], columns, SHAPE, TRANSPOSED, BLOCK)
     if AT[1] is not None:
         total += tl.load(row + AT[1] + columns, mask=column_mask, other=0.0).to(tl.float32)[None, :]
     at = n.to(tl.int64)[:, None] * SHAPE[1] + columns[None, :]
@@ -71,6 +45,60 @@ def linear_kernel(
         total, derivative = quick_gelu(total)
         tl.store(tl.where(routed, slope[0], slope[1]) + at, derivative.to(dtype), mask=mask)
     tl.store(tl.where(routed, out[0], out[1]) + at, total.to(dtype), mask=mask)
+
+
+@triton.jit(do_not_specialize=["tokens", "parts"])
+def linear_kernel(
+    a,
+    steps,
+    rows,
+    factor,
+    out,
+    slope,
+    stored,
+    counters,
+    parts,
+    tokens,
+    SIZE: tl.constexpr,
+    AT: tl.constexpr,
+    SHAPE: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    COUNTERS: tl.constexpr,
+):
+    """out [N, OUTER] = a [N, INNER] @ weight (+ bias) (* factor) for both streams, one per grid row.
+
+    If ``slope`` is given, ``out`` receives QuickGELU of that, and ``slope`` its derivative.
+
+    a, factor, out, slope: pairs of pointers, routed and merged, or None; steps: strides of the rows of ``a``; rows:
+    [2, SIZE], both experts; AT: offsets of weight and bias (or None) in an expert's row; SHAPE: (INNER, OUTER); BLOCK:
+    (R, C, K) of a tile. If ``stored`` is given, the grid's third axis has so many ``parts`` of each tile (see
+    split_products); ``counters`` without it are a later launch's, to be cleared.
+    """
+    routed = tl.program_id(1) == 0
+    row = rows + tl.program_id(1) * SIZE
+    # Token tiles vary fastest, so that programs that run together share a weight tile.
+    tiles = tl.cdiv(tokens, BLOCK[0])
+    program = tl.program_id(0)
+    n = (program % tiles) * BLOCK[0] + tl.arange(0, BLOCK[0])
+    columns = (program // tiles) * BLOCK[1] + tl.arange(0, BLOCK[1])
+    row_mask, column_mask = n < tokens, columns < SHAPE[1]
+    at = n.to(tl.int64) * tl.where(routed, steps[0], steps[1])
+    left, weight = tl.where(routed, a[0], a[1]), row + AT[0]
+    if stored is None:
+        if counters is not None:
+            clear_counters(counters, COUNTERS)
+        total = linear_tile(left, at, row_mask, weight, columns, 0, SHAPE[0], SHAPE, TRANSPOSED, BLOCK)
+        store_product(total, row, factor, out, slope, n, row_mask, columns, column_mask, AT, SHAPE)
+    else:
+        tile = tl.program_id(1) * tl.num_programs(0) + program
+        stored += tile * parts * (BLOCK[0] * BLOCK[1])
+        part = tl.program_id(2)
+        first, last = share_of(part, parts, SHAPE[0], BLOCK[2])
+        total = linear_tile(left, at, row_mask, weight, columns, first, last, SHAPE, TRANSPOSED, BLOCK)
+        if ends_last(total, stored, part, parts, counters + tile, BLOCK):
+            whole = sum_of_parts(stored, parts, BLOCK)
+            store_product(whole, row, factor, out, slope, n, row_mask, columns, column_mask, AT, SHAPE)
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -118,6 +146,8 @@ def _linear(
     at: tuple[int, int | None],
     transposed: bool,
     tile: MatrixTile | None,
+    stored: Tensor | None,
+    counters: Tensor | None,
 ) -> None:
     """Launch linear_kernel; ``at`` gives the offsets of weight and bias in a row; other pairs are contiguous."""
     tokens, inner = a[0].shape
@@ -125,7 +155,8 @@ def _linear(
     if tokens == 0:
         return
     chosen = tile or matrix_tile("linear", a[0], tokens, outer, groups=2)
-    grid = (triton.cdiv(tokens, chosen.rows) * triton.cdiv(outer, chosen.columns), 2)
+    parts = 1 if stored is None else chosen.parts
+    grid = (triton.cdiv(tokens, chosen.rows) * triton.cdiv(outer, chosen.columns), 2, parts)
     launch(
         linear_kernel,
         grid,
@@ -135,15 +166,28 @@ def _linear(
         factor,
         out,
         slope,
+        stored,
+        counters,
+        parts,
         tokens,
         rows.shape[1],
         at,
         (inner, outer),
         transposed,
         chosen.block,
+        MAX_SPLIT_TILES,
         warps=chosen.warps,
         stages=chosen.stages,
     )
+
+
+def _narrow(x: Tensor, tile: MatrixTile | None) -> tuple[MatrixTile, Tensor | None, Tensor | None]:
+    """Return the tile of a product [N, 4d] -> [N, d], and memory for its parts and their counters where it is split."""
+    tokens, width = x.shape
+    chosen = tile or matrix_tile("linear", x, tokens, width, groups=2, inner=EXPANSION * width)
+    tiles = 2 * triton.cdiv(tokens, chosen.rows) * triton.cdiv(width, chosen.columns)
+    stored, counters = memory_for_parts(x, chosen, tiles)
+    return chosen, stored, counters
 
 
 def _weight_gradient(a: Pair, b: Pair, grads: Tensor, at: tuple[int, int], hint: str, tile: MatrixTile | None) -> None:
@@ -200,8 +244,9 @@ def expert_pair_forward(
     saved = x_routed.new_empty((4, tokens, EXPANSION * width))
     hidden, slope = (saved[0], saved[1]), (saved[2], saved[3])
     y = x_routed.new_empty((tokens, width)), x_routed.new_empty((tokens, width))
-    _linear(x, rows, None, hidden, slope, (w_up, b_up), False, tile)
-    _linear(hidden, rows, None, y, None, (w_down, b_down), False, tile)
+    narrow, stored, counters = _narrow(x[0], tile)
+    _linear(x, rows, None, hidden, slope, (w_up, b_up), False, tile, None, counters)
+    _linear(hidden, rows, None, y, None, (w_down, b_down), False, narrow, stored, counters)
     return *y, saved, rows
 
 
@@ -250,8 +295,9 @@ def expert_pair_backward(
     dx = x_routed.new_empty((tokens, width)), x_routed.new_empty((tokens, width))
     grads = experts.new_empty((2, size), dtype=grad_dtype or experts.dtype)
     hint = "" if expanded else "evict_first"
-    _linear(dy, rows, slope, dpre, None, (w_down, None), True, tile)
+    narrow, stored, counters = _narrow(x[0], tile)
+    _linear(dy, rows, slope, dpre, None, (w_down, None), True, tile, None, counters)
     _weight_gradient(dy, hidden, grads, (w_down, b_down), hint, tile)
     _weight_gradient(dpre, x, grads, (w_up, b_up), hint, tile)
-    _linear(dpre, rows, None, dx, None, (w_up, None), True, tile)
+    _linear(dpre, rows, None, dx, None, (w_up, None), True, narrow, stored, counters)
     return *dx, grads

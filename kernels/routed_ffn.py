@@ -97,7 +97,7 @@ def routed_linear_kernel(
         column_mask = columns < SHAPE[1]
         row = experts + expert.to(tl.int64) * SIZE
         rows = token_offsets(n, row_mask, a[1], frames, a[2], a[3])
-        total = linear_tile(a[0], rows, row_mask, row + AT[0], columns, SHAPE, TRANSPOSED, BLOCK)
+        total = linear_tile(a[0], rows, row_mask, row + AT[0], columns, 0, SHAPE[0], SHAPE, TRANSPOSED, BLOCK)
         if AT[1] is not None:
             total += tl.load(row + AT[1] + columns, mask=column_mask, other=0.0).to(tl.float32)[None, :]
         mask = row_mask[:, None] & column_mask[None, :]

@@ -10,6 +10,11 @@ and at this model's sizes (384 to 1024 tokens, d = 512 or 768, two streams) the 
 down-projection of ViT-B/16, 128 x 128 makes 32 programs for 132 processors, 64 x 64 makes 128. ``matrix_tile`` returns
 the tile of least cost in the table of its family.
 
+A product over the hidden width may be split: P programs take a tile's reduced dimension in parts, and the last of them
+to end adds the parts up (split_products.py). That costs the bytes of the parts through L2 and a fixed handover; a split
+is taken where it makes a launch a tenth cheaper. It does for ViT-L/14, whose down-projection has 72 tiles of 64 x 128
+for 132 processors, and for small batches.
+
 Programs of one multiprocessor share its tensor cores and its way to L2, so that how many fit at once is not in the
 model: it hides latency. At 16 bits two 128 x 128 tiles fit on an H100, and four 64 x 64.
 
@@ -42,6 +47,8 @@ class MatrixTile(NamedTuple):
     reduce: int
     warps: int
     stages: int
+    # Programs that share the reduced dimension, in launches that can split it (split_products).
+    parts: int = 1
 
     @property
     def block(self) -> tuple[int, int, int]:
@@ -73,6 +80,11 @@ GPU_SPECS: dict[Family, GpuSpec] = {
 
 # TF32 runs at half the 16-bit rate, and tf32x3 takes three products.
 FLOAT32_SLOWDOWN = 6
+
+# Splitting the reduced dimension: at most so many parts of so many tiles, if it costs so much less by the model.
+MAX_PARTS, MAX_SPLIT_TILES, SPLIT_BELOW = 8, 1024, 0.9
+# A store that is seen by all, a counter and the first load after it take about 2000 clocks, of 64 bytes from L2 each.
+HANDOVER_BYTES = 128_000
 
 # Keyed by the product (the linear maps and input gradients, or the weight gradients) and by the bytes of an activation:
 # 2 for bfloat16 and float16, 4 for float32. sm_100 stays below 128 x 128, where its compiler spills a few registers.
@@ -146,7 +158,9 @@ def readable_wide(*tensors: Tensor) -> bool:
     )
 
 
-def matrix_tile(product: Product, activations: Tensor, rows: int, columns: int, groups: int = 1) -> MatrixTile:
+def matrix_tile(
+    product: Product, activations: Tensor, rows: int, columns: int, groups: int = 1, inner: int = 0
+) -> MatrixTile:
     """Return the tile of least cost, by the model in this file's docstring.
 
     Args:
@@ -155,24 +169,49 @@ def matrix_tile(product: Product, activations: Tensor, rows: int, columns: int, 
         rows: rows of the product.
         columns: columns of the product.
         groups: products that the launch computes in parallel.
+        inner: length of the reduced dimension where it may be split, else 0.
     """
     device = activations.device
     processors, itemsize = _processors_of(device), activations.element_size()
-    return cheapest(product, device_family(device), processors, itemsize, rows, columns, groups)
+    return cheapest(product, device_family(device), processors, itemsize, rows, columns, groups, inner)
 
 
 @lru_cache(maxsize=1024)
 def cheapest(
-    product: Product, family: Family, processors: int, itemsize: int, rows: int, columns: int, groups: int
+    product: Product,
+    family: Family,
+    processors: int,
+    itemsize: int,
+    rows: int,
+    columns: int,
+    groups: int,
+    inner: int = 0,
 ) -> MatrixTile:
     """Return the tile of least cost on a GPU of a family with so many multiprocessors."""
     balance = GPU_SPECS[family].balance / (1 if itemsize == 2 else FLOAT32_SLOWDOWN)
 
+    def tiles(tile: MatrixTile) -> int:
+        return groups * -(-rows // tile.rows) * -(-columns // tile.columns)
+
     def cost(tile: MatrixTile) -> tuple[float, int]:
-        programs = groups * -(-rows // tile.rows) * -(-columns // tile.columns)
+        rounds = -(-tiles(tile) * tile.parts // processors)
         area = tile.rows * tile.columns
         intensity = 2 * area / (itemsize * (tile.rows + tile.columns))
+        depth, moved = inner or 1, 0
+        if tile.parts > 1:
+            depth = -(-inner // (tile.reduce * tile.parts)) * tile.reduce
+            # Every part is written, and one program reads all parts of its tile, in float32.
+            moved = 4 * area * (rounds + tile.parts) + HANDOVER_BYTES
         # Ties go to the smaller tile: several of its programs on one processor hide each other's latency.
-        return -(-programs // processors) * area * max(1.0, balance / intensity), area
+        return rounds * area * depth * max(1.0, balance / intensity) + moved * balance / 2, area
 
-    return min(MATRIX_TILES[family][product][itemsize], key=cost)
+    table = MATRIX_TILES[family][product][itemsize]
+    whole = min(table, key=cost)
+    split = [
+        tile._replace(parts=parts)
+        for tile in table
+        for parts in range(2, MAX_PARTS + 1)
+        if inner and tiles(tile) <= MAX_SPLIT_TILES
+    ]
+    best = min(split, key=cost, default=whole)
+    return best if cost(best)[0] < SPLIT_BELOW * cost(whole)[0] else whole

@@ -56,6 +56,16 @@ def test_a_device_is_asked_for_its_processors(monkeypatch: pytest.MonkeyPatch) -
     assert matrix_tile("linear", Activations(), 384, 768, 2)[:2] == (64, 64)  # pyright: ignore[reportArgumentType]
 
 
+def test_long_products_of_few_tiles_are_split() -> None:
+    """ViT-L/14's down-projection is on an H100, ViT-B/16's is not, and none is whose tiles fill the GPU."""
+    assert cheapest("linear", "sm_90", 132, 2, 384, 768, 2, 3072) == MatrixTile(128, 128, 64, 8, 3, 3)
+    assert cheapest("linear", "sm_90", 132, 2, 512, 512, 2, 2048).parts == 1
+    assert cheapest("linear", "sm_90", 132, 2, 64, 512, 2, 2048).parts > 1
+    for family in MATRIX_TILES:
+        assert cheapest("linear", family, 132, 2, 8192, 512, 2, 2048).parts == 1
+        assert cheapest("linear", family, 132, 2, 64, 512, 2).parts == 1
+
+
 def test_what_can_be_read_wide() -> None:
     """Not transposed, oddly strided and oddly placed tensors, which the launchers copy."""
     x = meta(64, 512)

@@ -20,7 +20,14 @@ DTYPES = (torch.float32, torch.float16)
 WIDTHS = (16, 32, 48, 64, 80)
 # The smallest tiles are for the narrowest experts only: the interpreter's time grows with the number of programs.
 SMALL_TILES = (MatrixTile(16, 16, 16, 4, 1), MatrixTile(16, 32, 16, 4, 2), MatrixTile(32, 16, 32, 4, 2))
-LARGE_TILES = (None, MatrixTile(32, 64, 32, 4, 2), MatrixTile(64, 32, 64, 4, 2), MatrixTile(64, 128, 32, 4, 2))
+# The last number splits the reduced dimension of the pair's products over the hidden width.
+LARGE_TILES = (
+    None,
+    MatrixTile(32, 64, 32, 4, 2),
+    MatrixTile(32, 64, 32, 4, 2, 3),
+    MatrixTile(64, 32, 64, 4, 2),
+    MatrixTile(64, 128, 32, 4, 2),
+)
 VECTOR_TILES = (VectorTile(512, 2), VectorTile(1024, 4), VectorTile(4096, 4))
 
 dtypes = st.sampled_from(DTYPES)
