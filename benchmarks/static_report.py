@@ -2,13 +2,13 @@
 
     python benchmarks/static_report.py [--quick] [--write] [--filter TEXT] [--jobs N]
 
-Every kernel x tile x dtype x GPU (``GPUS``), with and without 16-divisibility of pointers and strides, and at an
-embedding width that tiles do not divide: registers, shared memory, stack (spills), tensor-core instructions, the widths
-of global accesses, read from the SASS, and waits for a product in its own step, from Triton's last own form. Fails if a
-kernel breaks a rule (``broken_rules``) or got worse than the committed results/static_report.csv, which has rows for
-versions of Triton; a case without a row is held to the rules only. ``--write`` adds or replaces the rows of what it
-compiles, for the version that runs. ``--quick`` checks a sample. Another version: its wheel unpacked in a folder, and
-that folder on PYTHONPATH.
+Every kernel for every GPU (``GPUS``), in the tiles and dtypes that tell something (``matrix_cases``, ``vector_cases``),
+at an embedding width that tiles do not divide too: registers, shared memory, stack (spills), tensor-core instructions,
+the widths of global accesses, read from the SASS, and waits for a product in its own step, from Triton's last own form.
+Fails if a kernel breaks a rule (``broken_rules``) or got worse than the committed
+results/static_report.csv, which has every case of each version of Triton that it has any of; other versions are held to
+the rules only. ``--write`` adds or replaces the rows of what it compiles, for the version that runs. ``--quick`` checks
+a sample. Another version: its wheel unpacked in a folder, and that folder on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -44,12 +44,11 @@ FLOATS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16
 POINTERS = FLOATS | {torch.int64: "*i64", torch.int32: "*i32"}
 # Activations and master weights. Products read activations alone; weight gradients have the masters' dtype.
 MIXED, FLOAT32 = ("bfloat16", "float32"), ("float32", "float32")
-DTYPES = (MIXED, ("float16", "float32"), ("bfloat16", "bfloat16"), FLOAT32)
 
-# Compute capabilities. Consumer GPUs share sm_80's table and have less shared memory: of the products, the pair's are
-# compiled for them. One GPU is compiled for, besides, in more dtypes and numbers of experts.
-GPUS = (80, 90, 100, 86, 89, 120)
-CONSUMER_GPUS = (86, 89, 120)
+# Compute capabilities. The last three are consumer GPUs, which share sm_80's table and have less shared memory.
+GPUS = (80, 90, 100, 120, 86, 89)
+DATA_CENTER_GPUS = (80, 90, 100)
+# One GPU is compiled for, besides, in another number of experts.
 THOROUGH = 90
 # Bytes of shared memory that one program may use.
 SHARED_LIMIT = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
@@ -81,7 +80,7 @@ class Case(NamedTuple):
         activation, master = getattr(torch, self.activation), getattr(torch, self.master)
         shape = UNEVEN if self.width == UNEVEN.width else replace(USUAL, experts=self.experts)
         tile = tiles.MatrixTile(*map(int, self.tile.split("x"))) if self.tile else None
-        vector = tiles.VECTOR_TILE if self.aligned else tiles.UNALIGNED_VECTOR_TILE
+        vector = tiles.VECTOR_TILE if self.aligned else tiles.SMALL_VECTOR_TILE
         return launches_of(self.operator, shape, activation, master, tile, vector)[self.launch]
 
 
@@ -112,38 +111,60 @@ Kind = TypeVar("Kind", Case, Code)
 
 
 def matrix_cases(gpu: int) -> Iterator[Case]:
-    """Products: every tile of the GPU's table."""
-    family = tiles.family_of(divmod(gpu, 10))
-    products = [name for name in NAMES["pair"] if name != "rows"]
-    for (activation, master), operator, launch in product(DTYPES, ("pair", "routed"), products):
-        itemsize = getattr(torch, activation).itemsize
-        kind: tiles.Product = "gradient" if launch.startswith("dw") else "linear"
-        usual = (activation, master) in (MIXED, FLOAT32)
-        if kind == "linear" and master != "float32":
+    """Products: every tile of the GPU's table, and the largest where others would say nothing more.
+
+    That is for consumer GPUs, where the limit of shared memory is the question, which ``up`` and ``dw_down`` come
+    nearest, for routed products, which differ from the pair's in how they find their tokens (not on sm_100, whose
+    products have sm_90's source), and for a split ``dx``, which is a split ``down`` without a bias.
+    Left out: ``dw_up``, which is ``dw_down`` with its two sizes exchanged, and float16, which differs from bfloat16 in
+    the flag of an instruction. Masks in every dimension are compiled for the GPU with the smallest tiles.
+    """
+    for launch in ("up", "down", "dpre", "dw_down", "dx"):
+        every = [("pair", MIXED, USUAL), ("pair", FLOAT32, USUAL)]
+        if gpu not in DATA_CENTER_GPUS and launch not in ("up", "dw_down"):
             continue
-        if (operator == "routed" and gpu in CONSUMER_GPUS) or (not usual and (operator, gpu) != ("pair", THOROUGH)):
-            continue
-        case = Case(triton.__version__, gpu, operator, launch, activation, master, USUAL.width, USUAL.experts, "", True)
-        for tile in tiles.MATRIX_TILES[family][kind][itemsize]:
-            case = case._replace(tile="x".join(map(str, tile)))
-            yield case
-            if operator == "pair" and (activation, master) == MIXED and gpu not in CONSUMER_GPUS:
-                yield case._replace(width=UNEVEN.width, experts=UNEVEN.experts)
+        if gpu in (80, 90):
+            every.append(("routed", MIXED, USUAL))
+        if gpu == 80 and launch in ("up", "dx", "dw_down"):
+            every.append(("pair", MIXED, UNEVEN))
+        for operator, dtypes, shape in every:
+            table = tables(gpu, launch, dtypes[0])
+            largest_only = operator == "routed" or gpu not in DATA_CENTER_GPUS
+            case = Case(triton.__version__, gpu, operator, launch, *dtypes, shape.width, shape.experts, "", True)
+            for tile in table[: 1 if largest_only else None]:
+                yield case._replace(tile=words(tile))
+                can_split = operator == "pair" and shape == USUAL and gpu in DATA_CENTER_GPUS
+                if can_split and (launch == "down" or (launch == "dx" and tile == table[0])):
+                    yield case._replace(tile=words(tile._replace(parts=3)))
+
+
+def tables(gpu: int, launch: str, activation: str) -> tuple[tiles.MatrixTile, ...]:
+    """Return the tiles that a product may get on a GPU, the largest first."""
+    kind: tiles.Product = "gradient" if launch.startswith("dw") else "linear"
+    return tiles.MATRIX_TILES[tiles.family_of(divmod(gpu, 10))][kind][getattr(torch, activation).itemsize]
+
+
+def words(tile: tiles.MatrixTile) -> str:
+    """Return a tile as text: rows, columns, reduction step, warps and stages, and the parts of a split one."""
+    return "x".join(map(str, tile if tile.parts > 1 else tile[:-1]))
 
 
 def vector_cases(gpu: int) -> Iterator[Case]:
-    """Everything else; on one GPU also for many experts, other dtypes, and pointers that 16 does not divide."""
-    usual = (USUAL.experts, True, MIXED)
-    more = ((16, True, MIXED), (USUAL.experts, False, MIXED), (USUAL.experts, True, FLOAT32))
-    for experts, aligned, (activation, master) in (usual, *more) if gpu == THOROUGH else (usual,):
-        case = Case(triton.__version__, gpu, "", "", activation, master, USUAL.width, experts, "", aligned)
-        names = [("pair", "rows"), *((each, name) for each in ("merge", "quick_gelu") for name in NAMES[each])]
-        for operator, launch in names:
-            yield case._replace(operator=operator, launch=launch)
-        if (activation, master) == MIXED:
-            for launch in NAMES["adamw"]:
-                yield case._replace(operator="adamw", launch=launch, activation="float32")
-    yield case._replace(operator="routed", launch="group", activation="float32", master="float32", aligned=True)
+    """Everything else; on one GPU also for many experts, and the optimiser for pointers that 16 does not divide.
+
+    For two generations: what differs between GPUs is shared memory and tensor cores, and these kernels have neither.
+    """
+    if gpu not in (80, 90):
+        return
+    case = Case(triton.__version__, gpu, "", "", *MIXED, USUAL.width, USUAL.experts, "", True)
+    for experts in (USUAL.experts, 16) if gpu == THOROUGH else (USUAL.experts,):
+        for operator, launch in (("pair", "rows"), *(("merge", name) for name in NAMES["merge"])):
+            yield case._replace(operator=operator, launch=launch, experts=experts)
+    for launch in NAMES["quick_gelu"]:
+        yield case._replace(operator="quick_gelu", launch=launch)
+    for launch, aligned in product(NAMES["adamw"], (True, False) if gpu == THOROUGH else (True,)):
+        yield case._replace(operator="adamw", launch=launch, activation="float32", aligned=aligned)
+    yield case._replace(operator="routed", launch="group", activation="float32")
 
 
 def all_cases(quick: bool) -> list[Case]:
@@ -153,10 +174,10 @@ def all_cases(quick: bool) -> list[Case]:
 
 
 def in_sample(case: Case) -> bool:
-    usual = case.aligned and (case.activation, case.master) == MIXED and case.gpu in (80, 90, 100)
+    usual = case.aligned and (case.activation, case.master) == MIXED and case.gpu in DATA_CENTER_GPUS
     rows, columns, *_ = map(int, case.tile.split("x")) if case.tile else (128, 128)
     largest = columns == 128 and rows > 16 and (case.width, case.experts) == (USUAL.width, USUAL.experts)
-    return usual and largest and (case.operator == "pair" or case.launch in ("forward", "expand"))
+    return usual and largest and (case.operator in ("pair", "quick_gelu") or case.launch in ("forward", "expand"))
 
 
 def describe(value: object, aligned: bool) -> tuple[object, object, bool]:
@@ -348,6 +369,7 @@ def main() -> int:
 
     cases = [case for case in all_cases(args.quick) if args.filter in str(case)]
     committed = read_report(RESULTS) if RESULTS.exists() else {}
+    reported = {case.triton for case in committed}
     rows: dict[Case, Code] = {}
     problems = 0
     # Spawned: a forked child would inherit the state of PyTorch's thread pools.
@@ -356,8 +378,8 @@ def main() -> int:
         for case, code in zip(cases, compiled, strict=True):
             rows[case] = code
             found = broken_rules(case, code)
-            if not args.write:
-                found += worse_than(code, committed[case]) if case in committed else []
+            if not args.write and case.triton in reported:
+                found += worse_than(code, committed[case]) if case in committed else ["no row: add it with --write"]
             problems += len(found)
             for problem in found:
                 tqdm.write(f"{' '.join(map(str, case))}: {problem}", file=sys.stderr)

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mote_fast.kernels.launch import check_dense, dense, launch
-from mote_fast.kernels.tiles import UNALIGNED_VECTOR_TILE, VECTOR_TILE, VectorTile, readable_wide
+from mote_fast.kernels.tiles import SMALL_VECTOR_TILE, VECTOR_TILE, VectorTile, readable_wide
 
 # (G [P], g [P], w [E], k): merged and routed gradient, merge weights, routed index of one micro-batch.
 Factor = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -139,7 +139,7 @@ def adamw_factored(
     beta1, beta2 = betas
     merged, routed, weights, indices = (dense(*tensors) for tensors in zip(*factors, strict=True))
     wide = readable_wide(param, exp_avg, exp_avg_sq, *merged, *routed)
-    tile = tile or (VECTOR_TILE if wide else UNALIGNED_VECTOR_TILE)
+    tile = tile or (VECTOR_TILE if wide else SMALL_VECTOR_TILE)
     launch(
         adamw_kernel,
         (triton.cdiv(size, tile.block),),

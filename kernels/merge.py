@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mote_fast.kernels.launch import check_dense, dense, launch
-from mote_fast.kernels.tiles import VECTOR_TILE, VectorTile
+from mote_fast.kernels.tiles import SMALL_VECTOR_TILE, VECTOR_TILE, VectorTile
 
 
 @triton.jit
@@ -132,7 +132,7 @@ def merge_experts_backward(
     weights: Tensor,
     experts: Tensor | None = None,
     out_dtype: torch.dtype | None = None,
-    tile: VectorTile = VECTOR_TILE,
+    tile: VectorTile | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of the merge; one launch, and a second to add partial sums if ``experts`` is given.
 
@@ -141,7 +141,7 @@ def merge_experts_backward(
         weights: [E].
         experts: [E, P], only if the gradient of ``weights`` is needed.
         out_dtype: dtype of the experts' gradient; that of ``experts`` if given, else that of ``grad_merged``.
-        tile: share of one program.
+        tile: share of one program; chosen by what is computed by default.
 
     Returns:
         Gradient of the experts [E, P], and of ``weights`` [E] in its dtype (None without ``experts``).
@@ -149,6 +149,8 @@ def merge_experts_backward(
     grad_merged, weights = dense(grad_merged, weights)
     experts = None if experts is None else experts.contiguous()
     count, size = weights.shape[0], grad_merged.shape[0]
+    # With the sums of the larger tile, Triton 3.6 spills.
+    tile = tile or (VECTOR_TILE if experts is None else SMALL_VECTOR_TILE)
     programs = triton.cdiv(size, tile.block)
     dtype = out_dtype or (grad_merged if experts is None else experts).dtype
     grad_experts = grad_merged.new_empty((count, size), dtype=dtype)

@@ -122,7 +122,7 @@ MATRIX_TILES: dict[Family, dict[Product, dict[int, tuple[MatrixTile, ...]]]] = {
 }
 
 VECTOR_TILE = VectorTile(1024, 4)
-UNALIGNED_VECTOR_TILE = VectorTile(512, 4)
+SMALL_VECTOR_TILE = VectorTile(512, 4)
 
 
 def family_of(capability: tuple[int, int]) -> Family:
