@@ -81,8 +81,9 @@ GPU_SPECS: dict[Family, GpuSpec] = {
 # TF32 runs at half the 16-bit rate, and tf32x3 takes three products.
 FLOAT32_SLOWDOWN = 6
 
-# Splitting the reduced dimension: at most so many parts of so many tiles, if it costs so much less by the model.
-MAX_PARTS, MAX_SPLIT_TILES, SPLIT_BELOW = 8, 1024, 0.9
+# Splitting the reduced dimension: at most so many parts (each is memory traffic) of so many tiles, if it costs so much
+# less by the model.
+MAX_PARTS, MAX_SPLIT_TILES, SPLIT_BELOW = 3, 1024, 0.9
 # A store that is seen by all, a counter and the first load after it take about 2000 clocks, of 64 bytes from L2 each.
 HANDOVER_BYTES = 128_000
 
