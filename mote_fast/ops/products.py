@@ -181,7 +181,7 @@ def even_rows(x: Tensor, weight: Tensor) -> Tensor:
 
 def _small(x: Tensor, weight: Tensor) -> bool:
     """Whether a product is too small for oneDNN: the check that costs least, but not of the sizes in a graph."""
-    in_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    in_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     return not in_graph and x.numel() * weight.shape[0] < LEAST
 
 

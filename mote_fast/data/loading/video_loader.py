@@ -136,7 +136,8 @@ class VideoLoader(ABC):
                 torch.tensor(labels, dtype=torch.int64), self._device
             )
 
-        return Batch(*beside_compute(self._device, copy), torch.tensor(indices, dtype=torch.int64), failures)
+        on_device, of_clips = beside_compute(self._device, copy)
+        return Batch(on_device, of_clips, torch.tensor(indices, dtype=torch.int64), failures)
 
     def _on_device(self, pixels: Tensor) -> Tensor:
         moved = pixels.to(self._device, non_blocking=True)
