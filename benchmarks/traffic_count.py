@@ -3,7 +3,7 @@
 Loads and stores are recorded, and values left out: no address depends on them, except through integers (indices, orders
 of samples), which are loaded and stored for real. The interpreter runs many programs at once: every array of its has
 one more axis, the last, over programs. Where a condition or the bounds of a loop differ between them, the programs
-begin again in groups that agree.
+begin again in groups that agree, and what they added to counters is taken back first.
 
 requested    every load and store of every program: no reuse beyond the program at all
 per launch   every 128-byte line at most once per launch: unlimited reuse inside a launch, none between launches
@@ -12,18 +12,19 @@ dram         lines that miss an L2 of 25 MB, half of an H100's 50 MB because dat
              by side as the part has processors, in the order in which CUDA starts them, taking turns; lines written
              stay until evicted, and all are written back at the end
 
-Tensors are taken to begin at a multiple of 256 bytes, as CUDA's allocator places them; the CPU's does not, and lines
-that straddle two programs' tiles would be counted twice.
+Tensors are taken to begin at the start of a line, as CUDA's allocator places them, and to share none; the CPU's does
+not, and lines that straddle two programs' tiles would be counted twice, those of two small tensors once.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple, TypeAlias
 from unittest.mock import patch
@@ -37,7 +38,9 @@ from triton.runtime.interpreter import GridExecutor, InterpreterBuilder, ReduceS
 
 from mote_fast.kernels.tiles import GPU_SPECS
 
-LINE, ALIGNMENT = 128, 256
+LINE = 128
+# From one storage to the next, in the numbers that addresses become.
+APART = 1 << 40
 L2_BYTES = 25 * 1024 * 1024
 # Programs that are interpreted at once: an array of a 128 x 64 tile's addresses then takes 4 MB.
 BATCH = 64
@@ -120,7 +123,9 @@ def agreed(tensor: Any) -> int:
     return int(values.flat[0])
 
 
-def lines_of(addresses: NDArray[np.uint64], active: NDArray[np.bool_], shift: NDArray[Any]) -> list[NDArray[np.uint64]]:
+def lines_of(
+    addresses: NDArray[np.uint64], active: NDArray[np.bool_], shift: NDArray[np.uint64]
+) -> list[NDArray[np.uint64]]:
     """Return, for each program, the numbers of the lines that hold its active addresses, ascending, each once.
 
     Args:
@@ -133,7 +138,7 @@ def lines_of(addresses: NDArray[np.uint64], active: NDArray[np.bool_], shift: ND
         addresses, active = addresses.swapaxes(0, 1), active.swapaxes(0, 1)
     flat = np.moveaxis(addresses, -1, 0).reshape(addresses.shape[-1], -1)
     inside = np.moveaxis(active, -1, 0).reshape(flat.shape)
-    lines = (flat + shift.astype(np.uint64)[:, None]) // np.uint64(LINE)
+    lines = (flat + shift[:, None]) // np.uint64(LINE)
     # Most neighbors share a line: drop those before the sort.
     new = inside.copy()
     new[:, 1:] &= (lines[:, 1:] != lines[:, :-1]) | ~inside[:, :-1]
@@ -145,14 +150,20 @@ class Recorder:
 
     def __init__(self, traffic: Traffic, batch: int) -> None:
         self._traffic, self._batch = traffic, batch
-        # Where the storages of the running launch begin, ascending.
-        self._starts = np.zeros(0, np.uint64)
+        # Where the storages of the running launch begin, ascending, and what is added to addresses within them.
+        self._starts, self._shifts = np.zeros(0, np.uint64), np.zeros(0, np.uint64)
+        # The storages of all launches by where they begin, each with its place.
+        self._places: dict[int, int] = {}
         # Functions of the running launch that see the interpreter's language.
         self._patched: set[object] = set()
         self._patch = interpreter._patch_lang
         self._load, self._store = InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store
+        self._add = InterpreterBuilder.create_atomic_rmw
         # The batch: program numbers [programs, 3], their accesses, and bytes loaded and stored.
+        self._sizes = (1, 1, 1)
         self._programs = np.zeros((1, 3), np.int32)
+        # For each addition of the batch to counters, what takes it back.
+        self._take_back: list[Callable[[], object]] = []
         self._accesses: list[Program] = []
         self._moved = {False: 0, True: 0}
 
@@ -165,7 +176,9 @@ class Recorder:
             InterpreterBuilder,
             create_masked_load=lambda builder, *args: self.load(builder, *args),
             create_masked_store=lambda builder, *args: self.store(builder, *args),
+            create_atomic_rmw=lambda builder, *args: self.add(builder, *args),
             create_get_program_id=lambda _, axis: TensorHandle(self._programs[:, axis], tl.int32),
+            create_get_num_programs=lambda _, axis: TensorHandle(np.array([self._sizes[axis]], np.int32), tl.int32),
             create_make_range=lambda _, kind, *ends: TensorHandle(np.arange(*ends, dtype=np.int32)[:, None], tl.int32),
             create_splat=lambda _, kind, x: TensorHandle(spread(x.data, kind.shape), x.dtype.scalar),
             create_broadcast=lambda _, x, shape: TensorHandle(spread(x.data, shape), x.dtype.scalar),
@@ -175,26 +188,33 @@ class Recorder:
 
     def launch(self, executor: GridExecutor, *args: Any, **options: Any) -> None:
         """Run all programs of a launch, as ``GridExecutor.__call__`` does one by one."""
-        self._starts = np.array(sorted({x.untyped_storage().data_ptr() for x in tensors_among(args)}), np.uint64)
+        starts = sorted({x.untyped_storage().data_ptr() for x in tensors_among(args)})
+        places = [self._places.setdefault(start, len(self._places) + 1) for start in starts]
+        self._starts = np.array(starts, np.uint64)
+        # Unsigned differences wrap, and the sum with an address wraps back.
+        self._shifts = np.array(places, np.uint64) * np.uint64(APART) - self._starts
         self._patched.clear()
         names = inspect.getfullargspec(executor.fn).args
         given = inspect.getcallargs(executor.fn, *args, **{k: v for k, v in options.items() if k in names})
         given = {k: v if k in executor.constexprs else interpreter._implicit_cvt(v) for k, v in given.items()}
         # The first axis varies fastest, as on a GPU.
-        sizes = (*executor.grid, 1, 1)[:3]
-        programs = np.indices(sizes[::-1]).reshape(3, -1).T[:, ::-1].astype(np.int32)
+        self._sizes = (*executor.grid, 1, 1)[:3]
+        programs = np.indices(self._sizes[::-1]).reshape(3, -1).T[:, ::-1].astype(np.int32)
         found: list[Program] = [[] for _ in programs]
         scope = interpreter._patch_lang(executor.fn)
         try:
-            waiting = [np.arange(len(programs))[i : i + self._batch] for i in range(0, len(programs), self._batch)]
+            waiting = deque(np.split(np.arange(len(programs)), range(self._batch, len(programs), self._batch)))
             while waiting:
-                members = waiting.pop()
+                members = waiting.popleft()
                 self._programs, self._moved = programs[members], {False: 0, True: 0}
-                self._accesses = [[] for _ in members]
+                self._accesses, self._take_back = [[] for _ in members], []
                 try:
                     executor.fn(**given)
                 except Diverged as split:
-                    waiting.extend(members[split.values == value] for value in np.unique(split.values))
+                    for undo in self._take_back:
+                        undo()
+                    # Those that a false condition lets end first: others may wait for their counts.
+                    waiting.extendleft(members[split.values == value] for value in np.unique(split.values)[::-1])
                     continue
                 for member, accesses in zip(members, self._accesses, strict=True):
                     found[member] = accesses
@@ -233,6 +253,18 @@ class Recorder:
         if not pointers.get_element_ty().is_floating():
             self._store(builder, *alike(pointers, value, mask), *rest)
 
+    def add(self, builder: InterpreterBuilder, operation: Any, *args: Any) -> TensorHandle:
+        """Record an addition to integers, a load and a store, and do it for one program after another."""
+        pointers, value, mask, *rest = args
+        assert not pointers.get_element_ty().is_floating(), "programs that begin again take back integers alone"
+        self._note(pointers, mask, written=False)
+        self._note(pointers, mask, written=True)
+        everywhere = TensorHandle(np.zeros((*pointers.data.shape[:-1], len(self._programs)), bool), tl.int1)
+        pointers, value, mask, _ = alike(pointers, value, mask, everywhere)
+        less = TensorHandle(-value.data, value.dtype)
+        self._take_back.append(partial(self._add, builder, operation, pointers, less, mask, *rest))
+        return self._add(builder, operation, pointers, value, mask, *rest)
+
     def _note(self, pointers: TensorHandle, mask: TensorHandle, written: bool, eviction: object = None) -> None:
         shape = (*pointers.data.shape[:-1], len(self._programs))
         # The interpreter keeps some masks as integers.
@@ -241,8 +273,7 @@ class Recorder:
         # A program's instruction addresses one tensor.
         some = active.reshape(-1, shape[-1]).argmax(0)
         firsts = np.take_along_axis(addresses.reshape(-1, shape[-1]), some[None], 0)[0]
-        starts = self._starts[np.searchsorted(self._starts, firsts, "right") - 1]
-        lines = lines_of(addresses, active, -starts.astype(np.int64) % ALIGNMENT)
+        lines = lines_of(addresses, active, self._shifts[np.searchsorted(self._starts, firsts, "right") - 1])
         hinted = "EVICT_FIRST" in str(eviction)
         for accesses, own in zip(self._accesses, lines, strict=True):
             if len(own):

@@ -10,7 +10,7 @@ from launches import Shape
 from traffic import DTYPES, FRAMES, MODELS, Case, Row, bits, cases, read_results
 
 from mote_fast.kernels.reference import expert_size
-from mote_fast.kernels.tiles import GPU_SPECS, VECTOR_TILE, MatrixTile, Product, cheapest
+from mote_fast.kernels.tiles import GPU_SPECS, MAX_SPLIT_TILES, VECTOR_TILE, MatrixTile, Product, cheapest
 from mote_fast.training.step import FRAMES_PER_RECOMPUTATION
 from tests.kernels.product_bytes import linear_bytes, weight_gradient_bytes
 
@@ -51,15 +51,17 @@ def test_quick_gelu_moves_its_input_and_output_once(committed: dict[Case, Row]) 
             assert row.requested == row.per_launch == passes * 4 * FRAMES * model.tokens * model.width * itemsize
 
 
-def tile_of(product: Product, itemsize: int, rows: int, columns: int) -> MatrixTile:
-    return cheapest(product, "sm_90", GPU_SPECS["sm_90"].processors, itemsize, rows, columns, 2)
+def tile_of(product: Product, itemsize: int, rows: int, columns: int, inner: int = 0) -> MatrixTile:
+    return cheapest(product, "sm_90", GPU_SPECS["sm_90"].processors, itemsize, rows, columns, 2, inner)
 
 
 def pair_bytes(shape: Shape, itemsize: int, master_itemsize: int) -> tuple[int, int]:
     """Requested by the pair with the tiles of an H100: forward, which merges first, and backward."""
     width, tokens, size = shape.width, shape.tokens, expert_size(shape.width)
     up, down = (width, 4 * width), (4 * width, width)
-    wide, narrow = (tile_of("linear", itemsize, tokens, shape[1]) for shape in (up, down))
+    wide, narrow = tile_of("linear", itemsize, tokens, up[1]), tile_of("linear", itemsize, tokens, width, down[0])
+    # The launch before one that is split clears its counters.
+    cleared = 4 * MAX_SPLIT_TILES if narrow.parts > 1 else 0
     # Every program of the merge reads all weights, float32, and as often the index.
     programs = -(-size // VECTOR_TILE.block)
     forward = master_itemsize * shape.experts * size + 2 * itemsize * size + programs * shape.experts * (4 + 8)
@@ -69,7 +71,7 @@ def pair_bytes(shape: Shape, itemsize: int, master_itemsize: int) -> tuple[int, 
     for inner, outer in (up, down):
         tile = tile_of("gradient", itemsize, outer, inner)
         backward += weight_gradient_bytes(tokens, (inner, outer), tile, itemsize, master_itemsize)
-    return forward, 2 * backward
+    return forward + cleared, 2 * backward + cleared
 
 
 def test_requested_bytes_are_those_of_the_tiles_of_now(committed: dict[Case, Row]) -> None:

@@ -20,7 +20,7 @@ def linear_bytes(
     Args:
         tokens: N.
         shape: (inner, outer).
-        tile: of one program.
+        tile: of one program, or of the programs that share it.
         itemsize: bytes of a value.
         bias: whether every tile reads its columns of a bias.
         factor: whether the product is multiplied by a matrix of its shape.
@@ -29,7 +29,11 @@ def linear_bytes(
     inner, outer = shape
     column_tiles, token_tiles = -(-outer // tile.columns), -(-tokens // tile.rows)
     read = column_tiles * tokens * inner + token_tiles * outer * (inner + bias)
-    return itemsize * (read + (outputs + factor) * tokens * outer)
+    handed_over = 0
+    if tile.parts > 1:
+        # Every part is stored and loaded in float32, and every program reads and writes its tile's counter.
+        handed_over = column_tiles * token_tiles * tile.parts * 2 * 4 * (tile.rows * tile.columns + 1)
+    return itemsize * (read + (outputs + factor) * tokens * outer) + handed_over
 
 
 def weight_gradient_bytes(

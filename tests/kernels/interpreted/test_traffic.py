@@ -15,10 +15,10 @@ from mote_fast.kernels.merge import merge_and_route, merge_experts_backward, mer
 from mote_fast.kernels.quick_gelu import quick_gelu_backward, quick_gelu_forward
 from mote_fast.kernels.reference import expert_size
 from mote_fast.kernels.routed_ffn import routed_backward, routed_forward
-from mote_fast.kernels.tiles import MatrixTile
+from mote_fast.kernels.tiles import MAX_SPLIT_TILES, MatrixTile
 from tests.kernels.product_bytes import linear_bytes, weight_gradient_bytes
 
-TILES = [MatrixTile(32, 64, 32, 4, 2), MatrixTile(64, 32, 16, 4, 2)]
+TILES = [MatrixTile(32, 64, 32, 4, 2), MatrixTile(64, 32, 16, 4, 2), MatrixTile(32, 32, 16, 4, 2, parts=3)]
 
 
 @pytest.mark.parametrize(("tokens", "width"), [(16, 16), (37, 48), (70, 80), (1, 64)])
@@ -33,14 +33,16 @@ def test_requested_bytes_of_the_pair(tokens: int, width: int, tile: MatrixTile) 
         merge_and_route(experts, weights, index, x.dtype)
     with counted() as backward:
         expert_pair_backward(x, x, x, x, experts, kept, index, saved, tile=tile)
-    up, down = (width, 4 * width), (4 * width, width)
+    up, down, wide = (width, 4 * width), (4 * width, width), tile._replace(parts=1)
+    # The launch before one that is split clears its counters.
+    cleared = 4 * MAX_SPLIT_TILES if tile.parts > 1 else 0
     # QuickGELU of the pre-activations and its derivative are stored.
-    products = linear_bytes(tokens, up, tile, 2, bias=True, outputs=2) + linear_bytes(tokens, down, tile, 2, bias=True)
-    assert forward.requested == rows.requested + 2 * products
+    products = linear_bytes(tokens, up, wide, 2, bias=True, outputs=2) + linear_bytes(tokens, down, tile, 2, bias=True)
+    assert forward.requested == rows.requested + 2 * products + cleared
     # The derivative is a factor of the gradient of the pre-activations.
-    products = linear_bytes(tokens, up, tile, 2, factor=True) + linear_bytes(tokens, down, tile, 2)
-    gradients = weight_gradient_bytes(tokens, down, tile, 2, 4) + weight_gradient_bytes(tokens, up, tile, 2, 4)
-    assert backward.requested == 2 * (products + gradients)
+    products = linear_bytes(tokens, up, wide, 2, factor=True) + linear_bytes(tokens, down, tile, 2)
+    gradients = weight_gradient_bytes(tokens, down, wide, 2, 4) + weight_gradient_bytes(tokens, up, wide, 2, 4)
+    assert backward.requested == 2 * (products + gradients) + cleared
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 1000), (4, 4096), (16, 5000)])
@@ -68,8 +70,9 @@ def test_requested_bytes_of_quick_gelu(shape: tuple[int, ...], dtype: torch.dtyp
 
 def pair(tokens: int, width: int) -> None:
     experts, x = torch.zeros(3, expert_size(width)), torch.zeros(2, tokens, width)
-    *_, saved, rows = expert_pair_forward(*x, experts, torch.zeros(3), torch.tensor(2), TILES[0])
-    expert_pair_backward(*x, *x, experts, rows, torch.tensor(2), saved, tile=TILES[0])
+    for tile in (TILES[0], TILES[2]):
+        *_, saved, rows = expert_pair_forward(*x, experts, torch.zeros(3), torch.tensor(2), tile)
+        expert_pair_backward(*x, *x, experts, rows, torch.tensor(2), saved, tile=tile)
 
 
 def routed(tokens: int, width: int) -> None:
