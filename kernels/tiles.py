@@ -81,9 +81,9 @@ GPU_SPECS: dict[Family, GpuSpec] = {
 # TF32 runs at half the 16-bit rate, and tf32x3 takes three products.
 FLOAT32_SLOWDOWN = 6
 
-# Splitting the reduced dimension: at most so many parts (each is memory traffic) of so many tiles, if it costs so much
-# less by the model.
-MAX_PARTS, MAX_SPLIT_TILES, SPLIT_BELOW = 3, 1024, 0.9
+# Splitting the reduced dimension: at most so many parts by the bytes of an activation (each is memory traffic, which a
+# third of float32 would bring over the limit of traffic.csv), of so many tiles, if it costs so much less by the model.
+MAX_PARTS, MAX_SPLIT_TILES, SPLIT_BELOW = {2: 3, 4: 2}, 1024, 0.9
 # A store that is seen by all, a counter and the first load after it take about 2000 clocks, of 64 bytes from L2 each.
 HANDOVER_BYTES = 128_000
 
@@ -211,7 +211,7 @@ def cheapest(
     split = [
         tile._replace(parts=parts)
         for tile in table
-        for parts in range(2, MAX_PARTS + 1)
+        for parts in range(2, MAX_PARTS[itemsize] + 1)
         if inner and tiles(tile) <= MAX_SPLIT_TILES
     ]
     best = min(split, key=cost, default=whole)
