@@ -44,7 +44,7 @@ def test_each_option_applies_or_is_refused(kind: Kind, words: list[str], option:
 
 def test_the_table_has_every_option_of_the_model() -> None:
     """A new option of models must be put into the table, or among those that apply to all."""
-    anywhere = {"checkpoint", "model", "device", "dtype", "calibrate", "decode", "no_cache"}
+    anywhere = {"checkpoint", "model", "device", "dtype", "compile", "calibrate", "decode", "no_cache"}
     parser = build_parser()._subparsers._group_actions[0].choices["classify"]  # pyright: ignore
     (group,) = (group for group in parser._action_groups if group.title == "model")
     assert {action.dest for action in group._group_actions} == {*OPTIONS, *anywhere}

@@ -212,7 +212,7 @@ def test_a_user_without_a_home(
             raise answer
         return answer
 
-    monkeypatch.setattr("mote_fast.clip.feature_cache.platformdirs.user_cache_path", folder)
+    monkeypatch.setattr("platformdirs.user_cache_path", folder)
     monkeypatch.setattr("mote_fast.clip.feature_cache.default_cache_folder", DEFAULT_CACHE_FOLDER)
     cache = FeatureCache()
     assert cache.path is None

@@ -18,7 +18,8 @@ PACKAGES = [mote_fast, mote_fast.data, mote_fast.clip]
 def for_type_checkers(package: ModuleType) -> dict[str, str]:
     """The names that a package imports for type checkers alone, with the module that each comes from."""
     tree = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    blocks = (node for node in tree.body if isinstance(node, ast.If))
+    (block,) = (node for node in blocks if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING")
     return {
         alias.name: str(node.module) for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
