@@ -113,27 +113,21 @@ Kind = TypeVar("Kind", Case, Code)
 def matrix_cases(gpu: int) -> Iterator[Case]:
     """Products: every tile of the GPU's table, and the largest where others would say nothing more.
 
-    That is for consumer GPUs, where the limit of shared memory is the question, which ``up`` and ``dw_down`` come
-    nearest, for routed products, which differ from the pair's in how they find their tokens (not on sm_100, whose
-    products have sm_90's source), and for a split ``dx``, which is a split ``down`` without a bias.
-    Left out: ``dw_up``, which is ``dw_down`` with its two sizes exchanged, and float16, which differs from bfloat16 in
-    the flag of an instruction. Masks in every dimension are compiled for the GPU with the smallest tiles.
+    That is for routed products, which differ from the pair's in how they find their tokens, and for a split ``dx``,
+    which is a split ``down`` without a bias. Left out: ``dw_up``, which is ``dw_down`` with its two sizes exchanged,
+    and float16, which differs from bfloat16 in the flag of an instruction. Masks in every dimension are compiled for
+    the GPU with the smallest tiles.
     """
     for launch in ("up", "down", "dpre", "dw_down", "dx"):
-        every = [("pair", MIXED, USUAL), ("pair", FLOAT32, USUAL)]
-        if gpu not in DATA_CENTER_GPUS and launch not in ("up", "dw_down"):
-            continue
-        if gpu in (80, 90):
-            every.append(("routed", MIXED, USUAL))
+        every = [("pair", MIXED, USUAL), ("pair", FLOAT32, USUAL), ("routed", MIXED, USUAL)]
         if gpu == 80 and launch in ("up", "dx", "dw_down"):
             every.append(("pair", MIXED, UNEVEN))
         for operator, dtypes, shape in every:
             table = tables(gpu, launch, dtypes[0])
-            largest_only = operator == "routed" or gpu not in DATA_CENTER_GPUS
             case = Case(triton.__version__, gpu, operator, launch, *dtypes, shape.width, shape.experts, "", True)
-            for tile in table[: 1 if largest_only else None]:
+            for tile in table[: 1 if operator == "routed" else None]:
                 yield case._replace(tile=words(tile))
-                can_split = operator == "pair" and shape == USUAL and gpu in DATA_CENTER_GPUS
+                can_split = operator == "pair" and shape == USUAL
                 if can_split and (launch == "down" or (launch == "dx" and tile == table[0])):
                     yield case._replace(tile=words(tile._replace(parts=3)))
 
@@ -150,12 +144,7 @@ def words(tile: tiles.MatrixTile) -> str:
 
 
 def vector_cases(gpu: int) -> Iterator[Case]:
-    """Everything else; on one GPU also for many experts, and the optimiser for pointers that 16 does not divide.
-
-    For two generations: what differs between GPUs is shared memory and tensor cores, and these kernels have neither.
-    """
-    if gpu not in (80, 90):
-        return
+    """Everything else; on one GPU also for many experts, and the optimiser for pointers that 16 does not divide."""
     case = Case(triton.__version__, gpu, "", "", *MIXED, USUAL.width, USUAL.experts, "", True)
     for experts in (USUAL.experts, 16) if gpu == THOROUGH else (USUAL.experts,):
         for operator, launch in (("pair", "rows"), *(("merge", name) for name in NAMES["merge"])):
