@@ -36,7 +36,7 @@ from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.decode_pool import DecodePool
 from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.samples import Sample, SampleReader
-from mote_fast.data.loading.video_loader import DatasetLoader, LoaderOptions, run_now
+from mote_fast.data.loading.video_loader import DatasetLoader, LoaderOptions, ending, run_now
 from mote_fast.errors import BackendError, ConfigError
 from mote_fast.runtime.workers import WithTensor, WorkerLostError
 
@@ -148,14 +148,11 @@ class GpuLoader(DatasetLoader):
     def close(self) -> None:
         """See ``VideoLoader.close``."""
         self._closed = True
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._pool is not None:
-            self._pool.close()
-        for engine in self._engines:
-            engine.close()
-        if self._threads is not None:
-            self._threads.shutdown()
+        with ending(self._threads):
+            if self._pool is not None:
+                self._pool.close()
+            for engine in self._engines:
+                engine.close()
 
     def _new_engine(self, clips: int) -> DecodeEngine:
         """Make an engine for batches of so many clips."""

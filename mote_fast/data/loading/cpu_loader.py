@@ -15,7 +15,7 @@ from mote_fast.data.loading.decode_pool import DecodePool
 from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.order import BatchIndices
 from mote_fast.data.loading.samples import Sample, SampleReader, load_row
-from mote_fast.data.loading.video_loader import DatasetLoader, LoaderOptions, run_now
+from mote_fast.data.loading.video_loader import DatasetLoader, LoaderOptions, ending, run_now
 from mote_fast.errors import ConfigError
 
 
@@ -67,12 +67,9 @@ class CpuLoader(DatasetLoader):
     def close(self) -> None:
         """See ``VideoLoader.close``."""
         self._closed = True
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._pool is not None:
-            self._pool.close()
-        if self._threads is not None:
-            self._threads.shutdown()
+        with ending(self._threads):
+            if self._pool is not None:
+                self._pool.close()
 
     def _load(self, index: int, epoch: int, row: Tensor) -> int | Failure:
         if self._pool is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -168,3 +169,14 @@ def run_now(function: Callable[..., T], *arguments: object) -> Future[T]:
     future: Future[T] = Future()
     future.set_result(function(*arguments))
     return future
+
+
+@contextmanager
+def ending(*threads: ThreadPoolExecutor | None) -> Iterator[None]:
+    """Cancel what threads have not begun, and wait for the rest after the block, which closes what they wait for."""
+    started = [each for each in threads if each is not None]
+    for each in started:
+        each.shutdown(wait=False, cancel_futures=True)
+    yield
+    for each in started:
+        each.shutdown()

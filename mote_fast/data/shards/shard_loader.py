@@ -14,7 +14,7 @@ from torch import Tensor
 from mote_fast.data.loading.batch import Batch
 from mote_fast.data.loading.decode_pool import DecodePool
 from mote_fast.data.loading.faults import CRASH, TIMEOUT, Failure
-from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader, run_now
+from mote_fast.data.loading.video_loader import LoaderOptions, VideoLoader, ending, run_now
 from mote_fast.data.plan import ClipRecipe
 from mote_fast.data.shards.batches import BatchReader, RawBatch, SampleDecoder
 from mote_fast.data.shards.shard_index import read_shard_index
@@ -115,12 +115,9 @@ class ShardLoader(VideoLoader):
     def close(self) -> None:
         """See ``VideoLoader.close``."""
         self._closed = True
-        for thread in self._threads:
-            thread.shutdown(wait=False, cancel_futures=True)
-        if self._pool is not None:
-            self._pool.close()
-        for thread in self._threads:
-            thread.shutdown()
+        with ending(*self._threads):
+            if self._pool is not None:
+                self._pool.close()
 
     def _streams(self, epoch: int) -> list[ShardStream]:
         options = self._options
