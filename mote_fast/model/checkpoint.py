@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
-from mote_fast.clip.clip_config import config_of_name, name_of_shapes, vision_config_of_state_dict
+from mote_fast.clip.clip_config import config_of_name
 from mote_fast.clip.int8 import BACKENDS
 from mote_fast.clip.pretrained import SCHEMAS, build_towers, fit_state_dict, load_towers
 from mote_fast.clip.published import Activation, base_name
 from mote_fast.clip.text_files import check_installed, needs_transformers
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.data.transforms import Preprocessing
-from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError, naming, one_line, quoted
+from mote_fast.errors import CheckpointError, ConfigError, naming, one_line
 from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
 from mote_fast.model.classifier import VideoClassifier
@@ -26,9 +24,10 @@ from mote_fast.model.devices import resolve_device
 from mote_fast.model.dtypes import Dtype, resolve_dtype
 from mote_fast.model.model_config import ModelConfig, default_layers
 from mote_fast.model.model_defaults import CLIP_SCHEMA, DEFAULT_EXPERTS, DEFAULT_FRAMES, DEFAULT_INTERPOLATION
-from mote_fast.model.original import OriginalClip, check_share, interpolate_tower, load_original, record_original
+from mote_fast.model.original import check_share, interpolate_tower, load_original, record_original
 from mote_fast.model.other_files import refuse_other_content
 from mote_fast.model.released import head_from_released, head_to_released
+from mote_fast.model.released_clip import check_released, interpolate_visual, original_clip, record_released
 from mote_fast.model.zoo import find_weights, is_drawn_only
 from mote_fast.runtime.compiling import Compile, check_compile
 from mote_fast.runtime.reading import expanded
@@ -183,11 +182,11 @@ def load(
     head_state = state_dict_of(content, _HEAD_KEY, path)
     check_numbers(head_state, path)
     head_state = {name: value.float() for name, value in head_state.items()}
-    towers = _original_clip(path, visual, clip, activation)
+    towers = original_clip(path, visual, clip, activation)
     share = DEFAULT_INTERPOLATION if interpolate is None else interpolate
     # An interpolated tower is not interpolated again.
-    original = _record_released(towers, clip) if share == 1.0 else None
-    _interpolate_visual(towers, visual, share, path)
+    original = record_released(towers, clip) if share == 1.0 else None
+    interpolate_visual(towers, visual, share, path)
     with naming(path):
         head = head_from_released(head_state, towers.config.text_heads)
     if head.embed_dim != towers.embed_dim:
@@ -205,7 +204,7 @@ def released_checkpoint(model: VideoClassifier) -> dict[str, object]:
     Raises:
         CheckpointError: the layout cannot express the model: its number of heads, its preprocessing or its experts.
     """
-    _check_released(model.clip, model.head)
+    check_released(model.clip, model.head)
     state = model.clip.model.state_dict()
     return {
         "epoch": 0,
@@ -312,88 +311,6 @@ def _share_of_folder(
     if share is None:
         raise ConfigError(f"{folder}: its training asks for no interpolation; give interpolate too, or leave out clip")
     return share
-
-
-def _check_released(towers: ClipTowers, head: VideoHead) -> None:
-    """Raise CheckpointError if a released file of this model would be read as another model."""
-    config = towers.config
-    try:
-        heads = config.text_heads
-    except ConfigError:
-        heads = None
-    if head.layers and head.config.heads != heads:
-        raise CheckpointError(
-            f"the released layout does not record heads={head.config.heads}, and takes text width / 64, which is "
-            f"{heads or 'not defined'} for {config.name}; save the model as a folder"
-        )
-    if config.preprocessing != Preprocessing(towers.image_size):
-        raise CheckpointError(
-            f"the released layout does not record preprocessing, and {config.name} does not take OpenAI's; save the "
-            "model as a folder"
-        )
-
-
-def _original_clip(
-    path: str | Path, visual: Mapping[str, Tensor], clip: str | Path | None, activation: Activation | None
-) -> ClipTowers:
-    """Load the CLIP that a released checkpoint was tuned from."""
-    if activation == "gelu":
-        raise ActivationMismatchError(
-            f"{path}: released MoTE weights were trained with quick_gelu; leave activation out"
-        )
-    if clip is not None and Path(clip).is_file():
-        towers = load_towers(None, clip, activation=activation)
-    else:
-        with naming(path):
-            name = name_of_shapes(vision_config_of_state_dict(visual))
-        if name is None:
-            raise CheckpointError(
-                f"{path}: its image tower is none that open_clip names; pass clip=, the original CLIP"
-            )
-        try:
-            towers = load_towers(name, clip or "openai", activation=activation)
-        except CheckpointError as error:
-            raise CheckpointError(
-                f"{path}: needs the original CLIP; pass clip=, OpenAI's .pt file ({error})"
-            ) from error
-    if towers.config.activation != "quick_gelu":
-        raise ActivationMismatchError(
-            f"{path}: released MoTE weights were trained with quick_gelu, but {clip} was trained with "
-            f"{towers.config.activation}"
-        )
-    # The official code knows no other, whatever CLIP it starts from.
-    towers.config = replace(towers.config, preprocessing=Preprocessing(towers.image_size))
-    return towers
-
-
-def _record_released(towers: ClipTowers, clip: str | Path | None) -> OriginalClip:
-    """Describe what ``_original_clip`` loaded."""
-    is_file = clip is not None and Path(clip).is_file()
-    return record_original(towers, None if is_file else towers.config.name, clip or "openai")
-
-
-def _interpolate_visual(towers: ClipTowers, tuned: Mapping[str, Tensor], share: float, path: str | Path) -> None:
-    """Set the image tower to ``share * tuned + (1 - share) * original``, and the logit scale to the tuned one."""
-    state = towers.model.state_dict()
-    expected = {name for name in state if name.startswith("visual.")}
-    found = {name for name in tuned if name.startswith("visual.")}
-    if expected != found:
-        raise CheckpointError(f"{path}: its image tower does not fit the original CLIP: {sorted(expected ^ found)[:4]}")
-    used = expected | {"logit_scale"}
-    check_numbers({name: value for name, value in tuned.items() if name in used}, path, state)
-    for name in expected:
-        if tuned[name].shape != state[name].shape:
-            raise CheckpointError(
-                f"{path}: {name} is {list(tuned[name].shape)}, the original CLIP has {list(state[name].shape)}"
-            )
-        state[name] = share * tuned[name].float() + (1.0 - share) * state[name]
-    if "logit_scale" in tuned:
-        if tuned["logit_scale"].numel() != 1:
-            raise CheckpointError(
-                f"{path}: logit_scale is {quoted(list(tuned['logit_scale'].shape))}, expected a number"
-            )
-        state["logit_scale"] = tuned["logit_scale"].float().reshape(state["logit_scale"].shape)
-    towers.model.load_state_dict(state)
 
 
 def _part(tensors: Mapping[str, Value], prefix: str) -> dict[str, Value]:
