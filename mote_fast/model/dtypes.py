@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, TypeGuard
 
 import torch
 
-from mote_fast.clip.int8 import BACKENDS
+from mote_fast.clip.int8 import BACKENDS, weight_bits
 from mote_fast.errors import ConfigError
 from mote_fast.ops.products import CLEARLY, bfloat16_gain
 
@@ -24,8 +24,8 @@ def resolve_dtype(dtype: Dtype, device: str | torch.device) -> torch.dtype | Int
     """Return the dtype for a device; "auto" is bfloat16 where products in it are clearly faster, else float32.
 
     The first call for a device measures, for a few milliseconds. Explicit bfloat16 that is slower than float32, as
-    where a processor emulates it, is logged as a warning. int8 is never picked: it has to be exported, and its error
-    depends on the weights.
+    where a processor emulates it, is logged as a warning, and so is OpenVINO's int8 without VNNI. int8 is never picked:
+    it has to be exported, and its error depends on the weights.
 
     Raises:
         ConfigError: ``dtype`` is something else, or int8 is asked for on another device than a CPU.
@@ -34,6 +34,11 @@ def resolve_dtype(dtype: Dtype, device: str | torch.device) -> torch.dtype | Int
     if _is_int8(dtype):
         if device.type != "cpu":
             raise ConfigError(f"dtype={dtype!r} runs on the CPU, not on {device}; there, use torch.float16")
+        if dtype == "int8-openvino" and weight_bits() == 7:
+            log.warning(
+                "this processor has no VNNI, and where that was measured OpenVINO's int8 took 1.35 times as long as "
+                "float32, and dtype='int8' 0.63 times; see docs/int8.md"
+            )
         return dtype
     if dtype == "auto":
         return torch.bfloat16 if bfloat16_gain(device) >= CLEARLY else torch.float32

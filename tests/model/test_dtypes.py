@@ -13,6 +13,7 @@ import torch
 from mote_fast import create_model
 from mote_fast.cli import main
 from mote_fast.errors import ConfigError
+from mote_fast.model.dtypes import resolve_dtype
 from mote_fast.ops import products
 
 
@@ -36,6 +37,19 @@ def test_emulation_is_told_of(gain: float, caplog: pytest.LogCaptureFixture) -> 
             model = create_model("ViT-test", dtype=dtype)
             assert (0 < gain < 1 and dtype == torch.bfloat16) == ("emulates" in caplog.text)
     assert model.clip.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("sets", [frozenset({"avx2"}), frozenset({"avx512_vnni"})])
+def test_slow_int8_is_told_of(
+    sets: frozenset[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenVINO's int8 was slower than float32 without VNNI; ONNX Runtime's was faster there too."""
+    monkeypatch.setattr("mote_fast.clip.int8.instruction_sets", lambda: sets)
+    with caplog.at_level(logging.WARNING, "mote_fast"):
+        assert resolve_dtype("int8", "cpu") == "int8"
+        assert not caplog.text
+        assert resolve_dtype("int8-openvino", "cpu") == "int8-openvino"
+    assert ("VNNI" in caplog.text) == ("avx2" in sets)
 
 
 @pytest.mark.parametrize("dtype", ["fast", 32, None, torch.int8])
