@@ -187,6 +187,10 @@ def _small(x: Tensor, weight: Tensor) -> bool:
 
 def _served(x: Tensor, weight: Tensor, bias: Tensor | None, *, with_gradients: bool = False) -> bool:
     """Whether oneDNN computes this product, which needs gradients, or none."""
+    known = _DECIDED.get("float32")
+    if known is not None and not known.by_onednn:
+        # The questions below take a small product as long as a tenth of it.
+        return False
     if x.dtype != torch.float32 or weight.dtype != torch.float32 or x.device.type != "cpu":
         return False
     if torch.is_autocast_enabled("cpu"):
@@ -196,8 +200,7 @@ def _served(x: Tensor, weight: Tensor, bias: Tensor | None, *, with_gradients: b
         return False
     if torch.compiler.is_compiling():
         # Nothing is measured while a graph is made, and what is exported must consist of plain products.
-        known = _DECIDED.get("float32")
-        return not torch.compiler.is_exporting() and known is not None and known.by_onednn
+        return not torch.compiler.is_exporting() and known is not None
     if torch.jit.is_tracing() or not torch.backends.mkldnn.enabled:  # pyright: ignore[reportPrivateImportUsage]
         return False
     if transformed():
