@@ -43,7 +43,7 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 FLOATS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 POINTERS = FLOATS | {torch.int64: "*i64", torch.int32: "*i32"}
 # Activations and master weights. Products read activations alone; weight gradients have the masters' dtype.
-MIXED, FLOAT32 = ("bfloat16", "float32"), ("float32", "float32")
+MIXED, HALF, FLOAT32 = ("bfloat16", "float32"), ("float16", "float32"), ("float32", "float32")
 
 # Compute capabilities. The last three are consumer GPUs, which share sm_80's table and have less shared memory.
 GPUS = (80, 90, 100, 120, 86, 89)
@@ -114,12 +114,15 @@ def matrix_cases(gpu: int) -> Iterator[Case]:
     """Products: every tile of the GPU's table, and the largest where others would say nothing more.
 
     That is for routed products, which differ from the pair's in how they find their tokens, and for a split ``dx``,
-    which is a split ``down`` without a bias. Left out: ``dw_up``, which is ``dw_down`` with its two sizes exchanged,
-    and float16, which differs from bfloat16 in the flag of an instruction. Masks in every dimension are compiled for
-    the GPU with the smallest tiles.
+    which is a split ``down`` without a bias. float16 has the tiles of bfloat16, and code that differs where values
+    are rounded and in the flag of an instruction: it is compiled for ``up`` and ``dpre``, whose loops and ends are
+    those of ``down`` and ``dx`` and more, and for ``dw_down``. All of it would make the report half as long again.
+    Masks in every dimension are compiled for the GPU with the smallest tiles.
     """
-    for launch in ("up", "down", "dpre", "dw_down", "dx"):
+    for launch in ("up", "down", "dpre", "dw_down", "dw_up", "dx"):
         every = [("pair", MIXED, USUAL), ("pair", FLOAT32, USUAL), ("routed", MIXED, USUAL)]
+        if launch in ("up", "dpre", "dw_down"):
+            every.append(("pair", HALF, USUAL))
         if gpu == 80 and launch in ("up", "dx", "dw_down"):
             every.append(("pair", MIXED, UNEVEN))
         for operator, dtypes, shape in every:

@@ -6,7 +6,8 @@ import pytest
 
 pytest.importorskip("triton", reason="the report is of Triton kernels, and Triton is not installed")
 
-from static_report import RESULTS, Case, Code, all_cases, broken_rules, read_report, read_sass, worse_than
+from launches import NAMES
+from static_report import GPUS, RESULTS, Case, Code, all_cases, broken_rules, read_report, read_sass, worse_than
 
 # A loop around an HMMA; a spin loop without one; a block that was moved behind the exit and jumps back.
 SASS = """
@@ -53,6 +54,14 @@ def test_committed_report_is_clean(committed: dict[Case, Code]) -> None:
     """No row breaks a rule, and the report has no version but the two that it promises."""
     assert {case.triton for case in committed} == {"3.6.0", "3.8.0"}
     assert not [problem for case, code in committed.items() for problem in broken_rules(case, code)]
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_no_launch_and_no_dtype_is_left_out(gpu: int) -> None:
+    """Every launch of every operator, and products of both streams in each dtype."""
+    cases = [case for case in all_cases(quick=False) if case.gpu == gpu]
+    assert {(case.operator, case.launch) for case in cases} == {(key, name) for key in NAMES for name in NAMES[key]}
+    assert {case.activation for case in cases if case.tile} == {"float32", "bfloat16", "float16"}
 
 
 def test_worse_rows_are_noticed(committed: dict[Case, Code]) -> None:
