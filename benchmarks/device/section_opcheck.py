@@ -29,11 +29,13 @@ def checks(setting: CheckSetting) -> Iterator[Check]:
     yield from attempt("float64", lambda: _float64(setting))
 
 
-def operator_arguments(precision: cases.Precision, device: torch.device) -> dict[str, tuple[object, ...]]:
+def operator_arguments(
+    precision: cases.Precision, device: torch.device, shape: cases.Shape = SHAPE
+) -> dict[str, tuple[object, ...]]:
     """The arguments of each operator by its name; where a form has another name, that follows a comma."""
     ops = torch.ops.mote_fast
-    pair, routed = cases.pair_inputs(SHAPE, precision, device), cases.routed_inputs(SHAPE, precision, device)
-    merge = cases.merge_inputs(SHAPE, precision, device)
+    pair, routed = cases.pair_inputs(shape, precision, device), cases.routed_inputs(shape, precision, device)
+    merge = cases.merge_inputs(shape, precision, device)
     x, stack = (pair.x_routed, pair.x_merged), pair.experts
     probe = stack.new_empty(1).expand(2, stack.shape[1])
     *_, saved, merged = ops.expert_pair_ffn(*x, stack, pair.weights, pair.index, None)
