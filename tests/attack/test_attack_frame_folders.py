@@ -68,8 +68,10 @@ def riff(*chunks: tuple[bytes, bytes]) -> bytes:
 def text_bomb() -> bytes:
     """A PNG whose comment unpacks to a gigabyte."""
     data = png(16, 16)
-    packer = zlib.compressobj(9)
-    packed = b"".join([*(packer.compress(bytes(2**20)) for _ in range(1024)), packer.flush()])
+    # Every process that reads imports this module, so one packed MiB is repeated, as in ``png``.
+    packer = zlib.compressobj(9, wbits=-15)
+    part = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    packed = b"\x78\xda" + part * 1024 + b"\x03\x00" + struct.pack(">HH", 2**30 % 65521, 1)
     body = b"zTXta\0\0" + packed
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     return data[:33] + chunk + data[33:]
