@@ -10,7 +10,7 @@ from torch import Tensor
 from mote_fast.kernels.launch import check_dense
 from mote_fast.ops.cpu_memory import empty
 
-# Values per thread and slice, over all experts: the gradient of a slice is written and read while it is in cache.
+# Values per thread and slice, over all its experts: the gradient of a slice is written and read while it is in cache.
 SLICE = 1 << 19
 
 
@@ -49,41 +49,51 @@ def adamw_factored(
     if found_inf is not None and bool(found_inf):
         return
     experts, width = param.shape
-    # For small layers too: the slices together are no larger than the two rows of the factored gradient.
-    size = max(1, min(SLICE * torch.get_num_threads(), 2 * width) // experts)
-    rows = [[row.split(size) for row in stack.unbind()] for stack in (param, exp_avg, exp_avg_sq)]
     terms = [
-        (merged.split(size), routed.split(size), weights.to(param.dtype)[:, None], int(index))
-        for merged, routed, weights, index in factors
+        (merged, routed, weights.to(param.dtype)[:, None], int(index)) for merged, routed, weights, index in factors
     ]
     counters = [torch.tensor(float(step))] * experts
-    buffer = empty((experts * min(size, width),), param.dtype)
-    for part, first in enumerate(rows[0][0]):
-        grads = buffer[: experts * first.shape[0]].view(experts, -1)
-        _gradients(terms, part, grads)
-        # One call for all experts: one call per expert and slice took a tenth of the update.
-        torch.ops.aten._fused_adamw_(
-            [row[part] for row in rows[0]],
-            grads.unbind(),
-            [row[part] for row in rows[1]],
-            [row[part] for row in rows[2]],
-            [],
-            counters,
-            lr=float(lr),
-            beta1=betas[0],
-            beta2=betas[1],
-            weight_decay=weight_decay,
-            eps=eps,
-            amsgrad=False,
-            maximize=False,
-        )
+    most = SLICE * torch.get_num_threads()
+    # Whole experts are one tensor to PyTorch; two are as large as the rows of the factored gradient, and are the most.
+    whole = 2 * width <= most
+    rows, columns = (min(2, experts), width) if whole else (experts, max(1, most // experts))
+    buffer = empty((rows * columns,), param.dtype)
+    for top in range(0, experts, rows):
+        for left in range(0, width, columns):
+            height, length = min(rows, experts - top), min(columns, width - left)
+            grads = buffer[: height * length].view(height, length)
+            _gradients(terms, top, left, grads)
+            blocks = [
+                block.view(1, -1).unbind() if whole else block[:, left : left + length].unbind()
+                for block in (stack[top : top + height] for stack in (param, exp_avg, exp_avg_sq))
+            ]
+            # One call for all experts: one call per expert and slice took a tenth of the update.
+            torch.ops.aten._fused_adamw_(
+                blocks[0],
+                grads.view(1, -1).unbind() if whole else grads.unbind(),
+                blocks[1],
+                blocks[2],
+                [],
+                counters[: len(blocks[0])],
+                lr=float(lr),
+                beta1=betas[0],
+                beta2=betas[1],
+                weight_decay=weight_decay,
+                eps=eps,
+                amsgrad=False,
+                maximize=False,
+            )
 
 
-def _gradients(terms: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor, int]], part: int, out: Tensor) -> None:
-    """Write one slice of every expert's gradient, ``out [E, S]``."""
+def _gradients(terms: list[tuple[Tensor, Tensor, Tensor, int]], top: int, left: int, out: Tensor) -> None:
+    """Write the gradient of experts from ``top`` on, values from ``left`` on, to ``out [R, S]``."""
+    height, length = out.shape
+    part = slice(left, left + length)
     for order, (merged, routed, weights, index) in enumerate(terms):
+        shares = weights[top : top + height]
         if order:
-            out.addcmul_(weights, merged[part])
+            out.addcmul_(shares, merged[part])
         else:
-            torch.mul(weights, merged[part], out=out)
-        out[index].add_(routed[part])
+            torch.mul(shares, merged[part], out=out)
+        if top <= index < top + height:
+            out[index - top].add_(routed[part])

@@ -79,7 +79,7 @@ def test_steps_match_torch_adamw(experts: int, passes: int, seed: int) -> None:
 
 @pytest.mark.parametrize("slice_size", [100, 1 << 18])
 def test_factored_update_in_slices(slice_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slices that do not divide the row change nothing; several factors add up."""
+    """Slices that do not divide the row, and pairs of an odd number of experts, change nothing; factors add up."""
     monkeypatch.setattr(cpu_adamw, "SLICE", slice_size)
     torch.manual_seed(0)
     size = expert_size(WIDTH)
