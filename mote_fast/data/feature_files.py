@@ -144,22 +144,32 @@ class StoredFeatures:
         self._places = {index: (file, row) for file in self.index.files for row, index in enumerate(file.indices)}
         self._open: dict[str, Tensor] = {}
 
-    def read(self, index: int, row: Tensor) -> Failure | None:
-        """Copy the features of a video into ``row``, [V, T, d]; or return why there are none.
+    def failure(self, index: int) -> Failure | None:
+        """Return why a video has no features, None if it has.
 
         Raises:
-            ListError: their file is damaged, or the index lacks the video.
-            CheckpointError: their file cannot be read.
+            ListError: the index lacks the video.
         """
-        if index in self.failures:
-            return self.failures[index]
-        if index not in self._places:
+        if index not in self._places and index not in self.failures:
             raise ListError(f"{self.folder / INDEX_FILE}: lacks video {index} of the list; write the features again")
+        return self.failures.get(index)
+
+    def gather(self, indices: Sequence[int], out: Tensor) -> None:
+        """Copy the features of videos that have them into ``out [len(indices), V, T, d]``.
+
+        Raises:
+            ListError: a file is damaged.
+            CheckpointError: a file cannot be read.
+        """
+        if indices:
+            torch.stack([self._row(index) for index in indices], out=out)
+
+    def _row(self, index: int) -> Tensor:
         file, at = self._places[index]
-        if file.name not in self._open:
-            self._open[file.name] = self._read_file(file)
-        row.copy_(self._open[file.name][at])
-        return None
+        found = self._open.get(file.name)
+        if found is None:
+            found = self._open[file.name] = self._read_file(file)
+        return found[at]
 
     def _read_file(self, file: FeatureFile) -> Tensor:
         path = self.folder / file.name
