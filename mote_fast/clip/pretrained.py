@@ -16,14 +16,12 @@ from typing import Any
 
 import open_clip
 import timm
-import torch
-from open_clip.convert import convert_state_dict
 from open_clip.factory import _find_checkpoint_in_dir, load_checkpoint
-from open_clip.model import convert_to_custom_text_state_dict
 from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
 from torch import Tensor, nn
 
 from mote_fast.clip.clip_config import TEST_NAME, ClipConfig, config_of_name, config_of_state_dict, image_size_of
+from mote_fast.clip.clip_weights import fit_state_dict, in_own_layout, read_clip_state_dict
 from mote_fast.clip.hub_cache import cached_weights, quiet_hub
 from mote_fast.clip.published import (
     QUICK_SUFFIX,
@@ -34,20 +32,21 @@ from mote_fast.clip.published import (
     preprocessing_of,
     tag_config,
 )
-from mote_fast.clip.text_files import check_repositories, needs_transformers, text_config_of, tokenizer_of
+from mote_fast.clip.text_files import (
+    check_installed,
+    check_repositories,
+    needs_transformers,
+    text_config_of,
+    tokenizer_of,
+)
 from mote_fast.clip.towers import ClipTowers
 from mote_fast.data.transforms import Preprocessing
 from mote_fast.errors import ActivationMismatchError, CheckpointError, ConfigError, MoteError, naming, one_line, quoted
 from mote_fast.runtime.json_text import from_json
 from mote_fast.runtime.reading import check_inside, expanded, read_small
 from mote_fast.runtime.shapes import check_shapes, plan_of, shapes_of
-from mote_fast.runtime.weights import MAX_CONFIG, OPEN_CLIP_CONFIG, check_numbers, plain_state_dict, read_weights
-
-# Names in OpenAI's published archives, and in state dicts taken from them, beside the weights.
-_OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
-
-# Of text towers that transformers before 4.31 made.
-_POSITIONS = "text.transformer.embeddings.position_ids"
+from mote_fast.runtime.skip_init import skip_init
+from mote_fast.runtime.weights import MAX_CONFIG, OPEN_CLIP_CONFIG
 
 # A model that is not in open_clip's list: a repository of the hub, or a folder in its layout.
 SCHEMAS = ("hf-hub:", "local-dir:")
@@ -132,7 +131,9 @@ def build_towers(
     text_files: Path | None = None,
     check: Callable[[nn.Module], object] | None = None,
 ) -> ClipTowers:
-    """Build the towers of a configuration with random weights, float32, on the CPU, in evaluation mode.
+    """Build the towers of a configuration, float32, on the CPU, in evaluation mode.
+
+    Their weights are random; within ``skip_init`` they are arbitrary.
 
     Args:
         config: the configuration.
@@ -165,34 +166,6 @@ def build_towers(
         except _BUILD_ERRORS as error:
             raise ConfigError(f"open_clip cannot build this CLIP configuration: {one_line(error)}") from error
     return ClipTowers(model, config, tokenizer, attention).eval()
-
-
-def read_clip_state_dict(path: str | Path) -> tuple[dict[str, Tensor], bool]:
-    """Read a CLIP state dict, and return whether the file is OpenAI's own.
-
-    Returns:
-        The float32 state dict without OpenAI's marks, and True for OpenAI's archives and their state dicts.
-
-    Raises:
-        CheckpointError: the file cannot be read, or holds no state dict.
-    """
-    content = read_weights(path)
-    state = plain_state_dict(content.get("state_dict", content), path)
-    from_openai = any(mark in state for mark in _OPENAI_MARKS)
-    return {name: _as_float32(value) for name, value in state.items() if name not in _OPENAI_MARKS}, from_openai
-
-
-def fit_state_dict(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
-    """Load ``state`` into ``model``; every name and shape must fit.
-
-    Raises:
-        CheckpointError: a name or shape does not fit, or a tensor holds other numbers than the model's, or NaN.
-    """
-    check_numbers(state, source, model.state_dict())
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(f"{source}: does not fit the model: {one_line(error, 400)}") from error
 
 
 def _vision_config(config: ClipConfig) -> dict[str, Any]:
@@ -250,15 +223,17 @@ def _from_tag(
     _agree(activation or _named_activation(name), trained, source)
     config = config_of_name(base_name(name)).with_activation(trained)
     known = preprocessing_of(values, config.preprocessing.size, source)
-    towers = build_towers(_with_known_preprocessing(config, preprocessing, known, source), attention)
+    config = _with_known_preprocessing(config, preprocessing, known, source)
+    # A missing package should not cost the time of fetching.
+    check_installed(config)
     path = fetch_tag(name, tag)
     if path.suffix in (".npz", ".npy"):
+        towers = build_towers(config, attention)
         # Weights of big_vision, which only names of open_clip's own list lead to.
         load_checkpoint(towers.model, path)  # pyright: ignore[reportArgumentType]
-    else:
-        state, _ = read_clip_state_dict(path)
-        fit_state_dict(towers.model, _in_own_layout(towers.model, state), path)
-    return towers
+        return towers
+    state, _ = read_clip_state_dict(path)
+    return _built_and_fitted(config, attention, None, state, path)
 
 
 def _from_open_clip_schema(
@@ -307,29 +282,12 @@ def _built_and_fitted(
     """Build the towers around weights, whose shapes are compared with the configuration first."""
 
     def check(plan: nn.Module) -> None:
-        check_shapes(plan, shapes_of(_in_own_layout(plan, state)), source)
+        check_shapes(plan, shapes_of(in_own_layout(plan, state)), source)
 
-    with naming(source):
+    with naming(source), skip_init():
         towers = build_towers(config, attention, text_files, check)
-    fit_state_dict(towers.model, _in_own_layout(towers.model, state), source)
+    fit_state_dict(towers.model, in_own_layout(towers.model, state), source)
     return towers
-
-
-def _in_own_layout(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Convert the layouts of other projects and of earlier releases of open_clip, as its ``load_checkpoint`` does."""
-    state = dict(convert_state_dict(model, state))
-    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
-        state = dict(convert_to_custom_text_state_dict(state))
-    for name in ("logit_scale", "logit_bias"):
-        own = getattr(model, name, None)
-        # One number, with or without a dimension.
-        if name in state and own is not None and state[name].numel() == 1:
-            state[name] = state[name].reshape(own.shape)
-    if getattr(model, "logit_bias", None) is not None and "logit_scale" in state:
-        state.setdefault("logit_bias", torch.zeros_like(state["logit_scale"]))
-    if not hasattr(model, _POSITIONS):
-        state.pop(_POSITIONS, None)
-    return state
 
 
 def _with_known_preprocessing(
@@ -388,7 +346,3 @@ def _agree(asked: Activation | None, trained: Activation, source: str) -> Activa
             f"wrong without any sign of it. Use activation={trained!r}, or leave it out"
         )
     return trained
-
-
-def _as_float32(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() and value.dtype != torch.float32 else value

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import torch
 
 from mote_fast.clip.clip_config import config_of_name
+from mote_fast.clip.clip_weights import fit_state_dict
 from mote_fast.clip.int8 import BACKENDS
-from mote_fast.clip.pretrained import SCHEMAS, build_towers, fit_state_dict, load_towers
+from mote_fast.clip.pretrained import SCHEMAS, build_towers, load_towers
 from mote_fast.clip.published import Activation, base_name
 from mote_fast.clip.text_files import check_installed, needs_transformers
 from mote_fast.clip.towers import ClipTowers
@@ -32,6 +33,7 @@ from mote_fast.model.zoo import find_weights, is_drawn_only
 from mote_fast.runtime.compiling import Compile, check_compile
 from mote_fast.runtime.reading import expanded
 from mote_fast.runtime.shapes import check_shapes, plan_of
+from mote_fast.runtime.skip_init import skip_init
 from mote_fast.runtime.weights import (
     TEXT_FOLDER,
     check_numbers,
@@ -252,7 +254,7 @@ def _load_folder(
             f"{folder}: has no folder {TEXT_FOLDER!r} with the tokenizer of {config.clip.name}, and nothing outside a "
             "model folder is opened; save the model again"
         )
-    with naming(folder):
+    with naming(folder), skip_init():
         towers = build_towers(
             config.clip, text_files=text_files, check=lambda plan: check_shapes(plan, _part(shapes, "clip."), folder)
         )
@@ -263,7 +265,8 @@ def _load_folder(
         tensors = read_model_weights(folder)
         fit_state_dict(towers.model, _part(tensors, "clip."), folder)
         state = _part(tensors, "head.")
-        head = VideoHead(config.head, state.get(_TRAIN_CLASSES))
+        with skip_init():
+            head = VideoHead(config.head, state.get(_TRAIN_CLASSES))
     except (ConfigError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: its configuration does not describe a head ({one_line(error)})") from error
     fit_state_dict(head, state, folder)

@@ -15,6 +15,7 @@ from mote_fast.head.head_config import HeadConfig
 from mote_fast.head.video_head import VideoHead
 from mote_fast.kernels.reference import Expert, pack_expert, unpack_expert
 from mote_fast.runtime.shapes import check_shapes, plan_of, shapes_of
+from mote_fast.runtime.skip_init import skip_init
 
 # Our name of a block's tensor -> the released name; only the FFN is named differently.
 _BLOCK_KEYS = (
@@ -67,7 +68,8 @@ def head_from_released(state_dict: Mapping[str, Tensor], heads: int) -> VideoHea
         _refuse_leftovers(state)
         config = HeadConfig(positions.shape[1], heads, layers, experts)
         check_shapes(plan_of(lambda: VideoHead(config)), shapes_of(converted), "head")
-        head = VideoHead(config, train_classes)
+        with skip_init():
+            head = VideoHead(config, train_classes)
         head.to(positions.dtype)
         if train_classes is not None:
             converted["train_class_features"] = train_classes

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mote_fast.errors import CheckpointError, quoted
+from mote_fast.runtime.skip_init import skip_init
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -24,7 +25,8 @@ MAX_COMPUTED = 2**26
 
 def plan_of(build: Callable[[], Model]) -> Model:
     """Return what ``build`` builds, on the meta device."""
-    with torch.device("meta"):
+    # Draws on the meta device run in Python.
+    with torch.device("meta"), skip_init():
         return build()
 
 

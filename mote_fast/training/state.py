@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mote_fast.clip.pretrained import fit_state_dict
+from mote_fast.clip.clip_weights import fit_state_dict
 from mote_fast.errors import CheckpointError, ConfigError, one_line, quoted
 from mote_fast.model.classifier import VideoClassifier
 from mote_fast.runtime.distributed import ProcessGroup
