@@ -27,7 +27,7 @@ help:
 	@echo "make test       build the environment, run the tests"
 	@echo "make dev-cpu    build the environment without the packages that only GPUs need; TORCH_INDEX=URL for CPU wheels of PyTorch"
 	@echo "make quick      the fast tests, under a minute on two cores"
-	@echo "make test-without-ffmpeg  tests of decoding, data, drawn videos, benchmarks and commands, FFmpeg's libraries hidden"
+	@echo "make test-without-ffmpeg  the tests of what asks whether torchcodec serves, FFmpeg's libraries hidden"
 	@echo "make test-latest  all tests with the newest versions of everything, in .venv-latest"
 	@echo "make test-oldest  the quick tests with the oldest versions that setup.py allows, in .venv-oldest"
 	@echo "make test-slow  the long suites: 3000 damaged videos and more generated cases"
@@ -118,8 +118,17 @@ test: venv
 	TRITON_INTERPRET=1 $(BIN)/python benchmarks/traffic.py --quick
 	$(PYTEST) -m "not slow" $(PYTEST_OPTIONS)
 
+# What asks whether torchcodec serves. "auto" decodes by PyAV, which has FFmpeg's libraries of its own, so nothing else
+# differs from `make test`: of commands, the one that says so, one that prints it first, one that decodes by each loader.
+# What is deselected hides the libraries itself.
+ASKS_TORCHCODEC := $(addprefix tests/data/,decoding/test_torchcodec.py decoding/test_decode.py decoding/test_decode_clips.py \
+	gpu loading/test_decode_pool.py test_dataset.py test_loaders.py) \
+	$(addprefix tests/cli/test_,cli.py::test_doctor cli.py::test_demo train.py loader_option.py) \
+	tests/benchmarks/test_stages.py::test_peers_are_measured_or_said_to_be_missing tests/tools/test_decode_sweep.py
+
 test-without-ffmpeg: venv
-	$(BIN)/python tests/without_ffmpeg.py $(PYTEST) -m "not slow" tests/data tests/lab tests/benchmarks tests/cli
+	$(BIN)/python tests/without_ffmpeg.py $(PYTEST) -m "not slow" $(ASKS_TORCHCODEC) \
+		--deselect tests/data/decoding/test_torchcodec.py::test_without_ffmpeg_reports_are_true
 
 test-latest:
 	$(MAKE) test VENV=.venv-latest CONSTRAINTS=/dev/null
