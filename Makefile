@@ -124,7 +124,7 @@ test: venv
 ASKS_TORCHCODEC := $(addprefix tests/data/,decoding/test_torchcodec.py decoding/test_decode.py decoding/test_decode_clips.py \
 	gpu loading/test_decode_pool.py test_dataset.py test_loaders.py) \
 	$(addprefix tests/cli/test_,cli.py::test_doctor cli.py::test_demo train.py loader_option.py) \
-	tests/benchmarks/test_stages.py::test_peers_are_measured_or_said_to_be_missing tests/tools/test_decode_sweep.py
+	tests/benchmarks/test_stages.py::test_loading_serves_every_file tests/tools/test_decode_sweep.py
 
 test-without-ffmpeg: venv
 	$(BIN)/python tests/without_ffmpeg.py $(PYTEST) -m "not slow" $(ASKS_TORCHCODEC) \

@@ -123,7 +123,8 @@ def _assert_same(batches: Sequence[Batch], expected: Sequence[Batch]) -> None:
 def test_same_clips_as_the_dataset(recipe: ClipRecipe, paths: list[Path], caplog: pytest.LogCaptureFixture) -> None:
     """Each video alone, in both epochs; DALI must have decoded those that it supports."""
     dataset, training = _dataset(paths, recipe), recipe.augmentation != "none"
-    loader = _loader(dataset, len(paths), training=training)
+    # In this process: each of a loader's four would import DALI or PyTorch for a few clips.
+    loader = _loader(dataset, len(paths), training=training, workers=0)
     assert loader.batches_per_epoch == 1
     for epoch in (0, 1):
         caplog.clear()
@@ -176,7 +177,7 @@ def test_saturated_colors_are_right(
             by_dali.append(codec != "libx264" and matrix in (2, 5, 6))
     recipe = ClipRecipe(2, Preprocessing(SIZE, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)))
     dataset, size = _dataset(paths, recipe), len(paths)
-    loader, plain = _loader(dataset, size), CpuLoader(dataset, LoaderOptions(size, training=False))
+    loader, plain = _loader(dataset, size, workers=0), CpuLoader(dataset, LoaderOptions(size, training=False))
     with caplog.at_level(logging.DEBUG, "mote_fast"):
         batches = [next(iter(each.epoch(0))) for each in (loader, plain)]
     assert [f"{path}: decoded on the CPU" not in caplog.text for path in paths] == by_dali
@@ -227,7 +228,7 @@ def test_ranks_share_an_epoch_without_padding(paths: list[Path]) -> None:
     """Seven videos over three processes: every video once, the last batches short."""
     seen = []
     for rank in range(3):
-        loader = _loader(_dataset(paths), 2, replica=Replica(rank, 3))
+        loader = _loader(_dataset(paths), 2, workers=0, replica=Replica(rank, 3))
         batches = list(loader.epoch(0))
         assert len(batches) == loader.batches_per_epoch
         assert all(len(batch.pixels) == len(batch.indices) for batch in batches)

@@ -112,8 +112,8 @@ def test_an_epoch_resumes_at_any_batch(videos: list[Path]) -> None:
         assert_same(list(loader.epoch(2, start)), whole[start:])
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-@pytest.mark.parametrize("world_size", [1, 2, 3])
+# Each process costs its start; that they change nothing is the subject of another test.
+@pytest.mark.parametrize(("world_size", "workers"), [(1, 0), (2, 0), (3, 0), (3, 2)])
 def test_evaluation_sees_every_video_once(videos: list[Path], world_size: int, workers: int) -> None:
     """Over all ranks, for any number of ranks and workers; a failed video is named once instead."""
     dataset = dataset_of(videos, 8, EVAL, missing=[3])
