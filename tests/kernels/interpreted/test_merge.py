@@ -14,13 +14,13 @@ from mote_fast.kernels.merge import (
     merge_experts_forward,
 )
 from mote_fast.kernels.tiles import VectorTile
-from tests.kernels.interpreted.cases import Experts, dtypes, lowest, normal, stacked_experts, vector_tiles
+from tests.kernels.interpreted.cases import NARROW, Experts, dtypes, lowest, normal, stacked_experts, vector_tiles
 from tests.tolerances import assert_close
 
 seeds = st.integers(0, 2**31)
 
 
-@given(stacked_experts(), dtypes, vector_tiles)
+@given(stacked_experts(widths=NARROW), dtypes, vector_tiles)
 def test_forward(experts: Experts, out_dtype: torch.dtype, tile: VectorTile) -> None:
     """The merged row is the weighted sum, for any temperature, tile and dtypes."""
     merged = merge_experts_forward(experts.rows, experts.weights, out_dtype, tile)
@@ -29,7 +29,7 @@ def test_forward(experts: Experts, out_dtype: torch.dtype, tile: VectorTile) -> 
     assert_close(merged, expected, lowest(merged))
 
 
-@given(stacked_experts(), dtypes, vector_tiles)
+@given(stacked_experts(widths=NARROW), dtypes, vector_tiles)
 def test_rows_of_the_pair(experts: Experts, out_dtype: torch.dtype, tile: VectorTile) -> None:
     """The routed row is a cast copy, the merged one what merging alone gives."""
     routed, merged = merge_and_route(experts.rows, experts.weights, experts.index, out_dtype, tile)
@@ -37,7 +37,7 @@ def test_rows_of_the_pair(experts: Experts, out_dtype: torch.dtype, tile: Vector
     assert torch.equal(merged, merge_experts_forward(experts.rows, experts.weights, out_dtype, tile))
 
 
-@given(stacked_experts(), dtypes, vector_tiles, seeds)
+@given(stacked_experts(widths=NARROW), dtypes, vector_tiles, seeds)
 def test_backward(experts: Experts, grad_dtype: torch.dtype, tile: VectorTile, seed: int) -> None:
     """Gradients of experts and weights are autograd's."""
     grad = normal((experts.rows.shape[1],), seed, grad_dtype)
@@ -55,7 +55,7 @@ def test_backward(experts: Experts, grad_dtype: torch.dtype, tile: VectorTile, s
     assert torch.equal(alone, grad_experts)
 
 
-@given(stacked_experts(), vector_tiles, st.booleans(), seeds)
+@given(stacked_experts(widths=NARROW), vector_tiles, st.booleans(), seeds)
 def test_expansion(experts: Experts, tile: VectorTile, into: bool, seed: int) -> None:
     """Both factors reach every expert once; a given buffer is overwritten whole."""
     size = experts.rows.shape[1]
