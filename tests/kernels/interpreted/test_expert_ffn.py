@@ -10,6 +10,7 @@ from mote_fast.kernels import reference
 from mote_fast.kernels.expert_ffn import expand_expert_gradient, expert_pair_backward, expert_pair_forward
 from mote_fast.kernels.merge import merge_experts_backward
 from tests.kernels.interpreted.cases import (
+    VECTOR_TILES,
     Experts,
     dtypes,
     lay_out,
@@ -50,8 +51,10 @@ def test_values_and_gradients(
         dy_routed, dy_merged, x_routed, x_merged, experts.rows, rows, experts.index, saved, tile=tile
     )
     g, grad_merged = row_grads
-    grad_experts = expand_expert_gradient(grad_merged, g, experts.weights, experts.index)
-    _, grad_weights = merge_experts_backward(grad_merged, experts.weights, experts.rows)
+    # The fewest programs: test_merge.py has these two kernels in all tiles.
+    largest = VECTOR_TILES[-1]
+    grad_experts = expand_expert_gradient(grad_merged, g, experts.weights, experts.index, tile=largest)
+    _, grad_weights = merge_experts_backward(grad_merged, experts.weights, experts.rows, tile=largest)
     assert grad_weights is not None
     assert y_routed.dtype == y_merged.dtype == dx_routed.dtype == dtype
     assert row_grads.dtype == experts.rows.dtype
