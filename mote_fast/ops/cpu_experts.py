@@ -35,7 +35,7 @@ FEW_COLUMNS = 16
 # it gains for fewer.
 MANY_TOKENS = 64
 # Experts of up to this width keep tokens in rows, and one stream's activations are used while they are in cache: the
-# transposes would cost more than the products gain. Of width 64 the two passes then take three quarters of the time;
+# transposes would cost more than the products gain. Of width 64 the two passes then take four fifths of the time;
 # of width 512 as long, and of 768 a tenth more.
 NARROW = 128
 
@@ -180,26 +180,26 @@ def _narrow_backward(
     dys: _Streams, xs: _Streams, rows: tuple[Expert, Expert], scaled: Tensor, row_grads: Tensor
 ) -> _Streams:
     """Gradients [N, d] of both inputs; those of the rows are written to ``row_grads [2, P]``."""
-    hidden, d_pre = empty_like(scaled[0]), empty_like(scaled[0])
+    hidden, d_pre, gate = empty((3, *scaled.shape[1:]), scaled.dtype).unbind()
     dxs = []
     for dy, x, row, pre, grad in zip(dys, xs, rows, scaled.unbind(), row_grads.unbind(), strict=True):
         _product(dy, row.w_down, d_pre)
-        _silu_both_ways(pre, hidden, d_pre)
+        _silu_both_ways(pre, hidden, d_pre, gate)
         _row_gradient(dy.t(), x, hidden.t(), d_pre.t(), grad)
         dxs.append(_product(d_pre, row.w_up, empty_like(x)))
     of_routed, of_merged = dxs
     return of_routed, of_merged
 
 
-def _silu_both_ways(x: Tensor, out: Tensor, grad: Tensor) -> None:
-    """Write ``silu(x)`` to ``out``, and multiply ``grad`` by its derivative."""
+def _silu_both_ways(x: Tensor, out: Tensor, grad: Tensor, gate: Tensor) -> None:
+    """Write ``silu(x)`` to ``out``, and multiply ``grad`` by its derivative; ``gate`` is room for as many values."""
     if x.dtype not in (torch.float32, torch.float64):
         # Sums of rounded parts would lose digits.
         torch.ops.aten.silu.out(x, out=out)
         torch.ops.aten.silu_backward.grad_input(grad, x, grad_input=grad)
         return
     # One exponential for both, which is most of their time: the derivative is s + s (x - silu(x)), s the sigmoid.
-    gate = torch.sigmoid(x, out=empty_like(x))
+    torch.sigmoid(x, out=gate)
     torch.mul(x, gate, out=out)
     grad.mul_(gate)
     grad.addcmul_(grad, torch.sub(x, out, out=gate))
