@@ -109,6 +109,7 @@ LISTS = {
 def test_lists_do_not_reach_dali(good: dict[str, Path], tmp_path: Path, attack: Attack) -> None:
     """Whatever they begin with, and whatever their name: DALI cannot be told which formats it may open."""
     row = torch.empty(RECIPE.clip_shape, dtype=torch.uint8)
+    server = DaliServer(RECIPE, "cpu", None, 1, 1)
     for suffix, sound in good.items():
         data = sound.read_bytes()
         for kind, text in LISTS.items():
@@ -128,6 +129,5 @@ def test_lists_do_not_reach_dali(good: dict[str, Path], tmp_path: Path, attack: 
             assert isinstance(found, ReadyClip)
             path.write_bytes(text)
             with attack.attempt(f"exchanged for {kind} {suffix}"):
-                server = DaliServer(RECIPE, "cpu", None, 1, 1)
                 assert "changed" in (server.feed([found]) or "")
                 assert "changed" in str(server.attempt(found, timed=False))
