@@ -114,7 +114,7 @@ quick: venv
 # Triton reads its variable for the interpreter at import, so the choice holds for the whole process.
 test: venv
 	TRITON_INTERPRET=1 $(PYTEST) tests/kernels/interpreted --hypothesis-profile=quick
-	$(BIN)/python benchmarks/static_report.py --quick
+	$(BIN)/python benchmarks/static_report.py --quick --jobs 2
 	TRITON_INTERPRET=1 $(BIN)/python benchmarks/traffic.py --quick
 	$(PYTEST) -m "not slow" $(PYTEST_OPTIONS)
 
