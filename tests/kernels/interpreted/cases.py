@@ -91,3 +91,11 @@ def lowest(*tensors: Tensor) -> str:
     """The tolerance of the least precise dtype among the tensors."""
     dtype = min((t.dtype for t in tensors), key=lambda dtype: torch.finfo(dtype).bits)
     return {torch.float32: "kernel float32", torch.float16: "kernel float16"}[dtype]
+
+
+def beside_terms(values: Tensor, grad_merged: Tensor, rows: Tensor) -> Tensor:
+    """Return gradients of merge weights [E] and the norm of all terms of these dot products, ``grad_merged * rows``.
+
+    The terms may cancel: errors are those of the terms, not of what is left.
+    """
+    return torch.cat((values.double(), (grad_merged.double() * rows.double()).norm()[None]))
