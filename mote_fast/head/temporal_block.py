@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mote_fast.head.expert_designs import LayerFFN
 from mote_fast.head.experts import INIT_STD
-from mote_fast.ops.attention import attend
 from mote_fast.ops.products import linear, run_linear
 
 LAYER_NORM_EPS = 1e-12
@@ -28,8 +28,13 @@ class TemporalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x [B, T, d]`` to the same shape."""
-        qkv = linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.heads, -1))
-        return run_linear(self.out_proj, attend(*qkv.unbind(2)).flatten(-2))
+        # Rows of frames, and one permutation for all: each view in between is a node of autograd, which in an eager
+        # step costs a GPU's host more than the product costs the GPU.
+        batch, frames, width = x.shape
+        qkv = linear(x.reshape(-1, width), self.in_proj_weight, self.in_proj_bias)
+        qkv = qkv.view(batch, frames, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(*qkv.unbind())
+        return run_linear(self.out_proj, attended.transpose(1, 2).reshape(-1, width)).view(x.shape)
 
 
 class TemporalBlock(nn.Module):
