@@ -81,7 +81,7 @@ def step_before(root: Path) -> Callable[[], None]:
         name.replace("mote_fast::", "mote_before::"), *args, **options
     )  # type: ignore[assignment]
     loaded(root)
-    part = importlib.import_module
+    part: Callable[[str], Any] = importlib.import_module
     part("mote_fast.ops").launchers = lambda name, device: NothingBefore
     head = part("mote_fast.temporal").VideoHead(WIDTH, HEADS, LAYERS, EXPERTS)
     losses, method, optim = part("mote_fast.losses"), part("mote_fast.method"), part("mote_fast.optim")
@@ -92,8 +92,8 @@ def step_before(root: Path) -> Callable[[], None]:
 def step_now() -> Callable[[], None]:
     """A step of this checkout."""
     loaded(Path(__file__).parents[1])
-    part = importlib.import_module
-    part("mote_fast.ops.implementations").launchers = lambda part, implementation: Nothing
+    part: Callable[[str], Any] = importlib.import_module
+    part("mote_fast.ops.implementations").launchers = lambda name, implementation: Nothing
     head = part("mote_fast").VideoHead(part("mote_fast.head.head_config").HeadConfig(WIDTH, HEADS, LAYERS, EXPERTS))
     losses, method, optim = (part(f"mote_fast.training.{name}") for name in ("losses", "method", "optim"))
     return step(head, losses.training_loss, method.TrainingMethod(), optim.head_optimizer)

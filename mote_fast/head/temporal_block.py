@@ -28,12 +28,12 @@ class TemporalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x [B, T, d]`` to the same shape."""
-        # Rows of frames, and one permutation for all: each view in between is a node of autograd, which in an eager
-        # step costs a GPU's host more than the product costs the GPU.
+        # Rows of frames, and one permutation for all: each view in between would be a node of autograd, which an eager
+        # step's host pays for.
         batch, frames, width = x.shape
         qkv = linear(x.reshape(-1, width), self.in_proj_weight, self.in_proj_bias)
-        qkv = qkv.view(batch, frames, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(*qkv.unbind())
+        q, k, v = qkv.view(batch, frames, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind()
+        attended = F.scaled_dot_product_attention(q, k, v)
         return run_linear(self.out_proj, attended.transpose(1, 2).reshape(-1, width)).view(x.shape)
 
 
