@@ -12,13 +12,13 @@ TORCH_INDEX :=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) $(PIP_EXTRA_ARGS)
 # One test process per core, with one thread each.
 PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
-# Options of the whole suite: --require-torchcodec, --clips FOLDER, ...
+# Options of the whole suite: --clips FOLDER, ...
 PYTEST_OPTIONS :=
 RESULTS := benchmarks/results
 
 SEEDS ?= 5
 
-.PHONY: help venv dev-cpu packages-cpu lock verify-lock dist demo web-demo quick test test-without-ffmpeg test-latest test-oldest test-slow attack data-faults decode-corpus decode-sweep train-smoke \
+.PHONY: help venv dev-cpu packages-cpu lock verify-lock dist demo web-demo quick test test-torchcodec test-latest test-oldest test-slow attack data-faults decode-corpus decode-sweep train-smoke \
 	resume-trials batch-trials tiny-clip tiny tradeoff tradeoff-quick interpret aot traffic device-dry bench bench-baseline bench-check performance scaling docs lint format clean
 
 help:
@@ -27,7 +27,7 @@ help:
 	@echo "make test       build the environment, run the tests"
 	@echo "make dev-cpu    build the environment without the packages that only GPUs need; TORCH_INDEX=URL for CPU wheels of PyTorch"
 	@echo "make quick      the fast tests, under a minute on two cores"
-	@echo "make test-without-ffmpeg  the tests of what asks whether torchcodec serves, FFmpeg's libraries hidden"
+	@echo "make test-torchcodec  the tests that need torchcodec, and of what asks whether it serves; they need FFmpeg's libraries"
 	@echo "make test-latest  all tests with the newest versions of everything, in .venv-latest"
 	@echo "make test-oldest  the quick tests with the oldest versions that setup.py allows, in .venv-oldest"
 	@echo "make test-slow  the long suites: 3000 damaged videos and more generated cases"
@@ -118,17 +118,16 @@ test: venv
 	TRITON_INTERPRET=1 $(BIN)/python benchmarks/traffic.py --quick
 	$(PYTEST) -m "not slow" $(PYTEST_OPTIONS)
 
-# What asks whether torchcodec serves. "auto" decodes by PyAV, which has FFmpeg's libraries of its own, so nothing else
-# differs from `make test`: of commands, the one that says so, one that prints it first, one that decodes by each loader.
-# What is deselected hides the libraries itself.
-ASKS_TORCHCODEC := $(addprefix tests/data/,decoding/test_torchcodec.py decoding/test_decode.py decoding/test_decode_clips.py \
-	gpu loading/test_decode_pool.py test_dataset.py test_loaders.py) \
+# What asks whether torchcodec serves, beside the tests that need it. "auto" decodes by PyAV, which has FFmpeg's libraries
+# of its own, so nothing else differs from a run without them.
+ASKS_TORCHCODEC := $(addprefix tests/data/,decoding/test_decode.py decoding/test_decode_clips.py gpu \
+	loading/test_decode_pool.py test_dataset.py test_loaders.py) \
 	$(addprefix tests/cli/test_,cli.py::test_doctor cli.py::test_demo train.py loader_option.py) \
-	tests/benchmarks/test_stages.py::test_loading_serves_every_file tests/tools/test_decode_sweep.py
+	tests/benchmarks/test_stages.py::test_peers_are_measured_or_said_to_be_missing tests/tools/test_decode_sweep.py
 
-test-without-ffmpeg: venv
-	$(BIN)/python tests/without_ffmpeg.py $(PYTEST) -m "not slow" $(ASKS_TORCHCODEC) \
-		--deselect tests/data/decoding/test_torchcodec.py::test_without_ffmpeg_reports_are_true
+test-torchcodec: venv
+	$(PYTEST) --require-torchcodec -m "torchcodec and not slow"
+	$(PYTEST) --require-torchcodec -m "not torchcodec and not slow" $(ASKS_TORCHCODEC)
 
 test-latest:
 	$(MAKE) test VENV=.venv-latest CONSTRAINTS=/dev/null
