@@ -133,7 +133,7 @@ def build_towers(
 ) -> ClipTowers:
     """Build the towers of a configuration, float32, on the CPU, in evaluation mode.
 
-    Their weights are random; within ``skip_init`` they are arbitrary.
+    Their weights are random; within ``skip_init`` they are zeros.
 
     Args:
         config: the configuration.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -30,19 +31,23 @@ _DRAWS = frozenset(
 
 
 class _SkipDraws(TorchFunctionMode):
-    """Leaves a tensor as it is where numbers would be drawn into it."""
+    """Writes zeros where numbers would be drawn.
+
+    The memory as it was could hold anything: NaN there would pass for a mask's infinity (``check_numbers``).
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func in _DRAWS:
-            return args[0] if args else (kwargs or {})["tensor"]
+            with torch.no_grad():
+                return (args[0] if args else (kwargs or {})["tensor"]).zero_()
         return func(*args, **(kwargs or {}))
 
 
 @contextmanager
 def skip_init() -> Iterator[None]:
-    """Build modules whose parameters hold arbitrary numbers; every one of them has to be loaded, with ``strict=True``.
+    """Build modules with zeros in place of random numbers; every parameter has to be loaded, with ``strict=True``.
 
     What an initialisation sets to a constant or computes, such as causal masks, is there. It holds for this thread
     alone.

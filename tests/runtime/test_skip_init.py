@@ -45,25 +45,25 @@ def unset_memory() -> Iterator[None]:
 
 @pytest.mark.parametrize("draw", INITIALIZATIONS, ids=lambda draw: f"{getattr(draw, '__qualname__', draw)}")
 def test_nothing_is_drawn(draw: Callable[..., Tensor]) -> None:
-    """The generator stays as it is, inside the context alone, and so does the tensor but for what is computed of it."""
+    """The generator stays as it is, inside the context alone, and the tensor holds zeros, or what follows from them."""
     tensor, state = torch.full((4, 4), 7.0), torch.get_rng_state()
     with skip_init():
         assert draw(tensor) is tensor
-    # A truncated one bends and clamps what was drawn.
-    assert (tensor == 7).all() or draw is nn.init.trunc_normal_
+    assert (tensor == 0).all()
     assert torch.equal(torch.get_rng_state(), state)
     draw(tensor)
     assert not torch.equal(torch.get_rng_state(), state)
 
 
 def test_constants_are_set() -> None:
-    """What an initialisation does not draw has its value, by name too."""
+    """What an initialisation does not draw has its value; a tensor may be given by name."""
     with skip_init():
         norm, linear = nn.LayerNorm(5), nn.Linear(3, 2)
         nn.init.constant_(linear.weight, 2.0)
-        nn.init.normal_(tensor=linear.weight)
+        nn.init.normal_(tensor=linear.bias)
     assert (norm.weight == 1).all()
     assert (linear.weight == 2).all()
+    assert (linear.bias == 0).all()
 
 
 def test_other_threads_draw() -> None:
