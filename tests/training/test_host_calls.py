@@ -6,6 +6,7 @@ Calls are counted, which are the same on every machine, and not timed.
 from __future__ import annotations
 
 import sys
+import traceback
 from collections import Counter
 from types import FrameType
 from typing import Any
@@ -63,14 +64,16 @@ def test_calls_of_a_layer() -> None:
 
 
 class Operators(TorchDispatchMode):
-    """Counts PyTorch's operators: those of a step, forward, backward and update."""
+    """Counts PyTorch's operators of a step, forward, backward and update, without the experts' own work."""
 
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[Any] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.counts[func] += 1
+        # On a GPU these are the launches of the kernels.
+        if not any("/mote_fast/ops/cpu_" in frame.f_code.co_filename for frame, _ in traceback.walk_stack(None)):
+            self.counts[func] += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -83,8 +86,8 @@ def operators(layers: int) -> Counter[Any]:
 
 
 def test_operators_of_a_layer() -> None:
-    """Views included: each is a call forward, and a node and calls backward. There were 124 before this bound."""
-    assert (operators(4).total() - operators(2).total()) / 2 <= 117
+    """Views included: each is a call forward, and a node and calls backward. There were 89 before this bound."""
+    assert (operators(4).total() - operators(2).total()) / 2 <= 82
 
 
 def test_merge_weights_of_all_layers_take_one_softmax() -> None:
