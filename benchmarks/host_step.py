@@ -4,8 +4,8 @@ In one process, in turns, on the CPU, with sizes so small that Python, the dispa
 Both packages are called ``mote_fast``, so one is loaded after the other, and the operators of the first under another
 name. Prints processor time.
 
-    git worktree add --detach /tmp/before d172f2d
-    python benchmarks/host_step.py /tmp/before
+    git worktree add --detach ../before d172f2d
+    python benchmarks/host_step.py ../before
 """
 
 from __future__ import annotations

@@ -13,21 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-# What initialisations of PyTorch, open_clip, timm and transformers end in. A mode sees some functions of ``nn.init``
-# before what they call.
-_DRAWS = frozenset(
-    {
-        Tensor.normal_,
-        Tensor.uniform_,
-        nn.init.normal_,
-        nn.init.uniform_,
-        nn.init.trunc_normal_,
-        nn.init.kaiming_normal_,
-        nn.init.kaiming_uniform_,
-        nn.init.xavier_normal_,
-        nn.init.xavier_uniform_,
-    }
-)
+# What initialisations of PyTorch, open_clip, timm and transformers end in; and the functions of ``nn.init`` that a mode
+# sees in place of what they call.
+_DRAWS = frozenset({Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_})
 
 
 class _SkipDraws(TorchFunctionMode):
