@@ -15,7 +15,6 @@ from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.order import BatchIndices
 from mote_fast.data.loading.samples import SampleReader
 from mote_fast.data.loading.video_loader import DatasetLoader, LoaderOptions
-from mote_fast.errors import ConfigError
 
 
 class FeatureLoader(DatasetLoader):
@@ -30,13 +29,11 @@ class FeatureLoader(DatasetLoader):
     def __init__(self, dataset: VideoDataset, stored: StoredFeatures, options: LoaderOptions) -> None:
         super().__init__(dataset, replace(options, workers=0, isolate=False))
         self._stored = stored
-        self._closed = False
         self._reader = SampleReader(dataset, options.training, self._find, self.faults)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """See ``VideoLoader.epoch``."""
-        if self._closed:
-            raise ConfigError("the loader is closed; make another")
+        self._check_open()
         for slots in self._batches(epoch)[start:]:
             yield self._read(epoch, slots)
         self.faults.end_epoch()

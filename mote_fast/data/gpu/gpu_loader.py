@@ -37,7 +37,7 @@ from mote_fast.data.loading.decode_pool import DecodePool
 from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.samples import Sample, SampleReader
 from mote_fast.data.loading.video_loader import DatasetLoader, LoaderOptions, ending, run_now
-from mote_fast.errors import BackendError, ConfigError
+from mote_fast.errors import BackendError
 from mote_fast.runtime.workers import WithTensor, WorkerLostError
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,6 @@ class GpuLoader(DatasetLoader):
         self._refused: dict[int, str] = {}
         self._passed_over: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._closed = False
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from batch ``start`` on; earlier calls do not affect them.
@@ -167,10 +166,6 @@ class GpuLoader(DatasetLoader):
         )
         self._engines.append(engine)
         return engine
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ConfigError("the loader is closed; make another")
 
     def _prepare_batches(self, epoch: int, start: int) -> Generator[_Pending, None, None]:
         """Prepare batches in order, ``_AHEAD`` of them in advance."""

@@ -16,7 +16,6 @@ from mote_fast.data.loading.faults import Failure
 from mote_fast.data.loading.order import BatchIndices
 from mote_fast.data.loading.samples import Sample, SampleReader, load_row
 from mote_fast.data.loading.video_loader import DatasetLoader, LoaderOptions, ending, run_now
-from mote_fast.errors import ConfigError
 
 
 class _Pending(NamedTuple):
@@ -35,7 +34,6 @@ class CpuLoader(DatasetLoader):
 
     def __init__(self, dataset: VideoDataset, options: LoaderOptions) -> None:
         super().__init__(dataset, options)
-        self._closed = False
         self._pool = self._threads = None
         # Two batches, plus enough to occupy every worker.
         self._ahead = 2 + options.workers // options.batch_size if options.workers else 0
@@ -48,8 +46,7 @@ class CpuLoader(DatasetLoader):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """See ``VideoLoader.epoch``."""
-        if self._closed:
-            raise ConfigError("the loader is closed; make another")
+        self._check_open()
         pending: deque[_Pending] = deque()
         try:
             for slots in self._batches(epoch)[start:]:

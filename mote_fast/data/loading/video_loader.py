@@ -93,6 +93,7 @@ class VideoLoader(ABC):
     def __init__(self, recipe: ClipRecipe, options: LoaderOptions) -> None:
         self._recipe = recipe
         self._options = options
+        self._closed = False
         self._device = torch.device(options.device)
         if self._device.type == "cuda" and not torch.cuda.is_available():
             device = str(options.device)
@@ -111,6 +112,10 @@ class VideoLoader(ABC):
     @abstractmethod
     def close(self) -> None:
         """Stop the workers and free their memory."""
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConfigError("the loader is closed; make another")
 
     def _new_pixels(self, videos: int) -> Tensor:
         """Allocate memory for the clips of a batch: uint8 [videos, V, T, 3, S, S], on the host."""

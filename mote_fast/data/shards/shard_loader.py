@@ -75,7 +75,6 @@ class ShardLoader(VideoLoader):
             if failure.kind in (CRASH, TIMEOUT) and failure.path.startswith(f"{self.index.folder}/")
         }
         self.batches_per_epoch = sum(len(stream.batch_sizes) for stream in self._streams(0))
-        self._closed = False
         self._decoder = SampleDecoder(recipe, seed, decode_backend)
         self._pool = (
             DecodePool(self._decoder, recipe, options.processes, options.time_limit) if options.processes else None
@@ -92,8 +91,7 @@ class ShardLoader(VideoLoader):
         An epoch that starts in the middle reads each worker's part of the shards from its beginning, but decodes
         nothing before ``start``.
         """
-        if self._closed:
-            raise ConfigError("the loader is closed; make another")
+        self._check_open()
         streams = self._streams(epoch)
         readers = [self._read(epoch, number, each, start, len(streams)) for number, each in enumerate(streams)]
         pending: deque[tuple[int, Future[RawBatch]]] = deque()
